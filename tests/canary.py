@@ -1,0 +1,41 @@
+"""A secret that no text, file or folder may hold, in any of the forms in which a secret leaks."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+__all__ = ["Canary"]
+
+
+class Canary:
+    """`value` has characters that each encoding changes, so that an encoded leak is found as such."""
+
+    def __init__(self, value: str = "canärY+7 &s%cr€t/") -> None:
+        self.value = value
+
+    def forms(self) -> dict[str, bytes]:
+        """The secret raw and encoded."""
+        raw = self.value.encode()
+        return {
+            "raw": raw,
+            "percent-encoded": quote(self.value, safe="").encode(),
+            "percent-encoded path": quote(self.value).encode(),
+            "form-encoded": quote_plus(self.value).encode(),
+            "base64": base64.b64encode(raw).rstrip(b"="),
+            "hex": raw.hex().encode(),
+            "escaped": repr(self.value)[1:-1].encode("unicode_escape"),
+        }
+
+    def found_in(self, place: str | bytes | Path) -> list[str]:
+        """Which forms occur in a text, in bytes, in a file or in any file below a folder."""
+        if isinstance(place, Path):
+            files = [p for p in place.rglob("*") if p.is_file()] if place.is_dir() else [place]
+            return [f"{form} in {path}" for path in files for form in self.found_in(path.read_bytes())]
+        data = place.encode() if isinstance(place, str) else place
+        return [form for form, needle in self.forms().items() if needle in data]
+
+    def assert_absent(self, *places: str | bytes | Path) -> None:
+        leaks = [leak for place in places for leak in self.found_in(place)]
+        assert not leaks, f"a secret leaked: {', '.join(leaks)}"

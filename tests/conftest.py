@@ -1,0 +1,70 @@
+"""Fixtures that every part of the tests may use."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from bulkdl.archive.catalogue import Item, Kind
+from bulkdl.archive.server import Archive
+from tests.canary import Canary
+from tests.clocks import ImpatientClock, ManualClock
+from tests.servers import RawServer, Responder
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+settings.register_profile(
+    "bulkdl",
+    deadline=None,
+    max_examples=60,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("bulkdl")
+
+SMALL_CATALOGUE = (
+    Item(name="empty.bin", size=0),
+    Item(name="tiny.json", size=200, kind=Kind.JSON),
+    Item(name="product.zip", size=300_000, kind=Kind.ZIP),
+    Item(name="scene.tif", size=150_000, kind=Kind.TIFF),
+    Item(name="large.bin", size=3_000_000),
+)
+
+
+@pytest.fixture
+async def archive() -> AsyncIterator[Archive]:
+    """An open archive with five small products: `empty.bin`, `tiny.json`, `product.zip`, `scene.tif`, `large.bin`."""
+    async with Archive(SMALL_CATALOGUE) as running:
+        yield running
+
+
+@pytest.fixture
+async def raw_server() -> AsyncIterator[Callable[..., Awaitable[RawServer]]]:
+    """`await raw_server(responder, ...)`: a running `RawServer` that ends with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*responders: Responder) -> RawServer:
+            return await stack.enter_async_context(RawServer(*responders))
+
+        yield start
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def impatient_clock() -> ImpatientClock:
+    return ImpatientClock()
+
+
+@pytest.fixture
+def canary() -> Canary:
+    """A secret that is easy to find wherever it leaks: `canary.value`, then `canary.assert_absent(...)`."""
+    return Canary()
