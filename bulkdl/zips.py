@@ -1,0 +1,180 @@
+"""ZIP archives: is the structure whole, and do the members hold what they promise.
+
+Read with the standard library's zipfile, after checks of what it lets pass: an archive that ends early inside a
+nested archive or a comment, members that overlap, a central directory larger than memory should hold.
+(Section numbers are those of PKWARE's APPNOTE.TXT 6.3.)
+"""
+
+from __future__ import annotations
+
+import lzma
+import struct
+import zipfile
+import zlib
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from bulkdl.errors import ProductFailed
+from bulkdl.model import FailureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from bulkdl.offload import Stop
+
+__all__ = ["check_structure", "open_zip", "read_member", "unreadable"]
+
+BLOCK = 1024 * 1024
+_MOST_DIRECTORY = 256 * 1024 * 1024  # bytes; 256 MiB lists about two million members
+_END = struct.Struct("<4s4H2LH")  # 4.3.16
+_END64_LOCATOR = struct.Struct("<4sLQL")  # 4.3.15
+_END64 = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
+_LOCAL = struct.Struct("<4s5H3L2H")  # 4.3.7
+_MOST_COMMENT = 0xFFFF
+
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    struct.error,
+    IndexError,
+    OverflowError,
+)
+
+
+@contextmanager
+def unreadable(what: str) -> Iterator[None]:
+    """Turn every way in which an archive can be broken into `ProductFailed`; an `OSError` of the disk passes."""
+    try:
+        yield
+    except _BROKEN as exc:
+        raise _broken(f"{what}: {_said(exc)}") from exc
+    except (NotImplementedError, RuntimeError) as exc:
+        hint = "This Python cannot read it; verify: basic leaves the members unread"
+        raise ProductFailed(f"{what}: {_said(exc)}", kind=FailureKind.CONTENT, hint=hint) from exc
+    except OSError as exc:
+        if exc.errno is not None:
+            raise
+        raise _broken(f"{what}: {_said(exc)}") from exc  # bz2 and gzip report bad data so
+
+
+def _said(exc: Exception) -> str:
+    text = "".join(c for c in str(exc) if c.isprintable())[:160]
+    return text or type(exc).__name__
+
+
+def _broken(reason: str) -> ProductFailed:
+    return ProductFailed(reason, kind=FailureKind.CONTENT)
+
+
+@contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive whose structure holds; raise `ProductFailed` (content) where it doesn't, `OSError` as it comes."""
+    with path.open("rb") as file:
+        with unreadable("the ZIP archive is broken"):
+            ending = _ending(file)
+            archive = zipfile.ZipFile(file)
+        with archive:
+            with unreadable("the ZIP archive is broken"):
+                _check_members(file, archive.infolist(), ending)
+            yield archive
+
+
+def check_structure(path: Path) -> None:
+    """Raise `ProductFailed` (content) where the directory cannot be read, or members overlap or leave the file."""
+    with open_zip(path):
+        pass
+
+
+def read_member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, stop: Stop, progress: Callable[[int], None] | None = None
+) -> Iterator[bytes]:
+    """Yield a member's contents in blocks and check its CRC at the end; `progress` gets bytes of the archive.
+
+    Raise `ProductFailed` (content) where they are not what the directory says.
+    """
+    what = f"member {member.filename!r} of the ZIP archive"
+    if member.flag_bits & 0x1:
+        hint = "verify: basic leaves the members unread"
+        raise ProductFailed(f"{what} is encrypted and cannot be read", kind=FailureKind.CONTENT, hint=hint)
+    read = 0
+    with unreadable(what), archive.open(member) as stream:
+        while True:
+            stop.check()
+            block = stream.read(BLOCK)
+            if not block:
+                break
+            read += len(block)
+            yield block
+    if read != member.file_size:
+        raise _broken(f"{what} has {read} bytes where its directory says {member.file_size}")
+    if progress is not None:
+        progress(member.compress_size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    directory_at: int
+    directory_size: int
+
+
+def _ending(file: BinaryIO) -> _Ending:
+    """Find the end record as zipfile does, and hold it to what zipfile does not ask (4.3.6: what lies where)."""
+    size = file.seek(0, 2)
+    tail_at = max(0, size - _END.size - _MOST_COMMENT)
+    file.seek(tail_at)
+    tail = file.read()
+    place = tail.rfind(b"PK\x05\x06")
+    if place < 0 or len(tail) - place < _END.size:
+        raise zipfile.BadZipFile("it has no end record, so its end is missing")
+    record = _END.unpack_from(tail, place)
+    directory_size, directory_at, comment = record[5], record[6], record[7]
+    end_at = tail_at + place
+    if end_at + _END.size + comment > size:
+        raise zipfile.BadZipFile("it ends inside its comment")
+    end64 = _ending64(file, end_at)
+    if end64 is not None:
+        end_at, directory_size, directory_at = end64
+    if directory_at + directory_size != end_at:
+        raise zipfile.BadZipFile(
+            f"its directory should end at byte {directory_at + directory_size} and ends at {end_at}: "
+            "bytes are missing or were added in front"
+        )
+    if directory_size > _MOST_DIRECTORY:
+        raise zipfile.BadZipFile(f"its directory of {directory_size} bytes is larger than bulkdl reads")
+    return _Ending(directory_at, directory_size)
+
+
+def _ending64(file: BinaryIO, end_at: int) -> tuple[int, int, int] | None:
+    """The Zip64 record: where it begins, the directory's size and place; None where there is none."""
+    if end_at < _END64_LOCATOR.size:
+        return None
+    file.seek(end_at - _END64_LOCATOR.size)
+    magic, _disk, record_at, _disks = _END64_LOCATOR.unpack(file.read(_END64_LOCATOR.size))
+    if magic != b"PK\x06\x07":
+        return None
+    file.seek(record_at)
+    data = file.read(_END64.size)
+    if len(data) < _END64.size or not data.startswith(b"PK\x06\x06"):
+        raise zipfile.BadZipFile("its Zip64 end record is not where the archive says")
+    record = _END64.unpack(data)
+    return record_at, record[8], record[9]
+
+
+def _check_members(file: BinaryIO, members: list[zipfile.ZipInfo], ending: _Ending) -> None:
+    """Each member's header and data lie before the next one's; an overlap is a damaged archive or a bomb."""
+    in_order = sorted(members, key=lambda member: member.header_offset)
+    nexts = [member.header_offset for member in in_order[1:]] + [ending.directory_at]
+    for member, limit in zip(in_order, nexts, strict=True):
+        file.seek(member.header_offset)
+        data = file.read(_LOCAL.size)
+        if len(data) < _LOCAL.size or not data.startswith(b"PK\x03\x04"):
+            raise zipfile.BadZipFile(f"member {member.filename!r} does not begin where the directory says")
+        header = _LOCAL.unpack(data)
+        end = member.header_offset + _LOCAL.size + header[9] + header[10] + member.compress_size
+        if end > limit:
+            raise zipfile.BadZipFile(f"member {member.filename!r} runs into what follows it")
