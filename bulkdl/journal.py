@@ -1,0 +1,255 @@
+"""The durable record of a destination in SQLite: what is done, what is partial, what failed and why."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from bulkdl.database import Steps, Writer, open_or_renew, read_only
+from bulkdl.disk import STATE_FOLDER, network_filesystem, state_folder
+from bulkdl.model import Checksum, FailureKind
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from bulkdl.clock import Clock
+
+__all__ = ["Entry", "Journal", "Phase", "read"]
+
+_NAME: Final = "journal.sqlite"
+
+
+class Phase(StrEnum):
+    PARTIAL = "partial"
+    PLACING = "placing"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What is known of one product; nothing in it is secret (`source` has no query)."""
+
+    id: str
+    """`Product.id`."""
+    phase: Phase
+    file: str | None = None
+    """Relative, with `/`; known once the name is."""
+    source: str = ""
+    """`Url.source` (origin and path) that the representation came from."""
+    total: int | None = None
+    """Bytes of the representation, where known."""
+    etag: str | None = None
+    """As the server sent it."""
+    last_modified: str | None = None
+    """As the server sent it; only if usable as a strong validator (RFC 9110 §8.8.2.2)."""
+    ranges: tuple[tuple[int, int], ...] = ()
+    """Durable bytes: half-open, sorted, disjoint."""
+    part: str | None = None
+    """The partial's path relative to the destination."""
+    size: int | None = None
+    """Bytes of the placed file."""
+    mtime_ns: int | None = None
+    digests: tuple[Checksum, ...] = ()
+    """Computed and found right."""
+    note: str = ""
+    """Such as `existing, unverified`."""
+    failure_kind: FailureKind | None = None
+    failure_reason: str = ""
+    attempts: int = 0
+    updated: float = 0.0
+    """Unix time of the last put, which the journal sets."""
+
+
+# --- Entries as rows --------------------------------------------------------------------------------------------------
+
+_COLUMNS: Final = tuple(f.name for f in fields(Entry))
+_STEPS: Final[Steps] = (
+    (
+        """
+        CREATE TABLE product (
+            id TEXT PRIMARY KEY NOT NULL, phase TEXT NOT NULL, file TEXT, source TEXT NOT NULL, total INTEGER,
+            etag TEXT, last_modified TEXT, ranges TEXT NOT NULL, part TEXT, size INTEGER, mtime_ns INTEGER,
+            digests TEXT NOT NULL, note TEXT NOT NULL, failure_kind TEXT, failure_reason TEXT NOT NULL,
+            attempts INTEGER NOT NULL, updated REAL NOT NULL
+        ) WITHOUT ROWID
+        """,
+    ),
+)
+_PUT: Final = f"INSERT OR REPLACE INTO product ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
+_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM product"  # noqa: S608 - names of our own fields
+
+Value = str | bytes | float | None
+
+
+def _text(value: str | None) -> str | bytes | None:
+    """SQLite text is UTF-8; a header may hold bytes that are not, which Python shows as lone surrogates."""
+    if value is None or value.isascii():
+        return value
+    raw = value.encode("utf-8", "surrogatepass")
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw
+    return value
+
+
+def _encode(entry: Entry) -> tuple[Value, ...]:
+    return (
+        _text(entry.id),
+        entry.phase.value,
+        _text(entry.file),
+        _text(entry.source),
+        entry.total,
+        _text(entry.etag),
+        _text(entry.last_modified),
+        ",".join(f"{start}-{end}" for start, end in entry.ranges),
+        _text(entry.part),
+        entry.size,
+        entry.mtime_ns,
+        " ".join(map(str, entry.digests)),
+        _text(entry.note),
+        entry.failure_kind.value if entry.failure_kind else None,
+        _text(entry.failure_reason),
+        entry.attempts,
+        entry.updated,
+    )
+
+
+def _decode(row: Sequence[object]) -> Entry:
+    """Raise `ValueError` or `TypeError` for a row that no journal wrote."""
+    values: dict[str, Any] = {
+        name: value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+        for name, value in zip(_COLUMNS, row, strict=True)
+    }
+    kind = values["failure_kind"]
+    return Entry(
+        **values
+        | {
+            "phase": Phase(str(values["phase"])),
+            "ranges": _ranges(str(values["ranges"])),
+            "digests": tuple(_digest(text) for text in str(values["digests"]).split()),
+            "failure_kind": None if kind is None else FailureKind(str(kind)),
+        }
+    )
+
+
+def _ranges(text: str) -> tuple[tuple[int, int], ...]:
+    found: list[tuple[int, int]] = []
+    before = -1
+    for part in text.split(",") if text else ():
+        start, _, end = part.partition("-")
+        pair = (int(start), int(end))
+        if not before <= pair[0] < pair[1]:
+            raise ValueError("ranges out of order")
+        found.append(pair)
+        before = pair[1]
+    return tuple(found)
+
+
+def _digest(text: str) -> Checksum:
+    algorithm, _, digits = text.partition(":")
+    return Checksum(algorithm, digits)
+
+
+def _load(connection: sqlite3.Connection, id: str | None = None) -> tuple[dict[str, Entry], int]:  # noqa: A002
+    """All entries, or that of `id`, and how many rows cannot be read: those products have no history then."""
+    entries: dict[str, Entry] = {}
+    unreadable = 0
+    only = ("", ()) if id is None else (" WHERE id = ?", (_text(id),))
+    for row in connection.execute(_SELECT + only[0], only[1]):
+        try:
+            entry = _decode(row)
+        except (ValueError, TypeError):
+            unreadable += 1
+        else:
+            entries[entry.id] = entry
+    return entries, unreadable
+
+
+# --- The journal ------------------------------------------------------------------------------------------------------
+
+
+class Journal:
+    """The open journal of one destination; `Journal.open` makes one."""
+
+    def __init__(self, path: Path, *, clock: Clock) -> None:
+        self.path = path
+        self.recovered = ""
+        """A sentence when the journal was damaged, and what became of it."""
+        self.network_filesystem = ""
+        """The type of the network file system that it lies on, where that was detected."""
+        self._clock = clock
+        self._writer = Writer(path, self._connect)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, destination: Path, *, clock: Clock) -> AsyncIterator[Journal]:
+        """Open or create the journal; raise `StorageStopped`. Only the holder of the destination's lock may."""
+        journal = cls(destination / STATE_FOLDER / _NAME, clock=clock)
+        writer = journal._writer
+        try:
+            await writer.start()
+            yield journal
+        except BaseException:
+            await writer.close()
+            raise
+        await writer.close()
+        writer.raise_unseen()
+
+    async def entries(self) -> dict[str, Entry]:
+        """All entries by id."""
+        entries, unreadable = await self._writer.do(_load)
+        if unreadable and not self.recovered:
+            self.recovered = f"The journal has {unreadable} unreadable records; their products are looked at anew"
+        return entries
+
+    async def get(self, id: str) -> Entry | None:  # noqa: A002
+        """The entry of `id`, with everything that was put before."""
+        return await self._writer.do(lambda connection: _load(connection, id)[0].get(id))
+
+    async def put(self, entry: Entry) -> None:
+        """Return once `entry` is durable; raise `StorageStopped`."""
+        await self._writer.do(self._putting(entry))
+
+    def put_soon(self, entry: Entry) -> None:
+        """Make `entry` durable with the next commit; a failure is raised by the next call or at the end."""
+        self._writer.do_soon(self._putting(entry))
+
+    async def forget(self, id: str) -> None:  # noqa: A002
+        """Return once the entry is durably gone; one that is missing is fine."""
+        await self._writer.do(_executing("DELETE FROM product WHERE id = ?", (_text(id),)))
+
+    def _putting(self, entry: Entry) -> Callable[[sqlite3.Connection], None]:
+        return _executing(_PUT, _encode(replace(entry, updated=self._clock.wall())))
+
+    def _connect(self) -> sqlite3.Connection:
+        folder = state_folder(self.path.parent.parent)
+        self.network_filesystem = network_filesystem(folder)
+        opened = open_or_renew(self.path, steps=_STEPS, wal=not self.network_filesystem, now=self._clock.wall())
+        if opened.set_aside:
+            self.recovered = (
+                f"The journal was damaged and set aside as '{STATE_FOLDER}/{opened.set_aside}'; finished products "
+                "keep their place, partial ones may start again"
+            )
+        return opened.connection
+
+
+def _executing(statement: str, values: tuple[Value, ...]) -> Callable[[sqlite3.Connection], None]:
+    def work(connection: sqlite3.Connection) -> None:
+        connection.execute(statement, values)
+
+    return work
+
+
+def read(destination: Path) -> dict[str, Entry] | None:
+    """All entries by id, also while a run is going on; None where there is no journal.
+
+    Creates nothing. Raise `StorageStopped` for a journal that cannot be read.
+    """
+    path = destination / STATE_FOLDER / _NAME
+    return read_only(path, _STEPS, _load)[0] if path.is_file() else None

@@ -1,0 +1,191 @@
+"""One run at a time on a destination: a lock of the operating system, which ends with the process that holds it.
+
+Who holds it stands in a file beside it, for the message to whoever comes second. Where the file system has no locks,
+a file that only one process can create takes their place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import socket
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import filelock
+
+from bulkdl._version import __version__
+from bulkdl.disk import settled, state_folder, stopped
+from bulkdl.errors import StorageStopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["DestinationLock", "Owner"]
+
+_NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.ENOSYS)})
+_HELD: Final[set[str]] = set()
+"""Lock files without system locks that this process holds: their process id alone cannot tell after a restart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Who holds, or held, a destination."""
+
+    pid: int
+    host: str
+    since: str
+    """ISO 8601, UTC."""
+    version: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+class DestinationLock:
+    """Holds a destination in a `with` or `async with` block; entering raises `StorageStopped` if another run has it."""
+
+    def __init__(self, destination: Path) -> None:
+        self._destination = destination
+        self.took_over: Owner | None = None
+        """The run that ended without giving the destination back, such as one that was killed."""
+        self._release: Callable[[], None] | None = None
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    async def __aenter__(self) -> Self:
+        await settled(asyncio.to_thread(self.acquire), undo=lambda _: self.release())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await settled(asyncio.to_thread(self.release))
+
+    def acquire(self) -> None:
+        """Take the lock at once or raise `StorageStopped`; never waits."""
+        folder = state_folder(self._destination)
+        owner_file = folder / "owner.json"
+        try:
+            release = self._take(folder, owner_file)
+            try:
+                self.took_over = _read_owner(owner_file)
+                _write_owner(owner_file)
+            except BaseException:
+                release()
+                raise
+        except OSError as error:
+            raise stopped(error, path=folder / "lock", what="lock", root=self._destination) from error
+        self._release = release
+
+    def release(self) -> None:
+        """Give the destination back; a second time does nothing."""
+        release, self._release = self._release, None
+        if release is None:
+            return
+        with suppress(OSError):  # left behind, it is only taken for that of a run that was killed
+            (self._destination / ".bulkdl" / "owner.json").unlink()
+        release()
+
+    def _take(self, folder: Path, owner_file: Path) -> Callable[[], None]:
+        lock = filelock.FileLock(folder / "lock", thread_local=False, fallback_to_soft=False)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise _held(self._destination, _read_owner(owner_file)) from None
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+                raise
+            return _take_without_locks(folder / "lock.pid", self._destination)
+        return lock.release
+
+
+def _held(destination: Path, owner: Owner | None, *, hint: str = "") -> StorageStopped:
+    who = f": {owner}" if owner else ""
+    return StorageStopped(
+        f"Another run holds the destination '{destination}'{who}",
+        hint=hint or "Wait for it or end it, look at it with `bulkdl status`, or choose another destination with -d",
+    )
+
+
+def _here() -> Owner:
+    return Owner(
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=__version__,
+    )
+
+
+def _write_owner(path: Path) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(asdict(_here())), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _read_owner(path: Path) -> Owner | None:
+    """None where there is none, or nothing that a run wrote."""
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        return Owner(
+            pid=int(found["pid"]), host=str(found["host"]), since=str(found["since"]), version=str(found["version"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# --- File systems without locks ---------------------------------------------------------------------------------------
+
+
+def _take_without_locks(path: Path, destination: Path) -> Callable[[], None]:
+    for _ in range(2):
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            _drop_if_dead(path, destination)
+            continue
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            json.dump(asdict(_here()), file)
+        _HELD.add(str(path))
+        return lambda: _give_back(path)
+    raise _held(destination, _read_owner(path))
+
+
+def _give_back(path: Path) -> None:
+    _HELD.discard(str(path))
+    path.unlink(missing_ok=True)
+
+
+def _drop_if_dead(path: Path, destination: Path) -> None:
+    """Remove the file of a process that is gone; raise `StorageStopped` where it lives or nobody can tell."""
+    owner = _read_owner(path)
+    if owner is None or _may_live(owner, path):
+        raise _held(destination, owner, hint=f"If that run has ended, delete '{path}' and run again")
+    grave = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    path.rename(grave)  # only one of several can do this
+    if _read_owner(grave) != owner:  # and it was not the dead one's any more
+        grave.rename(path)
+        raise _held(destination, _read_owner(path))
+    grave.unlink()
+
+
+def _may_live(owner: Owner, path: Path) -> bool:
+    if owner.host != socket.gethostname() or os.name == "nt":
+        return True
+    if owner.pid == os.getpid():
+        return str(path) in _HELD
+    try:
+        os.kill(owner.pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
