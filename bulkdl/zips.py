@@ -7,16 +7,13 @@ nested archive or a comment, members that overlap, a central directory larger th
 
 from __future__ import annotations
 
-import lzma
 import struct
 import zipfile
-import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from bulkdl.errors import ProductFailed
-from bulkdl.model import FailureKind
+from bulkdl.broken import bad_content, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
 
     from bulkdl.offload import Stop
 
-__all__ = ["check_structure", "open_zip", "read_member", "unreadable"]
+__all__ = ["check_structure", "open_zip", "read_member"]
 
 BLOCK = 1024 * 1024
 _MOST_DIRECTORY = 256 * 1024 * 1024  # bytes; 256 MiB lists about two million members
@@ -34,46 +31,10 @@ _END64 = struct.Struct("<4sQ2H2L4Q")  # 4.3.14
 _LOCAL = struct.Struct("<4s5H3L2H")  # 4.3.7
 _MOST_COMMENT = 0xFFFF
 
-_BROKEN = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    ValueError,
-    struct.error,
-    IndexError,
-    OverflowError,
-)
-
-
-@contextmanager
-def unreadable(what: str) -> Iterator[None]:
-    """Turn every way in which an archive can be broken into `ProductFailed`; an `OSError` of the disk passes."""
-    try:
-        yield
-    except _BROKEN as exc:
-        raise _broken(f"{what}: {_said(exc)}") from exc
-    except (NotImplementedError, RuntimeError) as exc:
-        hint = "This Python cannot read it; verify: basic leaves the members unread"
-        raise ProductFailed(f"{what}: {_said(exc)}", kind=FailureKind.CONTENT, hint=hint) from exc
-    except OSError as exc:
-        if exc.errno is not None:
-            raise
-        raise _broken(f"{what}: {_said(exc)}") from exc  # bz2 and gzip report bad data so
-
-
-def _said(exc: Exception) -> str:
-    text = "".join(c for c in str(exc) if c.isprintable())[:160]
-    return text or type(exc).__name__
-
-
-def _broken(reason: str) -> ProductFailed:
-    return ProductFailed(reason, kind=FailureKind.CONTENT)
-
 
 @contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an archive whose structure holds; raise `ProductFailed` (content) where it doesn't, `OSError` as it comes."""
+    """Open an archive whose structure holds; raise `ProductFailed` (content) where it doesn't, `OSError` of the disk."""
     with path.open("rb") as file:
         with unreadable("the ZIP archive is broken"):
             ending = _ending(file)
@@ -91,28 +52,31 @@ def check_structure(path: Path) -> None:
 
 
 def read_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, stop: Stop, progress: Callable[[int], None] | None = None
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, *, stop: Stop, progress: Callable[[int], None]
 ) -> Iterator[bytes]:
     """Yield a member's contents in blocks and check its CRC at the end; `progress` gets bytes of the archive.
 
     Raise `ProductFailed` (content) where they are not what the directory says.
     """
     what = f"member {member.filename!r} of the ZIP archive"
+    hint = "verify: basic leaves the members unread"
     if member.flag_bits & 0x1:
-        hint = "verify: basic leaves the members unread"
-        raise ProductFailed(f"{what} is encrypted and cannot be read", kind=FailureKind.CONTENT, hint=hint)
+        raise bad_content(f"{what} is encrypted and cannot be read", hint=hint)
+    stored = member.compress_type == zipfile.ZIP_STORED
     read = 0
-    with unreadable(what), archive.open(member) as stream:
+    with unreadable(what, hint=hint), archive.open(member) as stream:
         while True:
             stop.check()
             block = stream.read(BLOCK)
             if not block:
                 break
             read += len(block)
+            if stored:
+                progress(len(block))
             yield block
     if read != member.file_size:
-        raise _broken(f"{what} has {read} bytes where its directory says {member.file_size}")
-    if progress is not None:
+        raise bad_content(f"{what} has {read} bytes where its directory says {member.file_size}")
+    if not stored:
         progress(member.compress_size)
 
 
@@ -157,12 +121,14 @@ def _ending64(file: BinaryIO, end_at: int) -> tuple[int, int, int] | None:
     magic, _disk, record_at, _disks = _END64_LOCATOR.unpack(file.read(_END64_LOCATOR.size))
     if magic != b"PK\x06\x07":
         return None
-    file.seek(record_at)
-    data = file.read(_END64.size)
-    if len(data) < _END64.size or not data.startswith(b"PK\x06\x06"):
-        raise zipfile.BadZipFile("its Zip64 end record is not where the archive says")
-    record = _END64.unpack(data)
-    return record_at, record[8], record[9]
+    for place in (end_at - _END64_LOCATOR.size - _END64.size, record_at):  # zipfile looks only at the first
+        if place >= 0:
+            file.seek(place)
+            data = file.read(_END64.size)
+            if len(data) == _END64.size and data.startswith(b"PK\x06\x06"):
+                record = _END64.unpack(data)
+                return place, record[8], record[9]
+    raise zipfile.BadZipFile("its Zip64 end record is not where the archive says")
 
 
 def _check_members(file: BinaryIO, members: list[zipfile.ZipInfo], ending: _Ending) -> None:

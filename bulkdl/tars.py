@@ -1,0 +1,132 @@
+"""Tar archives and single compressed files, read forward once, in bounded memory.
+
+tarfile ends silently at a damaged header and at a missing end; here both are errors.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import tarfile
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
+
+from bulkdl.broken import bad_content, unreadable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from bulkdl.offload import Stop
+
+__all__ = ["TarReader", "open_tar", "read_through"]
+
+BLOCK = 1024 * 1024
+_MOST_HEADER = 16 * 1024 * 1024  # bytes; a long name or PAX header is read into memory whole
+_ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)
+_OPENERS: tuple[tuple[bytes, Callable[[BinaryIO], IO[bytes]]], ...] = (
+    (b"\x1f\x8b", lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="rb"))),
+    (b"BZh", lambda file: cast("IO[bytes]", bz2.BZ2File(file))),
+    (b"\xfd7zXZ\0", lambda file: cast("IO[bytes]", lzma.LZMAFile(file))),  # noqa: SIM115
+)
+
+
+class _Forward:
+    """The decompressed bytes, as tarfile asks for them: forward only, in blocks, with an ear for `stop`."""
+
+    def __init__(self, file: BinaryIO, *, stop: Stop, progress: Callable[[int], None]) -> None:
+        magic = file.read(8)
+        file.seek(0)
+        opener = next((opener for start, opener in _OPENERS if magic.startswith(start)), None)
+        self._file = file
+        self._stream: IO[bytes] = file if opener is None else opener(file)
+        self._plain = opener is None
+        self._stop = stop
+        self._progress = progress
+        self._reported = 0
+        self._position = 0
+        self.last = b""
+
+    def read(self, size: int = BLOCK) -> bytes:
+        if not 0 <= size <= _MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        self._stop.check()
+        self.last = self._stream.read(size)
+        self._position += len(self.last)
+        self._report()
+        return self.last
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, target: int) -> int:
+        if target < self._position:
+            raise tarfile.ReadError("its headers point backwards")
+        if self._plain:
+            self._position = self._stream.seek(target)
+            self._report()
+        while self._position < target and self.read(min(BLOCK, target - self._position)):
+            pass
+        return self._position
+
+    def drain(self) -> None:
+        """Read to the end, where gzip, bzip2 and xz keep their own checks."""
+        while self.read():
+            pass
+
+    def _report(self) -> None:
+        now = self._file.tell()
+        if now > self._reported:
+            self._progress(now - self._reported)
+            self._reported = now
+
+
+class TarReader:
+    """The members of one archive, in order; read each before asking for the next."""
+
+    def __init__(self, archive: tarfile.TarFile, stream: _Forward) -> None:
+        self._archive = archive
+        self._stream = stream
+
+    def members(self) -> Iterator[tarfile.TarInfo]:
+        """Yield members; raise `ProductFailed` (content) where the archive is damaged or has no end."""
+        with unreadable("the tar archive is broken"):
+            while (member := self._archive.next()) is not None:
+                self._archive.members.clear()  # type: ignore[attr-defined]  # it would keep every one
+                yield member
+            # The last read was of a header that tarfile took for the end.
+            if self._stream.last != _ZERO_BLOCK:
+                raise tarfile.ReadError("its end is missing, or a header is damaged")
+            self._stream.drain()
+
+    def read(self, member: tarfile.TarInfo) -> Iterator[bytes]:
+        """Yield a file's contents in blocks."""
+        with unreadable(f"member {member.name!r} of the tar archive"):
+            source = self._archive.extractfile(member)
+            while source is not None and (block := source.read(BLOCK)):
+                yield block
+
+
+@contextmanager
+def open_tar(path: Path, *, stop: Stop, progress: Callable[[int], None]) -> Iterator[TarReader]:
+    """Open a tar archive, plain or compressed by gzip, bzip2 or xz as its first bytes say.
+
+    `progress` gets the bytes read from the file. Raise `ProductFailed` (content) when it is none.
+    """
+    with path.open("rb") as file:
+        with unreadable("the tar archive is broken"):
+            stream = _Forward(file, stop=stop, progress=progress)
+            archive = tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:")  # noqa: SIM115 - closed below
+        with archive:
+            yield TarReader(archive, stream)
+
+
+def read_through(path: Path, *, stop: Stop, progress: Callable[[int], None]) -> None:
+    """Decompress a gzip, bzip2 or xz file to nowhere; raise `ProductFailed` (content) where its own checks fail."""
+    with path.open("rb") as file:
+        if not file.read(1):
+            raise bad_content("the compressed file is empty")
+        file.seek(0)
+        with unreadable("the compressed file is broken"):
+            _Forward(file, stop=stop, progress=progress).drain()

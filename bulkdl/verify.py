@@ -1,0 +1,211 @@
+"""Whether a file on disk is the product: size, first bytes, checksums, the archive's structure and, deep, its members.
+
+All of it reads whole files, so it runs on threads of its own; a cancellation ends it within a block of 1 MiB.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from blake3 import blake3
+
+from bulkdl import tars, zips
+from bulkdl.broken import bad_content, unreadable
+from bulkdl.errors import ProductFailed
+from bulkdl.model import FailureKind, Verify
+from bulkdl.offload import Workshop
+from bulkdl.safe import MOST_BYTES, is_safe_manifest, parse_safe
+from bulkdl.sniff import HEAD_SIZE, html_or_json_error, objection
+
+if TYPE_CHECKING:
+    import zipfile
+    from collections.abc import Callable, Collection
+    from pathlib import Path
+
+    from bulkdl.model import Checksum, Product
+    from bulkdl.offload import Stop
+
+__all__ = ["check_product", "digests"]
+
+_BLOCK = 1024 * 1024
+_ZIP_SUFFIXES = (".zip", ".kmz")
+_TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
+_PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
+_AGAIN = "Run again with --overwrite to fetch it anew, or correct the manifest if the archive has another edition now"
+_LOOK = "Open its URL in a browser to see what is served there"
+
+_threads = Workshop("bulkdl-verify")
+
+
+class _Hasher(Protocol):
+    def update(self, data: memoryview | bytes, /) -> object: ...
+
+    def hexdigest(self) -> str: ...
+
+
+async def digests(
+    path: Path, algorithms: Collection[str], *, progress: Callable[[int], None] | None = None
+) -> dict[str, str]:
+    """Read `path` once and return each algorithm's digest, lower-case hex.
+
+    Algorithms are those of `model.Checksum` and whatever hashlib has. `progress` is called on a worker thread with the
+    bytes just read. Raise `ValueError` for an unknown algorithm, `OSError` as it comes.
+    """
+    hashers = {algorithm: _hasher(algorithm) for algorithm in algorithms}
+    return await _threads.run(lambda stop: _digests(path, hashers, stop, progress or _silent))
+
+
+async def check_product(
+    path: Path,
+    product: Product,
+    *,
+    name: str,
+    content_type: str = "",
+    progress: Callable[[int], None] | None = None,
+) -> tuple[Checksum, ...]:
+    """Return the checksums that `path` was verified against; `name` is the file name it is going to have.
+
+    Raise `ProductFailed` (size, content or checksum) with what was expected and found; `OSError` as it comes.
+    `progress` is called on a worker thread with the bytes just read: the file's size once for the checksums, and once
+    more for `verify: deep`.
+    """
+
+    def check(stop: Stop) -> tuple[Checksum, ...]:
+        report = progress or _silent
+        return _Check(
+            path=path, product=product, name=name, content_type=content_type, stop=stop, progress=report
+        ).all()
+
+    return await _threads.run(check)
+
+
+def _silent(_read: int) -> None:
+    pass
+
+
+def _hasher(algorithm: str) -> _Hasher:
+    return blake3() if algorithm == "blake3" else hashlib.new(algorithm, usedforsecurity=False)
+
+
+def _digests(path: Path, hashers: dict[str, _Hasher], stop: Stop, progress: Callable[[int], None]) -> dict[str, str]:
+    buffer = bytearray(_BLOCK)
+    view = memoryview(buffer)
+    with path.open("rb", buffering=0) as file:
+        while True:
+            stop.check()
+            count = file.readinto(buffer)
+            if not count:
+                return {algorithm: hasher.hexdigest() for algorithm, hasher in hashers.items()}
+            for hasher in hashers.values():
+                hasher.update(view[:count])
+            progress(count)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Check:
+    """One file in the hands of a worker thread; each method is one question."""
+
+    path: Path
+    product: Product
+    name: str
+    content_type: str
+    stop: Stop
+    progress: Callable[[int], None]
+
+    def all(self) -> tuple[Checksum, ...]:
+        with self.path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            head = file.read(HEAD_SIZE)
+        self.start(head, size)
+        self.sums()
+        if size:
+            self.structure()
+        return self.product.checksums
+
+    def start(self, head: bytes, size: int) -> None:
+        declared = self.product.size
+        accept = next((value for key, value in self.product.headers if key.lower() == "accept"), None)
+        found = objection(
+            name=self.name,
+            head=head,
+            content_type=self.content_type,
+            size=size or declared,  # an empty file is right only where the manifest says so
+            requested_accept=accept,
+        )
+        is_page = found is not None and html_or_json_error(head, self.content_type)
+        if declared not in {None, size} and not is_page:  # what a page says helps more than its size
+            reason = f"{self.name} has {size} bytes where {declared} were expected"
+            raise ProductFailed(reason, kind=FailureKind.SIZE, hint=_AGAIN)
+        if found is not None:
+            raise bad_content(f"{self.name} is not the product: {found}", hint=_LOOK)
+
+    def sums(self) -> None:
+        expected = self.product.checksums
+        if not expected:
+            return
+        found = _digests(self.path, {c.algorithm: _hasher(c.algorithm) for c in expected}, self.stop, self.progress)
+        wrong = [c for c in expected if found[c.algorithm] != c.hex.lower()]
+        if wrong:
+            said = "; ".join(f"expected {c}, found {c.algorithm}:{found[c.algorithm]}" for c in wrong)
+            reason = f"{self.name} does not match its checksum: {said}"
+            raise ProductFailed(reason, kind=FailureKind.CHECKSUM, hint=_AGAIN)
+
+    def structure(self) -> None:
+        lower = self.name.lower()
+        deep = self.product.verify is Verify.DEEP
+        try:
+            if lower.endswith(_ZIP_SUFFIXES):
+                zips.check_structure(self.path)
+                if deep:
+                    _check_members(self.path, self.stop, self.progress)
+            elif deep and lower.endswith(_TAR_SUFFIXES):
+                with tars.open_tar(self.path, stop=self.stop, progress=self.progress) as archive:
+                    for _member in archive.members():
+                        pass
+            elif deep and lower.endswith(_PACKED_SUFFIXES):
+                tars.read_through(self.path, stop=self.stop, progress=self.progress)
+        except ProductFailed as exc:
+            raise ProductFailed(f"{self.name}: {exc.reason}", kind=exc.kind, hint=exc.hint or _AGAIN) from exc
+
+
+def _check_members(path: Path, stop: Stop, progress: Callable[[int], None]) -> None:
+    """Every member's CRC and, for a SAFE product, its own checksums, in one pass."""
+    with zips.open_zip(path) as archive:
+        expected = _safe_sums(archive, stop)
+        for member in archive.infolist():
+            sums = expected.pop(member.filename, [])
+            hashers = [_hasher(algorithm) for algorithm, _ in sums]
+            for block in zips.read_member(archive, member, stop=stop, progress=progress):
+                for hasher in hashers:
+                    hasher.update(block)
+            for hasher, (algorithm, digest) in zip(hashers, sums, strict=True):
+                if hasher.hexdigest() != digest:
+                    reason = (
+                        f"member {member.filename!r} does not match the product's own manifest: "
+                        f"expected {algorithm}:{digest}, found {algorithm}:{hasher.hexdigest()}"
+                    )
+                    raise ProductFailed(reason, kind=FailureKind.CHECKSUM)
+        if expected:
+            missing = ", ".join(repr(path) for path in list(expected)[:3])
+            raise bad_content(f"the product's own manifest lists {len(expected)} file(s) it does not have: {missing}")
+
+
+def _safe_sums(archive: zipfile.ZipFile, stop: Stop) -> dict[str, list[tuple[str, str]]]:
+    """Member name -> (algorithm, digest) as the SAFE manifests in the archive say."""
+    sums: dict[str, list[tuple[str, str]]] = {}
+    names = frozenset(archive.namelist())
+    for member in archive.infolist():
+        if not is_safe_manifest(member.filename):
+            continue
+        what = f"the SAFE manifest {member.filename!r}"
+        if member.file_size > MOST_BYTES:
+            raise bad_content(f"{what} has {member.file_size} bytes, too many to be one")
+        data = b"".join(zips.read_member(archive, member, stop=stop, progress=_silent))
+        with unreadable(what):
+            listed = parse_safe(data, manifest=member.filename, members=names)
+        for file in listed:
+            sums.setdefault(file.path, []).append((file.algorithm, file.hex))
+    return sums
