@@ -6,7 +6,7 @@ import asyncio
 import socket
 import struct
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
@@ -294,9 +294,10 @@ class Archive:
         if request.method == "HEAD":
             return response
         cut = _cut_at(record.effects)
-        await self._stream(response, record, item, start, stop if cut is None else min(stop, start + cut))
-        if cut is not None and cut < stop - start:
-            await self._break_off(request, record.effects)
+        with suppress(ConnectionError):  # the client has gone, which is its right
+            await self._stream(response, record, item, start, stop if cut is None else min(stop, start + cut))
+            if cut is not None and cut < stop - start:
+                await self._break_off(request, record.effects)
         return response
 
     async def _stream(self, response: web.StreamResponse, record: Record, item: Item, start: int, stop: int) -> None:

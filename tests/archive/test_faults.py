@@ -29,7 +29,7 @@ from bulkdl.archive.faults import (
 from bulkdl.archive.server import Archive
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from tests.clocks import ImpatientClock, ManualClock
 
@@ -41,6 +41,13 @@ SIZE = 3_000_000
 async def client() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as session:
         yield session
+
+
+@pytest.fixture(autouse=True)
+def _no_complaint_of_the_server(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A fault is the archive's purpose: it never shows as an error in a log."""
+    yield
+    assert [r.getMessage() for r in caplog.get_records("call") if r.name.startswith(("aiohttp", "asyncio"))] == []
 
 
 async def _until_it_breaks(response: aiohttp.ClientResponse) -> int:
@@ -102,6 +109,14 @@ async def test_a_stall_does_not_keep_the_archive_from_closing(client: aiohttp.Cl
         response = await client.get(archive.url(NAME))
         await response.content.readexactly(10)
     response.close()
+
+
+async def test_a_client_that_leaves_in_the_middle_is_no_error(archive: Archive, client: aiohttp.ClientSession) -> None:
+    for _ in range(5):
+        response = await client.get(archive.url(NAME))
+        await response.content.readany()
+        response.close()
+    assert await _get(client, archive.url("scene.tif")) == archive.items["scene.tif"].read()
 
 
 async def test_an_ignored_range_is_the_whole_product(archive: Archive, client: aiohttp.ClientSession) -> None:

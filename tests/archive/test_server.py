@@ -140,6 +140,22 @@ def test_any_range_is_the_slice_of_the_whole(size: int, start: int, length: int 
         assert expected == b""
 
 
+@given(first=st.integers(0, 310_000), last=st.one_of(st.none(), st.integers(0, 310_000)))
+async def test_any_range_request_brings_the_slice(
+    archive: Archive, client: aiohttp.ClientSession, first: int, last: int | None
+) -> None:
+    whole = archive.items["product.zip"].read()
+    headers = {"Range": f"bytes={first}-{'' if last is None else last}"}
+    async with client.get(archive.url("product.zip"), headers=headers) as response:
+        body = await response.read()
+        if last is not None and last < first:
+            assert (response.status, body) == (200, whole)
+        elif first >= len(whole):
+            assert response.status == 416
+        else:
+            assert (response.status, body) == (206, whole[first : None if last is None else last + 1])
+
+
 @pytest.mark.parametrize("header", ["bytes=5-2", "bytes=", "bytes=-", "bytes=0-1,4-5", "lines=0-1", "nonsense", None])
 def test_a_malformed_or_multiple_range_is_ignored(header: str | None) -> None:
     assert select(LARGE, header, None) == Whole()
