@@ -1,0 +1,296 @@
+"""Where an account's secrets come from.
+
+In order: what the manifest names, its `secrets:` file, the system keyring, `.netrc`, a prompt on a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from bulkdl.auth.secretfiles import NetrcEntry, SecretFileError, netrc_entry, read_login_file, readable_by_others
+from bulkdl.errors import AccountStopped
+from bulkdl.model import AuthKind, Grant, SecretSource
+from bulkdl.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bulkdl.model import Account, SecretRef
+
+__all__ = ["Credentials", "KeyringLookup", "Prompt", "keyring_lookup", "resolve"]
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SHOWN = {
+    "username": "user name",
+    "password": "password",
+    "client_secret": "client secret",
+    "totp_secret": "TOTP secret",
+    "token": "token",
+}
+
+
+class Prompt(Protocol):
+    def __call__(self, question: str, *, hidden: bool) -> str | None:
+        """Ask a person; `hidden`: do not show what is typed. None or empty: no answer."""
+        ...
+
+
+class KeyringLookup(Protocol):
+    def __call__(self, service: str, username: str) -> str | None:
+        """The keyring's entry, None where there is none; raise `LookupError` when the keyring cannot be used."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What was found for one account, and where."""
+
+    username: str | None = None
+    password: Secret | None = None
+    client_secret: Secret | None = None
+    totp_secret: Secret | None = None
+    token: Secret | None = None
+    sources: Mapping[str, SecretSource] = field(default_factory=dict)
+    """Name of the field -> where it was found."""
+    warnings: tuple[str, ...] = ()
+
+
+def resolve(
+    account: Account,
+    *,
+    environ: Mapping[str, str],
+    prompt: Prompt | None = None,
+    keyring: KeyringLookup | None = None,
+) -> Credentials:
+    """Find what the account needs. `prompt` None: not on a terminal.
+
+    Raise `AccountStopped`, which names every place that was looked at and what to set; other accounts go on.
+    """
+    return _Search(account, environ, prompt, keyring).run()
+
+
+def keyring_lookup() -> KeyringLookup | None:
+    """The system's keyring where the optional package is installed, else None."""
+    try:
+        import keyring  # noqa: PLC0415 - optional, and slow to import
+        from keyring.errors import KeyringError  # noqa: PLC0415
+    except ImportError:
+        return None
+
+    def look_up(service: str, username: str) -> str | None:
+        try:
+            found = keyring.get_password(service, username)
+        except KeyringError as error:
+            raise LookupError(type(error).__name__) from None
+        return found if isinstance(found, str) else None
+
+    return look_up
+
+
+class _Search:
+    """One account's search: what was found so far, and the places that were looked at in vain."""
+
+    def __init__(
+        self, account: Account, environ: Mapping[str, str], prompt: Prompt | None, keyring: KeyringLookup | None
+    ) -> None:
+        self._account = account
+        self._environ = environ
+        self._prompt = prompt
+        self._keyring = keyring
+        self._found: dict[str, tuple[Secret, SecretSource]] = {}
+        self._vain: dict[str, list[str]] = {}
+        self._warnings: list[str] = []
+
+    def run(self) -> Credentials:
+        required = _required(self._account)
+        optional = _optional(self._account)
+        wanted = (*required, *optional)
+        self._from_manifest(wanted)
+        self._from_file(wanted)
+        self._from_keyring(wanted)
+        self._from_netrc(wanted)
+        self._from_prompt(required)
+        named = tuple(name for name in optional if _reference(self._account, name) is not None)
+        missing = [name for name in (*required, *named) if name not in self._found]
+        if missing:
+            raise self._missing(missing)
+        return self._credentials()
+
+    def _credentials(self) -> Credentials:
+        values = {name: value for name, (value, _) in self._found.items()}
+        username = values.pop("username", None)
+        return Credentials(
+            username=None if username is None else username.reveal(),
+            **values,
+            sources={name: source for name, (_, source) in self._found.items()},
+            warnings=tuple(self._warnings),
+        )
+
+    def _take(self, name: str, value: str, source: SecretSource) -> None:
+        """White space around a token or a TOTP secret is an accident of copying; in a password it may be meant."""
+        text = value.strip() if name in ("token", "totp_secret") else value
+        if text:
+            self._found[name] = (Secret(text), source)
+
+    def _open(self, wanted: tuple[str, ...]) -> list[str]:
+        return [name for name in wanted if name not in self._found]
+
+    def _looked(self, name: str, place: str) -> None:
+        self._vain.setdefault(name, []).append(place)
+
+    # The places, in order.
+
+    def _from_manifest(self, wanted: tuple[str, ...]) -> None:
+        for name in wanted:
+            reference = _reference(self._account, name)
+            if reference is None:
+                continue
+            variables = _VARIABLE.findall(reference.template)
+            unset = [variable for variable in variables if not self._environ.get(variable)]
+            if unset:
+                for variable in unset:
+                    state = "empty" if variable in self._environ else "not set"
+                    self._looked(name, f"the variable {variable} ({state})")
+                continue
+            text = _VARIABLE.sub(lambda match: self._environ[match[1]], reference.template)
+            self._take(name, text, SecretSource.ENVIRONMENT if variables else SecretSource.GIVEN)
+
+    def _from_file(self, wanted: tuple[str, ...]) -> None:
+        path = self._account.secrets
+        if path is None:
+            return
+        try:
+            values = read_login_file(path)
+        except SecretFileError as error:
+            hint = "Mend the file, or take `secrets:` away and set variables"
+            raise AccountStopped(f"secrets file: {error}", account=self._account.name, hint=hint) from None
+        self._warn_if_open(path)
+        for name in self._open(wanted):
+            if name in values:
+                self._take(name, values[name].reveal(), SecretSource.SECRETS_FILE)
+            else:
+                self._looked(name, f"{path} ({'user' if name == 'username' else name})")
+
+    def _from_keyring(self, wanted: tuple[str, ...]) -> None:
+        if self._keyring is None:
+            return
+        services = (f"bulkdl:{self._account.name}", self._account.name)
+        try:
+            for name in self._open(wanted):
+                for service, entry in self._keyring_entries(services, name):
+                    value = self._keyring(service, entry)
+                    if value:
+                        self._take(name, value, SecretSource.KEYRING)
+                        break
+                else:
+                    self._looked(name, f"the keyring (service {services[0]}, user {name})")
+        except LookupError as error:
+            self._warnings.append(f"the keyring cannot be used ({error.args[0] if error.args else 'locked'})")
+
+    def _keyring_entries(self, services: tuple[str, ...], name: str) -> list[tuple[str, str]]:
+        """`keyring set bulkdl:ACCOUNT password`, or the usual way with the user's name for a password."""
+        entries = [name]
+        if name == "password" and "username" in self._found:
+            entries.append(self._found["username"][0].reveal())
+        return [(service, entry) for service in services for entry in entries]
+
+    def _from_netrc(self, wanted: tuple[str, ...]) -> None:
+        secret = "client_secret" if self._account.grant is Grant.CLIENT_CREDENTIALS else "password"
+        machines = _machines(self._account)
+        if secret not in self._open(wanted) or not machines:
+            return
+        path = self._netrc_path()
+        if path is None:
+            self._looked(secret, ".netrc (there is none)")
+            return
+        try:
+            entry = netrc_entry(path, machines)
+        except SecretFileError as error:
+            self._warnings.append(f".netrc: {error}")
+            self._looked(secret, f"{path} (cannot be read as .netrc)")
+            return
+        if entry is None or not self._agrees(entry):
+            self._looked(secret, f"{path} (machine {' or '.join(machines)})")
+            return
+        self._warn_if_open(path)
+        self._take(secret, entry.password.reveal(), SecretSource.NETRC)
+        if "username" in self._open(wanted):
+            self._take("username", entry.login, SecretSource.NETRC)
+
+    def _agrees(self, entry: NetrcEntry) -> bool:
+        """Another user's password is not this user's."""
+        known = self._found.get("username")
+        return known is None or known[0].reveal() == entry.login
+
+    def _netrc_path(self) -> Path | None:
+        named = self._environ.get("NETRC")
+        if named:
+            return Path(named).expanduser()
+        home = self._environ.get("HOME") or self._environ.get("USERPROFILE")
+        candidates = [Path(home) / name for name in (".netrc", "_netrc")] if home else []
+        return next((path for path in candidates if path.is_file()), None)
+
+    def _from_prompt(self, required: tuple[str, ...]) -> None:
+        for name in self._open(required):
+            if self._prompt is None:
+                self._looked(name, "a prompt (not on a terminal)")
+                continue
+            question = f"{_SHOWN[name]} for account {self._account.name}"
+            answer = self._prompt(question, hidden=name != "username")
+            if answer:
+                self._take(name, answer, SecretSource.PROMPT)
+            else:
+                self._looked(name, "a prompt (no answer)")
+
+    # What is said.
+
+    def _warn_if_open(self, path: Path) -> None:
+        if readable_by_others(path):
+            self._warnings.append(f"{path} can be read by others on this machine; `chmod 600 {path}` closes it")
+
+    def _missing(self, names: list[str]) -> AccountStopped:
+        parts = [
+            f"no {_SHOWN[name]} (looked at: {'; '.join(self._vain.get(name, ['nothing is named for it']))})"
+            for name in names
+        ]
+        account = self._account.name
+        variable = re.sub(r"\W", "_", f"{account}_{names[0]}").upper()
+        hint = (
+            f"Set it in one of these places, or write `{names[0]}: ${{{variable}}}` for account {account} in the "
+            f"manifest and set that variable, or store it: keyring set bulkdl:{account} {names[0]}"
+        )
+        return AccountStopped(", ".join(parts), account=account, hint=hint)
+
+
+def _reference(account: Account, name: str) -> SecretRef | None:
+    reference: SecretRef | None = getattr(account, name)
+    return reference
+
+
+def _required(account: Account) -> tuple[str, ...]:
+    if account.auth is AuthKind.NONE:
+        return ()
+    if account.auth is AuthKind.BEARER:
+        return ("token",)
+    if account.auth is AuthKind.OIDC and account.grant is Grant.CLIENT_CREDENTIALS:
+        return ("client_secret",) if account.client_id else ("username", "client_secret")
+    return ("username", "password")
+
+
+def _optional(account: Account) -> tuple[str, ...]:
+    if account.auth is AuthKind.OIDC and account.grant is Grant.PASSWORD:
+        return ("totp_secret", "client_secret")
+    return ()
+
+
+def _machines(account: Account) -> tuple[str, ...]:
+    """`netrc_hosts`, else the token endpoint's host, else the hosts that are named in full."""
+    if account.netrc_hosts or account.auth in (AuthKind.BEARER, AuthKind.NONE):
+        return account.netrc_hosts
+    if account.token_url is not None:
+        return (account.token_url.host,)
+    entries = () if account.hosts is None else account.hosts.entries
+    return tuple(entry.partition(":")[0] for entry in entries if not entry.startswith(("*", "[")))

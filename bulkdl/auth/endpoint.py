@@ -1,0 +1,80 @@
+"""The way to a token endpoint over aiohttp: one bounded POST, redirects not followed."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from bulkdl.auth.oidc import EndpointFailed, Reply
+
+if TYPE_CHECKING:
+    from bulkdl.clock import Clock
+    from bulkdl.secret import Secret
+    from bulkdl.urls import Url
+
+__all__ = ["HttpTokenEndpoint"]
+
+_LARGEST_BODY = 1 << 20
+_HEADERS = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
+
+
+class HttpTokenEndpoint:
+    """A `TokenEndpoint` on the caller's session (whose cookies it does not share: give it a `DummyCookieJar`)."""
+
+    def __init__(self, session: aiohttp.ClientSession, *, clock: Clock, timeout: float = 30.0) -> None:
+        """`timeout`: seconds from the name's look-up to the last byte of the answer."""
+        self._session = session
+        self._clock = clock
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
+
+    async def post(self, url: Url, form: Secret) -> Reply:
+        """Send the encoded form; raise `EndpointFailed`, which names the host and never the form."""
+        try:
+            return await self._post(url, form)
+        except aiohttp.ClientSSLError as error:
+            lasting = isinstance(error, aiohttp.ClientConnectorCertificateError)
+            raise EndpointFailed(_tls(url, error), lasting=lasting) from None
+        except TimeoutError:
+            seconds = self._timeout.total
+            raise EndpointFailed(f"the token endpoint {url.host} did not answer in {seconds:g} s") from None
+        except aiohttp.InvalidURL:
+            raise EndpointFailed(f"the token URL {url} is not valid", lasting=True) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise EndpointFailed(_connection(url, error)) from None
+
+    async def _post(self, url: Url, form: Secret) -> Reply:
+        sent_at = self._clock.monotonic()
+        async with self._session.post(
+            url.raw,
+            data=form.reveal().encode(),
+            headers=_HEADERS,
+            allow_redirects=False,
+            timeout=self._timeout,
+        ) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_chunked(65536):
+                body += chunk
+                if len(body) > _LARGEST_BODY:
+                    raise EndpointFailed(f"the token endpoint {url.host} sent more than 1 MiB")
+            return Reply(status=response.status, headers=response.headers, body=bytes(body), sent_at=sent_at)
+
+
+def _connection(url: Url, error: Exception) -> str:
+    """The text of aiohttp's errors can hold a whole URL, so only the system's words are taken from it."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    words = cause.strerror if isinstance(cause, OSError) and cause.strerror else ""
+    at = f"{url.host}:{url.port}"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return f"the name of the token endpoint {url.host} could not be resolved"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return f"no connection to the token endpoint {at}" + (f": {words}" if words else "")
+    return f"the connection to the token endpoint {at} broke before the whole answer had come"
+
+
+def _tls(url: Url, error: aiohttp.ClientSSLError) -> str:
+    cause: object = getattr(error, "certificate_error", None) or error.os_error
+    words = getattr(cause, "verify_message", "") if isinstance(cause, ssl.SSLCertVerificationError) else ""
+    said = f" ({words})" if words else ""
+    return f"no trusted TLS connection to the token endpoint {url.host}{said}; `ca_file` adds a CA"

@@ -1,0 +1,117 @@
+"""One exchange with a token endpoint: form out, verdict back, the server's clock measured on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bulkdl.auth.oidc import (
+    EndpointFailed,
+    client_credentials_form,
+    logout_form,
+    logout_url,
+    password_form,
+    refresh_form,
+)
+from bulkdl.auth.replies import Misconfigured, Unavailable, clock_skew, read_reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bulkdl.auth.oidc import Client, TokenEndpoint
+    from bulkdl.auth.replies import Verdict
+    from bulkdl.auth.totp import StepLedger
+    from bulkdl.clock import Clock
+    from bulkdl.secret import Secret
+    from bulkdl.urls import Url
+
+__all__ = ["Exchange", "Login", "PasswordLogin"]
+
+_NEGLIGIBLE_SKEW_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordLogin:
+    """RFC 6749 §4.3, with a one-time code where there is a (normalised) TOTP secret."""
+
+    username: str
+    password: Secret
+    totp_secret: Secret | None = None
+    totp_field: str = "totp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Everything that a login needs. `password` None: client credentials (RFC 6749 §4.4)."""
+
+    account: str
+    token_url: Url
+    client: Client
+    password: PasswordLogin | None
+
+    @property
+    def uses_totp(self) -> bool:
+        return self.password is not None and self.password.totp_secret is not None
+
+
+class Exchange:
+    """The requests of one login; it keeps the skew of the server's clock."""
+
+    def __init__(self, login: Login, *, endpoint: TokenEndpoint, ledger: StepLedger, clock: Clock) -> None:
+        self._login = login
+        self._endpoint = endpoint
+        self._ledger = ledger
+        self._clock = clock
+        self._logout_url = logout_url(login.token_url)
+        self.skew: float | None = None
+        """Seconds by which the server's clock is ahead of this machine's; None until an answer told."""
+        self.in_flight = False
+        """A request is on its way: what it opens will have to be closed."""
+
+    async def log_in(self, *, waiting: Callable[[float], None]) -> Verdict:
+        """Use the grant, waiting for a fresh one-time code where one is needed."""
+        login = self._login.password
+        if login is None:
+            return await self._ask(client_credentials_form(self._login.client))
+        code = None
+        if login.totp_secret is not None:
+            skew = self.skew if self.skew is not None and abs(self.skew) >= _NEGLIGIBLE_SKEW_S else 0.0
+            code = await self._ledger.reserve(login.totp_secret, skew=skew, waiting=waiting)
+        totp = None if code is None else (login.totp_field, code)
+        return await self._ask(password_form(self._login.client, login.username, login.password, totp), code)
+
+    async def refresh(self, refresh: Secret) -> Verdict:
+        return await self._ask(refresh_form(self._login.client, refresh), refresh)
+
+    async def log_out(self, refresh: Secret) -> bool:
+        """End the session at a Keycloak; True when it is over or when there is no way to end it."""
+        if self._logout_url is None:
+            return True
+        try:
+            reply = await self._endpoint.post(self._logout_url, logout_form(self._login.client, refresh))
+        except EndpointFailed:
+            return False
+        return reply.status < 500 and reply.status != 429
+
+    async def _ask(self, form: Secret, *also: Secret | None) -> Verdict:
+        url = self._login.token_url
+        self.in_flight = True
+        try:
+            reply = await self._endpoint.post(url, form)
+        except EndpointFailed as error:
+            if error.lasting:
+                return Misconfigured(reason=error.reason, hint="Check `token_url` and the certificates")
+            return Unavailable(reason=error.reason)
+        finally:
+            self.in_flight = False
+        wall = self._clock.wall()
+        measured = clock_skew(reply, wall=wall)
+        self.skew = self.skew if measured is None else measured
+        return read_reply(reply, url=url, secrets=[*self._secrets(), *(s for s in also if s is not None)], now=wall)
+
+    def _secrets(self) -> list[Secret]:
+        login = self._login.password
+        mine = [self._login.client.secret]
+        if login is not None:
+            mine += [login.password, login.totp_secret]
+        return [s for s in mine if s is not None]

@@ -1,0 +1,97 @@
+"""When a token is used, renewed beside its use, or waited for. Pure: the clock's readings are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+
+    from bulkdl.auth.oidc import Token
+
+__all__ = ["Held", "Phase", "Reason", "hold", "hold_to_the_end", "is_useless"]
+
+_SOFT_FRACTION = 0.8
+_JITTER_FRACTION = 0.1
+_HARD_FRACTION = 0.1
+_HARD_MOST_S = 5.0
+_USELESS_FRACTION = 0.1
+_USELESS_S = 1.0
+_LEAST_USE_S = 1.0
+
+
+class Phase(Enum):
+    """Fractions of the lifetime, never a fixed margin: tokens live from one second to two months."""
+
+    FRESH = "fresh"
+    SOFT = "soft"  # still good: served, while one renewal runs beside it
+    HARD = "hard"  # may expire on the way: wait for the renewal
+    OVER = "over"  # expired, or refused by the archive
+
+
+class Reason(StrEnum):
+    """Why a token was asked for; reaches the event."""
+
+    FIRST = "first use"
+    AGEING = "most of its life is over"
+    EXPIRED = "expired"
+    REJECTED = "the archive refused the token"
+    REFRESH_REFUSED = "the refresh was refused"
+    REFRESH_EXPIRED = "the refresh token has expired"
+    NO_REFRESH_TOKEN = "no refresh token"
+    USELESS_LIFETIME = "the session is nearly over"
+    REHEARSAL = "rehearsal of a refresh"
+    SECOND_LOGIN = "rehearsal of the next login"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A token, its number, and the monotonic times at which its phases begin."""
+
+    generation: int
+    token: Token
+    soft_at: float
+    hard_at: float
+    over_at: float
+    because: Reason
+    """Why it was asked for."""
+    rejected: bool = False
+
+    def phase(self, now: float) -> Phase:
+        if self.rejected or now >= self.over_at:
+            return Phase.OVER
+        if now >= self.hard_at:
+            return Phase.HARD
+        return Phase.SOFT if now >= self.soft_at else Phase.FRESH
+
+
+def hold(token: Token, *, generation: int, because: Reason, now: float, rng: random.Random) -> Held:
+    """Plan a token's life: renewed beside its use from 70 to 80 %, waited for in the last `min(5 s, 10 %)`.
+
+    One whose answer took longer than its life is tried for a second all the same: the archive decides, and a slow
+    endpoint is not asked in a circle.
+    """
+    life = token.lifetime
+    if now >= token.expires - min(_HARD_MOST_S, life * _HARD_FRACTION):
+        return hold_to_the_end(token, generation=generation, because=because, now=now)
+    return Held(
+        generation=generation,
+        token=token,
+        soft_at=token.issued + life * (_SOFT_FRACTION - _JITTER_FRACTION * rng.random()),
+        hard_at=token.expires - min(_HARD_MOST_S, life * _HARD_FRACTION),
+        over_at=token.expires,
+        because=because,
+    )
+
+
+def hold_to_the_end(token: Token, *, generation: int, because: Reason, now: float) -> Held:
+    """For a server that gives out the same token until it expires: asking sooner brings nothing."""
+    end = max(token.expires, now + _LEAST_USE_S)
+    return Held(generation=generation, token=token, soft_at=end, hard_at=end, over_at=end, because=because)
+
+
+def is_useless(lifetime: float, *, usual: float) -> bool:
+    """Whether a refreshed token ends so soon that the session itself must be ending (`usual`: that of the login)."""
+    return lifetime < min(usual, max(_USELESS_S, usual * _USELESS_FRACTION))

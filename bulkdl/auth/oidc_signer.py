@@ -1,0 +1,156 @@
+"""Signing with an OIDC token: when a refusal by the archive is worth a new token, and when it is the product's."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from bulkdl.auth.lifetime import Reason
+from bulkdl.auth.signer import Credential
+from bulkdl.errors import AccountStopped
+from bulkdl.events import AccountAction, AccountEvent
+from bulkdl.model import TokenIn
+from bulkdl.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bulkdl.auth.lifetime import Held
+    from bulkdl.auth.tokens import TokenManager
+    from bulkdl.clock import Clock
+    from bulkdl.events import Hub
+    from bulkdl.model import Account
+    from bulkdl.urls import HostList
+
+__all__ = ["OidcSigner", "says_invalid_token"]
+
+_FIRST_COOLDOWN_S = 2.0
+_LONGEST_COOLDOWN_S = 300.0
+_STREAK = 3
+
+
+class OidcSigner:
+    """A `Signer` over a `TokenManager`, which is made at the first use (only then are secrets needed)."""
+
+    def __init__(self, account: Account, make: Callable[[], TokenManager], *, hub: Hub, clock: Clock) -> None:
+        self._account = account
+        self._make = make
+        self._hub = hub
+        self._clock = clock
+        self._manager: TokenManager | None = None
+        self._unmade: AccountStopped | None = None
+        self._closed = False
+        self._accepted = 0
+        """The newest generation that an archive took."""
+        self._replaced_at = 0.0
+        self._cooldown = _FIRST_COOLDOWN_S
+        self._vain = False
+        """The newest replacement after a refusal did not help someone."""
+        self._streak = 0
+        """Refusals of the newest generation in a row since it was last accepted."""
+
+    @property
+    def name(self) -> str:
+        return self._account.name
+
+    @property
+    def hosts(self) -> HostList | None:
+        return self._account.hosts
+
+    @property
+    def max_connections(self) -> int | None:
+        return self._account.max_connections
+
+    @property
+    def manager(self) -> TokenManager | None:
+        return self._manager
+
+    @property
+    def logins(self) -> int:
+        return 0 if self._manager is None else self._manager.logins
+
+    @property
+    def refreshes(self) -> int:
+        return 0 if self._manager is None else self._manager.refreshes
+
+    @property
+    def worked(self) -> bool:
+        return self.logins > 0
+
+    @property
+    def stopped(self) -> AccountStopped | None:
+        return self._unmade if self._manager is None else self._manager.stopped
+
+    async def credential(self) -> Credential:
+        held = await self._made().get()
+        access = held.token.access
+        if self._account.token_in is TokenIn.QUERY:
+            return Credential(held.generation, query=(self._account.token_param, access))
+        return Credential(held.generation, header=Secret(f"Bearer {access.reveal()}"))
+
+    def accepted(self, used: Credential) -> None:
+        self._accepted = max(self._accepted, used.generation)
+        held = None if self._manager is None else self._manager.held
+        if held is not None and used.generation == held.generation:
+            self._streak = 0
+
+    async def rejected(self, used: Credential, *, status: int, challenge: str = "") -> bool:
+        """See `Signer.rejected`. A refusal of an old generation costs no request."""
+        manager = self._made()
+        held = manager.held
+        if manager.stopped is not None or held is None or used.generation < held.generation:
+            return True
+        expired = self._clock.monotonic() >= held.token.expires
+        if status != 401 and not says_invalid_token(challenge) and not expired:
+            return False
+        if held.rejected:
+            return True
+        self._streak += 1
+        if not expired and not self._worth_another(held):
+            self._vain = True
+            return False
+        if held.because is Reason.REJECTED:
+            self._cooldown = min(_LONGEST_COOLDOWN_S, 2 * self._cooldown) if self._vain else _FIRST_COOLDOWN_S
+        self._replaced_at, self._vain, self._streak = self._clock.monotonic(), False, 0
+        manager.reject(held.generation)
+        return True
+
+    def _worth_another(self, held: Held) -> bool:
+        """Whether a refused token may be at fault, rather than the product's permissions.
+
+        A token that did not come from a refusal may have been revoked. One that did, and is refused again, is no more
+        at fault than the next would be, unless it worked meanwhile: then a while has to pass, longer after each vain
+        replacement, or several products in a row have to be refused.
+        """
+        if held.because is not Reason.REJECTED:
+            return True
+        if self._accepted < held.generation - 1:
+            return False
+        since = self._clock.monotonic() - self._replaced_at
+        worked = self._accepted >= held.generation
+        return since >= self._cooldown or (worked and self._streak >= _STREAK and since >= _FIRST_COOLDOWN_S / 2)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        if self._manager is not None:
+            await self._manager.close()
+
+    def _made(self) -> TokenManager:
+        if self._manager is None:
+            if self._closed:
+                raise AccountStopped("the account has been closed", account=self.name)
+            if self._unmade is not None:
+                raise AccountStopped(self._unmade.reason, account=self.name, hint=self._unmade.hint)
+            try:
+                self._manager = self._make()
+            except AccountStopped as stop:
+                self._unmade = stop
+                self._hub.counters.accounts[self.name] = "stopped"
+                self._hub.emit(AccountEvent(account=self.name, action=AccountAction.STOPPED, detail=str(stop)))
+                raise
+        return self._manager
+
+
+def says_invalid_token(challenge: str) -> bool:
+    """RFC 6750 §3.1: the token is expired, revoked or malformed, also where the status is 403."""
+    return re.search(r'\bBearer\b.*\berror\s*=\s*"?invalid_token\b', challenge, re.IGNORECASE) is not None

@@ -1,0 +1,117 @@
+"""Files that hold secrets: the INI file with a `[login]` section, and `.netrc`. Their contents are never quoted."""
+
+from __future__ import annotations
+
+import configparser
+import netrc
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bulkdl.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["NetrcEntry", "SecretFileError", "netrc_entry", "read_login_file", "readable_by_others"]
+
+_LARGEST_FILE = 1 << 20
+_KEYS = {
+    "username": ("user", "username"),
+    "password": ("password",),
+    "totp_secret": ("totp_secret",),
+    "client_secret": ("client_secret",),
+    "token": ("token",),
+}
+
+
+class SecretFileError(Exception):
+    """A file cannot be used; the text names it and says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetrcEntry:
+    machine: str
+    login: str
+    password: Secret = field(repr=False)
+
+
+def read_login_file(path: Path) -> Mapping[str, Secret]:
+    """The non-empty values of `[login]`, by our names for them.
+
+    No interpolation: a `%` in a password is a `%`. Quotes, `=`, `:`, `#` and `;` inside a value belong to it.
+    Raise `SecretFileError`.
+    """
+    parser = configparser.RawConfigParser(default_section="")
+    try:
+        parser.read_string(_text(path))
+    except configparser.MissingSectionHeaderError as error:
+        raise SecretFileError(f"{path}:{error.lineno}: expected the line [login] before any value") from None
+    except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as error:
+        raise SecretFileError(f"{path}:{error.lineno}: this stands there twice; keep one") from None
+    except configparser.ParsingError as error:
+        line = error.errors[0][0] if error.errors else 0
+        raise SecretFileError(f"{path}:{line}: expected `name = value`") from None
+    section = next((name for name in parser.sections() if name.strip().lower() == "login"), None)
+    if section is None:
+        raise SecretFileError(
+            f"{path} has no [login] section; expected [login] with user, password and, if used, totp_secret"
+        )
+    return {ours: value for ours, keys in _KEYS.items() if (value := _value(path, parser[section], keys))}
+
+
+def _value(path: Path, section: configparser.SectionProxy, keys: Sequence[str]) -> Secret | None:
+    for key in keys:
+        value = section.get(key, "")
+        if "\n" in value:
+            raise SecretFileError(f"{path}: the value of {key} goes on over several lines; take the indentation away")
+        if value:
+            return Secret(value)
+    return None
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+    except FileNotFoundError:
+        raise SecretFileError(f"{path} does not exist") from None
+    except OSError as error:
+        raise SecretFileError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > _LARGEST_FILE:
+        raise SecretFileError(f"{path} is larger than 1 MiB; it cannot be a file with a [login] section")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise SecretFileError(f"{path} is not UTF-8; save it as UTF-8") from None
+
+
+def readable_by_others(path: Path) -> bool:
+    """Whether group or others may read it; never on systems without POSIX permissions."""
+    if os.name != "posix":
+        return False
+    try:
+        return bool(path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+    except OSError:
+        return False
+
+
+def netrc_entry(path: Path, machines: Sequence[str]) -> NetrcEntry | None:
+    """The first of the machines that the file knows (not its `default`); raise `SecretFileError`."""
+    try:
+        entries = netrc.netrc(str(path)).hosts
+    except FileNotFoundError:
+        return None
+    except netrc.NetrcParseError as error:  # its message can hold the password
+        raise SecretFileError(f"{path}:{error.lineno}: not a valid .netrc line") from None
+    except UnicodeDecodeError:
+        raise SecretFileError(f"{path} is not UTF-8") from None
+    except OSError as error:
+        raise SecretFileError(f"{path} cannot be read: {error.strerror}") from None
+    for machine in machines:
+        login, _, password = entries.get(machine, ("", "", ""))
+        if password:
+            return NetrcEntry(machine, login or "", Secret(password))
+    return None

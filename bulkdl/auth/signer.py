@@ -1,0 +1,72 @@
+"""How requests are signed: what a transfer sees of an account."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from bulkdl.errors import AccountStopped
+    from bulkdl.secret import Secret
+    from bulkdl.urls import HostList
+
+__all__ = ["Credential", "Signer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What one request carries. It goes only to the account's hosts, decided at each hop."""
+
+    generation: int
+    """Counts up with each new token; an answer is reported together with the credential that earned it."""
+    header: Secret | None = None
+    """The value of `Authorization`."""
+    query: tuple[str, Secret] | None = None
+    """Name and value of a query parameter; the value is not yet percent-encoded."""
+
+
+class Signer(Protocol):
+    """One account's credentials over a run. Every method may be called by many workers at once."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def hosts(self) -> HostList | None:
+        """The only hosts that may have the credential; None: the host of each product's own URL."""
+        ...
+
+    @property
+    def max_connections(self) -> int | None: ...
+    @property
+    def logins(self) -> int: ...
+    @property
+    def refreshes(self) -> int: ...
+    @property
+    def worked(self) -> bool:
+        """Whether a login succeeded, or a fixed credential was accepted, at least once."""
+        ...
+
+    @property
+    def stopped(self) -> AccountStopped | None:
+        """Why the account can do nothing more, or None."""
+        ...
+
+    async def credential(self) -> Credential:
+        """The credential to use now; may log in, refresh or wait. Raise `AccountStopped`."""
+        ...
+
+    async def rejected(self, used: Credential, *, status: int, challenge: str = "") -> bool:
+        """Report a 401 or 403 with its `WWW-Authenticate`.
+
+        True: ask `credential` again (it gives another one, or raises `AccountStopped`) and repeat the request.
+        False: the credential is good as far as is known, and it is the product that is refused.
+        """
+        ...
+
+    def accepted(self, used: Credential) -> None:
+        """Report that a server took the credential (any answer other than 401 and 403)."""
+        ...
+
+    async def aclose(self) -> None:
+        """Log out of every session that was opened, in bounded time; safe to call again."""
+        ...

@@ -1,0 +1,187 @@
+"""Signing with a fixed credential: Basic, a bearer token, or none at all.
+
+A wrong password used by fifty workers at once locks an account, so a fixed credential is tried by one request first;
+the others wait until that one has an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import TYPE_CHECKING
+
+from bulkdl.auth.oidc_signer import says_invalid_token
+from bulkdl.auth.signer import Credential
+from bulkdl.errors import AccountStopped
+from bulkdl.events import AccountAction, AccountEvent
+from bulkdl.model import AuthKind, TokenIn
+from bulkdl.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bulkdl.auth.credentials import Credentials
+    from bulkdl.events import Hub
+    from bulkdl.model import Account
+    from bulkdl.urls import HostList
+
+__all__ = ["NoSigner", "StaticSigner"]
+
+_PROBE_WAIT_S = 15.0
+
+
+class _Named:
+    """What every signer without a login has in common."""
+
+    logins = 0
+    refreshes = 0
+
+    def __init__(self, account: Account) -> None:
+        self._account = account
+
+    @property
+    def name(self) -> str:
+        return self._account.name
+
+    @property
+    def hosts(self) -> HostList | None:
+        return self._account.hosts
+
+    @property
+    def max_connections(self) -> int | None:
+        return self._account.max_connections
+
+
+class NoSigner(_Named):
+    """`auth: none`: the account only carries limits and hosts."""
+
+    worked = True
+    stopped = None
+
+    async def credential(self) -> Credential:
+        return Credential(0)
+
+    async def rejected(self, used: Credential, *, status: int, challenge: str = "") -> bool:  # noqa: ARG002
+        return False
+
+    def accepted(self, used: Credential) -> None:
+        """Nothing to learn."""
+
+    async def aclose(self) -> None:
+        """Nothing was opened."""
+
+
+class StaticSigner(_Named):
+    """Basic (RFC 7617, UTF-8) or a fixed bearer token (RFC 6750)."""
+
+    def __init__(
+        self, account: Account, resolve: Callable[[], Credentials], *, hub: Hub, probe_wait: float = _PROBE_WAIT_S
+    ) -> None:
+        """`probe_wait`: seconds, by the real clock, that others wait for the first use's answer."""
+        super().__init__(account)
+        self._resolve = resolve
+        self._hub = hub
+        self._probe_wait = probe_wait
+        self._credential: Credential | None = None
+        self._prober: asyncio.Task[object] | None = None
+        self._turn = asyncio.Event()
+        self.worked = False
+        self.stopped: AccountStopped | None = None
+
+    async def credential(self) -> Credential:
+        credential = self._resolved()
+        me = asyncio.current_task()
+        while not self.worked:
+            self._check()
+            if self._prober is None or self._prober is me or self._prober.done():
+                self._probe(me)
+                break
+            await self._others_turn()
+        self._check()
+        return credential
+
+    def accepted(self, used: Credential) -> None:  # noqa: ARG002 - there is but one
+        if not self.worked:
+            self.worked = True
+            self._hub.counters.accounts[self.name] = "accepted"
+        self._release()
+
+    async def rejected(self, used: Credential, *, status: int, challenge: str = "") -> bool:  # noqa: ARG002
+        """See `Signer.rejected`. Before anything was accepted, a 401 stops the account after this one request."""
+        unauthorised = status == 401 or says_invalid_token(challenge)
+        if unauthorised and not self.worked and self.stopped is None:
+            self._stop(self._refusal(status))
+        self._release()
+        return self.stopped is not None
+
+    async def aclose(self) -> None:
+        """Nothing was opened; whoever waits for the first use goes on."""
+        self._release()
+
+    # The first use.
+
+    def _probe(self, me: asyncio.Task[object] | None) -> None:
+        if me is not None and self._prober is not me:
+            me.add_done_callback(self._gone)
+        self._prober = me
+        self._turn.clear()
+
+    def _gone(self, task: asyncio.Task[object]) -> None:
+        """The one who tried it ended without an answer (cut connection, cancelled): the next one tries."""
+        if self._prober is task:
+            self._release()
+
+    async def _others_turn(self) -> None:
+        waited_for = self._prober
+        try:
+            async with asyncio.timeout(self._probe_wait):
+                await self._turn.wait()
+        except TimeoutError:
+            if self._prober is waited_for:
+                self._release()
+
+    def _release(self) -> None:
+        self._prober = None
+        self._turn.set()
+
+    # The credential.
+
+    def _resolved(self) -> Credential:
+        self._check()
+        if self._credential is None:
+            try:
+                self._credential = _credential(self._account, self._resolve())
+            except AccountStopped as stop:
+                self._stop(stop)
+                raise
+        return self._credential
+
+    def _refusal(self, status: int) -> AccountStopped:
+        what = "user name and password" if self._account.auth is AuthKind.BASIC else "token"
+        hint = "Check them before running again: repeated failures lock accounts"
+        hint = hint if self._account.auth is AuthKind.BASIC else "Get a new one: it may have expired"
+        return AccountStopped(f"the archive refused the {what} ({status})", account=self.name, hint=hint)
+
+    def _stop(self, stop: AccountStopped) -> None:
+        self.stopped = stop
+        self._hub.counters.accounts[self.name] = "stopped"
+        self._hub.emit(AccountEvent(account=self.name, action=AccountAction.STOPPED, detail=str(stop)))
+
+    def _check(self) -> None:
+        if self.stopped is not None:
+            raise AccountStopped(self.stopped.reason, account=self.name, hint=self.stopped.hint)
+
+
+def _credential(account: Account, given: Credentials) -> Credential:
+    if account.auth is AuthKind.BEARER:
+        token = given.token or Secret("")
+        if not token.reveal().isascii() or any(c.isspace() or not c.isprintable() for c in token.reveal()):
+            raise AccountStopped("the token has white space or non-ASCII characters in it", account=account.name)
+        if account.token_in is TokenIn.QUERY:
+            return Credential(1, query=(account.token_param, token))
+        return Credential(1, header=Secret(f"Bearer {token.reveal()}"))
+    user, password = given.username or "", given.password or Secret("")
+    if ":" in user:
+        raise AccountStopped("a user name for Basic cannot have a colon in it (RFC 7617 §2)", account=account.name)
+    pair = base64.b64encode(f"{user}:{password.reveal()}".encode()).decode()
+    return Credential(1, header=Secret(f"Basic {pair}"))

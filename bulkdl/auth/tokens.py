@@ -1,0 +1,333 @@
+"""One token for many workers, all night: renewed in time, by one request at a time, never more logins than needed.
+
+The manager owns the task that renews; workers wait on it without owning it, so a cancelled worker never loses a
+rotated refresh token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bulkdl.auth.lifetime import Held, Phase, Reason, hold, hold_to_the_end, is_useless
+from bulkdl.auth.oidc import Token
+from bulkdl.auth.replies import DEFAULT_LIFETIME_S, Misconfigured, Refused, Unavailable
+from bulkdl.errors import AccountStopped
+from bulkdl.events import AccountAction, AccountEvent, Level
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Awaitable, Callable
+
+    from bulkdl.auth.exchange import Exchange, Login
+    from bulkdl.auth.replies import Verdict
+    from bulkdl.clock import Clock
+    from bulkdl.events import Hub
+    from bulkdl.secret import Secret
+
+__all__ = ["Patience", "TokenManager"]
+
+_BACKOFF_BASE_S = 1.0
+_BACKOFF_CAP_S = 60.0
+_SHORTEST_WAIT_S = 0.2
+_PACE_S = 0.5
+_NOTABLE_SKEW_S = 15.0
+_MOST_LEFTOVERS = 20
+_PASSWORD_HINT = "Check user and password, and that the account is not locked (many servers answer all of these alike)"
+_TOTP_HINT = (
+    "Check user, password, the TOTP secret and this machine's clock, and that the account is not locked "
+    "(many servers answer all of these alike)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long an endpoint that is out of order is asked again, once no valid token is left; seconds."""
+
+    worked_s: float = 300.0
+    """For an account that has logged in before, or when the server itself asked to wait."""
+    new_s: float = 30.0
+    new_tries: int = 4
+    logout_s: float = 3.0
+    """For all log-outs at the end, by the real clock."""
+
+
+class TokenManager:
+    """The token of one (token endpoint, client, user). See the module; `get` and `reject` are what signers use."""
+
+    def __init__(
+        self,
+        login: Login,
+        exchange: Exchange,
+        *,
+        hub: Hub,
+        clock: Clock,
+        rng: random.Random,
+        patience: Patience | None = None,
+    ) -> None:
+        self._login = login
+        self._exchange = exchange
+        self._hub = hub
+        self._clock = clock
+        self._rng = rng
+        self._patience = patience or Patience()
+        self._held: Held | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._usual_lifetime = 0.0
+        self._asked_at = float("-inf")
+        self._troubled = False
+        self._closed = False
+        self._session: Secret | None = None
+        """The newest refresh token of a session that may be alive."""
+        self._leftovers: list[Secret] = []
+        self._skew_noted = False
+        self.logins = 0
+        self.refreshes = 0
+        self.stopped: AccountStopped | None = None
+
+    @property
+    def held(self) -> Held | None:
+        """What is in hand now, in whatever phase."""
+        return self._held
+
+    async def get(self) -> Held:
+        """A token that is good as far as is known; logs in, renews or waits as its phase asks. Raise `AccountStopped`."""
+        while True:
+            self._check_open()
+            held = self._held
+            phase = Phase.OVER if held is None else held.phase(self._clock.monotonic())
+            if held is not None and phase is Phase.FRESH:
+                return held
+            task = self._renewal(_reason(held, phase))
+            if held is not None and (phase is Phase.SOFT or (phase is Phase.HARD and self._troubled)):
+                return held
+            await self._wait_for(task)
+
+    def reject(self, generation: int) -> None:
+        """The archive refused this generation: the next `get` brings a newer one (one request, whoever asks)."""
+        if self._held is not None and self._held.generation == generation:
+            self._held = dataclasses.replace(self._held, rejected=True)
+
+    async def renew(self, reason: Reason) -> Held:
+        """Renew now, whatever the phase, and give what came; for rehearsals. Raise `AccountStopped`."""
+        self._check_open()
+        await self._wait_for(self._renewal(reason))
+        return await self.get()
+
+    async def close(self) -> None:
+        """Log out of every session that was opened, once, within `Patience.logout_s`."""
+        if self._closed:
+            return
+        self._closed = True
+        task = self._task
+        try:
+            async with asyncio.timeout(self._patience.logout_s):
+                if task is not None and not task.done():
+                    if not self._exchange.in_flight:
+                        task.cancel()
+                    await asyncio.wait({task})  # a session that is being opened is to be closed too
+                await self._log_out_all()
+        except TimeoutError:
+            self._hub.note(
+                Level.WARNING, f"{self._login.account}: the token endpoint did not answer the log-out in time"
+            )
+        finally:
+            if task is not None and not task.done():
+                task.cancel()
+
+    # The renewal: everything below runs in the one task that the manager owns.
+
+    def _renewal(self, reason: Reason) -> asyncio.Task[None]:
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.result()  # a defect in a renewal that nobody waited for
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(
+                self._renew(reason), name=f"token {self._login.account}"
+            )
+        return self._task
+
+    async def _wait_for(self, task: asyncio.Task[None]) -> None:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.result()  # a defect is everyone's
+
+    async def _renew(self, reason: Reason) -> None:
+        try:
+            pause = self._asked_at + _PACE_S - self._clock.monotonic()
+            if pause > 0:
+                await self._clock.sleep(pause)
+            held = self._held
+            if held is not None and reason is not Reason.SECOND_LOGIN:
+                refused = await self._refresh(held, reason)
+                if refused is None:
+                    return
+                reason = refused
+            await self._log_in(reason)
+        except AccountStopped as stop:
+            if self._closed:
+                return
+            self.stopped = stop
+            self._show("stopped")
+            self._emit(AccountAction.STOPPED, str(stop))
+
+    async def _refresh(self, held: Held, reason: Reason) -> Reason | None:
+        """None when a refresh brought a token that is of use; else why a login is due."""
+        refresh = held.token.refresh
+        if refresh is None:
+            return Reason.NO_REFRESH_TOKEN if reason is not Reason.REJECTED else reason
+        if not held.token.refresh_alive(self._clock.monotonic()):
+            return Reason.REFRESH_EXPIRED
+        verdict = await self._persist(lambda: self._exchange.refresh(refresh))
+        if not isinstance(verdict, Token):
+            if isinstance(verdict, Refused) and verdict.session_over:
+                self._session = None
+            return Reason.REFRESH_REFUSED
+        token = _with_refresh_token(verdict, held.token)
+        self._session = token.refresh
+        if is_useless(token.lifetime, usual=self._usual_lifetime):
+            return Reason.USELESS_LIFETIME
+        if held.rejected and token.access == held.token.access:
+            return Reason.REJECTED
+        self.refreshes += 1
+        self._adopt(token, reason)
+        self._emit(AccountAction.REFRESH, reason.value, token.lifetime)
+        return None
+
+    async def _log_in(self, reason: Reason) -> None:
+        await self._end_session()
+        self._show("logging in")
+        verdict = await self._persist(self._ask_login)
+        if isinstance(verdict, Refused) and self._login.uses_totp:
+            self._emit(AccountAction.WAITING, f"{verdict.reason}; one more try with the next one-time code")
+            verdict = await self._persist(self._ask_login)
+        if not isinstance(verdict, Token):
+            raise self._stop(verdict)
+        token = verdict if verdict.lifetime > 0 else dataclasses.replace(verdict, lifetime=DEFAULT_LIFETIME_S)
+        self._usual_lifetime = token.lifetime
+        self._session = token.refresh
+        self.logins += 1
+        self._adopt(token, reason)
+        self._emit(AccountAction.LOGIN, reason.value, token.lifetime)
+
+    async def _ask_login(self) -> Verdict:
+        return await self._exchange.log_in(waiting=self._waiting_for_code)
+
+    def _adopt(self, token: Token, reason: Reason) -> None:
+        held, now = self._held, self._clock.monotonic()
+        if held is not None and not held.rejected and held.token.access == token.access:
+            self._held = hold_to_the_end(token, generation=held.generation, because=held.because, now=now)
+        else:
+            generation = 1 if held is None else held.generation + 1
+            self._held = hold(token, generation=generation, because=reason, now=now, rng=self._rng)
+        self._show(f"token valid {token.lifetime:.0f} s")
+        skew = self._exchange.skew
+        if skew is not None and abs(skew) >= _NOTABLE_SKEW_S and not self._skew_noted:
+            self._skew_noted = True
+            where = "behind" if skew > 0 else "ahead of"
+            text = f"{self._login.account}: this machine's clock is {abs(skew):.0f} s {where} the token endpoint's"
+            self._hub.note(Level.WARNING, f"{text}; one-time codes are corrected for it")
+
+    # Asking again.
+
+    async def _persist(self, ask: Callable[[], Awaitable[Verdict]]) -> Token | Refused | Misconfigured:
+        """Ask until there is a verdict that asking again cannot change, or patience is at its end."""
+        began, tries = self._clock.monotonic(), 0
+        try:
+            while True:
+                self._asked_at = self._clock.monotonic()
+                verdict = await ask()
+                trouble = self._trouble(verdict)
+                if trouble is None:
+                    assert not isinstance(verdict, Unavailable)
+                    return verdict
+                tries += 1
+                wait = self._next_wait(trouble, began=began, tries=tries)
+                self._troubled = True
+                self._show(f"token endpoint in trouble, next try in {wait:.0f} s")
+                self._emit(AccountAction.WAITING, f"{trouble.reason}; next try in {wait:.1f} s")
+                await self._clock.sleep(wait)
+        finally:
+            self._troubled = False
+
+    def _trouble(self, verdict: Verdict) -> Unavailable | None:
+        """What may pass: also a foreign answer (a maintenance page) where logins have worked before."""
+        if isinstance(verdict, Misconfigured) and not verdict.definite and self.logins:
+            return Unavailable(reason=verdict.reason)
+        return verdict if isinstance(verdict, Unavailable) else None
+
+    def _next_wait(self, trouble: Unavailable, *, began: float, tries: int) -> float:
+        """Full jitter, at least what the server asked for; raise `AccountStopped` when patience is at its end."""
+        held, now, patience = self._held, self._clock.monotonic(), self._patience
+        since = began if held is None or held.rejected else max(began, held.over_at)
+        lenient = self.logins > 0 or trouble.wait is not None
+        left = since + (patience.worked_s if lenient else patience.new_s) - now
+        if self._closed or left <= 0 or (not lenient and tries >= patience.new_tries):
+            hint = "Run again when it can be reached; what is done is kept"
+            raise AccountStopped(f"{trouble.reason}; {tries} tries", account=self._login.account, hint=hint)
+        ceiling = min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2.0 ** min(tries - 1, 16))
+        wait = max(_SHORTEST_WAIT_S, self._rng.uniform(0, ceiling), trouble.wait or 0.0)
+        return min(wait, left)
+
+    # Ending.
+
+    async def _end_session(self) -> None:
+        """Every password login is a new session, and servers limit them: the old one is closed first."""
+        session, self._session = self._session, None
+        if session is not None and not await self._exchange.log_out(session):
+            self._leftovers = [*self._leftovers, session][-_MOST_LEFTOVERS:]
+
+    async def _log_out_all(self) -> None:
+        sessions = [*self._leftovers, *([self._session] if self._session is not None else [])]
+        self._session, self._leftovers = None, []
+        if not sessions:
+            return
+        async with asyncio.TaskGroup() as group:
+            ended = [group.create_task(self._exchange.log_out(session)) for session in sessions]
+        done = sum(task.result() for task in ended)
+        self._show("logged out")
+        self._emit(AccountAction.LOGOUT, f"{done} of {len(sessions)} sessions ended" if len(sessions) > 1 else "")
+
+    def _check_open(self) -> None:
+        if self.stopped is not None:  # a new one each time: an exception that many raise grows one traceback for all
+            raise AccountStopped(self.stopped.reason, account=self.stopped.account, hint=self.stopped.hint)
+        if self._closed:
+            raise AccountStopped("the account has been closed", account=self._login.account)
+
+    def _stop(self, verdict: Refused | Misconfigured) -> AccountStopped:
+        account = self._login.account
+        if isinstance(verdict, Misconfigured):
+            return AccountStopped(f"cannot log in: {verdict.reason}", account=account, hint=verdict.hint)
+        hint = _PASSWORD_HINT if self._login.password else "Check client_id and client_secret"
+        hint = _TOTP_HINT if self._login.uses_totp else hint
+        return AccountStopped(f"login refused: {verdict.reason}", account=account, hint=hint)
+
+    # Telling.
+
+    def _waiting_for_code(self, seconds: float) -> None:
+        self._show(f"waiting {seconds:.0f} s for a one-time code")
+        self._emit(AccountAction.WAITING, f"{seconds:.0f} s for the next one-time code (each is good for one login)")
+
+    def _show(self, state: str) -> None:
+        self._hub.counters.accounts[self._login.account] = state
+
+    def _emit(self, action: AccountAction, detail: str, lifetime_s: float | None = None) -> None:
+        account = self._login.account
+        self._hub.emit(AccountEvent(account=account, action=action, detail=detail, lifetime_s=lifetime_s))
+
+
+def _reason(held: Held | None, phase: Phase) -> Reason:
+    if held is None:
+        return Reason.FIRST
+    if held.rejected:
+        return Reason.REJECTED
+    return Reason.EXPIRED if phase is Phase.OVER else Reason.AGEING
+
+
+def _with_refresh_token(token: Token, old: Token) -> Token:
+    """A reply without a refresh token leaves the old one in force (RFC 6749 §6)."""
+    if token.refresh is not None:
+        return token
+    lifetime = None if old.refresh_lifetime is None else old.issued + old.refresh_lifetime - token.issued
+    return dataclasses.replace(token, refresh=old.refresh, refresh_lifetime=lifetime)
