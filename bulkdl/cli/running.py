@@ -1,0 +1,132 @@
+"""`bulkdl run`: the engine with a progress in front of it and the summary at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import traceback
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bulkdl.cli.output import complain, say, write_out
+from bulkdl.cli.progress import Mode, Progress, open_progress
+from bulkdl.cli.prompting import prompt_for
+from bulkdl.cli.report import prepare, save, to_html
+from bulkdl.cli.signals import stop_on_signals
+from bulkdl.cli.watchers import LogFile
+from bulkdl.clock import SystemClock
+from bulkdl.errors import StorageStopped
+from bulkdl.events import Hub, Level
+from bulkdl.run import RunResult, StopSignal
+from bulkdl.run import run as run_engine
+from bulkdl.summary import to_json, to_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from bulkdl.cli.commands import Invocation
+    from bulkdl.model import Manifest, RunOptions, Settings
+
+__all__ = ["Job", "execute", "finish", "run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """All that one run needs from its command line."""
+
+    manifest: Manifest
+    settings: Settings
+    options: RunOptions
+    environ: Mapping[str, str]
+    mode: Mode
+    verbosity: int
+    log_file: Path | None
+    report: Path | None
+    json: bool
+
+
+def run(invocation: Invocation) -> int:
+    """Bring every product to the destination; the exit code is the contract's."""
+    options = invocation.options()
+    if options.dry_run:
+        from bulkdl.cli.looking import plan  # noqa: PLC0415
+
+        return plan(invocation, remote=False)
+    json_wished, verbosity = invocation.json, invocation.verbosity
+    mode, log_file, report = (invocation.option(name) for name in ("progress", "log_file", "report"))
+    if report is not None:
+        prepare(report)
+    manifest = invocation.load_manifest()
+    job = Job(
+        manifest=manifest,
+        settings=invocation.settings(manifest),
+        options=options,
+        environ=invocation.environ,
+        mode=Mode(mode),
+        verbosity=verbosity,
+        log_file=log_file,
+        report=report,
+        json=json_wished,
+    )
+    return finish(job, asyncio.run(execute(job)))
+
+
+async def execute(job: Job) -> RunResult:
+    """Run the engine under the progress, the log file and the signal handlers."""
+    hub, clock, stop = Hub(), SystemClock(), StopSignal()
+    with ExitStack() as stack:
+        log = None if job.log_file is None else stack.enter_context(LogFile(job.log_file, clock=clock))
+        more = () if log is None else (log,)
+        try:
+            async with open_progress(
+                job.mode,
+                hub=hub,
+                clock=clock,
+                stream=sys.stderr,
+                environ=job.environ,
+                verbosity=job.verbosity,
+                more=more,
+            ) as progress:
+                return await _under_signals(job, hub, stop, progress)
+        except Exception:
+            if log is not None:
+                log.write("error", traceback.format_exc())
+            raise
+
+
+async def _under_signals(job: Job, hub: Hub, stop: StopSignal, progress: Progress) -> RunResult:
+    with stop_on_signals(stop, say=partial(hub.note, Level.WARNING), restore=progress.close):
+        return await run_engine(
+            job.manifest,
+            settings=job.settings,
+            options=job.options,
+            hub=hub,
+            environ=job.environ,
+            prompt=prompt_for(progress),
+            stop=stop,
+        )
+
+
+def finish(job: Job, result: RunResult) -> int:
+    """Print the summary, write the report, return the exit code."""
+    if job.json:
+        write_out(json.dumps(to_json(result, job.manifest), indent=2) + "\n")
+    else:
+        write_out(to_text(result, job.manifest))
+    return result.exit_code if job.report is None else _report(job, job.report, result)
+
+
+def _report(job: Job, path: Path, result: RunResult) -> int:
+    try:
+        save(path, to_html(result, job.manifest))
+    except StorageStopped as error:
+        complain(str(error))
+        # The contract's order: only the signals' codes come before this one.
+        return result.exit_code if result.exit_code >= 128 else error.exit_code
+    if job.verbosity >= 0:
+        say(f"report: {path}")
+    return result.exit_code
