@@ -34,7 +34,7 @@ _BLOCK = 1024 * 1024
 _ZIP_SUFFIXES = (".zip", ".kmz")
 _TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
-_AGAIN = "Run again with --overwrite to fetch it anew, or correct the manifest if the archive has another edition now"
+_AGAIN = "Run again to fetch it anew; should it end the same, the archive and the manifest do not agree"
 _LOOK = "Open its URL in a browser to see what is served there"
 
 _threads = Workshop("bulkdl-verify")
