@@ -33,8 +33,8 @@ _SHOWN = {
 
 
 class Prompt(Protocol):
-    def __call__(self, question: str, *, hidden: bool) -> str | None:
-        """Ask a person; `hidden`: do not show what is typed. None or empty: no answer."""
+    def __call__(self, question: str, /) -> str | None:
+        """Ask a person without showing what is typed. None or empty: no answer."""
         ...
 
 
@@ -239,7 +239,7 @@ class _Search:
                 self._looked(name, "a prompt (not on a terminal)")
                 continue
             question = f"{_SHOWN[name]} for account {self._account.name}"
-            answer = self._prompt(question, hidden=name != "username")
+            answer = self._prompt(question)
             if answer:
                 self._take(name, answer, SecretSource.PROMPT)
             else:

@@ -81,8 +81,16 @@ class OidcSigner:
     def stopped(self) -> AccountStopped | None:
         return self._unmade if self._manager is None else self._manager.stopped
 
+    async def token(self) -> Held:
+        """The token itself, for whoever reports its lifetimes. Raise `AccountStopped`."""
+        return await self._made().get()
+
+    async def renewed(self, reason: Reason) -> Held:
+        """Renew now; for rehearsals. Raise `AccountStopped`."""
+        return await self._made().renew(reason)
+
     async def credential(self) -> Credential:
-        held = await self._made().get()
+        held = await self.token()
         access = held.token.access
         if self._account.token_in is TokenIn.QUERY:
             return Credential(held.generation, query=(self._account.token_param, access))

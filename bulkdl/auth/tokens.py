@@ -92,6 +92,15 @@ class TokenManager:
         """What is in hand now, in whatever phase."""
         return self._held
 
+    @property
+    def skew(self) -> float | None:
+        """Seconds by which the server's clock is ahead; None until an answer told."""
+        return self._exchange.skew
+
+    @property
+    def uses_totp(self) -> bool:
+        return self._login.uses_totp
+
     async def get(self) -> Held:
         """A token that is good as far as is known; logs in, renews or waits as its phase asks. Raise `AccountStopped`."""
         while True:

@@ -1,0 +1,413 @@
+"""A token endpoint that answers as Keycloak does: for the demo, and for tests that need a night in a second.
+
+It keeps Keycloak's statuses and words, single-use one-time codes, rotation that ends the session when a refresh token
+comes twice, the lock after two quick failures, lifetimes bounded by the session's, session limits and log-out.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import TYPE_CHECKING
+
+import pyotp
+from aiohttp import web
+
+from bulkdl.clock import SystemClock
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterable, Mapping
+
+    from bulkdl.clock import Clock
+
+__all__ = ["Call", "ClientApp", "EndpointFault", "Identity", "Policy", "User"]
+
+_PERIOD_S = 30
+_CODE_LIFE_S = 90.0
+_BAD_CREDENTIALS = (401, "invalid_grant", "Invalid user credentials")
+_LIMIT_PAGE = "<!DOCTYPE html>\n<html><head><title>Session limit exceeded</title></head></html>\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    name: str
+    password: str = field(repr=False)
+    totp_secret: str | None = field(default=None, repr=False)
+    """Base32; spaces and lower case are fine."""
+    enabled: bool = True
+    complete: bool = True
+    """False: Keycloak's "not fully set up"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientApp:
+    """A registered client. With a secret it is confidential and may use client credentials."""
+
+    id: str
+    secret: str | None = field(default=None, repr=False)
+    direct_grant: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a realm's administrator sets; seconds."""
+
+    expires_in: float = 300.0
+    refresh_expires_in: float = 1800.0
+    """0: no end."""
+    session_max: float = 36000.0
+    """A session's age bounds the lifetime of its tokens."""
+    session_limit: int | None = None
+    rotate: bool = True
+    """Each refresh token works once; used again it ends the session."""
+    brute_force: bool = True
+    quick_login_check: float = 1.0
+    """Two failures this close lock the user."""
+    quick_login_wait: float = 60.0
+    failure_factor: int = 30
+    """As many failures in a row lock the user as well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointFault:
+    """What happens to a request in place of, or after, its processing."""
+
+    status: int | None = None
+    """None: the real answer."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | Mapping[str, object] = b""
+    """A mapping is sent as JSON, over the fields of the real answer where `status` is None."""
+    without: tuple[str, ...] = ()
+    """Fields to take out of the real answer."""
+    delay: float = 0.0
+    until: asyncio.Event | None = None
+    """The answer is held back until this is set."""
+    drop: bool = False
+    """The request is processed, and the connection closed without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request as it was answered."""
+
+    at: float
+    """Wall clock."""
+    kind: str
+    """`password`, `refresh_token`, `client_credentials`, `logout`, or what else was asked for."""
+    status: int
+    error: str
+    """What was wrong (Keycloak's words), empty for a success or a scripted answer."""
+    user: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class _Session:
+    user: str
+    client: str
+    started: float
+    refresh: str = ""
+    used: list[str] = field(default_factory=list)
+    """Refresh tokens that were replaced."""
+    refreshed: float = 0.0
+    over: bool = False
+
+
+@dataclass(slots=True)
+class _Access:
+    session: _Session | None
+    expires: float
+
+
+@dataclass(slots=True)
+class _Failures:
+    count: int = 0
+    last: float = float("-inf")
+    locked_until: float = float("-inf")
+
+
+class _Refusal(Exception):  # noqa: N818 - an answer, not a defect
+    def __init__(self, status: int, error: str, description: str, *, page: bool = False) -> None:
+        super().__init__(description)
+        self.status, self.error, self.description, self.page = status, error, description, page
+
+
+class Identity:
+    """Users, clients and sessions of one realm, with its token endpoint at `…/token` and `…/logout`."""
+
+    def __init__(
+        self,
+        users: Iterable[User] = (),
+        clients: Iterable[ClientApp] = (),
+        *,
+        policy: Policy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.users = {user.name: user for user in users}
+        self.clients = {client.id: client for client in clients}
+        self.policy = policy or Policy()
+        self.log: list[Call] = []
+        self._clock = clock or SystemClock()
+        self._sessions: list[_Session] = []
+        self._access: dict[str, _Access] = {}
+        self._refresh: dict[str, _Session] = {}
+        self._failures: dict[str, _Failures] = {}
+        self._codes: dict[tuple[str, str], float] = {}
+        self._faults: deque[EndpointFault] = deque()
+
+    # For whoever runs it.
+
+    def app(self) -> web.Application:
+        """To be mounted, for instance at `/auth/realms/demo/protocol/openid-connect`."""
+        app = web.Application()
+        app.router.add_post("/token", self._token)
+        app.router.add_post("/logout", self._logout)
+        return app
+
+    def check(self, token: str) -> bool:
+        """Whether an access token is valid now."""
+        access = self._access.get(token)
+        if access is None or self._now() >= access.expires:
+            return False
+        return access.session is None or self._alive(access.session)
+
+    def script(self, *faults: EndpointFault, times: int = 1) -> None:
+        """The next requests to `…/token` meet these faults, one each, the whole row `times` times."""
+        self._faults.extend(faults * times)
+
+    def revoke_access(self) -> None:
+        """Every access token that is out is void; sessions live on."""
+        self._access.clear()
+
+    def end_sessions(self, user: str | None = None) -> None:
+        """As an administrator does: the sessions of one user, or all."""
+        for session in self._sessions:
+            session.over = session.over or user in (None, session.user)
+
+    def unlock(self, user: str) -> None:
+        self._failures.pop(user, None)
+
+    @property
+    def sessions(self) -> int:
+        """Sessions that are alive."""
+        return sum(self._alive(session) for session in self._sessions)
+
+    @property
+    def logins(self) -> int:
+        return self.count("password", status=200) + self.count("client_credentials", status=200)
+
+    @property
+    def refreshes(self) -> int:
+        return self.count("refresh_token", status=200)
+
+    @property
+    def logouts(self) -> int:
+        return self.count("logout", status=204)
+
+    @property
+    def failures(self) -> Counter[str]:
+        """What was refused, by Keycloak's words."""
+        return Counter(call.error for call in self.log if call.error)
+
+    def count(self, kind: str, *, status: int | None = None) -> int:
+        """Requests of a kind, all or those answered with a status."""
+        return sum(call.kind == kind and status in (None, call.status) for call in self.log)
+
+    # Over HTTP.
+
+    async def _token(self, request: web.Request) -> web.Response:
+        form = {key: value for key, value in (await request.post()).items() if isinstance(value, str)}
+        fault = self._faults.popleft() if self._faults else EndpointFault()
+        kind, user = form.get("grant_type", ""), form.get("username", "")
+        if fault.status is not None:
+            answer = _scripted(fault)
+            self._note(kind, fault.status, "", user)
+        else:
+            answer = self._processed(kind, form, fault)
+        await self._hold_back(request, fault)
+        answer.headers.setdefault("Date", formatdate(self._clock.wall(), usegmt=True))
+        return answer
+
+    async def _hold_back(self, request: web.Request, fault: EndpointFault) -> None:
+        if fault.delay:
+            await self._clock.sleep(fault.delay)
+        if fault.until is not None:
+            await fault.until.wait()
+        if fault.drop and request.transport is not None:
+            request.transport.close()
+
+    def _processed(self, kind: str, form: Mapping[str, str], fault: EndpointFault) -> web.Response:
+        user = form.get("username", "")
+        try:
+            document = self._grant(kind, form)
+        except _Refusal as refusal:
+            self._note(kind, refusal.status, refusal.description, user)
+            return _refused(refusal)
+        self._note(kind, 200, "", user)
+        changed = {**document, **(fault.body if not isinstance(fault.body, bytes) else {})}
+        return web.json_response({k: v for k, v in changed.items() if k not in fault.without}, headers=fault.headers)
+
+    async def _logout(self, request: web.Request) -> web.Response:
+        form = {key: value for key, value in (await request.post()).items() if isinstance(value, str)}
+        try:
+            session = self._ended(self._client(form), form.get("refresh_token", ""))
+        except _Refusal as refusal:
+            self._note("logout", refusal.status, refusal.description, "")
+            return _refused(refusal)
+        self._note("logout", 204, "", session.user)
+        return web.Response(status=204)
+
+    def _note(self, kind: str, status: int, error: str, user: str) -> None:
+        self.log.append(Call(self._clock.wall(), kind, status, error, user))
+
+    # The grants.
+
+    def _grant(self, kind: str, form: Mapping[str, str]) -> dict[str, object]:
+        client = self._client(form)
+        if kind == "password":
+            return self._log_in(client, form)
+        if kind == "refresh_token":
+            return self._renew(client, form.get("refresh_token", ""))
+        if kind != "client_credentials":
+            raise _Refusal(400, "unsupported_grant_type", "Unsupported grant_type")
+        if client.secret is None:
+            raise _Refusal(401, "unauthorized_client", "Public client not allowed to retrieve service account")
+        lifetime = self.policy.expires_in
+        return {"access_token": self._mint(None, lifetime), "expires_in": _number(lifetime), "token_type": "Bearer"}
+
+    def _client(self, form: Mapping[str, str]) -> ClientApp:
+        client = self.clients.get(form.get("client_id", ""))
+        if client is None:
+            raise _Refusal(401, "invalid_client", "Invalid client or Invalid client credentials")
+        if client.secret is not None and not _same(client.secret, form.get("client_secret", "")):
+            raise _Refusal(401, "unauthorized_client", "Invalid client or Invalid client credentials")
+        return client
+
+    def _log_in(self, client: ClientApp, form: Mapping[str, str]) -> dict[str, object]:
+        if not client.direct_grant:
+            raise _Refusal(400, "unauthorized_client", "Client not allowed for direct access grants")
+        user = self.users.get(form.get("username", ""))
+        if user is None:
+            raise _Refusal(*_BAD_CREDENTIALS)
+        if not user.enabled:
+            raise _Refusal(400, "invalid_grant", "Account disabled")
+        self._authenticate(user, form)
+        if not user.complete:
+            raise _Refusal(400, "invalid_grant", "Account is not fully set up")
+        alive = sum(self._alive(s) for s in self._sessions if s.user == user.name)
+        if self.policy.session_limit is not None and alive >= self.policy.session_limit:
+            raise _Refusal(403, "", "session limit", page=True)
+        session = _Session(user=user.name, client=client.id, started=self._now())
+        self._sessions = [s for s in self._sessions if self._alive(s)] + [session]
+        return self._issue(session)
+
+    def _authenticate(self, user: User, form: Mapping[str, str]) -> None:
+        """Password and code are refused alike, and so is everything while the user is locked."""
+        failures = self._failures.setdefault(user.name, _Failures())
+        now = self._now()
+        if self.policy.brute_force and now < failures.locked_until:
+            raise _Refusal(*_BAD_CREDENTIALS)
+        if _same(user.password, form.get("password", "")) and self._code_fits(user, form):
+            failures.count = 0
+            return
+        failures.count += 1
+        if now - failures.last <= self.policy.quick_login_check or failures.count >= self.policy.failure_factor:
+            failures.locked_until = now + self.policy.quick_login_wait
+        failures.last = now
+        raise _Refusal(*_BAD_CREDENTIALS)
+
+    def _code_fits(self, user: User, form: Mapping[str, str]) -> bool:
+        """The direct grant reads `otp`, and `totp` only where that is absent; a code is good once in 90 s."""
+        if user.totp_secret is None:
+            return True
+        code = form.get("otp", form.get("totp", ""))
+        totp = pyotp.TOTP(user.totp_secret.replace(" ", "").upper())
+        step = int(self._clock.wall() // _PERIOD_S)
+        if not any(_same(totp.generate_otp(step + shift), code) for shift in (-1, 0, 1)):
+            return False
+        now, key = self._now(), (user.name, code)
+        self._codes = {k: at for k, at in self._codes.items() if now - at < _CODE_LIFE_S}
+        if key in self._codes:
+            return False
+        self._codes[key] = now
+        return True
+
+    def _renew(self, client: ClientApp, token: str) -> dict[str, object]:
+        session = self._refresh.get(token)
+        if session is None or session.client != client.id:
+            raise _Refusal(400, "invalid_grant", "Invalid refresh token")
+        if not self._alive(session):
+            raise _Refusal(400, "invalid_grant", "Session not active")
+        if self.policy.refresh_expires_in and self._now() >= session.refreshed + self.policy.refresh_expires_in:
+            raise _Refusal(400, "invalid_grant", "Token is not active")
+        if token != session.refresh and self.policy.rotate:
+            session.over = True
+            last = token == session.used[-1]
+            raise _Refusal(
+                400, "invalid_grant", "Maximum allowed refresh token reuse exceeded" if last else "Stale token"
+            )
+        return self._issue(session)
+
+    def _ended(self, client: ClientApp, token: str) -> _Session:
+        session = self._refresh.get(token)
+        if session is None or session.client != client.id or not self._alive(session):
+            raise _Refusal(400, "invalid_grant", "Invalid refresh token")
+        session.over = True
+        return session
+
+    def _issue(self, session: _Session) -> dict[str, object]:
+        now = self._now()
+        left = max(0.0, session.started + self.policy.session_max - now)
+        lifetime = min(self.policy.expires_in, left)
+        refresh_lifetime = min(self.policy.refresh_expires_in, left)
+        if self.policy.rotate or not session.refresh:
+            if session.refresh:
+                session.used.append(session.refresh)
+            session.refresh = f"rt.{secrets.token_urlsafe(24)}"
+            self._refresh[session.refresh] = session
+        session.refreshed = now
+        return {
+            "access_token": self._mint(session, lifetime),
+            "expires_in": _number(lifetime),
+            "refresh_expires_in": _number(refresh_lifetime),
+            "refresh_token": session.refresh,
+            "token_type": "Bearer",
+        }
+
+    def _mint(self, session: _Session | None, lifetime: float) -> str:
+        now = self._now()
+        self._access = {token: access for token, access in self._access.items() if now < access.expires}
+        token = f"at.{secrets.token_urlsafe(24)}"
+        self._access[token] = _Access(session, now + lifetime)
+        return token
+
+    def _alive(self, session: _Session) -> bool:
+        return not session.over and self._now() < session.started + self.policy.session_max
+
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+
+def _same(expected: str, given: str) -> bool:
+    return hmac.compare_digest(expected.encode(), given.encode())
+
+
+def _number(seconds: float) -> int | float:
+    return int(seconds) if seconds == int(seconds) or seconds > 1 else seconds
+
+
+def _refused(refusal: _Refusal) -> web.Response:
+    if refusal.page:
+        return web.Response(status=refusal.status, text=_LIMIT_PAGE, content_type="text/html")
+    document = {"error": refusal.error, "error_description": refusal.description}
+    return web.json_response(document, status=refusal.status)
+
+
+def _scripted(fault: EndpointFault) -> web.Response:
+    status = 200 if fault.status is None else fault.status
+    if isinstance(fault.body, bytes):
+        return web.Response(status=status, body=fault.body, headers=fault.headers)
+    return web.json_response(dict(fault.body), status=status, headers=fault.headers)

@@ -1,0 +1,176 @@
+"""Trying an account before the night: what its login brings, for how long, and what the night will ask of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bulkdl.auth.lifetime import Reason
+from bulkdl.auth.oidc_signer import OidcSigner
+from bulkdl.auth.signing import signer_for
+from bulkdl.errors import AccountStopped
+from bulkdl.model import AuthKind, SecretSource
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from bulkdl.auth.credentials import Credentials
+    from bulkdl.auth.lifetime import Held
+    from bulkdl.auth.oidc import TokenEndpoint
+    from bulkdl.auth.tokens import TokenManager
+    from bulkdl.clock import Clock
+    from bulkdl.events import Hub
+    from bulkdl.model import Account
+
+__all__ = ["LoginReport", "rehearse", "try_login"]
+
+_UNTRIED = {
+    AuthKind.BASIC: "user and password go with each request; nothing can be tried without a product",
+    AuthKind.BEARER: "the token goes with each request; nothing can be tried without a product",
+    AuthKind.NONE: "no credential is used",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginReport:
+    """What trying an account showed; free of secrets."""
+
+    account: str
+    grant: str
+    """`password`, `client_credentials`, or how requests are signed where there is no login."""
+    sources: Mapping[str, SecretSource] = field(default_factory=dict)
+    """Name of a secret -> where it was found."""
+    access_lifetime: float | None = None
+    """Seconds, as all below; None where nothing was tried or said."""
+    refresh_lifetime: float | None = None
+    has_refresh_token: bool = False
+    refreshed: bool | None = None
+    """Whether a refresh worked; None: not rehearsed."""
+    rotation: bool | None = None
+    """Whether the refresh brought a new refresh token; None: not rehearsed."""
+    clock_skew: float | None = None
+    """By which the server's clock is ahead of this machine's."""
+    totp_used: bool = False
+    logins: int = 0
+    note: str = ""
+    error: AccountStopped | None = None
+
+    def logins_per_night(self, hours: float) -> int | None:
+        """Estimate for an unattended run; None where nothing is known.
+
+        A server that names the end of its refresh tokens and does not rotate them ends the session then; without
+        refresh tokens every access token is a login. A session's maximum age is not told by any server.
+        """
+        if self.access_lifetime is None:
+            return None
+        life = self.access_lifetime if not self.has_refresh_token else self.refresh_lifetime
+        if life is None or (self.has_refresh_token and self.rotation):
+            return 1
+        return max(1, math.ceil(hours * 3600 / max(life, 1.0)))
+
+
+async def try_login(
+    account: Account,
+    credentials: Credentials | Callable[[], Credentials],
+    *,
+    endpoint: TokenEndpoint,
+    hub: Hub,
+    clock: Clock,
+    rng: random.Random,
+    state_dir: Path,
+) -> LoginReport:
+    """Log in once and out again. A failure is in the report, not raised."""
+    trial = _Trial(account, credentials)
+    signer = signer_for(account, trial.resolve, endpoint=endpoint, hub=hub, clock=clock, rng=rng, state_dir=state_dir)
+    if not isinstance(signer, OidcSigner):
+        return trial.untried()
+    try:
+        held = await signer.token()
+        return trial.report(signer.manager, held)
+    except AccountStopped as stop:
+        return trial.report(signer.manager, None, error=stop)
+    finally:
+        await signer.aclose()
+
+
+async def rehearse(
+    account: Account,
+    credentials: Credentials | Callable[[], Credentials],
+    *,
+    endpoint: TokenEndpoint,
+    hub: Hub,
+    clock: Clock,
+    rng: random.Random,
+    state_dir: Path,
+) -> LoginReport:
+    """The night in a minute: a login, a forced refresh, and a second login with the next one-time code."""
+    trial = _Trial(account, credentials)
+    signer = signer_for(account, trial.resolve, endpoint=endpoint, hub=hub, clock=clock, rng=rng, state_dir=state_dir)
+    if not isinstance(signer, OidcSigner):
+        return trial.untried()
+    first = second = None
+    refreshed: bool | None = None
+    try:
+        first = await signer.token()
+        if first.token.refresh is not None:
+            second = await signer.renewed(Reason.REHEARSAL)
+            refreshed = signer.refreshes > 0
+        await signer.renewed(Reason.SECOND_LOGIN)
+        return trial.report(signer.manager, first, refreshed=refreshed, second=second)
+    except AccountStopped as stop:
+        return trial.report(signer.manager, first, refreshed=refreshed, second=second, error=stop)
+    finally:
+        await signer.aclose()
+
+
+class _Trial:
+    """Keeps where the secrets were found, which a signer does not tell."""
+
+    def __init__(self, account: Account, credentials: Credentials | Callable[[], Credentials]) -> None:
+        self._account = account
+        self._given = credentials
+        self._found: Credentials | None = None
+
+    def resolve(self) -> Credentials:
+        self._found = self._given() if callable(self._given) else self._given
+        return self._found
+
+    def untried(self) -> LoginReport:
+        account = self._account
+        try:
+            sources = {} if account.auth is AuthKind.NONE else self.resolve().sources
+        except AccountStopped as stop:
+            return LoginReport(account=account.name, grant=account.auth.value, error=stop)
+        note = _UNTRIED[account.auth]
+        return LoginReport(account=account.name, grant=account.auth.value, sources=sources, note=note)
+
+    def report(
+        self,
+        manager: TokenManager | None,
+        held: Held | None,
+        *,
+        refreshed: bool | None = None,
+        second: Held | None = None,
+        error: AccountStopped | None = None,
+    ) -> LoginReport:
+        token = None if held is None else held.token
+        rotation = None
+        if refreshed and token is not None and second is not None:
+            rotation = second.token.refresh != token.refresh
+        return LoginReport(
+            account=self._account.name,
+            grant=self._account.grant.value,
+            sources={} if self._found is None else self._found.sources,
+            access_lifetime=None if token is None else token.lifetime,
+            refresh_lifetime=None if token is None else token.refresh_lifetime,
+            has_refresh_token=token is not None and token.refresh is not None,
+            refreshed=refreshed,
+            rotation=rotation,
+            clock_skew=None if manager is None else manager.skew,
+            totp_used=manager is not None and manager.uses_totp,
+            logins=0 if manager is None else manager.logins,
+            error=error,
+        )
