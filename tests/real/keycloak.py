@@ -38,7 +38,7 @@ _BUILD = ("--db=dev-mem", "--http-relative-path=/auth")
 _ADMIN = ("admin", "for these tests alone")
 _THREADS = "io.quarkus.bootstrap.forkjoin.QuarkusForkJoinWorkerThreadFactory"
 _JAVA = (
-    *("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dfile.encoding=UTF-8"),
+    *("-Xms64m", "-Xmx512m", "-XX:+UseSerialGC", "-Dfile.encoding=UTF-8"),
     *(f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("util", "util.concurrent", "security")),
     "-Djava.util.logging.manager=org.jboss.logmanager.LogManager",
     f"-Djava.util.concurrent.ForkJoinPool.common.threadFactory={_THREADS}",

@@ -133,7 +133,7 @@ class Nginx:
     def _start_checker(self) -> int:
         log = self._prefix / "checker.log"
         realms = [f"{realm}={issuer}" for realm, issuer in self._issuers.items()]
-        process = spawn([sys.executable, str(Path(__file__).with_name("checker.py")), *realms], log=log)
+        process = spawn([sys.executable, "-P", str(Path(__file__).with_name("checker.py")), *realms], log=log)
         self._processes.append(process)
         until(lambda: log.read_text().strip().isdigit(), process, what="the token checker", log=log, timeout_s=60)
         return int(log.read_text())

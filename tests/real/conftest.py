@@ -1,0 +1,133 @@
+"""The servers that the tests in this folder share, and the figures that they leave behind.
+
+Where Java, Maven, nginx or PyJWT is absent the tests skip and say so; with `BULKDL_REAL=require` they fail.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .keycloak import TOTP_SECRET, Keycloak
+from .nginx import Nginx, executable
+from .products import Remote, make, sizes
+from .program import Program
+from .scene import SECRETS, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_figures: list[str] = []
+
+
+def _missing() -> list[str]:
+    found = {
+        "java": shutil.which("java"),
+        "mvn": shutil.which("mvn"),
+        "nginx": executable(),
+        "PyJWT[crypto]": importlib.util.find_spec("jwt") and importlib.util.find_spec("cryptography"),
+    }
+    return [name for name, place in found.items() if not place]
+
+
+def _refuse(reason: str) -> None:
+    if os.environ.get("BULKDL_REAL") == "require":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    """A folder for the servers and the archive's files: in memory where there is room."""
+    memory = Path("/dev/shm")
+    roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30
+    with tempfile.TemporaryDirectory(dir=memory if roomy else None, prefix="bulkdl-real-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def keycloak(scratch: Path) -> Iterator[Keycloak]:
+    if missing := _missing():
+        _refuse(f"needs {', '.join(missing)}; .ci/run installs what is missing")
+    with Keycloak(scratch) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nginx(scratch: Path, keycloak: Keycloak) -> Iterator[Nginx]:
+    root = scratch / "archive"
+    root.mkdir()
+    issuers = {realm: keycloak.issuer(realm) for realm in keycloak.realms}
+    with Nginx(scratch, root=root, issuers=issuers) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def site(keycloak: Keycloak, nginx: Nginx, scratch: Path) -> Site:
+    return Site(keycloak=keycloak, nginx=nginx, root=scratch / "archive")
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """bulkdl with one home for the whole session, as one user on one machine has it."""
+    return Program(tmp_path_factory.mktemp("home"), SECRETS | {"OTTO_TOTP": TOTP_SECRET})
+
+
+@pytest.fixture(scope="session")
+def big(site: Site) -> list[Remote]:
+    """320 products of 1 KB to 200 MB, about 1 GB in all, half of them in each realm."""
+    one = make(site.root, "eo", [200_000_000, *sizes(159, largest=40_000_000)], seed=1)
+    other = make(site.root, "eo-totp", [100_000_000, *sizes(159, largest=40_000_000, seed=8)], seed=2)
+    return [remote for pair in zip(one, other, strict=True) for remote in pair]
+
+
+@pytest.fixture(scope="session")
+def small(site: Site) -> list[Remote]:
+    """12 products of 1 KB to 2 MB that need no account."""
+    return make(site.root, "open", sizes(12, largest=2_000_000), seed=3)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk for a manifest and its products; emptied afterwards, since the products are large."""
+    yield tmp_path
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small file system with the options given, or mounts it anew with others."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        again = "remount," if folder.is_mount() else ""
+        command = ["mount", "-t", "tmpfs", "-o", again + options, "tmpfs", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            _refuse(f"mounting a small file system is not permitted here: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def figure() -> Callable[[str], None]:
+    """Keeps a measured figure for the end of the test report."""
+    return _figures.append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _figures:
+        terminalreporter.section("figures")
+        for line in _figures:
+            terminalreporter.write_line(line)

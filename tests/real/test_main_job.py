@@ -1,0 +1,251 @@
+"""The main job on real servers: Keycloak issues the tokens, nginx serves the products, bulkdl runs as a process."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .products import Remote, differing, entry, make, sizes, write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from .program import Done, Program
+    from .scene import Site
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
+
+MIB = 1 << 20
+WORKERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """One whole run over all products, and what the servers counted of it."""
+
+    manifest: Path
+    destination: Path
+    remotes: list[Remote]
+    done: Done
+    counts: dict[str, int]
+    sent: int
+    methods: set[str]
+
+    @property
+    def total(self) -> int:
+        return sum(remote.size for remote in self.remotes)
+
+
+@pytest.fixture(scope="module")
+def night(site: Site, program: Program, big: list[Remote], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+    """A password account with the token in the header, and one with TOTP, rotated 5 s tokens and the token in the query."""
+    folder = tmp_path_factory.mktemp("night")
+    accounts = {
+        "maya": site.account("maya"),
+        "otto": site.account("otto", "eo-totp", totp_secret="${OTTO_TOTP}", token_in="query", max_connections=4),
+    }
+    names = {"eo": "maya", "eo-totp": "otto"}
+    products = [entry(remote, site.nginx.url, account=names[remote.realm]) for remote in big]
+    manifest = write_manifest(folder / "night.yaml", products, accounts=accounts)
+    before, sent, seen = site.counts(), site.nginx.sent(), len(site.nginx.requests())
+    # The rate makes sure that the short tokens expire many times over.
+    done = program.run(manifest, "--workers", str(WORKERS), "--limit-rate", "80M")
+    after = site.counts()
+    yield Night(
+        manifest=manifest,
+        destination=folder / "products",
+        remotes=big,
+        done=done,
+        counts={kind: after[kind] - before[kind] for kind in after},
+        sent=site.nginx.sent() - sent,
+        methods={access.method for access in site.nginx.requests()[seen:]},
+    )
+    shutil.rmtree(folder)
+
+
+def test_every_product_of_both_accounts_arrives_identical(night: Night, figure: Callable[[str], None]):
+    assert night.done.code == 0, night.done.err
+    assert len(night.remotes) >= 300
+    assert differing(night.remotes, night.destination) == []
+    assert list(night.destination.rglob("*.part")) == []
+    figure(
+        f"night: {len(night.remotes)} products, {night.total / MIB:.0f} MiB, {night.counts['requests']} requests, "
+        f"{night.counts['LOGIN']} logins, {night.counts['REFRESH_TOKEN']} refreshes, "
+        f"{night.done.summary['elapsed_s']:.1f} s at no more than 80 MiB/s"
+    )
+
+
+def test_the_summary_says_what_the_servers_counted(night: Night):
+    summary = night.done.summary
+    count = len(night.remotes)
+    assert summary["exit_code"] == 0
+    assert summary["products"] == {"total": count, "completed": count, "skipped": 0, "failed": 0, "pending": 0}
+    assert summary["bytes"]["written"] == night.total
+    assert summary["bytes"]["received"] == night.sent
+    assert summary["bytes"]["resumed"] == 0
+    assert summary["failures"] == []
+    logins = {name: account["logins"] for name, account in summary["accounts"].items()}
+    assert logins == {"maya": 1, "otto": 1}
+    assert sum(account["refreshes"] for account in summary["accounts"].values()) == night.counts["REFRESH_TOKEN"]
+
+
+def test_each_account_logs_in_once_and_short_tokens_are_renewed_without_an_error(night: Night):
+    assert night.counts["LOGIN"] == 2
+    assert night.counts["REFRESH_TOKEN"] >= 2
+    assert night.counts["LOGIN_ERROR"] == 0
+    assert night.counts["REFRESH_TOKEN_ERROR"] == 0
+
+
+def test_no_product_is_fetched_twice(night: Night):
+    assert night.sent == night.total
+    assert night.methods == {"GET"}
+
+
+def test_both_sessions_are_logged_out_at_the_end(night: Night, site: Site):
+    assert night.counts["LOGOUT"] == 2
+    assert site.keycloak.sessions("eo", "umlaut") == 0
+    assert site.keycloak.sessions("eo-totp", "otto") == 0
+
+
+def test_a_second_run_makes_no_request_at_all(night: Night, site: Site, program: Program):
+    before = site.counts()
+    done = program.run(night.manifest)
+    assert done.code == 0, done.err
+    assert site.counts() == before
+    assert done.summary["products"]["skipped"] == len(night.remotes)
+    assert done.summary["bytes"] == {"written": 0, "received": 0, "resumed": 0}
+
+
+def test_verify_reads_every_product_again_and_finds_it_right(night: Night, site: Site, program: Program):
+    before = site.counts()
+    done = program("verify", night.manifest)
+    assert done.code == 0, done.err
+    assert site.counts() == before
+
+
+def test_after_kill_9_in_the_middle_the_next_run_finishes_and_fetches_little_again(
+    site: Site, program: Program, big: list[Remote], place: Path, figure: Callable[[str], None]
+):
+    accounts = {
+        "night": site.account("night", client_id="short"),
+        "tina": site.account("tina", "eo-totp", token_in="query"),
+    }
+    names = {"eo": "night", "eo-totp": "tina"}
+    products = [entry(remote, site.nginx.url, account=names[remote.realm]) for remote in big]
+    manifest = write_manifest(place / "killed.yaml", products, accounts=accounts)
+    destination = place / "products"
+    total, sent = sum(remote.size for remote in big), site.nginx.sent()
+
+    first = program.start("run", manifest, "--workers", str(WORKERS), "--limit-rate", "200M")
+    first.until(lambda: arrived(big, destination) >= 100 and partials(destination))
+    first.process.kill()
+    assert first.done().code == -signal.SIGKILL
+    there = arrived(big, destination)
+    assert there < len(big)
+    assert program("status", manifest).err == ""
+
+    second = program.run(manifest, "--workers", str(WORKERS))
+    assert second.code == 0, second.err
+    assert differing(big, destination) == []
+    assert second.summary["products"]["skipped"] >= there
+    extra = site.nginx.sent() - sent - total
+    figure(
+        f"kill -9: {there} of {len(big)} products in place, {second.summary['bytes']['resumed'] / MIB:.1f} MiB resumed, "
+        f"{extra / MIB:.1f} MiB of {total / MIB:.0f} MiB sent twice"
+    )
+    assert extra <= 32 * MIB * WORKERS
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_saves_its_state_logs_out_and_goes_on_the_next_time(
+    number: signal.Signals, code: int, site: Site, program: Program, place: Path
+):
+    remotes = make(site.root, "eo", sizes(30, largest=20_000_000), seed=4, folder=f"interrupted-{code}")
+    products = [entry(remote, site.nginx.url, account="maya") for remote in remotes]
+    manifest = write_manifest(place / "interrupted.yaml", products, accounts={"maya": site.account("maya")})
+    destination = place / "products"
+    sent = site.nginx.sent()
+
+    first = program.start("run", manifest, "--json", "--progress", "none", "--limit-rate", "40M")
+    first.until(lambda: arrived(remotes, destination) >= 3 and partials(destination))
+    first.process.send_signal(number)
+    stopped = first.done()
+    assert stopped.code == code, stopped.err
+    assert stopped.summary["exit_code"] == code
+    assert stopped.summary["products"]["failed"] == 0
+    assert stopped.summary["products"]["completed"] == arrived(remotes, destination)
+    assert site.keycloak.sessions("eo", "umlaut") == 0
+
+    second = program.run(manifest)
+    assert second.code == 0, second.err
+    assert differing(remotes, destination) == []
+    assert site.nginx.sent() - sent <= sum(remote.size for remote in remotes) + WORKERS * 8 * MIB
+    assert site.keycloak.sessions("eo", "umlaut") == 0
+
+
+def test_a_service_account_with_a_difficult_secret_fetches_its_products(site: Site, program: Program, place: Path):
+    remotes = make(site.root, "eo", sizes(5, largest=100_000), seed=5, folder="service")
+    products = [entry(remote, site.nginx.url, account="service") for remote in remotes]
+    manifest = write_manifest(place / "service.yaml", products, accounts={"service": site.service()})
+    done = program.run(manifest)
+    assert done.code == 0, done.err
+    assert differing(remotes, place / "products") == []
+    assert done.summary["accounts"]["service"]["logins"] == 1
+
+
+def test_a_wrong_password_ends_with_3_after_one_attempt_and_the_right_one_works_at_once(
+    site: Site, program: Program, small: list[Remote], place: Path
+):
+    remotes = make(site.root, "eo", sizes(20, largest=100_000), seed=6, folder="wrong")
+    accounts = {"wrong": site.account("wrong")}
+    products = [entry(remote, site.nginx.url, account="wrong") for remote in remotes]
+    products += [entry(remote, site.nginx.url, account=None) for remote in small]
+    manifest = write_manifest(place / "wrong.yaml", products, accounts=accounts)
+    errors, sent = site.count("LOGIN_ERROR"), site.nginx.sent()
+
+    refused = program.run(manifest, "--workers", "16", env={"WRONG_PASSWORD": "not the right one"})
+    assert refused.code == 3, refused.err
+    assert site.count("LOGIN_ERROR") == errors + 1
+    assert refused.summary["products"] == {
+        "total": len(remotes) + len(small),
+        "completed": len(small),
+        "skipped": 0,
+        "failed": 0,
+        "pending": len(remotes),
+    }
+    assert differing(small, place / "products") == []
+    assert site.nginx.sent() - sent == sum(remote.size for remote in small)
+    assert "wrong" in refused.err
+    assert not site.keycloak.locked("eo", "wrong")
+
+    accepted = program.run(manifest)
+    assert accepted.code == 0, accepted.err
+    assert differing(remotes, place / "products") == []
+    assert site.count("LOGIN_ERROR") == errors + 1
+
+
+def test_a_product_of_another_realm_is_refused_once_more_with_a_fresh_token_and_fails_alone(
+    site: Site, program: Program, place: Path
+):
+    foreign = make(site.root, "eo-totp", [5000], seed=9, folder="foreign")
+    own = make(site.root, "eo", sizes(3, largest=100_000), seed=9, folder="own")
+    products = [entry(remote, site.nginx.url, account="maya") for remote in foreign + own]
+    manifest = write_manifest(place / "foreign.yaml", products, accounts={"maya": site.account("maya")})
+    done = program.run(manifest)
+    assert done.code == 1, done.err
+    assert done.failure(foreign[0].file)["kind"] in ("auth", "http")
+    assert differing(own, place / "products") == []
+
+
+def arrived(remotes: list[Remote], destination: Path) -> int:
+    """Products at their final names."""
+    return sum((destination / remote.file).is_file() for remote in remotes)
+
+
+def partials(destination: Path) -> bool:
+    return any(True for _ in destination.rglob("*.part"))
