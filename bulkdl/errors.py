@@ -6,10 +6,13 @@ secret: URLs go through `bulkdl.urls.Url`, and text from a server is cut and str
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from bulkdl.model import FailureKind
 
 __all__ = [
@@ -22,6 +25,7 @@ __all__ = [
     "StorageStopped",
     "TryAgain",
     "UsageError",
+    "first_error",
 ]
 
 
@@ -47,11 +51,20 @@ class TryAgain(BulkdlError):  # noqa: N818 - named for what the caller does
     """
 
     def __init__(
-        self, reason: str, *, kind: FailureKind, hint: str = "", wait: float | None = None, restart: bool = False
+        self,
+        reason: str,
+        *,
+        kind: FailureKind,
+        hint: str = "",
+        wait: float | None = None,
+        restart: bool = False,
+        limit: int | None = None,
     ) -> None:
         super().__init__(reason, hint=hint)
         self.kind = kind
         self.wait = wait
+        self.limit = limit
+        """So many vain attempts in a row at most, where that is fewer than the run's `retries`."""
         self.restart = restart
         """The partial does not belong to what the server has now: begin again from zero."""
 
@@ -102,6 +115,29 @@ class Problem:
     """What was expected and what was found, with a suggestion where there is a likely one."""
 
 
+@contextmanager
+def first_error() -> Iterator[None]:
+    """Out of a task group's `ExceptionGroup` raise the one error that says most: who acts for the widest."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        raise min(_leaves(group), key=_width) from None
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _width(error: BaseException) -> int:
+    ranks = (RunStopped, AccountStopped, ProductFailed, TryAgain)
+    # What bulkdl did not raise on purpose is a defect, and must not hide behind an error that is expected.
+    return next((i for i, rank in enumerate(ranks, 1) if isinstance(error, rank)), 0)
+
+
 class ManifestError(BulkdlError):
     """Everything that is wrong with a manifest, in one go; exit 2."""
 
@@ -111,5 +147,8 @@ class ManifestError(BulkdlError):
         super().__init__("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """`file:line:column: message`, one a problem."""
-        return [f"{self.path}:{p.line}:{p.column}: {p.message}" for p in self.problems]
+        """`file:line:column: message`, one a problem; `file: message` where the fault has no place."""
+        return [
+            f"{self.path}:{p.line}:{p.column}: {p.message}" if p.line else f"{self.path}: {p.message}"
+            for p in self.problems
+        ]

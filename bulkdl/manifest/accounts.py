@@ -1,0 +1,177 @@
+"""Accounts as the manifest has them, to values: preset first, then the account's own keys; secrets stay references."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bulkdl.auth import providers
+from bulkdl.manifest.checks import check_host, check_url, expand, has_reference, is_loopback
+from bulkdl.manifest.findings import SECRET_KEYS
+from bulkdl.manifest.paths import resolve_path
+from bulkdl.model import Account, AuthKind, Grant, Resume, SecretRef, TokenIn
+from bulkdl.urls import HostList, Url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from bulkdl.manifest.findings import Findings
+    from bulkdl.manifest.positions import Place
+
+__all__ = ["Surroundings", "read_account"]
+
+_USELESS = {
+    AuthKind.OIDC: ("token",),
+    AuthKind.BASIC: ("token", "token_url", "client_id", "client_secret", "totp_secret"),
+    AuthKind.BEARER: ("password", "token_url", "client_id", "client_secret", "totp_secret"),
+    AuthKind.NONE: ("token", "username", "password", "client_secret", "totp_secret"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a manifest is read in."""
+
+    environ: Mapping[str, str]
+    base: Path
+    """Folder that its relative paths begin at; absolute."""
+    findings: Findings
+
+
+def read_account(name: str, own: dict[str, Any], place: Place, around: Surroundings) -> Account | None:
+    """The account; what is wrong with it is reported. None where not even its `auth` is known."""
+    provider = _provider(own.get("provider"), place.at("provider"), around.findings)
+    values: dict[str, Any] = provider.values_for(own.get("auth")) if provider else {}
+    values.update(own)
+    if "auth" not in values:
+        if own.get("provider") is None:
+            message = f'the account "{name}" needs `auth` (oidc, basic, bearer or none) or a `provider`'
+            around.findings.add(place, message)
+        return None
+    auth = AuthKind(values["auth"])
+    _warn_of_useless(name, auth, own, place, around.findings)
+    token_url = _token_url(name, auth, values.get("token_url"), place, around)
+    hosts = _hosts(values.get("hosts"), place.at("hosts"), around.findings)
+    secrets = {key: _secret(key, own.get(key), place.at(key), around.findings) for key in SECRET_KEYS}
+    return Account(
+        name=name,
+        auth=auth,
+        provider=provider.name if provider else None,
+        token_url=token_url,
+        client_id=_public(values.get("client_id"), place.at("client_id"), around),
+        grant=Grant(values.get("grant", Grant.PASSWORD)),
+        scope=_public(values.get("scope"), place.at("scope"), around),
+        username=_username(values.get("username"), place.at("username"), around.findings),
+        totp_field=values.get("totp_field", "totp"),
+        token_in=TokenIn(values.get("token_in", TokenIn.HEADER)),
+        token_param=values.get("token_param", "token"),
+        hosts=hosts,
+        max_connections=_whole(values.get("max_connections")),
+        resume=Resume(values["resume"]) if "resume" in values else None,
+        secrets=_secrets_file(values.get("secrets"), place.at("secrets"), around),
+        netrc_hosts=_netrc_hosts(provider, token_url, hosts),
+        **secrets,
+    )
+
+
+def _provider(name: str | None, place: Place, findings: Findings) -> providers.Provider | None:
+    if name is None:
+        return None
+    known = providers.names()
+    if name in known:
+        return providers.load(name)
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
+    advice = f'did you mean "{close[0]}"?' if close else f"expected one of {', '.join(known)}"
+    findings.add(place, f'unknown provider "{name[:60]}"; {advice}')
+    return None
+
+
+def _warn_of_useless(name: str, auth: AuthKind, own: dict[str, Any], place: Place, findings: Findings) -> None:
+    for key in _USELESS[auth]:
+        if own.get(key) is not None:
+            findings.warn(place.key(key), f'`{key}` of the account "{name}" is not used by `auth: {auth}`')
+
+
+def _token_url(name: str, auth: AuthKind, text: str | None, place: Place, around: Surroundings) -> Url | None:
+    if auth is not AuthKind.OIDC:
+        return None
+    if text is None:
+        around.findings.add(place, f'the account "{name}" needs a `token_url`, or a `provider` that has one')
+        return None
+    there = place.at("token_url")
+    expanded = expand(text, around.environ, there, around.findings)
+    url = check_url(expanded.strip(), there, around.findings) if expanded is not None else None
+    if url is not None and url.scheme == "http" and not is_loopback(url.host):
+        around.findings.warn(there, f"the password goes to {url} unencrypted; use https where there is one")
+    return url
+
+
+def _hosts(entries: list[str] | None, place: Place, findings: Findings) -> HostList | None:
+    if entries is None:
+        return None
+    good = []
+    for i, text in enumerate(entries):
+        entry, problem = check_host(text)
+        if problem:
+            findings.add(place.at(i), f"`hosts`: {problem}")
+        else:
+            good.append(entry)
+            if entry.startswith("*.") and "." not in entry[2:].rstrip("."):
+                findings.warn(place.at(i), f"`hosts`: {entry} lets the credential go to every host under {entry[1:]}")
+    return HostList(tuple(dict.fromkeys(good)))
+
+
+def _secret(key: str, text: str | None, place: Place, findings: Findings) -> SecretRef | None:
+    if text is None:
+        return None
+    if not has_reference(text):
+        message = (
+            f"`{key}`: expected a reference such as ${{NAME}}, found literal text (not shown); put the secret into an "
+            "environment variable, or into an INI file that `secrets:` names, since a manifest is made to be shared"
+        )
+        findings.add(place, message)
+        return None
+    if key == "token" and text.lower().startswith("bearer "):
+        findings.add(place, "`token`: expected the token alone; leave out the word Bearer")
+        return None
+    return SecretRef(text)
+
+
+def _username(text: str | None, place: Place, findings: Findings) -> SecretRef | None:
+    if text is None:
+        return None
+    if not text or ("${" in text and not has_reference(text)):
+        findings.add(place, "`username`: expected a user name, or a reference such as ${NAME}")
+        return None
+    return SecretRef(text)
+
+
+def _public(text: str | None, place: Place, around: Surroundings) -> str | None:
+    return None if text is None else expand(text, around.environ, place, around.findings)
+
+
+def _secrets_file(text: str | None, place: Place, around: Surroundings) -> Path | None:
+    expanded = _public(text, place, around)
+    return None if expanded is None else resolve_path(expanded, around.base)
+
+
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _netrc_hosts(provider: providers.Provider | None, token_url: Url | None, hosts: HostList | None) -> tuple[str, ...]:
+    """The preset's machines; else the token endpoint's; else the account's hosts that are one host."""
+    if provider is not None and provider.netrc_hosts:
+        return provider.netrc_hosts
+    if token_url is not None:
+        return (token_url.host,)
+    entries = hosts.entries if hosts is not None else ()
+    return tuple(dict.fromkeys(_bare(entry) for entry in entries if not entry.startswith("*.")))
+
+
+def _bare(entry: str) -> str:
+    if entry.startswith("["):
+        return entry[1:].partition("]")[0]
+    return entry if entry.count(":") > 1 else entry.partition(":")[0]

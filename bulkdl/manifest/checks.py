@@ -1,0 +1,182 @@
+"""Checks of single values that several parts of a manifest share: URLs, hosts, references to the environment, headers."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING
+
+from bulkdl.manifest.findings import shown
+from bulkdl.model import Checksum
+from bulkdl.urls import Url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bulkdl.manifest.findings import Findings
+    from bulkdl.manifest.positions import Place
+
+__all__ = ["check_headers", "check_host", "check_url", "expand", "has_reference", "is_loopback", "parse_checksum"]
+
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAME = re.compile(
+    r"(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)(?:\.[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?"
+)
+_CHECKSUM = re.compile(r"\s*([A-Za-z0-9-]+)\s*[:=]\s*([0-9A-Fa-f]*)\s*")
+_DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128, "blake3": 64}
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+_LIKELY_SECRET = re.compile(r"token|secret|password|api-?key|credential", re.IGNORECASE)
+_OWN_HEADERS = frozenset(
+    {
+        "accept-encoding",
+        "connection",
+        "content-length",
+        "host",
+        "if-match",
+        "if-none-match",
+        "if-range",
+        "range",
+        "te",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+
+def check_url(text: str, place: Place, findings: Findings) -> Url | None:
+    """The URL, or a problem that never shows its query."""
+    try:
+        url = Url(text)
+    except ValueError as error:
+        findings.add(place, f"{error}: found {shown(text)}")
+        return None
+    if url.has_userinfo:
+        findings.add(
+            place,
+            f"a user name or password in a URL ({url}) is a literal secret; "
+            "take it out and name an account with `auth: basic`, its password as ${NAME}",
+        )
+        return None
+    problem = None if ":" in url.host else _host_problem(url.host)
+    if problem:
+        findings.add(place, f"{problem} (in {shown(text)})")
+        return None
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_host(text: str) -> tuple[str, str | None]:
+    """An entry of `hosts` in the form that is compared, and why it is none (None: it is one)."""
+    entry = text.strip().lower()
+    if "://" in entry or "/" in entry or "@" in entry:
+        return entry, f"expected a host name, found {shown(text)}; leave out the scheme and the path"
+    try:
+        return str(ipaddress.IPv6Address(entry)), None
+    except ValueError:
+        pass
+    host, port = entry, ""
+    if entry.startswith("["):
+        host, bracket, port = entry[1:].partition("]")
+        try:
+            host = f"[{ipaddress.IPv6Address(host)}]"
+        except ValueError:
+            bracket = ""
+        if not bracket or (port and not port.startswith(":")):
+            return entry, f"expected an IPv6 address such as [::1] or [::1]:8443, found {shown(text)}"
+        return f"{host}{port}", _port_problem(port[1:], text) if port else None
+    host, colon, port = entry.partition(":")
+    if colon and (problem := _port_problem(port, text)):
+        return entry, problem
+    name = host.removeprefix("*.")
+    if "*" in name or (name != host and colon):
+        return entry, f"expected a host, `host:port` or `*.suffix` (which has any port), found {shown(text)}"
+    return entry, _host_problem(name)
+
+
+def _port_problem(port: str, text: str) -> str | None:
+    if port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535:
+        return None
+    return f"expected a port from 1 to 65535 after the host, found {shown(text)}"
+
+
+def _host_problem(host: str) -> str | None:
+    if _NAME.fullmatch(host) and len(host) <= 254:
+        return None
+    if not host.isascii():
+        try:
+            return f'a host name in other than ASCII letters; write it as "{host.encode("idna").decode()}"'
+        except UnicodeError:
+            return "a host name in other than ASCII letters; write it in its xn-- form"
+    return f"expected a host name, found {shown(host)}"
+
+
+def has_reference(text: str) -> bool:
+    """Whether `text` has a `${NAME}`, and no `${` that is none."""
+    return _REFERENCE.search(text) is not None and "${" not in _REFERENCE.sub("", text)
+
+
+def expand(text: str, environ: Mapping[str, str], place: Place, findings: Findings) -> str | None:
+    """`text` with each `${NAME}` from the environment; None, with a problem, where one is not set or malformed."""
+    missing = [name for name in dict.fromkeys(_REFERENCE.findall(text)) if not environ.get(name)]
+    for name in missing:
+        findings.add(place, f"the environment variable {name} is not set")
+    if "${" in _REFERENCE.sub("", text):
+        findings.add(place, "expected ${NAME} with letters, digits and _ in NAME, found another form of ${...}")
+        return None
+    return None if missing else _REFERENCE.sub(lambda found: environ[found[1]], text)
+
+
+def parse_checksum(text: str) -> Checksum:
+    """`algorithm:hex`; raise `ValueError` that says what was expected."""
+    found = _CHECKSUM.fullmatch(text)
+    if found is None:
+        raise ValueError(f"expected a checksum such as md5:9e107d9d372bb6826bd81d3542a419d6, found {shown(text)}")
+    algorithm, digits = found[1].lower().replace("-", ""), found[2].lower()
+    if algorithm not in _DIGITS:
+        raise ValueError(f'expected md5, sha1, sha256, sha512 or blake3, found the algorithm "{found[1][:40]}"')
+    if len(digits) != _DIGITS[algorithm]:
+        raise ValueError(f"{algorithm} has {_DIGITS[algorithm]} hexadecimal digits, found {len(digits)}")
+    return Checksum(algorithm, digits)
+
+
+def check_headers(headers: Mapping[str, str], place: Place, findings: Findings) -> tuple[tuple[str, str], ...]:
+    """The headers that may be sent; problems for literal secrets and for what bulkdl sets itself."""
+    good: list[tuple[str, str]] = []
+    for name, text in headers.items():
+        problem = _header_problem(name, text)
+        if problem:
+            findings.add(place.key(name), problem)
+            continue
+        if _LIKELY_SECRET.search(name):
+            findings.warn(
+                place.key(name), f"the header {name[:60]} looks like a secret; a manifest is made to be shared"
+            )
+        good.append((name, text))
+    return tuple(good)
+
+
+def _header_problem(name: str, text: str) -> str | None:
+    lower = name.strip().lower()
+    if lower in _SECRET_HEADERS:
+        return (
+            f"a literal {name.strip()} header is a secret; name an account instead, "
+            "such as one with `auth: bearer` and `token: ${NAME}`"
+        )
+    if not _TOKEN.fullmatch(name):
+        return f"expected the name of a header, found {shown(name)}"
+    if lower in _OWN_HEADERS:
+        return f"the header {name} is bulkdl's own to set; leave it out"
+    if any(ord(c) < 32 and c != "\t" for c in text) or "\x7f" in text:
+        return f"the header {name} has a line break or a control character in it"
+    if "${" in text:
+        return f"${{...}} is not replaced in headers (found in {name}); secrets belong to an account"
+    return None

@@ -1,0 +1,236 @@
+"""A manifest, a list of URLs or a mapping, to a frozen `Manifest`; or everything that is wrong with it in one error."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from bulkdl.errors import ManifestError, Problem
+from bulkdl.manifest.accounts import Surroundings, read_account
+from bulkdl.manifest.checks import check_headers, expand
+from bulkdl.manifest.fault import Fault
+from bulkdl.manifest.findings import Findings
+from bulkdl.manifest.paths import resolve_path
+from bulkdl.manifest.plain import to_plain
+from bulkdl.manifest.positions import Place, places_of, read_yaml
+from bulkdl.manifest.products import Defaults, Products
+from bulkdl.manifest.settings import by_name
+from bulkdl.manifest.source import Source
+from bulkdl.manifest.structure import check_head
+from bulkdl.model import Manifest, Resume, Verify
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from collections.abc import Set as AbstractSet
+
+    from bulkdl.manifest.structure import Path as SchemaPath
+    from bulkdl.model import Account
+
+__all__ = ["from_mapping", "load", "load_text"]
+
+
+def load(
+    path: str, *, stdin: BinaryIO | None = None, destination: Path | None = None, environ: Mapping[str, str]
+) -> Manifest:
+    """Read the manifest or list of URLs at `path`; `-` is standard input (`stdin`, else the process's own).
+
+    `destination` is what `-d` says, relative to the current folder; it goes before the manifest's. Raise
+    `ManifestError` with every problem and its place.
+    """
+    if path == "-":
+        return _Loading(path, Path.cwd(), destination, environ).stream(stdin or sys.stdin.buffer)
+    try:
+        base = Path(path).absolute().parent
+        with Path(path).open("rb") as stream:
+            return _Loading(path, base, destination, environ).stream(stream)
+    except (OSError, ValueError) as error:
+        raise ManifestError(path, (Problem(0, 0, _why_unreadable(error)),)) from None
+
+
+def load_text(
+    text: str | bytes,
+    *,
+    name: str = "-",
+    base: Path | None = None,
+    destination: Path | None = None,
+    environ: Mapping[str, str],
+) -> Manifest:
+    """Read a manifest or a list of URLs from `text`; relative paths begin at `base`, else at the current folder.
+
+    Raise `ManifestError` with every problem and its place.
+    """
+    raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return _Loading(name, (base or Path.cwd()).absolute(), destination, environ).stream(io.BytesIO(raw))
+
+
+def from_mapping(
+    data: Mapping[str, object],
+    *,
+    base: Path | None = None,
+    destination: Path | None = None,
+    environ: Mapping[str, str],
+    name: str = "<manifest>",
+) -> Manifest:
+    """A manifest from plain data, under the same rules as a file; relative paths begin at `base`, else at the current folder.
+
+    Raise `ManifestError`, whose problems name their place as `products[3].url`.
+    """
+    return _Loading(name, (base or Path.cwd()).absolute(), destination, environ).mapping(data)
+
+
+def _why_unreadable(error: OSError | ValueError) -> str:
+    match error:
+        case FileNotFoundError() | NotADirectoryError():
+            return "there is no such file; expected a manifest, a list of URLs, or - for standard input"
+        case IsADirectoryError():
+            return "this is a folder; expected a manifest or a list of URLs"
+        case PermissionError():
+            return "it may not be read; check its permissions"
+        case OSError():
+            return f"it cannot be read: {error.strerror or error}"
+    return "it cannot be read: that is no path"
+
+
+@dataclass(slots=True)
+class _Loading:
+    """One manifest while it is read."""
+
+    path: str
+    base: Path
+    destination: Path | None
+    environ: Mapping[str, str]
+
+    def stream(self, stream: BinaryIO) -> Manifest:
+        findings = Findings()
+        products = Products(findings)
+        try:
+            source = Source(stream)
+            head, place = (
+                _read_list(source, products)
+                if source.is_url_list()
+                else read_yaml(source, on_product=products.add, note=findings.add)
+            )
+        except Fault as fault:
+            findings.add_problem(fault.problem)
+            findings.raise_if_any(self.path)
+            raise
+        return self._finish(head, place, products, findings)
+
+    def mapping(self, data: Mapping[str, object]) -> Manifest:
+        findings = Findings()
+        head = to_plain(data, findings)
+        findings.raise_if_any(self.path)
+        return self._finish(head, places_of(head), Products(findings), findings)
+
+    def _finish(self, head: Any, place: Place, products: Products, findings: Findings) -> Manifest:
+        if isinstance(head, dict) and isinstance(head.get("products"), list) and head["products"]:
+            for i, value in enumerate(head["products"]):
+                products.add(value, place.at("products", i))
+            head = {**head, "products": []}
+        bad = check_head(head, place, findings)
+        if () in bad:
+            findings.raise_if_any(self.path)
+        around = Surroundings(environ=self.environ, base=self.base, findings=findings)
+        known = head.get("accounts", {})
+        head = _without(head, bad)
+        settings = _settings(head.get("settings", {}), place.at("settings"), around)
+        accounts = _accounts(head.get("accounts", {}), place.at("accounts"), around)
+        defaults = _defaults(head.get("defaults", {}), place.at("defaults"), findings)
+        _check_accounts(known, defaults, products, place, findings)
+        destination, shown = self._destination(head.get("destination"), place.at("destination"), findings)
+        if not len(products) and ("products",) not in bad:
+            findings.warn(place.at("products"), "the list of products is empty")
+        findings.raise_if_any(self.path)
+        return Manifest(
+            path=self.path,
+            destination=destination,
+            destination_shown=shown,
+            settings=settings,
+            accounts=accounts,
+            products=products.finish(defaults, accounts),
+            warnings=findings.warnings(),
+        )
+
+    def _destination(self, text: str | None, place: Place, findings: Findings) -> tuple[Path, str]:
+        if self.destination is not None:
+            return self.destination.absolute(), str(self.destination)
+        expanded = None if text is None else expand(text, self.environ, place, findings)
+        return resolve_path(expanded or ".", self.base), text or "."
+
+
+def _read_list(source: Source, products: Products) -> tuple[object, Place]:
+    """A plain list: one URL a line, blank lines and `#` comments between. Its destination is the current folder."""
+    for number, line in source.lines():
+        text = line.strip()
+        if text and not text.startswith("#"):
+            products.add_listed(text, Place(number, len(line) - len(line.lstrip()) + 1))
+    return {"destination": str(Path.cwd()), "products": []}, Place(1, 1)
+
+
+def _without(value: Any, bad: AbstractSet[SchemaPath]) -> Any:
+    """The head without the values at the bad paths (of a list, all of it), so that the rest can still be checked."""
+    if not bad:
+        return value
+    return {
+        key: _without(child, {path[1:] for path in bad if path[0] == key and isinstance(child, dict)})
+        for key, child in value.items()
+        if (key,) not in bad and not (isinstance(child, list) and any(path[0] == key for path in bad))
+    }
+
+
+def _settings(values: dict[str, Any], place: Place, around: Surroundings) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, value in values.items():
+        if value is None:
+            continue
+        if key == "ca_file":
+            expanded = expand(value, around.environ, place.at(key), around.findings)
+            if expanded is not None:
+                found[key] = resolve_path(expanded, around.base)
+            continue
+        text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+        try:
+            found[key] = by_name(key).parse(text)
+        except ValueError as error:
+            around.findings.add(place.at(key), f"`{key}`: {error}")
+    return found
+
+
+def _accounts(values: dict[str, Any], place: Place, around: Surroundings) -> dict[str, Account]:
+    found = {}
+    for name, own in values.items():
+        if not name.strip() or not name.isprintable() or len(name) > 100:
+            around.findings.add(place.key(name), "expected an account name of 1 to 100 printable characters")
+            continue
+        account = read_account(name, own, place.at(name), around)
+        if account is not None:
+            found[name] = account
+    return found
+
+
+def _defaults(values: dict[str, Any], place: Place, findings: Findings) -> Defaults:
+    return Defaults(
+        account=values.get("account"),
+        headers=check_headers(values.get("headers", {}), place.at("headers"), findings),
+        extract=values.get("extract", False),
+        verify=Verify(values.get("verify", Verify.BASIC)),
+        resume=Resume(values["resume"]) if "resume" in values else None,
+    )
+
+
+def _check_accounts(known: Any, defaults: Defaults, products: Products, place: Place, findings: Findings) -> None:
+    """Every account that is named must be there; nothing can be said where `accounts` is no mapping."""
+    if not isinstance(known, dict):
+        return
+    used = [(name, there) for name, places in products.accounts_used() for there in places]
+    if defaults.account is not None:
+        used.append((defaults.account, place.at("defaults", "account")))
+    for name, there in used:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+            advice = f'did you mean "{close[0]}"?' if close else "add it under `accounts`, or write null for none"
+            findings.add(there, f'unknown account "{name[:60]}"; {advice}')

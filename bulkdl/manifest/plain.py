@@ -1,0 +1,47 @@
+"""Python values to the plain data that YAML would have given."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from bulkdl.manifest.positions import Place
+from bulkdl.urls import Url
+
+if TYPE_CHECKING:
+    from bulkdl.manifest.findings import Findings
+
+__all__ = ["to_plain"]
+
+_DEEPEST = 50
+
+
+def to_plain(value: object, findings: Findings, label: str = "", depth: int = 0) -> object:
+    """Mappings to dicts, iterables to lists, paths and URLs to text; what is none of these is reported."""
+    if depth > _DEEPEST:
+        return _refuse(findings, label, f"values are nested more than {_DEEPEST} levels deep")
+    if isinstance(value, str):
+        text = str(value)
+        fine = text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+        return text if fine else _refuse(findings, label, "expected text, found half a surrogate pair")
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, Url):
+        return value.raw
+    if isinstance(value, os.PathLike):
+        return os.fsdecode(value)
+    if isinstance(value, Mapping):
+        dot = f"{label}." if label else ""
+        return {str(key): to_plain(child, findings, f"{dot}{key}", depth + 1) for key, child in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, bytes | bytearray):
+        return [to_plain(child, findings, f"{label}[{i}]", depth + 1) for i, child in enumerate(value)]
+    return _refuse(findings, label, f"expected plain data, found a value of the type {type(value).__name__}")
+
+
+def _refuse(findings: Findings, label: str, message: str) -> object:
+    findings.add(Place(0, 0, label=label), message)
+    return None

@@ -1,0 +1,353 @@
+"""YAML to plain values with their places, streaming: one product at a time, from libyaml's events.
+
+Plain scalars are read by the core schema of YAML 1.2: `no` is text, and so are `22:00` and `2024-01-01`. Tags other than
+the core ones, duplicate keys and second documents are faults; aliases and merge keys work within bounds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+)
+
+from bulkdl.manifest.fault import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bulkdl.manifest.source import Source
+
+__all__ = ["Place", "places_of", "read_yaml"]
+
+_DEEPEST = 50
+_MOST_EXPANDED = 100_000
+"""Nodes that aliases may bring into one product, or into all the rest."""
+_MOST_EXPANDED_IN_ALL = 10_000_000
+_WORDS: dict[str, object] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_INTEGER = re.compile(r"[-+]?[0-9]{1,30}")
+_BASED = re.compile(r"0o[0-7]{1,30}|0x[0-9a-fA-F]{1,30}")
+_FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
+_CORE = "tag:yaml.org,2002:"
+_SCALAR_TAGS = frozenset(_CORE + name for name in ("int", "float", "bool", "null"))
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a value stands, and where its keys and items do."""
+
+    line: int
+    column: int
+    keys: dict[str, Place] | None = None
+    items: dict[str, Place] | list[Place] | None = None
+    label: str = ""
+    """A name for the place of a value that has no line, such as `products[3].url`."""
+
+    def at(self, *path: str | int) -> Place:
+        """The place of the value at `path`, or of the nearest value around it that has one."""
+        place = self
+        for step in path:
+            items: Any = place.items
+            try:
+                place = items[step]
+            except (KeyError, IndexError, TypeError):
+                return place
+        return place
+
+    def key(self, *path: str | int) -> Place:
+        """The place of the last key of `path`, else that of its value."""
+        around = self.at(*path[:-1])
+        return (around.keys or {}).get(str(path[-1])) or self.at(*path)
+
+
+@dataclass(slots=True)
+class _Anchored:
+    value: object
+    place: Place
+    weight: int
+    height: int
+
+
+class _Mapping:
+    """A mapping while it is read."""
+
+    __slots__ = ("items", "keys", "merges", "place", "value")
+
+    def __init__(self, start: Any) -> None:
+        self.value: dict[str, object] = {}
+        self.keys: dict[str, Place] = {}
+        self.items: dict[str, Place] = {}
+        self.merges: list[tuple[object, Place]] = []
+        self.place = Place(start.start_mark.line + 1, start.start_mark.column + 1, self.keys, self.items)
+
+
+class _Reader:
+    def __init__(self, source: Source, note: Callable[[Place, str], None]) -> None:
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        self._events: Iterator[Any] = yaml.parse(source, Loader=loader)
+        self._note = note
+        self._anchors: dict[str, _Anchored] = {}
+        self._nodes = 0
+        """Nodes so far, those that aliases brought included."""
+        self._expanded = 0
+        self._expanded_here = 0
+        self._peak = 0
+
+    def document(self, on_product: Callable[[object, Place], None]) -> tuple[object, Place]:
+        """The top mapping, its `products` handed to `on_product` one at a time and left as an empty list."""
+        events = self._events
+        next(events)
+        event = next(events)
+        if type(event) is StreamEndEvent:
+            raise Fault(1, 1, "the manifest is empty; expected the key `products`, or a list of URLs")
+        event = next(events)
+        if type(event) is MappingStartEvent:
+            value, place = self._top(event, on_product)
+        else:
+            value, place = self._node(event, 1)
+        next(events)
+        event = next(events)
+        if type(event) is DocumentStartEvent:
+            mark = _place(event)
+            self._note(mark, "a second document begins here; expected one manifest in one file")
+        return value, place
+
+    def _top(self, start: Any, on_product: Callable[[object, Place], None]) -> tuple[object, Place]:
+        head = _Mapping(start)
+        for event in self._events:
+            if type(event) is MappingEndEvent:
+                break
+            self._expanded_here = 0
+            key, here = self._key(event, 2)
+            event = next(self._events)  # noqa: PLW2901
+            if key == "products" and key not in head.value and type(event) is SequenceStartEvent:
+                self._put(head, key, here, ([], _place(event)))
+                self._products(on_product)
+            else:
+                self._put(head, key, here, self._node(event, 2))
+        return self._merged(head)
+
+    def _products(self, on_product: Callable[[object, Place], None]) -> None:
+        for event in self._events:
+            if type(event) is SequenceEndEvent:
+                return
+            self._expanded_here = 0
+            on_product(*self._node(event, 3))
+
+    def _node(self, event: Any, depth: int) -> tuple[object, Place]:
+        kind = type(event)
+        self._nodes += 1
+        if kind is ScalarEvent and event.anchor is None and event.tag is None:
+            mark = event.start_mark
+            value = _resolve(event.value) if event.implicit[0] else event.value
+            return value, Place(mark.line + 1, mark.column + 1)
+        if kind is AliasEvent:
+            return self._alias(event, depth)
+        if depth > _DEEPEST:
+            raise _fault(event, f"values are nested more than {_DEEPEST} levels deep")
+        if event.anchor is not None:
+            return self._anchored(event, depth)
+        return self._collection_or_tagged(event, depth)
+
+    def _collection_or_tagged(self, event: Any, depth: int) -> tuple[object, Place]:
+        self._peak = max(self._peak, depth)
+        kind = type(event)
+        if kind is MappingStartEvent:
+            self._check_tag(event, "map")
+            return self._mapping(event, depth)
+        if kind is SequenceStartEvent:
+            self._check_tag(event, "seq")
+            return self._sequence(event, depth)
+        return self._tagged(event), _place(event)
+
+    def _mapping(self, start: Any, depth: int) -> tuple[object, Place]:
+        mapping = _Mapping(start)
+        for event in self._events:
+            if type(event) is MappingEndEvent:
+                break
+            key, here = self._key(event, depth)
+            self._put(mapping, key, here, self._node(next(self._events), depth + 1))
+        return self._merged(mapping)
+
+    def _sequence(self, start: Any, depth: int) -> tuple[list[object], Place]:
+        values: list[object] = []
+        places: list[Place] = []
+        for event in self._events:
+            if type(event) is SequenceEndEvent:
+                break
+            value, place = self._node(event, depth + 1)
+            values.append(value)
+            places.append(place)
+        return values, Place(start.start_mark.line + 1, start.start_mark.column + 1, None, places)
+
+    def _key(self, event: Any, depth: int) -> tuple[str | None, Place]:
+        """A key is always the text as it is written; `<<` in plain style asks for a merge."""
+        mark = event.start_mark
+        place = Place(mark.line + 1, mark.column + 1)
+        if type(event) is ScalarEvent:
+            self._check_tag(event, "str")
+            if event.anchor is not None:
+                self._anchors[event.anchor] = _Anchored(event.value, place, 1, 0)
+            if event.value == "<<" and event.implicit[0]:
+                return None, place
+            return event.value, place
+        value, _ = self._node(event, depth + 1)
+        if isinstance(value, str):
+            return value, place
+        raise _fault(event, "a list or a mapping stands where a key is expected")
+
+    def _put(self, mapping: _Mapping, key: str | None, here: Place, child: tuple[object, Place]) -> None:
+        if key is None:
+            mapping.merges.append(child)
+            return
+        if key in mapping.value:
+            self._note(here, f'the key "{key[:60]}" stands twice; the first is in line {mapping.keys[key].line}')
+            return
+        mapping.value[key], mapping.items[key] = child
+        mapping.keys[key] = here
+
+    def _merged(self, mapping: _Mapping) -> tuple[object, Place]:
+        """With the keys of merged mappings that it has not itself; of several, the first that has a key counts."""
+        for merged, origin in mapping.merges:
+            pairs = [(merged, origin)]
+            if isinstance(merged, list):
+                pairs = [(item, origin.at(i)) for i, item in enumerate(merged)]
+            for item, there in pairs:
+                if not isinstance(item, dict):
+                    self._note(there, "expected a mapping, or a list of mappings, to merge by `<<`")
+                    continue
+                for key in item.keys() - mapping.value.keys():
+                    mapping.value[key] = item[key]
+                    mapping.keys[key], mapping.items[key] = there.key(key), there.at(key)
+        return mapping.value, mapping.place
+
+    def _anchored(self, event: Any, depth: int) -> tuple[object, Place]:
+        before, peak = self._nodes, self._peak
+        self._peak = depth
+        name, event.anchor = event.anchor, None
+        self._nodes -= 1
+        value, place = self._node(event, depth)
+        self._anchors[name] = _Anchored(value, place, self._nodes - before + 1, self._peak - depth)
+        self._peak = max(peak, self._peak)
+        return value, place
+
+    def _alias(self, event: Any, depth: int) -> tuple[object, Place]:
+        target = self._anchors.get(event.anchor)
+        if target is None:
+            self._note(_place(event), f"the alias *{event.anchor[:60]} names no anchor above it")
+            return None, _place(event)
+        self._nodes += target.weight
+        self._expanded += target.weight
+        self._expanded_here += target.weight
+        if self._expanded_here > _MOST_EXPANDED or self._expanded > _MOST_EXPANDED_IN_ALL:
+            raise _fault(event, "aliases multiply here to more values than a manifest may have")
+        self._peak = max(self._peak, depth + target.height)
+        if self._peak > _DEEPEST:
+            raise _fault(event, f"values are nested more than {_DEEPEST} levels deep")
+        return target.value, target.place
+
+    def _tagged(self, event: Any) -> object:
+        tag, text = event.tag, event.value
+        if tag is None:
+            return _resolve(text) if event.implicit[0] else text
+        if tag in _SCALAR_TAGS:
+            value = _resolve(text)
+            if not isinstance(value, str):
+                return value
+            self._note(_place(event), f"expected what the tag !!{tag.removeprefix(_CORE)} says, found other text")
+            return None
+        self._check_tag(event, "str")
+        return text
+
+    def _check_tag(self, event: Any, plain: str) -> None:
+        tag = event.tag
+        if tag is None or tag in {"!", _CORE + plain}:
+            return
+        shown = f"!!{tag.removeprefix(_CORE)}" if tag.startswith(_CORE) else tag
+        self._note(_place(event), f"the tag {shown[:60]} is not allowed; a manifest is plain data")
+
+
+def read_yaml(
+    source: Source, *, on_product: Callable[[object, Place], None], note: Callable[[Place, str], None]
+) -> tuple[object, Place]:
+    """The top value and its place; each product goes to `on_product` as it is read, each fault to `note`.
+
+    Raise `Fault` where the rest cannot be read.
+    """
+    reader = _Reader(source, note)
+    try:
+        return reader.document(on_product)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_fault(error, source) from None
+    except yaml.YAMLError as error:
+        raise Fault(source.line, source.column, f"not YAML: {str(error).splitlines()[0]}") from None
+
+
+def places_of(value: object, label: str = "") -> Place:
+    """Places for values that were never in a file: no lines, but names such as `products[3].url`."""
+    place = Place(0, 0, label=label)
+    if isinstance(value, dict):
+        dot = f"{label}." if label else ""
+        place.items = {key: places_of(child, f"{dot}{key}") for key, child in value.items()}
+    elif isinstance(value, list):
+        place.items = [places_of(child, f"{label}[{i}]") for i, child in enumerate(value)]
+    return place
+
+
+def _resolve(text: str) -> object:
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] not in "0123456789-+.":
+        return text
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    if _BASED.fullmatch(text):
+        return int(text, 0)
+    if len(text) <= 40 and _FLOAT.fullmatch(text):
+        number = float(text)
+        return number if math.isfinite(number) else text
+    return text
+
+
+def _place(event: Any) -> Place:
+    return Place(event.start_mark.line + 1, event.start_mark.column + 1)
+
+
+def _fault(event: Any, message: str) -> Fault:
+    return Fault(event.start_mark.line + 1, event.start_mark.column + 1, message)
+
+
+def _syntax_fault(error: yaml.MarkedYAMLError, source: Source) -> Fault:
+    mark = error.problem_mark or error.context_mark
+    problem = (error.problem or "it cannot be read").replace("<", "").replace(">", "")
+    line, column = (mark.line + 1, mark.column + 1) if mark else (source.line, source.column)
+    message = f"not YAML: {problem}"
+    if "cannot start any token" in problem:
+        message = "not YAML: a tab, or one of @ ` %, where a value or a key is expected"
+        message += "; indent with spaces, and put text that begins so in quotes"
+    elif "mapping values are not allowed" in problem:
+        message += "; is the indentation right? Text that holds `: ` needs quotes"
+    start = error.context_mark
+    if (
+        error.context
+        and start
+        and (start.line, start.column) != (mark.line if mark else -1, mark.column if mark else -1)
+    ):
+        message += f" ({error.context} that begins in line {start.line + 1})"
+    return Fault(line, column, message)

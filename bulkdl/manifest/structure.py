@@ -1,0 +1,157 @@
+"""The manifest's structure against its JSON Schema, and the sentences about what does not fit.
+
+The schema is the single source: what a place expects stands there as `x-expected`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import jsonschema_rs
+
+from bulkdl.manifest.findings import SECRET_KEYS, shown
+
+if TYPE_CHECKING:
+    from bulkdl.manifest.findings import Findings
+    from bulkdl.manifest.positions import Place
+
+__all__ = ["Path", "check_head", "check_product", "schema_text"]
+
+_MEANT = {
+    "connections": "max_connections",
+    "dest": "destination",
+    "filename": "file",
+    "hash": "checksum",
+    "host": "hosts",
+    "link": "url",
+    "md5": "checksum",
+    "name": "file",
+    "out": "file",
+    "output": "file",
+    "pass": "password",
+    "path": "file",
+    "sha256": "checksum",
+    "totp": "totp_secret",
+    "type": "auth",
+    "user": "username",
+}
+
+
+def schema_text() -> str:
+    """The JSON Schema of the manifest, as text."""
+    return files("bulkdl").joinpath("data/manifest.schema.json").read_text(encoding="utf-8")
+
+
+Path = tuple[str | int, ...]
+_NONE: frozenset[Path] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Checker:
+    schema: dict[str, Any]
+    validator: jsonschema_rs.Draft202012Validator
+    prefix: Path
+    """Where in a manifest its values stand."""
+
+
+@functools.cache
+def _head_checker() -> _Checker:
+    schema: dict[str, Any] = json.loads(schema_text())
+    return _Checker(schema, jsonschema_rs.Draft202012Validator(schema), ())
+
+
+@functools.cache
+def _product_checker() -> _Checker:
+    schema = {"$ref": "#/$defs/product", "$defs": _head_checker().schema["$defs"]}
+    return _Checker(schema, jsonschema_rs.Draft202012Validator(schema), ("products", 0))
+
+
+def check_head(value: object, place: Place, findings: Findings) -> frozenset[Path]:
+    """Report what is wrong in all but the products; return the paths that are not to be read further."""
+    checker = _head_checker()
+    return _NONE if checker.validator.is_valid(value) else _explain(checker, value, place, findings)
+
+
+def check_product(value: object, place: Place, findings: Findings) -> frozenset[Path]:
+    """Report what is wrong with a product's structure; return the paths that are not to be read further."""
+    checker = _product_checker()
+    if checker.validator.is_valid(value):
+        return _NONE
+    if findings.is_full:
+        findings.count()
+        return frozenset({()})
+    return _explain(checker, value, place, findings)
+
+
+def _explain(checker: _Checker, value: object, place: Place, findings: Findings) -> frozenset[Path]:
+    bad: set[Path] = set()
+    for error in checker.validator.iter_errors(value):
+        path = tuple(error.instance_path)
+        kind = error.kind.as_dict()
+        where = _where(checker.prefix + path)
+        if error.kind.name == "additionalProperties":
+            allowed = sorted(_at(checker.schema, error.schema_path).get("properties", {}))
+            for key in kind["unexpected"]:
+                bad.add((*path, key))
+                findings.add(place.key(*path, key), f'unknown key "{key[:60]}" of {where}{_meant(key, allowed)}')
+        elif error.kind.name == "required":
+            bad.add((*path, kind["property"]))
+            findings.add(place.at(*path), f"{where} needs the key `{kind['property']}`")
+        elif path not in bad:  # one sentence for one value, whichever rules it breaks
+            bad.add(path)
+            findings.add(
+                place.at(*path),
+                _mismatch(checker.prefix + path, _at(checker.schema, error.schema_path), error.instance),
+            )
+    return frozenset(bad)
+
+
+def _mismatch(path: Path, schema: dict[str, Any], found: Any) -> str:
+    expected = schema.get("x-expected", "something else")
+    secret = bool(path) and path[-1] in SECRET_KEYS
+    name = next((step for step in reversed(path) if isinstance(step, str)), "")
+    subject = f"`{name}`: " if path and path != ("products", 0) else ""
+    advice = ""
+    if secret:
+        advice = "; put the secret in the environment and write ${NAME}"
+    elif isinstance(found, int | float) and schema.get("type") in ("string", ["string", "null"]):
+        advice = "; put it in quotes"
+    elif isinstance(found, str) and found.lower() in {"yes", "no", "on", "off"} and schema.get("type") == "boolean":
+        advice = f"; write {'true' if found.lower() in {'yes', 'on'} else 'false'}"
+    return f"{subject}expected {expected}, found {shown(found, secret=secret)}{advice}"
+
+
+def _where(path: Path) -> str:
+    match path:
+        case ():
+            return "the manifest"
+        case ("products", _):
+            return "a product"
+        case ("accounts", name):
+            return f'the account "{name}"'
+        case ("settings" | "defaults" as name,):
+            return f"`{name}`"
+    return f"`{path[-1]}`"
+
+
+def _meant(key: str, allowed: list[str]) -> str:
+    likely = key.lower().replace("-", "_")
+    close = difflib.get_close_matches(likely, allowed, n=1, cutoff=0.7)
+    if close:
+        return f'; did you mean "{close[0]}"?'
+    if _MEANT.get(likely) in allowed:
+        return f'; did you mean "{_MEANT[likely]}"?'
+    return f"; expected one of {', '.join(allowed)}"
+
+
+def _at(schema: dict[str, Any], path: list[str | int]) -> dict[str, Any]:
+    """The part of the schema that holds the keyword at the end of `path`."""
+    part: Any = schema
+    for step in path[:-1]:
+        part = part[step]
+    return part if isinstance(part, dict) else {}
