@@ -168,5 +168,5 @@ def _tile(rng: random.Random, number: int) -> Item:
 
 
 def _metadata(rng: random.Random, number: int) -> Item:
-    name = f"S2A_MSIL1C_{_day(rng, number)}_metadata_{number}.json"
+    name = f"STAC_S2A_MSIL1C_{_day(rng, number)}_{number}.json"
     return Item(name=name, size=rng.randrange(1_000, 20_000), kind=Kind.JSON)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -69,7 +68,7 @@ class _Group:
     prefix: str
     account: str | None
     route: Route
-    checksum: str | None
+    checksum: str
     named: bool = True
     """The manifest says `file`; otherwise the archive names it."""
 
@@ -79,7 +78,7 @@ _GROUPS = (
     _Group("S5P_", _FIRST, Route.CATALOGUE, "blake3"),
     _Group("S2B_", _SECOND, Route.FILES, "sha256"),
     _Group("T31UFS_", _THIRD, Route.FILES, "md5"),
-    _Group("", None, Route.FILES, None),
+    _Group("", None, Route.FILES, "sha256"),
 )
 """The first prefix that fits decides; it is also what the archive's access goes by."""
 
@@ -118,16 +117,15 @@ class DemoArchive:
         self.archive = Archive(
             self.catalogue, access=self._access(), faults=faults, identity=self.identity, rate=rate, port=port
         )
-        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self.archive)
+        await self.archive.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        await self.archive.__aexit__(kind, error, trace)
 
     @property
     def manifest_text(self) -> str:
@@ -175,8 +173,7 @@ class DemoArchive:
         lines = [f"url: {self.archive.url(item, group.route)}"]
         if group.named:
             lines += [f"file: {item.name}", f"size: {item.size}"]
-        if group.checksum:
-            lines.append(f"checksum: {group.checksum}:{item.digest(group.checksum)}")
+        lines.append(f"checksum: {group.checksum}:{item.digest(group.checksum)}")
         if group.account:
             lines.append(f"account: {group.account}")
         return "  - " + "\n    ".join(lines) + "\n"
