@@ -65,14 +65,18 @@ def objection(
     """
     kind = kind_of(name)
     if not head:
-        return None if size == 0 or kind is None or kind.may_be_empty else f"it is empty, which {kind.label} never is"
+        return (
+            None
+            if size == 0 or kind is None or kind.may_be_empty
+            else f"what arrived is empty, which {kind.label} never is"
+        )
     fit = Fit.YES if kind is None else kind.fits(head, size is not None and len(head) >= size)
     page = _error_page(head, content_type, size)
     if page is not None and not _excused(page, kind, fit, content_type, requested_accept):
-        return f"it is {page.label}{'' if kind is None else f', not {kind.label}'}{_quoted(head)}"
+        return f"what arrived is {page.label}{'' if kind is None else f', not {kind.label}'}{_quoted(head)}"
     if kind is None or fit is not Fit.NO:
         return None
-    return f"it does not begin like {kind.label}{_quoted(head)}"
+    return f"what arrived does not begin like {kind.label}{_quoted(head)}"
 
 
 def html_or_json_error(head: bytes, content_type: str) -> bool:
