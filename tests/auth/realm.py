@@ -1,0 +1,107 @@
+"""A token endpoint on a real socket, with everything that a signer needs around it."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import aiohttp
+from aiohttp import web
+
+from bulkdl.archive.identity import ClientApp, Identity, Policy, User
+from bulkdl.auth.credentials import Credentials
+from bulkdl.auth.endpoint import HttpTokenEndpoint
+from bulkdl.auth.oidc_signer import OidcSigner
+from bulkdl.auth.signing import signer_for
+from bulkdl.events import AccountEvent, Hub, Note
+from bulkdl.model import Account, AuthKind, Grant
+from bulkdl.secret import Secret
+from bulkdl.urls import Url
+from tests.clocks import ImpatientClock
+
+if TYPE_CHECKING:
+    from bulkdl.events import Event
+    from tests.clocks import ManualClock
+
+PATH = "/auth/realms/demo/protocol/openid-connect"
+PASSWORD = "pÄss wörd+&=%€ "
+TOTP = "gezd gnbv gy3t qojq gezd gnbv gy3t qojq"
+CLIENT_SECRET = "s3cr:et +%"
+CLIENTS = (
+    ClientApp(id="public"),
+    ClientApp(id="closed", direct_grant=False),
+    ClientApp(id="machine", secret=CLIENT_SECRET),
+)
+USERS = (
+    User(name="anna", password=PASSWORD),
+    User(name="otto", password=PASSWORD, totp_secret=TOTP),
+    User(name="gone", password=PASSWORD, enabled=False),
+)
+
+
+class Realm:
+    """`async with Realm() as realm:` an identity server, a clock, a hub that remembers, and signers on demand."""
+
+    def __init__(self, *, clock: ManualClock | None = None, server_clock: ManualClock | None = None, **policy: Any) -> None:
+        self.clock = clock or ImpatientClock()
+        self.identity = Identity(USERS, CLIENTS, policy=Policy(**policy), clock=server_clock or self.clock)
+        self.events: list[Event] = []
+        self.hub = Hub(self.events.append)
+        self.signers: list[OidcSigner] = []
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.state = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
+        app = web.Application()
+        app.add_subapp(PATH, self.identity.app())
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = Url(f"http://127.0.0.1:{runner.addresses[0][1]}{PATH}/token")
+        session = await self._stack.enter_async_context(aiohttp.ClientSession())
+        self.endpoint = HttpTokenEndpoint(session, clock=self.clock)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for signer in self.signers:
+            await signer.aclose()
+        await self._stack.aclose()
+
+    def account(self, user: str = "anna", **changes: Any) -> Account:
+        return Account(**{"name": user, "auth": AuthKind.OIDC, "token_url": self.url, "client_id": "public", **changes})
+
+    def credentials(self, user: str = "anna", password: str = PASSWORD, **more: Any) -> Credentials:
+        totp = Secret(TOTP) if user == "otto" else None
+        return Credentials(**{"username": user, "password": Secret(password), "totp_secret": totp, **more})
+
+    def signer(self, user: str = "anna", password: str = PASSWORD, **changes: Any) -> OidcSigner:
+        made = signer_for(self.account(user, **changes), self.credentials(user, password), **self.parts())
+        assert isinstance(made, OidcSigner)
+        self.signers.append(made)
+        return made
+
+    def machine(self) -> OidcSigner:
+        account = self.account("machine", client_id="machine", grant=Grant.CLIENT_CREDENTIALS)
+        made = signer_for(account, Credentials(client_secret=Secret(CLIENT_SECRET)), **self.parts())
+        assert isinstance(made, OidcSigner)
+        self.signers.append(made)
+        return made
+
+    def parts(self) -> dict[str, Any]:
+        return {
+            "endpoint": self.endpoint,
+            "hub": self.hub,
+            "clock": self.clock,
+            "rng": random.Random(1),
+            "state_dir": self.state,
+        }
+
+    def told(self, action: str) -> list[str]:
+        return [e.detail for e in self.events if isinstance(e, AccountEvent) and e.action == action]
+
+    def notes(self) -> list[str]:
+        return [e.text for e in self.events if isinstance(e, Note)]
