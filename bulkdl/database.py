@@ -115,10 +115,10 @@ def _version(connection: sqlite3.Connection) -> int:
 def _connect(path: Path, *, steps: Steps, wal: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY)
     try:
-        connection.execute(f"PRAGMA journal_mode = {'WAL' if wal else 'TRUNCATE'}")
         connection.execute("PRAGMA synchronous = FULL")
         _check(connection)
         migrate(connection, path, steps)
+        connection.execute(f"PRAGMA journal_mode = {'WAL' if wal else 'TRUNCATE'}")
     except BaseException:
         connection.close()
         raise

@@ -112,7 +112,7 @@ def storage_error(error: OSError, *, path: Path, what: str, root: Path | None = 
 
 
 def _refused_or_gone(code: int, could_not: str, path: Path, root: Path | None) -> StorageStopped | ProductFailed:
-    whole = root is None or path == root or not root.is_dir() or not os.access(root, os.W_OK | os.X_OK)
+    whole = root is None or path == root or not os.access(root, os.W_OK | os.X_OK)
     if code in _REFUSED:
         hint = "Change its permissions or owner" + (", or choose another destination with -d" if whole else "")
         reason = f"{could_not}: permission denied"
@@ -292,6 +292,8 @@ def make_folders(root: Path | None, folder: Path) -> None:
         )
     if folder.is_dir():
         return
+    if root is not None and not root.is_dir():  # unmounted, say: what is made in its place would be on another disk
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(root))
     make_folders(None, folder.parent)
     try:
         folder.mkdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -98,7 +98,7 @@ def _text(value: str | None) -> str | bytes | None:
     return value
 
 
-def _encode(entry: Entry) -> tuple[Value, ...]:
+def _encode(entry: Entry, *, updated: float) -> tuple[Value, ...]:
     return (
         _text(entry.id),
         entry.phase.value,
@@ -116,32 +116,48 @@ def _encode(entry: Entry) -> tuple[Value, ...]:
         entry.failure_kind.value if entry.failure_kind else None,
         _text(entry.failure_reason),
         entry.attempts,
-        entry.updated,
+        updated,
     )
 
 
-def _decode(row: Sequence[object]) -> Entry:
-    """Raise `ValueError` or `TypeError` for a row that no journal wrote."""
-    values: dict[str, Any] = {
-        name: value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
-        for name, value in zip(_COLUMNS, row, strict=True)
-    }
-    kind = values["failure_kind"]
+def _decode(row: Sequence[Any]) -> Entry:
+    """Raise `ValueError`, `TypeError` or `AttributeError` for a row that no journal wrote."""
+    (id_, phase, file, source, total, etag, modified, ranges, part, size, mtime, digests, note, kind, reason, *rest) = (
+        row
+    )
     return Entry(
-        **values
-        | {
-            "phase": Phase(str(values["phase"])),
-            "ranges": _ranges(str(values["ranges"])),
-            "digests": tuple(_digest(text) for text in str(values["digests"]).split()),
-            "failure_kind": None if kind is None else FailureKind(str(kind)),
-        }
+        id=_string(id_),
+        phase=Phase(_string(phase)),
+        file=_string_or_none(file),
+        source=_string(source),
+        total=total,
+        etag=_string_or_none(etag),
+        last_modified=_string_or_none(modified),
+        ranges=_ranges(_string(ranges)) if ranges else (),
+        part=_string_or_none(part),
+        size=size,
+        mtime_ns=mtime,
+        digests=tuple(map(_digest, digests.split())),
+        note=_string(note),
+        failure_kind=None if kind is None else FailureKind(_string(kind)),
+        failure_reason=_string(reason),
+        attempts=rest[0],
+        updated=rest[1],
     )
+
+
+def _string(value: bytes) -> str:
+    return value.decode("utf-8", "surrogatepass")
+
+
+def _string_or_none(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "surrogatepass")
 
 
 def _ranges(text: str) -> tuple[tuple[int, int], ...]:
     found: list[tuple[int, int]] = []
     before = -1
-    for part in text.split(",") if text else ():
+    for part in text.split(","):
         start, _, end = part.partition("-")
         pair = (int(start), int(end))
         if not before <= pair[0] < pair[1]:
@@ -151,8 +167,8 @@ def _ranges(text: str) -> tuple[tuple[int, int], ...]:
     return tuple(found)
 
 
-def _digest(text: str) -> Checksum:
-    algorithm, _, digits = text.partition(":")
+def _digest(value: bytes) -> Checksum:
+    algorithm, _, digits = _string(value).partition(":")
     return Checksum(algorithm, digits)
 
 
@@ -160,11 +176,12 @@ def _load(connection: sqlite3.Connection, id: str | None = None) -> tuple[dict[s
     """All entries, or that of `id`, and how many rows cannot be read: those products have no history then."""
     entries: dict[str, Entry] = {}
     unreadable = 0
+    connection.text_factory = bytes  # one text that is not UTF-8 shall cost its own row only
     only = ("", ()) if id is None else (" WHERE id = ?", (_text(id),))
     for row in connection.execute(_SELECT + only[0], only[1]):
         try:
             entry = _decode(row)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, AttributeError):
             unreadable += 1
         else:
             entries[entry.id] = entry
@@ -225,7 +242,7 @@ class Journal:
         await self._writer.do(_executing("DELETE FROM product WHERE id = ?", (_text(id),)))
 
     def _putting(self, entry: Entry) -> Callable[[sqlite3.Connection], None]:
-        return _executing(_PUT, _encode(replace(entry, updated=self._clock.wall())))
+        return _executing(_PUT, _encode(entry, updated=self._clock.wall()))
 
     def _connect(self) -> sqlite3.Connection:
         folder = state_folder(self.path.parent.parent)

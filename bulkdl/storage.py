@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
@@ -90,8 +90,11 @@ class Partial:
         partial = cls(await settled(opening, undo=os.close), path, root=root, executor=executor)
         try:
             yield partial
-        finally:
-            await partial._close()
+        except BaseException:
+            with suppress(StorageStopped, ProductFailed):  # what happened before says more
+                await partial._close()
+            raise
+        await partial._close()
 
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data` at `offset` (bytes); it must not change before this returns."""
@@ -313,7 +316,9 @@ def _place(root: Path, part: Path, final: Path, overwrite: bool) -> FileFacts:  
             hint="Move it away, or replace it with --overwrite",
         ) from error
     except OSError as error:
-        raise storage_error(error, path=final, what="move the finished file to", root=root) from error
+        missing = not os.path.lexists(part)
+        path, what = (part, "move") if missing else (final, "move the finished file to")
+        raise storage_error(error, path=path, what=what, root=root) from error
     return FileFacts(size=found.st_size, mtime_ns=found.st_mtime_ns, is_file=stat.S_ISREG(found.st_mode))
 
 

@@ -1,0 +1,62 @@
+"""Real folders that refuse, and processes that hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CHILD = Path(__file__).with_name("storage_child.py")
+
+
+@contextmanager
+def child(mode: str, destination: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process of `storage_child.py`; it is killed at the end."""
+    process = subprocess.Popen(
+        [sys.executable, str(CHILD), mode, str(destination)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A tmpfs at `folder`; skips where mounting is not permitted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError:
+        pytest.skip("there is no mount command here")
+    if done.returncode != 0:
+        pytest.skip("this user may not mount a tmpfs")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[Path]:
+    """A folder that nobody can write to: by permission, or by a read-only mount for root, who needs no permission."""
+    if os.geteuid() == 0:
+        with mounted(folder, "ro,size=64k") as place:
+            yield place
+        return
+    folder.mkdir()
+    folder.chmod(0o555)
+    try:
+        yield folder
+    finally:
+        folder.chmod(0o755)

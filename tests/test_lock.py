@@ -1,0 +1,136 @@
+"""One run at a time on a destination."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bulkdl.disk import state_folder
+from bulkdl.errors import StorageStopped
+from bulkdl.lock import DestinationLock, _take_without_locks
+from tests.storage_places import child, read_only
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_the_second_run_is_told_who_holds_the_destination_and_what_to_do(tmp_path: Path) -> None:
+    with child("hold", tmp_path) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(StorageStopped) as refused:
+            DestinationLock(tmp_path).acquire()
+    owner_since = json.loads((tmp_path / ".bulkdl/owner.json").read_text())["since"]
+    assert f"process {holder.pid} on {socket.gethostname()}, since {owner_since}" in refused.value.reason
+    assert "bulkdl status" in refused.value.hint
+    assert refused.value.exit_code == 4
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_and_named(tmp_path: Path) -> None:
+    with child("hold", tmp_path) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        with DestinationLock(tmp_path) as lock:
+            assert lock.took_over is not None
+            assert lock.took_over.pid == holder.pid
+            assert json.loads((tmp_path / ".bulkdl/owner.json").read_text())["pid"] == os.getpid()
+
+
+def test_a_lock_that_was_given_back_leaves_nothing_to_take_over(tmp_path: Path) -> None:
+    with DestinationLock(tmp_path):
+        pass
+    with DestinationLock(tmp_path) as lock:
+        assert lock.took_over is None
+
+
+async def test_two_runs_in_one_process_exclude_each_other_too(tmp_path: Path) -> None:
+    async with DestinationLock(tmp_path):
+        with pytest.raises(StorageStopped, match=f"process {os.getpid()} "):
+            async with DestinationLock(tmp_path):
+                pass
+    async with DestinationLock(tmp_path):
+        pass
+
+
+def test_an_unreadable_owner_file_neither_stops_a_run_nor_the_refusal_of_a_second(tmp_path: Path) -> None:
+    owner = state_folder(tmp_path) / "owner.json"
+    owner.write_text("[1, 2")
+    with DestinationLock(tmp_path) as lock:
+        assert lock.took_over is None
+        owner.write_text('{"pid": "many"}')
+        with pytest.raises(StorageStopped, match="Another run holds"):
+            DestinationLock(tmp_path).acquire()
+
+
+def test_a_read_only_destination_stops_the_run_with_a_clear_sentence(tmp_path: Path) -> None:
+    with (
+        read_only(tmp_path / "ro") as place,
+        pytest.raises(StorageStopped, match=r"Could not create '.bulkdl': (the file system is read-only|permission)"),
+    ):
+        DestinationLock(place).acquire()
+
+
+def test_a_file_where_the_destination_must_be_stops_the_run(tmp_path: Path) -> None:
+    (tmp_path / "dest").write_text("a file")
+    with pytest.raises(StorageStopped, match="a file is"):
+        DestinationLock(tmp_path / "dest").acquire()
+
+
+def test_git_ignores_the_state_folder(tmp_path: Path) -> None:
+    with DestinationLock(tmp_path):
+        assert (tmp_path / ".bulkdl/.gitignore").read_text() == "*\n"
+
+
+class TestWithoutLocks:
+    """Where the file system has no locks, a file that only one process can create takes their place."""
+
+    def test_a_living_process_is_respected(self, tmp_path: Path) -> None:
+        with child("hold-without-locks", tmp_path) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            with pytest.raises(StorageStopped, match=f"process {holder.pid} on") as refused:
+                _take_without_locks(tmp_path / ".bulkdl/lock.pid", tmp_path)
+        assert "lock.pid" in refused.value.hint
+
+    def test_the_file_of_a_killed_process_is_taken_over(self, tmp_path: Path) -> None:
+        file = tmp_path / ".bulkdl/lock.pid"
+        with child("hold-without-locks", tmp_path) as holder:
+            assert holder.stdout is not None
+            holder.stdout.readline()
+            holder.kill()
+            holder.wait()
+            release = _take_without_locks(file, tmp_path)
+        assert json.loads(file.read_text())["pid"] == os.getpid()
+        with pytest.raises(StorageStopped):
+            _take_without_locks(file, tmp_path)
+        release()
+        assert not file.exists()
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            pytest.param('{"pid": 1, "host": "elsewhere.example.org", "since": "", "version": ""}', id="another-host"),
+            pytest.param("", id="being-written"),
+        ],
+    )
+    def test_a_file_that_cannot_be_judged_is_respected(self, tmp_path: Path, content: str) -> None:
+        file = state_folder(tmp_path) / "lock.pid"
+        file.write_text(content)
+        with pytest.raises(StorageStopped, match="If that run has ended, delete"):
+            _take_without_locks(file, tmp_path)
+        assert file.read_text() == content
+
+    def test_a_file_left_by_an_earlier_process_with_our_own_id_is_taken_over(self, tmp_path: Path) -> None:
+        file = state_folder(tmp_path) / "lock.pid"
+        file.write_text(
+            json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": "2026-01-01", "version": "0"})
+        )
+        _take_without_locks(file, tmp_path)()
+        assert not file.exists()

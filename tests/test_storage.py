@@ -1,0 +1,470 @@
+"""Partials are written where they should be, and become files in one step that never replaces anything unasked."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import resource
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bulkdl.errors import ProductFailed, StorageStopped
+from bulkdl.model import FailureKind
+from bulkdl.storage import FileFacts, Partial, Storage, storage_error
+from tests.storage_places import mounted, read_only
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def descriptors() -> set[str]:
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        pytest.skip("this system has no /proc")
+    return set(os.listdir(folder))  # noqa: PTH208 - the listing itself is one
+
+
+# --- Errors -----------------------------------------------------------------------------------------------------------
+
+STOPS = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "no space left",
+    errno.EROFS: "read-only",
+    errno.EIO: "Input/output error",
+    errno.EMFILE: "too many open files",
+    errno.ENODEV: "No such device",
+}
+FAILS = {
+    errno.ENAMETOOLONG: "too long",
+    errno.EISDIR: "a folder is in the way",
+    errno.ENOTDIR: "a file is where a folder must be",
+    errno.EINVAL: "does not accept the name",
+    errno.EILSEQ: "does not accept the characters",
+    errno.EFBIG: "larger than",
+    errno.ELOOP: "symbolic link",
+    errno.EXDEV: "another file system",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOENT: "it is gone",
+}
+
+
+@pytest.mark.parametrize(("code", "says"), STOPS.items(), ids=lambda value: errno.errorcode.get(value, ""))
+def test_what_the_machine_lacks_stops_the_run(tmp_path: Path, code: int, says: str) -> None:
+    ours = storage_error(OSError(code, os.strerror(code)), path=tmp_path / "a/b.part", what="write", root=tmp_path)
+    assert isinstance(ours, StorageStopped)
+    assert ours.full == (code in {errno.ENOSPC, errno.EDQUOT})
+    assert ours.reason.startswith("Could not write 'a/b.part': ")
+    assert says in ours.reason
+    assert ours.hint
+
+
+@pytest.mark.parametrize(("code", "says"), FAILS.items(), ids=lambda value: errno.errorcode.get(value, ""))
+def test_what_concerns_one_name_fails_that_product_only(tmp_path: Path, code: int, says: str) -> None:
+    ours = storage_error(OSError(code, os.strerror(code)), path=tmp_path / "a/b.part", what="write", root=tmp_path)
+    assert isinstance(ours, ProductFailed)
+    assert ours.kind is FailureKind.STORAGE
+    assert ours.reason.startswith("Could not write 'a/b.part': ")
+    assert says in ours.reason
+    assert ours.hint
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.ENOENT], ids=errno.errorcode.get)
+def test_a_destination_that_is_gone_or_refuses_stops_the_run(tmp_path: Path, code: int) -> None:
+    gone = tmp_path / "unmounted"
+    error = OSError(code, os.strerror(code))
+    assert isinstance(storage_error(error, path=gone / "a.part", what="write", root=gone), StorageStopped)
+    ours = storage_error(error, path=tmp_path, what="write to", root=tmp_path)
+    assert isinstance(ours, StorageStopped)
+    assert f"the destination '{tmp_path}'" in ours.reason
+
+
+# --- Partials ---------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(
+    writes=st.lists(
+        st.tuples(st.integers(0, 300), st.binary(max_size=60), st.sampled_from([bytes, bytearray, memoryview]))
+    )
+)
+def test_writes_at_any_offset_in_any_order_equal_the_same_writes_in_memory(writes) -> None:
+    expected = bytearray()
+
+    async def run(path: Path) -> None:
+        async with Partial.open(path) as partial:
+            for offset, data, kind in writes:
+                await partial.write(offset, kind(data))
+                if data:
+                    expected.extend(bytes(max(0, offset + len(data) - len(expected))))
+                    expected[offset : offset + len(data)] = data
+            await partial.sync()
+            assert await partial.size() == len(expected)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "new" / "folder" / "x.part"
+        asyncio.run(run(path))
+        assert path.read_bytes() == expected
+
+
+async def test_opening_keeps_what_is_there_and_truncating_cuts_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.part"
+    path.write_bytes(b"0123456789")
+    async with Partial.open(path) as partial:
+        assert await partial.size() == 10
+        await partial.truncate(4)
+        await partial.write(6, b"67")
+        facts = await partial.seal()
+    assert path.read_bytes() == b"0123\0\x0067"
+    assert facts == FileFacts(size=8, mtime_ns=path.stat().st_mtime_ns, is_file=True)
+
+
+async def test_many_tasks_write_their_own_ranges_of_one_partial(tmp_path: Path) -> None:
+    blocks = [bytes([n]) * 70_000 for n in range(40)]
+    async with Storage(tmp_path) as storage:
+        async with storage.open_partial("x.part") as partial, asyncio.TaskGroup() as group:
+            for n, block in enumerate(blocks):
+                group.create_task(partial.write(n * 70_000, block))
+        assert (tmp_path / "x.part").read_bytes() == b"".join(blocks)
+
+
+async def test_a_cancelled_write_is_over_before_the_cancellation_goes_on(tmp_path: Path) -> None:
+    release = threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        async with Partial.open(tmp_path / "x.part", executor=executor) as partial:
+            executor.submit(release.wait)
+            data = bytearray(b"payload")
+            task = asyncio.ensure_future(partial.write(0, data))
+            await asyncio.sleep(0)
+            task.cancel()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not task.done()
+            task.cancel()
+            await asyncio.sleep(0)
+            assert not task.done()
+            release.set()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            data[:] = b"another"
+    assert (tmp_path / "x.part").read_bytes() == b"payload"
+
+
+async def test_closing_waits_for_writes_that_nobody_awaits(tmp_path: Path) -> None:
+    release = threading.Event()
+    with ThreadPoolExecutor(1) as executor:
+        async with Partial.open(tmp_path / "x.part", executor=executor) as partial:
+            executor.submit(release.wait)
+            task = asyncio.ensure_future(partial.write(0, b"late"))
+            await asyncio.sleep(0)
+            asyncio.get_running_loop().call_soon(release.set)
+        await task
+        with pytest.raises(ValueError, match="closed"):
+            await partial.write(0, b"x")
+    assert (tmp_path / "x.part").read_bytes() == b"late"
+
+
+async def test_a_cancelled_opening_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    release = threading.Event()
+    before = descriptors()
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(release.wait)
+        task = asyncio.ensure_future(Partial.open(tmp_path / "x.part", executor=executor).__aenter__())
+        await asyncio.sleep(0)
+        task.cancel()
+        release.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert (tmp_path / "x.part").exists()
+    assert descriptors() <= before
+
+
+async def test_after_a_failed_sync_no_later_one_succeeds(tmp_path: Path) -> None:
+    reading, writing = os.pipe()  # a descriptor that cannot be synced
+    partial = Partial(writing, tmp_path / "x.part", root=None, executor=None)
+    with pytest.raises(ProductFailed) as first:
+        await partial.sync()
+    os.dup2(os.open(tmp_path / "x.part", os.O_RDWR | os.O_CREAT), writing)  # and now one that can
+    with pytest.raises(ProductFailed) as second:
+        await partial.seal()
+    assert first.value is second.value
+    await partial._close()
+    os.close(reading)
+
+
+async def test_a_file_past_the_limit_fails_its_product_only(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, limits[1]))
+    try:
+        async with Storage(tmp_path) as storage, storage.open_partial("x.part") as partial:
+            with pytest.raises(ProductFailed, match=r"Could not write 'x.part': the file is larger than"):
+                await partial.write(64 << 20, b"x")
+            with pytest.raises(ProductFailed, match=r"Could not truncate 'x.part'"):
+                await partial.truncate((64 << 20) + 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+async def test_a_full_disk_stops_the_run_and_keeps_what_was_synced(tmp_path: Path) -> None:
+    with mounted(tmp_path / "small", "size=256k") as place:
+        async with Storage(place) as storage:
+            async with storage.open_partial("x.part") as partial:
+                await partial.write(0, b"a" * 100_000)
+                await partial.sync()
+                with pytest.raises(StorageStopped, match=r"Could not write 'x.part': no space left") as stopped:
+                    await partial.write(100_000, b"b" * 1_000_000)
+            assert stopped.value.full
+            assert (place / "x.part").read_bytes()[:100_000] == b"a" * 100_000
+            assert await storage.free_bytes() == 0
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to(path.with_name("target"))
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        pytest.param(Path.mkdir, "a folder is in the way", id="folder"),
+        pytest.param(make_link, "a symbolic link is in the way", id="link"),
+        pytest.param(os.mkfifo, "not a regular file", id="fifo"),
+    ],
+)
+async def test_what_is_no_file_at_the_partials_name_fails_the_product(tmp_path: Path, make, says: str) -> None:
+    make(tmp_path / "x.part")
+    async with Storage(tmp_path) as storage:
+        with pytest.raises(ProductFailed, match=says):
+            async with storage.open_partial("x.part"):
+                pass
+
+
+async def test_a_file_where_a_folder_must_be_fails_the_product(tmp_path: Path) -> None:
+    (tmp_path / "sub").write_text("a file")
+    async with Storage(tmp_path) as storage:
+        with pytest.raises(ProductFailed, match=r"'sub/deep/x.part': a file is"):
+            async with storage.open_partial("sub/deep/x.part"):
+                pass
+
+
+async def test_a_destination_that_is_gone_is_not_made_again_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    async with Storage(tmp_path / "usb") as storage:
+        await storage.prepare()
+        (tmp_path / "usb").rmdir()
+        with pytest.raises(StorageStopped, match="it is gone"):
+            async with storage.open_partial("a/x.part"):
+                pass
+    assert not (tmp_path / "usb").exists()
+
+
+# --- Names ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("file", "taken", "beside"),
+    [
+        ("a/b.zip", "", True),
+        ("a/b.zip", "a/b.zip.part", False),
+        ("n" * 250, "", True),
+        ("n" * 251, "", False),
+        ("é" * 125, "", True),
+        ("é" * 126, "", False),
+        (f"{'d' * 250}/{'e' * 250}/f", "", True),
+    ],
+)
+def test_the_partial_is_beside_its_file_unless_that_name_cannot_be(
+    tmp_path: Path,
+    file: str,
+    taken: str,
+    beside: bool,  # noqa: FBT001
+) -> None:
+    name = Storage(tmp_path).partial(file, "the-id", taken=lambda other: other == taken)
+    assert (name == f"{file}.part") == beside
+    if not beside:
+        assert name.startswith(".bulkdl/partials/")
+        assert name != Storage(tmp_path).partial(file, "another-id", taken=lambda other: other == taken)
+        assert name == Storage(tmp_path).partial(file, "the-id", taken=lambda other: other == taken)
+
+
+@pytest.mark.parametrize(
+    "file", ["", "/etc/passwd", "../x", "a/../../x", ".bulkdl/journal.sqlite", ".BULKDL/x", "a\0b", "."]
+)
+def test_no_product_gets_a_name_outside_the_destination_or_among_our_own_files(tmp_path: Path, file: str) -> None:
+    with pytest.raises(ProductFailed, match="cannot be the name of a product"):
+        Storage(tmp_path).final(file)
+
+
+def test_a_file_goes_under_the_destination(tmp_path: Path) -> None:
+    assert Storage(tmp_path).final("a/b c.zip") == tmp_path / "a" / "b c.zip"
+
+
+# --- The destination --------------------------------------------------------------------------------------------------
+
+
+async def test_preparing_creates_the_destination_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+    root = tmp_path / "a" / "b"
+    async with Storage(root) as storage:
+        await storage.prepare()
+        await storage.prepare()
+    assert names(root) == []
+
+
+async def test_a_file_in_the_place_of_the_destination_stops_the_run(tmp_path: Path) -> None:
+    (tmp_path / "dest").write_text("a file")
+    async with Storage(tmp_path / "dest") as storage:
+        with pytest.raises(StorageStopped, match="Could not write to the destination"):
+            await storage.prepare()
+
+
+async def test_a_read_only_destination_stops_the_run(tmp_path: Path) -> None:
+    with read_only(tmp_path / "ro") as place:
+        async with Storage(place) as storage:
+            with pytest.raises(StorageStopped, match=r"the destination .* (read-only|permission denied)"):
+                await storage.prepare()
+
+
+async def test_stat_tells_files_from_what_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"123")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    names = ["file", "folder", "link", "dangling", "missing", "file/below", "n" * 300]
+    async with Storage(tmp_path) as storage:
+        found = await storage.stats([tmp_path / name for name in names])
+        assert await storage.stat(tmp_path / "file") == found[0]
+    assert [None if facts is None else facts.is_file for facts in found] == [True, False, True, False, None, None, None]
+    assert found[0] == found[2] == FileFacts(3, (tmp_path / "file").stat().st_mtime_ns, is_file=True)
+
+
+async def test_removing_what_is_missing_is_fine(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    async with Storage(tmp_path) as storage:
+        await storage.remove(tmp_path / "x")
+        await storage.remove(tmp_path / "x")
+        await storage.sync_folder(tmp_path)
+    assert names(tmp_path) == []
+
+
+# --- Placing ----------------------------------------------------------------------------------------------------------
+
+
+def partial_file(root: Path, content: bytes = b"new", name: str = "x.part") -> Path:
+    path = root / name
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+async def test_placing_moves_the_partial_and_tells_its_facts(tmp_path: Path, overwrite: bool) -> None:  # noqa: FBT001
+    part = partial_file(tmp_path)
+    before = part.stat()
+    async with Storage(tmp_path) as storage:
+        facts = await storage.place(part, tmp_path / "a/b/x", overwrite=overwrite)
+    assert facts == FileFacts(3, before.st_mtime_ns, is_file=True)
+    assert (tmp_path / "a/b/x").read_bytes() == b"new"
+    assert (tmp_path / "a/b/x").stat().st_nlink == 1
+    assert not part.exists()
+
+
+def old_file(path: Path) -> None:
+    path.write_bytes(b"old")
+
+
+@pytest.mark.parametrize("make", [old_file, Path.mkdir, make_link], ids=["file", "folder", "dangling-link"])
+async def test_placing_never_replaces_what_is_there(tmp_path: Path, make) -> None:
+    make(tmp_path / "x")
+    before = (tmp_path / "x").lstat()
+    async with Storage(tmp_path) as storage:
+        with pytest.raises(ProductFailed, match="'x' exists already") as failed:
+            await storage.place(partial_file(tmp_path), tmp_path / "x", overwrite=False)
+    assert failed.value.kind is FailureKind.CONFLICT
+    assert "--overwrite" in failed.value.hint
+    assert (tmp_path / "x").lstat() == before
+    assert (tmp_path / "x.part").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("make", [old_file, make_link], ids=["file", "dangling-link"])
+async def test_placing_replaces_a_file_or_a_link_when_asked_to(tmp_path: Path, make) -> None:
+    make(tmp_path / "x")
+    async with Storage(tmp_path) as storage:
+        await storage.place(partial_file(tmp_path), tmp_path / "x", overwrite=True)
+    assert not (tmp_path / "x").is_symlink()
+    assert (tmp_path / "x").read_bytes() == b"new"
+    assert not (tmp_path / "target").exists()
+
+
+async def test_a_folder_is_never_replaced_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    async with Storage(tmp_path) as storage:
+        with pytest.raises(ProductFailed, match="a folder is in the way"):
+            await storage.place(partial_file(tmp_path), tmp_path / "x", overwrite=True)
+    assert (tmp_path / "x.part").exists()
+
+
+async def test_of_many_that_place_at_once_exactly_one_gets_the_name(tmp_path: Path) -> None:
+    parts = [partial_file(tmp_path, bytes([n]), f"{n}.part") for n in range(16)]
+    async with Storage(tmp_path) as storage:
+        results = await asyncio.gather(
+            *(storage.place(part, tmp_path / "x", overwrite=False) for part in parts), return_exceptions=True
+        )
+    won = [n for n, result in enumerate(results) if isinstance(result, FileFacts)]
+    assert len(won) == 1
+    assert (tmp_path / "x").read_bytes() == bytes(won)
+    assert all(part.exists() for n, part in enumerate(parts) if n not in won)
+
+
+async def test_a_move_that_a_crash_cut_in_two_is_finished(tmp_path: Path) -> None:
+    part = partial_file(tmp_path)
+    os.link(part, tmp_path / "x")
+    async with Storage(tmp_path) as storage:
+        assert (await storage.place(part, tmp_path / "x", overwrite=False)).size == 3
+    assert names(tmp_path) == ["x"]
+
+
+async def test_a_partial_that_vanished_is_named(tmp_path: Path) -> None:
+    async with Storage(tmp_path) as storage:
+        with pytest.raises(ProductFailed, match=r"Could not move 'x.part': it is gone"):
+            await storage.place(tmp_path / "x.part", tmp_path / "x", overwrite=False)
+
+
+async def test_a_linked_folder_may_not_lead_out_of_the_destination(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    root.mkdir()
+    outside.mkdir()
+    (root / "out").symlink_to(outside)
+    part = partial_file(root)
+    async with Storage(root) as storage:
+        with pytest.raises(ProductFailed, match="'out/deep' is a link that leads out") as failed:
+            await storage.place(part, root / "out/deep/x", overwrite=False)
+        with pytest.raises(ProductFailed, match="'out' is a link that leads out"):
+            async with storage.open_partial("out/x.part"):
+                pass
+    assert failed.value.kind is FailureKind.STORAGE
+    assert names(outside) == []
+
+
+async def test_a_linked_folder_within_the_destination_and_a_linked_destination_are_fine(tmp_path: Path) -> None:
+    (tmp_path / "root/real").mkdir(parents=True)
+    (tmp_path / "root/alias").symlink_to("real")
+    (tmp_path / "linked").symlink_to("root")
+    async with Storage(tmp_path / "linked") as storage:
+        async with storage.open_partial("alias/x.part") as partial:
+            await partial.write(0, b"new")
+        await storage.place(tmp_path / "linked/alias/x.part", tmp_path / "linked/alias/x", overwrite=False)
+    assert (tmp_path / "root/real/x").read_bytes() == b"new"
+
+
+async def test_a_folder_on_another_file_system_is_reached_by_a_partial_beside_the_file_only(tmp_path: Path) -> None:
+    with mounted(tmp_path / "mount", "size=256k") as place:
+        async with Storage(tmp_path) as storage:
+            with pytest.raises(ProductFailed, match="another file system"):
+                await storage.place(partial_file(tmp_path), place / "x", overwrite=False)
+            await storage.place(partial_file(place), place / "x", overwrite=False)
+    assert (tmp_path / "x.part").exists()
