@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urljoin, urlsplit
 
@@ -11,6 +12,7 @@ from bulkdl.secret import MASK
 __all__ = ["HostList", "Url"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_BLANK = re.compile(r"[\s\x00-\x1f]")
 
 
 class Url:
@@ -31,7 +33,7 @@ class Url:
             raise ValueError("not a valid URL") from None
         if parts.scheme.lower() not in _DEFAULT_PORTS or not parts.hostname or port == 0:
             raise ValueError("not an absolute http:// or https:// URL")
-        if any(c.isspace() or ord(c) < 32 for c in raw):
+        if _BLANK.search(raw):
             raise ValueError("white space in a URL")
         self.raw = raw
         self._parts: SplitResult = parts

@@ -41,12 +41,15 @@ class Surroundings:
 
 
 def read_account(name: str, own: dict[str, Any], place: Place, around: Surroundings) -> Account | None:
-    """The account; what is wrong with it is reported. None where not even its `auth` is known."""
+    """The account; what is wrong with it is reported. None where not even its `auth` is known.
+
+    `own` is without the keys whose values the schema has refused; `place` still has them.
+    """
     provider = _provider(own.get("provider"), place.at("provider"), around.findings)
     values: dict[str, Any] = provider.values_for(own.get("auth")) if provider else {}
     values.update(own)
     if "auth" not in values:
-        if own.get("provider") is None:
+        if own.get("provider") is None and not {"auth", "provider"} & set(place.items or ()):
             message = f'the account "{name}" needs `auth` (oidc, basic, bearer or none) or a `provider`'
             around.findings.add(place, message)
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from typing import TYPE_CHECKING
@@ -49,7 +50,8 @@ def check_url(text: str, place: Place, findings: Findings) -> Url | None:
     try:
         url = Url(text)
     except ValueError as error:
-        findings.add(place, f"{error}: found {shown(text)}")
+        why = f" ({error})" if "space" in str(error) else ""
+        findings.add(place, f"expected an absolute http:// or https:// URL, found {shown(text)}{why}")
         return None
     if url.has_userinfo:
         findings.add(
@@ -108,6 +110,7 @@ def _port_problem(port: str, text: str) -> str | None:
     return f"expected a port from 1 to 65535 after the host, found {shown(text)}"
 
 
+@functools.lru_cache(maxsize=1024)
 def _host_problem(host: str) -> str | None:
     if _NAME.fullmatch(host) and len(host) <= 254:
         return None

@@ -100,7 +100,7 @@ class _Mapping:
 class _Reader:
     def __init__(self, source: Source, note: Callable[[Place, str], None]) -> None:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        self._events: Iterator[Any] = yaml.parse(source, Loader=loader)
+        self._events: Iterator[Any] = iter(loader(source).get_event, None)
         self._note = note
         self._anchors: dict[str, _Anchored] = {}
         self._nodes = 0
