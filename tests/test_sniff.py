@@ -1,0 +1,275 @@
+"""Whether the first bytes can be the product: a table of kinds, a table of error pages, and properties."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bulkdl.kinds import _KINDS
+from bulkdl.sniff import HEAD_SIZE, html_or_json_error, objection
+
+HDF5 = b"\x89HDF\r\n\x1a\n"
+PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in to CREODIAS</title></head><body>Please log in</body></html>"
+S3_ERROR = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>AccessDenied</Code><Message>Denied</Message></Error>'
+OGC_ERROR = b'<?xml version="1.0"?><!-- no --><ogc:ServiceExceptionReport version="1.3.0"/>'
+JSON_ERROR = b'{"detail": "Max session number 4 exceeded.", "code": "DAT-ZIP-100"}'
+
+
+def zip_bytes() -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w") as archive:
+        archive.writestr("a", "a")
+    return held.getvalue()
+
+
+def tar_bytes(kind: int = tarfile.PAX_FORMAT) -> bytes:
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w", format=kind) as archive:
+        archive.addfile(tarfile.TarInfo("a"))
+    return held.getvalue()
+
+
+def v7_tar() -> bytes:
+    """A header without magic, its sum made anew."""
+    block = bytearray(tar_bytes(tarfile.USTAR_FORMAT)[:512])
+    block[257:265] = bytes(8)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def asked(name: str, head: bytes, content_type: str = "", size: int | None = None, accept: str | None = None):
+    return objection(name=name, head=head, content_type=content_type, size=size, requested_accept=accept)
+
+
+GOOD = [
+    ("S2A.SAFE.zip", zip_bytes()),
+    ("empty.zip", b"PK\x05\x06" + bytes(18)),
+    ("view.kmz", zip_bytes()),
+    ("a.tif", b"II*\0\x08\0\0\0"),
+    ("a.TIFF", b"MM\0*\0\0\0\x08"),
+    ("big.tif", b"II+\0\x08\0\0\0"),
+    ("a.nc", b"CDF\x01"),
+    ("a.nc", b"CDF\x05"),
+    ("a.nc", HDF5),
+    ("a.nc4", HDF5),
+    ("a.h5", bytes(512) + HDF5),
+    ("a.he5", bytes(2048) + HDF5),
+    ("a.hdf", b"\x0e\x03\x13\x01"),
+    ("a.hdf", HDF5),
+    ("a.jp2", b"\0\0\0\x0cjP  \r\n\x87\n"),
+    ("a.jp2", b"\xff\x4f\xff\x51"),
+    ("a.tar.gz", b"\x1f\x8b\x08"),
+    ("a.tgz", b"\x1f\x8b\x08"),
+    ("a.tar", tar_bytes()),
+    ("gnu.tar", tar_bytes(tarfile.GNU_FORMAT)),
+    ("v7.tar", v7_tar()),
+    ("none.tar", bytes(1024)),
+    ("packed.tar", b"\x1f\x8b\x08"),
+    ("a.bz2", b"BZh9"),
+    ("a.xz", b"\xfd7zXZ\0"),
+    ("a.zst", b"\x28\xb5\x2f\xfd"),
+    ("a.7z", b"7z\xbc\xaf\x27\x1c"),
+    ("a.png", b"\x89PNG\r\n\x1a\n"),
+    ("a.jpg", b"\xff\xd8\xff\xe0"),
+    ("a.pdf", b"%PDF-1.7"),
+    ("a.grib2", b"GRIB\0\0\0\x02"),
+    ("a.grb", b"\x01\r\r\n001\r\r\nHTXE85 ECMF\r\r\nGRIB\0\0\0\x01"),
+    ("a.json", b'\xef\xbb\xbf\n {"type": "Feature"}'),
+    ("n.json", b"-1.5"),
+    ("error.json", JSON_ERROR),
+    ("a.xml", S3_ERROR),
+    ("a.gml", b"<gml:FeatureCollection/>"),
+    ("utf16.xml", '<?xml version="1.0"?><a/>'.encode("utf-16")),
+    ("index.html", PAGE),
+    ("a.csv", b"id;name\n"),
+    ("a.bin", b"\x00\x01\x02"),
+    ("README", b"plain"),
+    ("$value", b"PK\x03\x04"),
+    ("folder.zip/product", b"\xde\xad"),
+    (".zip", b"a hidden file, not a suffix"),
+]
+
+
+@pytest.mark.parametrize(("name", "head"), GOOD, ids=[f"{n}-{h[:4]!r}" for n, h in GOOD])
+@pytest.mark.parametrize("content_type", ["", "application/octet-stream"])
+def test_a_product_that_begins_like_its_name_is_accepted(name, head, content_type):
+    assert asked(name, head, content_type, len(head)) is None
+    assert asked(name, head, content_type, None) is None
+
+
+@pytest.mark.parametrize("name", sorted({f"a.{suffix}" for suffix, k in _KINDS.items() if k.label != "text"}))
+def test_other_bytes_under_a_known_suffix_are_refused(name):
+    said = asked(name, b"\x07nothing of the kind" + bytes(4096), "application/octet-stream", None)
+    assert said is not None
+    assert "does not begin like" in said
+
+
+BINARY = ["a.zip", "a.tif", "a.nc", "a.h5", "a.hdf", "a.jp2", "a.tgz", "a.tar", "a.grib", "a.pdf", "a.png"]
+
+
+@pytest.mark.parametrize("name", [*BINARY, "a.json", "product", "a.bin", "a.SAFE"])
+@pytest.mark.parametrize("front", [b"", b"\xef\xbb\xbf", b"\r\n \t", b"<!-- nginx -->", b"<?xml version='1.0'?>\n"])
+@pytest.mark.parametrize("content_type", ["text/html; charset=utf-8", "application/zip", ""])
+def test_a_login_page_never_becomes_a_product(name, front, content_type):
+    said = asked(name, front + PAGE, content_type)
+    assert said is not None
+    assert "HTML page" in said
+    assert "Sign in to CREODIAS" in said
+
+
+@pytest.mark.parametrize("name", [*BINARY, "product"])
+@pytest.mark.parametrize("body", [S3_ERROR, OGC_ERROR])
+def test_an_xml_error_never_becomes_a_product(name, body):
+    said = asked(name, body, "application/xml")
+    assert said is not None
+    assert "XML error" in said
+
+
+@pytest.mark.parametrize("name", [*BINARY, "product", "a.bin"])
+@pytest.mark.parametrize("content_type", ["application/json", "application/problem+json", "text/html"])
+def test_a_json_error_never_becomes_a_product(name, content_type):
+    said = asked(name, JSON_ERROR, content_type, len(JSON_ERROR))
+    assert said is not None
+    assert "JSON error" in said
+    assert "Max session number" in said
+
+
+@pytest.mark.parametrize(
+    "head", [b'[{"error": "gone"}]', b'{"error": {"code": 1, "long": "' + b"x" * 5000, b' {"Message":"no"}']
+)
+def test_json_errors_are_seen_in_a_list_cut_off_and_in_capitals(head):
+    assert asked("product", head, "application/json") is not None
+
+
+@pytest.mark.parametrize(
+    ("head", "content_type", "size"),
+    [
+        (b'{"type": "Feature", "properties": {}, "message": "hi"}', "application/geo+json", None),
+        (b'{"stac_version": "1.0.0", "id": "x"}', "application/json", None),
+        (b"[1, 2, 3]", "application/json", None),
+        (b"[]", "application/json", 2),
+        (b"[" * 60000, "application/json", None),
+        (JSON_ERROR, "application/json", 1_000_000),
+        (JSON_ERROR, "application/octet-stream", None),
+        (b"\0\x01\x02<html>", "text/html", None),
+    ],
+)
+def test_what_only_resembles_an_error_is_accepted_under_an_unknown_name(head, content_type, size):
+    assert asked("product", head, content_type, size) is None
+
+
+def test_text_that_the_server_calls_html_is_refused_under_an_unknown_name():
+    assert "HTML" in asked("product", b"<p>Session expired</p>", "text/html")
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [("a.zip", zip_bytes()), ("a.pdf", b"%PDF-1.7\n% text"), ("a.json", b"12"), ("a.json", b'{"a":1}')],
+)
+def test_a_product_of_the_right_kind_is_accepted_whatever_the_server_calls_it(name, head):
+    assert asked(name, head, "text/html") is None
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.xml", "a.gml"])
+def test_a_page_in_place_of_text_or_xml_is_refused_when_the_server_says_that_it_is_html(name):
+    assert asked(name, PAGE, "text/html") is not None
+    assert asked(name, PAGE, "text/plain") is None
+
+
+def test_who_asks_for_html_gets_html():
+    assert asked("page", PAGE, "text/html", accept="text/html,*/*") is None
+    assert asked("page", JSON_ERROR, "application/json", accept="application/json") is None
+    assert asked("page", PAGE, "text/html", accept="*/*") is not None
+    assert asked("a.zip", PAGE, "text/html", accept="text/html") is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "fine"), [("a.zip", False), ("a.tif", False), ("a.txt", True), ("a.bin", True), ("x", True)]
+)
+def test_nothing_is_a_product_only_where_its_kind_may_be_empty_or_the_manifest_says_so(name, fine):
+    assert (asked(name, b"") is None) is fine
+    assert asked(name, b"", size=0) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("a.zip", b"P"), ("a.h5", b"\0" * 600), ("a.tar", b"a" * 100), ("a.grib", b"x" * 99)]
+)
+def test_too_few_bytes_to_tell_are_refused_only_when_they_are_the_whole_file(name, head):
+    assert asked(name, head, size=None) is None
+    assert asked(name, head, size=100_000) is None
+    assert asked(name, head, size=len(head)) is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "secret"),
+    [
+        (b"<html>see https://x.example/a?token=abc123&x=1 now", "abc123"),
+        (b"<html>https://me:hunter2@x.example/a", "hunter2"),
+        (b"<html>Authorization: Bearer abc.def", "abc.def"),
+        (b"<html>Basic dXNlcjpw", "dXNlcjpw"),
+        (b"<html>token eyJhbGciOiJIUzI1NiJ9.eyJz", "eyJ"),
+        (b'<html>{"access_token": "s3cr3t"}', "s3cr3t"),
+        (b"<html>password = hunter2", "hunter2"),
+        (b"<html>password%3Dhunter2", "hunter2"),
+        (b"<html>key&#61;hunter2", "hunter2"),
+        (b"<html>passw\xe2\x80\x8bord: hunter2", "hunter2"),
+        (b"<html>0123456789abcdef0123456789abcdef", "0123456789"),
+        (b"<html><script>var t = 'hunter2'</script>Hi", "hunter2"),
+        (b"<html><a href='/x?t=hunter2'>Hi</a><input value=hunter2", "hunter2"),
+    ],
+)
+def test_the_quoted_words_of_a_page_hold_no_secret(body, secret):
+    said = asked("a.zip", body, "text/html")
+    assert said is not None
+    assert secret not in said
+
+
+@given(st.binary(max_size=3000), st.sampled_from([*_KINDS, "", "bin"]), st.text(max_size=20))
+@example(b"\xff\xfe<", "xml", "text/html")
+@example(b'{"a": ' + b"9" * 5000 + b"}", "bin", "application/json")
+def test_no_bytes_make_it_stumble_and_what_it_says_is_short_and_printable(head, suffix, content_type):
+    for kind in (content_type, "text/html", "application/json"):
+        said = asked(f"a.{suffix}", head, kind, None)
+        assert said is None or (said.isprintable() and len(said) < 200)
+        html_or_json_error(head, kind)
+
+
+@given(st.binary(min_size=1, max_size=600), st.sampled_from(sorted(_KINDS)))
+def test_what_is_accepted_whole_is_accepted_by_every_beginning_of_it(body, suffix):
+    """A transfer that sees fewer bytes never refuses what the check of the whole file would pass."""
+    if asked(f"a.{suffix}", body, size=len(body)) is None:
+        for cut in {1, 2, 5, len(body) // 2 or 1}:
+            assert asked(f"a.{suffix}", body[:cut], size=len(body)) is None
+
+
+@given(st.sampled_from([g for g in GOOD if g[0] != "packed.tar"]), st.binary(max_size=200), st.integers(1, 60))
+def test_a_good_beginning_is_accepted_however_it_is_cut(good, more, cut):
+    name, head = good
+    if not name.endswith((".xml", ".json")):
+        assert asked(name, (head + more)[:cut], size=10_000) is None
+
+
+@pytest.mark.parametrize(
+    ("head", "content_type", "expected"),
+    [
+        (PAGE, "", True),
+        (S3_ERROR, "application/xml", True),
+        (JSON_ERROR, "application/json", True),
+        (JSON_ERROR, "application/octet-stream", False),
+        (zip_bytes(), "text/html", False),
+        (b"", "text/html", False),
+        (b"\x00" * 100, "application/json", False),
+    ],
+)
+def test_an_error_page_is_known_before_anything_is_written(head, content_type, expected):
+    assert html_or_json_error(head, content_type) is expected
+
+
+def test_a_page_of_nothing_but_comments_is_read_in_linear_time():
+    assert asked("product", (b"<!---->" * HEAD_SIZE)[:HEAD_SIZE], "application/octet-stream") is None
