@@ -149,6 +149,10 @@ class Hub:
     def subscribe(self, observer: Observer) -> None:
         self._observers.append(observer)
 
+    def subscribe_first(self, observer: Observer) -> None:
+        """For what others show: the tally has counted an event before anyone prints it."""
+        self._observers.insert(0, observer)
+
     def emit(self, event: Event) -> None:
         for observer in self._observers:
             observer(event)

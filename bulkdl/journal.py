@@ -28,6 +28,8 @@ class Phase(StrEnum):
     PLACING = "placing"
     DONE = "done"
     FAILED = "failed"
+    REQUEUED = "requeued"
+    """The file in place was found wrong: the next run replaces it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

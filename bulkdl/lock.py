@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["DestinationLock", "Owner"]
+__all__ = ["DestinationLock", "Owner", "holder"]
 
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.ENOSYS)})
 _HELD: Final[set[str]] = set()
@@ -106,6 +106,13 @@ class DestinationLock:
                 raise
             return _take_without_locks(folder / "lock.pid", self._destination)
         return lock.release
+
+
+def holder(destination: Path) -> Owner | None:
+    """The run that holds `destination` now, as far as can be told without touching its lock; for what people read."""
+    folder = destination / ".bulkdl"
+    owner = _read_owner(folder / "owner.json")
+    return owner if owner is not None and (owner.pid == os.getpid() or _may_live(owner, folder / "lock.pid")) else None
 
 
 def _held(destination: Path, owner: Owner | None, *, hint: str = "") -> StorageStopped:

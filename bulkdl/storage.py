@@ -256,6 +256,10 @@ class Storage:
         """
         return await self._call(_place, self.root, part, final, overwrite)
 
+    async def read(self, path: Path, offset: int, count: int) -> bytes:
+        """Up to `count` bytes of `path` from `offset`."""
+        return await self._guarded("read", path, _read, path, offset, count)
+
     async def sync_folder(self, folder: Path) -> None:
         """Make the names in `folder` durable (POSIX)."""
         await self._guarded("write", folder, sync_folder, folder)
@@ -272,6 +276,12 @@ class Storage:
             return await self._call(function, *arguments)
         except OSError as error:
             raise storage_error(error, path=path, what=what, root=self.root) from error
+
+
+def _read(path: Path, offset: int, count: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(count)
 
 
 def _prepare(root: Path) -> int:

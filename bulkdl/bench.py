@@ -1,0 +1,155 @@
+"""What an attempt works with: the run's shared parts (`Bench`) and one product's state in this run (`Job`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bulkdl.errors import TryAgain
+from bulkdl.model import FailureKind
+from bulkdl.names import from_url
+from bulkdl.resume import Known
+from bulkdl.standing import Standing
+from bulkdl.urls import HostList, Url
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+    from contextlib import AbstractAsyncContextManager
+
+    from bulkdl.auth.signing import Signer
+    from bulkdl.claims import Claims
+    from bulkdl.clock import Clock
+    from bulkdl.events import Hub
+    from bulkdl.http import Http, Reply
+    from bulkdl.journal import Entry, Journal
+    from bulkdl.limits import Connections, HostPauses, RateLimit
+    from bulkdl.model import Product, RunOptions, Settings
+    from bulkdl.retry import Budget
+    from bulkdl.storage import Storage
+
+__all__ = ["MANY", "Bench", "Job", "Pace", "known_of"]
+
+MANY = 1 << 16
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One product's state in this run: memory only. What must survive is in the journal and on disk."""
+
+    product: Product
+    budget: Budget
+    file: str | None = None
+    """Known once the name is."""
+    attempts: int = 0
+    source_index: int = 0
+    most_connections: int = MANY
+    """Lowered when the server minds more."""
+    sniffed: bool = False
+    """The first bytes have been looked at in this edition."""
+    resumed: int | None = None
+    """Bytes found on disk and kept, once decided."""
+    standing: Standing = Standing.ABSENT
+    """What is thought of a file that is already at the final name."""
+    sources_failed: int = 0
+    waits_for_room: bool = False
+    overwrite: bool = False
+    served_by: list[str] = field(default_factory=list)
+    refused_content: str = ""
+    """Why a complete body was not the product; the same answer twice is the source's fault."""
+    started_at: float = 0.0
+    content_type: str = ""
+
+    @property
+    def source(self) -> Url:
+        sources = self.product.sources
+        return sources[self.source_index % len(sources)]
+
+    @property
+    def shown(self) -> str:
+        """A name for people, from the start."""
+        return self.file or self.product.file or from_url(self.product.url)
+
+    @property
+    def keeps_coding(self) -> bool:
+        """A `.gz` that is served with `Content-Encoding: gzip` is meant as it comes."""
+        return self.shown.lower().endswith((".gz", ".tgz", ".br", ".zst"))
+
+
+@dataclass(slots=True)
+class Pace:
+    """The watchdog of one connection: less than `min_rate` bytes a second over `timeout` seconds of waiting ends it.
+
+    Only time spent waiting for the network counts, so that a slow disk or a rate limit of our own is no stall.
+    """
+
+    clock: Clock
+    timeout: float
+    min_rate: int
+    waited: float = 0.0
+    received: int = 0
+
+    async def read(self, reply: Reply) -> bytes:
+        began = self.clock.monotonic()
+        chunk = await reply.read()
+        self.waited += self.clock.monotonic() - began
+        self.received += len(chunk)
+        if self.waited >= self.timeout and chunk:
+            if self.received < self.min_rate * self.waited:
+                rate = self.received / self.waited
+                raise TryAgain(
+                    f"only {rate:.0f} bytes a second over {self.waited:.0f} s from {reply.url.host}",
+                    kind=FailureKind.NETWORK,
+                    hint="Lower --min-rate if that is what the link gives",
+                )
+            self.waited, self.received = 0.0, 0
+        return chunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """The shared parts of a run, put together by `run`."""
+
+    settings: Settings
+    options: RunOptions
+    hub: Hub
+    clock: Clock
+    rng: random.Random
+    http: Http
+    signers: Mapping[str | None, Signer]
+    connections: Connections
+    rate: RateLimit
+    pauses: HostPauses
+    storage: Storage
+    journal: Journal
+    claims: Claims
+
+    def signer(self, job: Job) -> Signer:
+        return self.signers[job.product.account]
+
+    def open(self, job: Job, *, headers: Mapping[str, str], method: str = "GET") -> AbstractAsyncContextManager[Reply]:
+        """A request for the product at its current source, with the account's credential where it may go."""
+        signer = self.signer(job)
+        return self.http.open(
+            job.source,
+            signer=signer,
+            allowed=signer.hosts or HostList((job.product.url.host,)),
+            headers={**dict(job.product.headers), **headers},
+            method=method,
+        )
+
+    def pace(self) -> Pace:
+        return Pace(self.clock, self.settings.timeout, self.settings.min_rate)
+
+
+def known_of(entry: Entry | None) -> Known:
+    """What the journal says is durably on disk of a product."""
+    if entry is None:
+        return Known()
+    return Known(
+        ranges=entry.ranges,
+        total=entry.total,
+        etag=entry.etag,
+        last_modified=entry.last_modified,
+        source=entry.source,
+    )

@@ -1,0 +1,266 @@
+"""The pool of workers: takes products in the manifest's order, and turns what becomes of each into an outcome.
+
+A product that has to wait gives its worker up and comes back when its time has come, so that an archive that prepares
+products for an hour does not hold up the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from bulkdl.bench import Job
+from bulkdl.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
+from bulkdl.events import Flight, Level, ProductFinished, ProductStarted, Retrying
+from bulkdl.existing import Settled, conflict, settle
+from bulkdl.hours import window_closes_in, window_opens_in
+from bulkdl.journal import Entry, Phase
+from bulkdl.model import Failure, FailureKind, Outcome, State
+from bulkdl.placing import place, record_settled
+from bulkdl.ranges import cover
+from bulkdl.retry import Budget, next_step
+from bulkdl.room import check_room
+from bulkdl.standing import Standing
+from bulkdl.transfer import attempt
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from bulkdl.bench import Bench
+    from bulkdl.plan import Item
+
+__all__ = ["Engine"]
+
+SPACE_LOOK_S = 10.0
+_ELSEWHERE = frozenset({FailureKind.HTTP, FailureKind.NETWORK, FailureKind.AUTH, FailureKind.SIZE, FailureKind.CONTENT})
+"""Failures of a source rather than of the product: a mirror may do better."""
+
+
+@dataclass(order=True, slots=True)
+class _Parked:
+    ready_at: float
+    number: int
+    job: Job = field(compare=False)
+
+
+class Engine:
+    """Runs the products of one run; each `Outcome` goes out as a `ProductFinished` event."""
+
+    def __init__(self, bench: Bench, items: Iterable[Item]) -> None:
+        self._bench = bench
+        self._items = iter(items)
+        self._parked: list[_Parked] = []
+        self._numbers = itertools.count()
+        self._changed = asyncio.Event()
+        self._open: dict[int, Job] = {}
+        """Jobs that have begun and have no outcome, by index."""
+        self.full: StorageStopped | None = None
+        """The disk had no room for a product."""
+        self.account_stops: dict[str, AccountStopped] = {}
+
+    async def run(self) -> None:
+        """Until every product has an outcome; raise `StorageStopped` when this machine is in the way of all of them."""
+        with first_error():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._bench.settings.workers):
+                    group.create_task(self._work())
+
+    def leave(self) -> None:
+        """The run is stopping: whatever has no outcome yet is pending. Call it once `run` has ended."""
+        for job in list(self._open.values()):
+            self._end(job, State.PENDING)
+        for item in self._items:
+            self._end(self._job(item), State.SKIPPED if item.standing is Standing.IN_PLACE else State.PENDING)
+
+    # Taking jobs
+
+    async def _work(self) -> None:
+        while (job := await self._next()) is not None:
+            await self._advance(job)
+            self._changed.set()
+        self._changed.set()
+
+    async def _next(self) -> Job | None:
+        """A job whose time has come, else a new one, else wait; None when every product has its outcome."""
+        while True:
+            now = self._bench.clock.monotonic()
+            if self._parked and self._parked[0].ready_at <= now:
+                return heapq.heappop(self._parked).job
+            if (job := self._begin()) is not None:
+                return job
+            if not self._open:
+                return None
+            self._changed.clear()
+            await self._until_changed(self._parked[0].ready_at - now if self._parked else None)
+
+    async def _until_changed(self, seconds: float | None) -> None:
+        async with asyncio.TaskGroup() as group:
+            waits: list[asyncio.Task[Any]] = [group.create_task(self._changed.wait())]
+            if seconds is not None:
+                waits.append(group.create_task(self._bench.clock.sleep(seconds)))
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+
+    def _begin(self) -> Job | None:
+        for item in self._items:
+            job = self._job(item)
+            if item.standing is Standing.IN_PLACE:
+                self._end(job, State.SKIPPED, note=item.entry.note if item.entry is not None else "")
+                continue
+            self._open[item.product.index] = job
+            return job
+        return None
+
+    def _job(self, item: Item) -> Job:
+        budget = Budget(self._bench.settings.retries, furthest=item.have)
+        now = self._bench.clock.monotonic()
+        return Job(product=item.product, budget=budget, file=item.file, standing=item.standing, started_at=now)
+
+    # One job
+
+    async def _advance(self, job: Job) -> None:
+        """Take a job as far as it goes now: to its outcome, or back among the parked."""
+        if job.product.account in self.account_stops:
+            self._end(job, State.PENDING)
+            return
+        if (wait := self._closed_for(job)) > 0:
+            self._park(job, wait)
+            return
+        flights = self._bench.hub.counters.flights
+        flights[job.product.id] = Flight(file=job.shown, total=job.product.size)
+        try:
+            async with asyncio.timeout(self._closes_in()) as window:
+                await self._attempt(job)
+        except TimeoutError:
+            if not window.expired():
+                raise
+            self._park(job, 0.0)
+        except AccountStopped as stopped:
+            self.account_stops.setdefault(stopped.account, stopped)
+            self._end(job, State.PENDING)
+        except TryAgain as fault:
+            await self._again(job, fault)
+        except ProductFailed as failed:
+            await self._other_source(job, failed)
+        except StorageStopped as stopped:
+            self._no_room(job, stopped)
+        finally:
+            flights.pop(job.product.id, None)
+
+    async def _attempt(self, job: Job) -> None:
+        settled = await settle(self._bench, job)
+        if settled is None:
+            await check_room(self._bench, job)
+            if job.attempts == 0:
+                self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
+            job.attempts += 1
+            done = await attempt(self._bench, job)
+            if not isinstance(done, Settled):
+                placed = await place(self._bench, job, done.entry)
+                self._end(job, State.COMPLETED, written=placed.size)
+                self._room_again(job)
+                return
+            settled = done
+        facts = await self._bench.storage.stat(self._bench.storage.final(job.file or ""))
+        other = self._bench.claims.finish(job.file or "", job.product.index)
+        if other is not None or facts is None:
+            raise conflict(job, "is another product's")
+        await record_settled(self._bench, job, settled, facts)
+        self._end(job, State.SKIPPED, note=settled.note)
+
+    def _closed_for(self, job: Job) -> float:
+        """Seconds until this job may go on: the daily window, a host that asked for a pause."""
+        closed = window_opens_in(self._bench.settings.window, now=self._now())
+        return max(closed, self._bench.pauses.left(job.source.host))
+
+    def _closes_in(self) -> float | None:
+        return window_closes_in(self._bench.settings.window, now=self._now())
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._bench.clock.wall()).astimezone()
+
+    # What an attempt's end means
+
+    async def _again(self, job: Job, fault: TryAgain) -> None:
+        entry = await self._bench.journal.get(job.product.id)
+        if fault.restart and entry is not None:
+            entry = replace(entry, ranges=(), total=None, etag=None, last_modified=None)
+            await self._bench.journal.put(entry)
+        job.budget.progressed(cover(entry.ranges) if entry is not None else 0)
+        step = next_step(fault, job.budget, max_wait=self._bench.settings.max_wait, rng=self._bench.rng)
+        if step.give_up:
+            reason = f"{fault.reason}; {step.give_up}"
+            await self._fail(job, fault.kind, f"{reason}. {fault.hint}" if fault.hint else reason)
+            return
+        if len(job.product.sources) > 1 and job.budget.fruitless:
+            job.source_index += 1
+        self._bench.hub.counters.retries += 1
+        self._bench.hub.emit(
+            Retrying(
+                product=job.product, file=job.shown, reason=fault.reason, wait_s=step.wait, attempt=job.budget.fruitless
+            )
+        )
+        self._park(job, step.wait)
+
+    async def _other_source(self, job: Job, failed: ProductFailed) -> None:
+        """Only when every source has failed is the product a failure."""
+        job.sources_failed += 1
+        if failed.kind in _ELSEWHERE and job.sources_failed < len(job.product.sources):
+            job.source_index += 1
+            self._bench.hub.note(Level.WARNING, f"{failed.reason}; trying a mirror", job.product)
+            self._park(job, 0.0)
+            return
+        await self._fail(job, failed.kind, str(failed))
+
+    async def _fail(self, job: Job, kind: FailureKind, reason: str) -> None:
+        entry = await self._bench.journal.get(job.product.id) or Entry(
+            id=job.product.id, phase=Phase.FAILED, file=job.file
+        )
+        if kind is not FailureKind.CONFLICT or entry.phase is not Phase.DONE:
+            failed = replace(entry, phase=Phase.FAILED, failure_kind=kind, failure_reason=reason, attempts=job.attempts)
+            await self._bench.journal.put(replace(failed, updated=self._bench.clock.wall()))
+        self._end(job, State.FAILED, failure=Failure(kind=kind, reason=reason, attempts=job.attempts))
+
+    def _no_room(self, job: Job, stopped: StorageStopped) -> None:
+        if not stopped.full:
+            raise stopped
+        if not self._bench.options.wait_for_space:
+            self.full = self.full or stopped
+            self._end(job, State.PENDING)
+            return
+        if not job.waits_for_room:
+            self._bench.hub.note(Level.WARNING, f"{stopped.reason}; waiting for room", job.product)
+        job.waits_for_room = True
+        self._park(job, SPACE_LOOK_S)
+
+    def _room_again(self, job: Job) -> None:
+        if job.waits_for_room:
+            self._bench.hub.note(Level.INFO, f"there was room again for {job.shown}", job.product)
+
+    # Ends
+
+    def _park(self, job: Job, seconds: float) -> None:
+        ready_at = self._bench.clock.monotonic() + seconds
+        heapq.heappush(self._parked, _Parked(ready_at, next(self._numbers), job))
+
+    def _end(self, job: Job, state: State, *, written: int = 0, failure: Failure | None = None, note: str = "") -> None:
+        self._open.pop(job.product.index, None)
+        here = state in (State.COMPLETED, State.SKIPPED)
+        outcome = Outcome(
+            product=job.product,
+            state=state,
+            file=job.shown,
+            path=self._bench.storage.final(job.file) if here and job.file else None,
+            written=written,
+            resumed=job.resumed or 0,
+            failure=failure,
+            note=note,
+            elapsed_s=self._bench.clock.monotonic() - job.started_at,
+            sources=tuple(job.served_by),
+        )
+        self._bench.hub.emit(ProductFinished(outcome=outcome))

@@ -1,0 +1,326 @@
+"""Requests for products: one session, our own redirect loop, the credential put on hop by hop.
+
+aiohttp makes every request; nothing of it, its exceptions included, goes past this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+from urllib.parse import quote, unquote_plus
+
+import aiohttp
+from yarl import URL
+
+from bulkdl._version import __version__
+from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
+from bulkdl.model import FailureKind
+from bulkdl.ranges import parse_content_range
+from bulkdl.resume import Head
+from bulkdl.retry import StatusClass, classify
+from bulkdl.urls import HostList, Url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from bulkdl.auth.signing import Credential, Signer
+
+__all__ = ["Http", "Reply", "ssl_context"]
+
+MOST_HOPS = 15
+MOST_RENEWALS = 2
+USER_AGENT = f"bulkdl/{__version__}"
+_DRAIN = 64 * 1024
+
+
+def ssl_context(ca_files: tuple[str, ...]) -> ssl.SSLContext:
+    """The system's trust plus `ca_files` (PEM); raise `OSError` or `ssl.SSLError` when one cannot be read."""
+    context = ssl.create_default_context()
+    for file in ca_files:
+        context.load_verify_locations(cafile=file)
+    return context
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A response whose head has arrived; `url` is the last hop, without credential."""
+
+    url: Url
+    head: Head
+    challenge: str
+    signed: bool
+    """Whether a credential went with the last hop."""
+    _response: aiohttp.ClientResponse
+
+    async def read(self) -> bytes:
+        """The next bytes of the body, b"" at its end; raise `TryAgain` when the connection or the framing breaks."""
+        with _mapped(self.url):
+            return await self._response.content.readany()
+
+    def close(self) -> None:
+        """Give up the rest of the body, and the connection with it."""
+        self._response.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    method: str
+    headers: Mapping[str, str]
+    signer: Signer
+    allowed: HostList
+    origin: str
+
+
+class Http:
+    """Sends requests for products. One cookie jar an account, one connection pool for all."""
+
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        tls: ssl.SSLContext,
+        proxy_for: Callable[[Url], str | None] = lambda _url: None,
+    ) -> None:
+        """`timeout`: seconds without a byte before a connection is given up."""
+        self.connector = aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60)
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, timeout), sock_read=timeout)
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._proxy_for = proxy_for
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for session in self._sessions.values():
+            await session.close()
+        await self.connector.close()
+
+    def session(self, account: str) -> aiohttp.ClientSession:
+        """The session of one account: cookies of one account never go with another's requests."""
+        if account not in self._sessions:
+            self._sessions[account] = aiohttp.ClientSession(
+                connector=self.connector,
+                connector_owner=False,
+                timeout=self._timeout,
+                auto_decompress=False,
+                cookie_jar=aiohttp.CookieJar(),
+                headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
+                max_line_size=65536,
+                max_field_size=65536,
+                requote_redirect_url=False,
+            )
+        return self._sessions[account]
+
+    @asynccontextmanager
+    async def open(
+        self,
+        url: Url,
+        *,
+        signer: Signer,
+        allowed: HostList,
+        headers: Mapping[str, str] | None = None,
+        method: str = "GET",
+    ) -> AsyncIterator[Reply]:
+        """The response to a request for `url`, redirects followed, credentials renewed when they are refused.
+
+        `headers` go to `url`'s own origin and to allowed hosts only. Raise `TryAgain` for what may pass, `ProductFailed`
+        for what will not, `AccountStopped` when the account can do nothing.
+        """
+        request = _Request(method=method, headers=headers or {}, signer=signer, allowed=allowed, origin=url.origin)
+        for _ in range(MOST_RENEWALS + 1):
+            reply, used = await self._follow(url, request)
+            if not await self._renewed(reply, used, signer):
+                break
+        try:
+            yield reply
+        finally:
+            await _finish(reply._response)  # noqa: SLF001 - the reply is this module's own
+
+    async def _renewed(self, reply: Reply, used: Credential | None, signer: Signer) -> bool:
+        """Tell the signer what became of its credential; True when the request is worth another try with a new one."""
+        if used is None:
+            return False
+        if classify(reply.head.status) is not StatusClass.CREDENTIAL:
+            signer.accepted(used)
+            return False
+        try:
+            again = await signer.rejected(used, status=reply.head.status, challenge=reply.challenge)
+        except BaseException:
+            reply._response.close()  # noqa: SLF001
+            raise
+        if again:
+            await _finish(reply._response)  # noqa: SLF001
+        return again
+
+    async def _follow(self, url: Url, request: _Request) -> tuple[Reply, Credential | None]:
+        """Our own redirect loop (RFC 9110 §15.4), so that each hop is judged before anything is sent to it."""
+        seen_https = False
+        credential: Credential | None = None
+        for _ in range(MOST_HOPS):
+            downgraded = seen_https and url.scheme == "http"
+            seen_https = seen_https or url.scheme == "https"
+            may = request.allowed.allows(url) and not downgraded
+            credential = await request.signer.credential() if may else None
+            if credential is not None:
+                url = _without_secret(url, credential)
+            response = await self._send(url, request, credential)
+            if classify(response.status) is not StatusClass.REDIRECT or "Location" not in response.headers:
+                signed = credential is not None and (credential.header is not None or credential.query is not None)
+                return _reply(url, response, signed=signed), credential
+            location = response.headers["Location"]
+            await _finish(response)
+            url = _target(url, location, credential)
+        raise ProductFailed(
+            f"{url} redirects more than {MOST_HOPS} times",
+            kind=FailureKind.HTTP,
+            hint="Open the URL in a browser: it may want you to sign in or to accept a licence there",
+        )
+
+    async def _send(self, url: Url, request: _Request, credential: Credential | None) -> aiohttp.ClientResponse:
+        headers = (
+            dict(request.headers)
+            if url.origin == request.origin or request.allowed.allows(url)
+            else _generic(request.headers)
+        )
+        target = url.raw
+        if credential is not None and credential.header is not None:
+            headers["Authorization"] = credential.header.reveal()
+        if credential is not None and credential.query is not None:
+            name, value = credential.query
+            base, hash_, fragment = target.partition("#")
+            target = (
+                f"{base}{'&' if '?' in base else '?'}{quote(name)}={quote(value.reveal(), safe='')}{hash_}{fragment}"
+            )
+        with _mapped(url):
+            return await self.session(request.signer.name).request(
+                request.method,
+                URL(target, encoded=target.isascii()),
+                headers=headers,
+                allow_redirects=False,
+                proxy=self._proxy_for(url),
+            )
+
+
+_GENERIC = frozenset({"accept", "accept-language", "range", "if-range"})
+
+
+def _generic(headers: Mapping[str, str]) -> dict[str, str]:
+    """What may go to an origin that is neither the product's nor the account's."""
+    return {name: value for name, value in headers.items() if name.lower() in _GENERIC}
+
+
+def _target(url: Url, location: str, credential: Credential | None) -> Url:
+    try:
+        target = url.join(location)
+    except ValueError as error:
+        raise ProductFailed(
+            f"{url} redirects to something that is not a usable URL ({error})", kind=FailureKind.HTTP
+        ) from None
+    return target if credential is None else _without_secret(target, credential)
+
+
+def _without_secret(url: Url, credential: Credential) -> Url:
+    """`url` without any query field that holds the credential: servers like to echo a token into their redirects."""
+    secrets = {
+        s.reveal() for s in (credential.header, credential.query[1] if credential.query else None) if s is not None
+    }
+    secrets |= {s.partition(" ")[2] for s in secrets if " " in s}
+    fields = url.query.split("&") if url.query else []
+    kept = [f for f in fields if unquote_plus(f.partition("=")[2]) not in secrets]
+    if len(kept) == len(fields):
+        return url
+    base = url.raw.partition("#")[0].partition("?")[0]
+    return Url(base + ("?" + "&".join(kept) if kept else ""))
+
+
+def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool) -> Reply:
+    fields = response.headers
+    length = fields.get("Content-Length", "")
+    head = Head(
+        status=response.status,
+        content_length=int(length) if length.isdecimal() and length.isascii() else None,
+        content_range=parse_content_range(fields.get("Content-Range")),
+        content_type=fields.get("Content-Type", ""),
+        content_encoding=fields.get("Content-Encoding", ""),
+        etag=fields.get("ETag"),
+        last_modified=fields.get("Last-Modified"),
+        date=fields.get("Date"),
+        accept_ranges=fields.get("Accept-Ranges", ""),
+        disposition=fields.get("Content-Disposition", ""),
+        retry_after=fields.get("Retry-After"),
+    )
+    if "chunked" in fields.get("Transfer-Encoding", "").lower():
+        head = replace(head, content_length=None)  # RFC 9112 §6.3: chunked overrides
+    return Reply(url, head, fields.get("WWW-Authenticate", ""), signed, response)
+
+
+async def _finish(response: aiohttp.ClientResponse) -> None:
+    """Give the connection back where its body is over or short, else close it."""
+    length = response.content_length
+    if not response.content.at_eof() and length is not None and length <= _DRAIN:
+        try:
+            async with asyncio.timeout(2):
+                await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            response.close()
+    response.release()
+
+
+class _mapped:  # noqa: N801 - reads as a statement: with _mapped(url)
+    """The one seam where aiohttp's, ssl's and the socket's exceptions become ours."""
+
+    def __init__(self, url: Url) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(
+            error, (aiohttp.ClientError, OSError, asyncio.IncompleteReadError, ValueError)
+        ) and not isinstance(error, BulkdlError):
+            raise _network_error(error, self._url) from error
+
+
+def _network_error(error: Exception, url: Url) -> BulkdlError:
+    """What a broken request means; the text never holds `str()` of an aiohttp error, which prints URLs whole."""
+    where = f"{url.host}:{url.port}"
+    if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)):
+        return ProductFailed(
+            f"the TLS certificate of {where} could not be verified",
+            kind=FailureKind.NETWORK,
+            hint="Check the clock of this machine and the host's name; name a private CA with --ca-file",
+        )
+    if isinstance(error, (aiohttp.InvalidURL, ValueError)):
+        return ProductFailed(
+            f"{url} is not a URL that can be requested", kind=FailureKind.HTTP, hint="Mend it in the manifest"
+        )
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return TryAgain(
+            f"the host name {url.host} could not be resolved",
+            kind=FailureKind.NETWORK,
+            hint="Check its spelling and this machine's network",
+        )
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error.strerror or type(error.os_error).__name__
+        return TryAgain(
+            f"no connection to {where} ({cause})",
+            kind=FailureKind.NETWORK,
+            hint="Check the host, the port and this machine's network or proxy",
+        )
+    for known, text in _BROKEN.items():
+        if isinstance(error, known):
+            return TryAgain(f"{where} {text}", kind=FailureKind.NETWORK)
+    return TryAgain(f"the connection to {where} broke ({type(error).__name__})", kind=FailureKind.NETWORK)
+
+
+_BROKEN: dict[type[Exception], str] = {
+    TimeoutError: "sent nothing for too long",
+    aiohttp.ServerDisconnectedError: "closed the connection",
+    aiohttp.ClientPayloadError: "ended the body early",
+    aiohttp.ClientResponseError: "sent a response that is not valid HTTP",
+    ConnectionResetError: "reset the connection",
+}

@@ -1,0 +1,124 @@
+"""From a complete partial to a product in its place: verify, make durable, record the intent, rename, record the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bulkdl.errors import ProductFailed, TryAgain
+from bulkdl.extract import extract, folder_for
+from bulkdl.journal import Entry, Phase
+from bulkdl.model import FailureKind
+from bulkdl.storage import storage_error
+from bulkdl.verify import check_product
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bulkdl.bench import Bench, Job
+    from bulkdl.existing import Settled
+    from bulkdl.model import Checksum
+    from bulkdl.storage import FileFacts
+
+__all__ = ["Placed", "place", "record_settled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A product at its final name."""
+
+    path: Path
+    size: int
+
+
+async def place(bench: Bench, job: Job, entry: Entry) -> Placed:
+    """Verify the complete partial and move it to its final name.
+
+    Raise `TryAgain` (restart) when the bytes are wrong and another fetch may mend that, `ProductFailed` when the source itself
+    is wrong or the name is taken, `StorageStopped` when this machine is in the way.
+    """
+    flight = bench.hub.counters.flights[job.product.id]
+    flight.phase = "verifying"
+    part, final = bench.storage.root / (entry.part or ""), bench.storage.final(job.file or "")
+    try:
+        verified = await check_product(part, job.product, name=final.name, content_type=job.content_type)
+    except ProductFailed as error:
+        raise await _wrong(bench, job, entry, error) from error
+    except OSError as error:
+        raise storage_error(error, path=part, what="read", root=bench.storage.root) from error
+    flight.phase = "placing"
+    async with bench.storage.open_partial(entry.part or "") as partial:
+        facts = await partial.seal()
+    _confirm_name(bench, job)
+    await bench.journal.put(_placed_entry(bench, entry, Phase.PLACING, facts, verified))
+    facts = await bench.storage.place(part, final, overwrite=job.overwrite)
+    await bench.journal.put(_placed_entry(bench, entry, Phase.DONE, facts, verified))
+    await _extract(bench, job, final)
+    return Placed(final, facts.size)
+
+
+async def record_settled(bench: Bench, job: Job, settled: Settled, facts: FileFacts) -> None:
+    """Remember a file that was there before as the product that it is."""
+    await bench.journal.put(
+        Entry(
+            id=job.product.id,
+            phase=Phase.DONE,
+            file=job.file,
+            source=job.source.source,
+            total=settled.size,
+            size=facts.size,
+            mtime_ns=facts.mtime_ns,
+            digests=settled.digests,
+            note=settled.note,
+            updated=bench.clock.wall(),
+        )
+    )
+
+
+async def _wrong(bench: Bench, job: Job, entry: Entry, error: ProductFailed) -> TryAgain | ProductFailed:
+    """The bytes are not the product: forget them; once more if they may have been harmed on the way."""
+    await bench.journal.put(replace(entry, ranges=(), total=None, etag=None, last_modified=None))
+    await bench.storage.remove(bench.storage.root / (entry.part or ""))
+    before, job.refused_content = job.refused_content, error.reason
+    if before == error.reason and len(job.product.sources) == 1:
+        return ProductFailed(
+            f"{error.reason} (two fetches agree: the product is like that at the source)",
+            kind=error.kind,
+            hint=error.hint or "Check the checksum in the manifest, or report it to the archive",
+        )
+    job.source_index += 1
+    return TryAgain(error.reason, kind=error.kind, hint=error.hint, restart=True, limit=3 * len(job.product.sources))
+
+
+def _confirm_name(bench: Bench, job: Job) -> None:
+    other = bench.claims.finish(job.file or "", job.product.index)
+    if other is not None:
+        raise ProductFailed(
+            f"product {other + 1} of the manifest has the name {job.file}",
+            kind=FailureKind.CONFLICT,
+            hint="Give one of them a `file` of its own",
+        )
+
+
+def _placed_entry(bench: Bench, entry: Entry, phase: Phase, facts: FileFacts, verified: tuple[Checksum, ...]) -> Entry:
+    return replace(
+        entry,
+        phase=phase,
+        ranges=((0, facts.size),) if phase is Phase.PLACING and facts.size else (),
+        total=facts.size,
+        part=entry.part if phase is Phase.PLACING else None,
+        size=facts.size,
+        mtime_ns=facts.mtime_ns,
+        digests=verified,
+        updated=bench.clock.wall(),
+    )
+
+
+async def _extract(bench: Bench, job: Job, final: Path) -> None:
+    if not job.product.extract:
+        return
+    bench.hub.counters.flights[job.product.id].phase = "extracting"
+    try:
+        await extract(final, final.parent / folder_for(final.name))
+    except OSError as error:
+        raise storage_error(error, path=final, what="extract", root=bench.storage.root) from error

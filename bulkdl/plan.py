@@ -1,0 +1,86 @@
+"""Which products are in place, which are contested, which are to do. Journal and disk only, no request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from bulkdl.names import from_url
+from bulkdl.ranges import cover
+from bulkdl.standing import Standing, standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from bulkdl.claims import Claims
+    from bulkdl.journal import Entry
+    from bulkdl.model import Product
+    from bulkdl.storage import FileFacts, Storage
+
+__all__ = ["Item", "selected", "survey"]
+
+_BATCH = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A product with what is known of it before the run."""
+
+    product: Product
+    entry: Entry | None
+    file: str | None
+    facts: FileFacts | None
+    standing: Standing
+
+    @property
+    def shown(self) -> str:
+        return self.file or from_url(self.product.url)
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the whole product, as far as known."""
+        if self.product.size is not None:
+            return self.product.size
+        return self.entry.total if self.entry is not None else None
+
+    @property
+    def have(self) -> int:
+        """Bytes of a partial that are durably on disk."""
+        return cover(self.entry.ranges) if self.entry is not None else 0
+
+
+def selected(products: Iterable[Product], patterns: tuple[str, ...]) -> list[Product]:
+    """The products whose file name (or its last part) matches one of the globs; all of them where there is none."""
+    if not patterns:
+        return list(products)
+    return [p for p in products if any(_matches(p.file or from_url(p.url), pattern) for pattern in patterns)]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern)
+
+
+async def survey(products: list[Product], entries: Mapping[str, Entry], storage: Storage, claims: Claims) -> list[Item]:
+    """Hold every product against the journal and the disk, and reserve every name that is known."""
+    items: list[Item] = []
+    for at in range(0, len(products), _BATCH):
+        items += await _survey(products[at : at + _BATCH], entries, storage)
+    for item in items:
+        if item.file is not None and item.standing is Standing.IN_PLACE:
+            claims.finish(item.file, item.product.index)
+    for item in items:
+        if item.file is not None and item.product.file is not None:
+            claims.claim(item.file, item.product.index)
+    return items
+
+
+async def _survey(products: list[Product], entries: Mapping[str, Entry], storage: Storage) -> list[Item]:
+    known = [(p, entries.get(p.id)) for p in products]
+    files = [p.file if p.file is not None else (e.file if e is not None else None) for p, e in known]
+    named = [file for file in files if file is not None]
+    facts = dict(zip(named, await storage.stats([storage.final(file) for file in named]), strict=True))
+    return [
+        Item(p, e, file, facts.get(file) if file else None, standing(p, e, facts.get(file) if file else None))
+        for (p, e), file in zip(known, files, strict=True)
+    ]

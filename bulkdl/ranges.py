@@ -1,0 +1,144 @@
+"""Byte ranges as values, and how what is missing is shared among connections. Pure.
+
+A range is half-open, `(start, end)`; HTTP's are closed (RFC 9110 §14.1.2) and converted at the border.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Claim", "ContentRange", "Range", "SegmentPlan", "cover", "missing", "normalise", "parse_content_range"]
+
+Range = tuple[int, int]
+
+_CONTENT_RANGE = re.compile(r"\s*bytes\s+(?:(\d{1,19})-(\d{1,19})|(\*))/(?:(\d{1,19})|\*)\s*", re.IGNORECASE | re.ASCII)
+
+
+def normalise(ranges: Iterable[Range]) -> tuple[Range, ...]:
+    """Sorted, disjoint, without empty or touching ranges."""
+    merged: list[Range] = []
+    for start, end in sorted(r for r in ranges if r[0] < r[1]):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return tuple(merged)
+
+
+def cover(ranges: Iterable[Range]) -> int:
+    """How many bytes the ranges hold."""
+    return sum(end - start for start, end in normalise(ranges))
+
+
+def missing(have: Iterable[Range], total: int) -> tuple[Range, ...]:
+    """What `have` lacks of `(0, total)`."""
+    gaps: list[Range] = []
+    at = 0
+    for start, end in normalise(have):
+        if start >= total:
+            break
+        if at < start:
+            gaps.append((at, start))
+        at = max(at, end)
+    if at < total:
+        gaps.append((at, total))
+    return tuple(gaps)
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRange:
+    """RFC 9110 §14.4: which part a 206 holds, or of what length a 416 speaks. `range` is None for `bytes */N`."""
+
+    range: Range | None
+    total: int | None
+
+
+def parse_content_range(value: str | None) -> ContentRange | None:
+    """None where the field is absent or not a sound `bytes` range."""
+    match = _CONTENT_RANGE.fullmatch(value or "")
+    if match is None:
+        return None
+    first, last, star, length = match.groups()
+    total = int(length) if length is not None else None
+    if star:
+        return ContentRange(None, total)
+    start, end = int(first), int(last) + 1
+    if start >= end or (total is not None and end > total):
+        return None
+    return ContentRange((start, end), total)
+
+
+@dataclass(slots=True, eq=False)
+class Claim:
+    """A stretch that one connection fetches: `position` moves on as bytes arrive, `end` may be lowered by a split."""
+
+    position: int
+    end: int
+
+    @property
+    def left(self) -> int:
+        return max(0, self.end - self.position)
+
+
+class SegmentPlan:
+    """Shares what is missing of one product among its connections.
+
+    A connection claims a gap; where no gap is free, it takes the second half of the largest stretch that another still
+    has before it, so that the end of a product is never one slow stream. No stretch is split below `min_split` bytes.
+    """
+
+    def __init__(self, gaps: Iterable[Range], *, min_split: int) -> None:
+        self._free: list[Range] = list(normalise(gaps))
+        self._active: list[Claim] = []
+        self._min_split = min_split
+
+    @property
+    def left(self) -> int:
+        """Bytes not yet fetched."""
+        return sum(e - s for s, e in self._free) + sum(c.left for c in self._active)
+
+    def claim(self) -> Claim | None:
+        """The next stretch to fetch, or None when nothing is worth another connection."""
+        if self._free:
+            start, end = self._free.pop(0)
+            return self._begin(start, end)
+        victim = max(self._active, key=lambda c: c.left, default=None)
+        if victim is None or victim.left < 2 * self._min_split:
+            return None
+        middle = victim.position + (victim.left + 1) // 2
+        end, victim.end = victim.end, middle
+        return self._begin(middle, end)
+
+    def claim_at(self, start: int) -> Claim:
+        """The gap that holds or follows `start`; for a response that is already there."""
+        for i, (gap_start, gap_end) in enumerate(self._free):
+            if gap_start <= start < gap_end or gap_start >= start:
+                del self._free[i]
+                if gap_start < start:
+                    self._free.insert(i, (gap_start, start))
+                    gap_start = start  # noqa: PLW2901
+                return self._begin(gap_start, gap_end)
+        return self._begin(start, start)
+
+    def __contains__(self, claim: Claim) -> bool:
+        return claim in self._active
+
+    def has_work(self) -> bool:
+        """Whether `claim` would give something, without claiming it."""
+        return bool(self._free) or any(c.left >= 2 * self._min_split for c in self._active)
+
+    def release(self, claim: Claim) -> None:
+        """Give back what `claim` did not fetch; it is finished or given up."""
+        self._active.remove(claim)
+        if claim.left:
+            self._free = list(normalise([*self._free, (claim.position, claim.end)]))
+
+    def _begin(self, start: int, end: int) -> Claim:
+        claim = Claim(start, end)
+        self._active.append(claim)
+        return claim

@@ -1,0 +1,242 @@
+"""What to ask for, and what to do with the answer's head, given what is on disk. Pure.
+
+`ask_for` turns the recorded facts of a partial into a request; `judge` turns that request and the head of its response
+into a `Decision`. Everything that could splice two editions of a product into one file is decided here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from bulkdl.model import FailureKind, Resume
+from bulkdl.ranges import ContentRange, Range, cover, normalise
+from bulkdl.retry import StatusClass, classify, parse_http_date
+
+__all__ = ["Action", "Ask", "Decision", "Head", "Known", "Why", "ask_for", "judge", "strong_date", "strong_etag"]
+
+OVERLAP = 64 * 1024
+"""Bytes that `resume: overlap` compares before it goes on."""
+
+
+class Action(Enum):
+    APPEND = "append"  # the body continues what is on disk
+    RESTART = "restart"  # the body is the whole representation: forget what is on disk, write from zero
+    ASK_ANEW = "ask anew"  # what is on disk is of no use with this server: forget it, ask for the whole
+    WAIT = "wait"  # made on demand: come back
+    RETRY = "retry"  # a passing fault
+    REFUSED = "refused"  # 401, 403: the credential or the permission
+    REJECT = "reject"  # no attempt will mend it
+
+
+class Why(StrEnum):
+    """The reason for a decision, for logs and tests."""
+
+    WHOLE = "the whole representation"
+    CONTINUED = "the range that was asked for"
+    SAME_EDITION_FROM_ZERO = "the range was ignored, the edition is the same"
+    RANGE_IGNORED = "the range was ignored or the edition has changed"
+    EDITION_CHANGED = "the server has another edition now"
+    RANGE_UNSATISFIABLE = "the server has no such range"
+    UNASKED_RANGE = "a range that was not asked for"
+    WRONG_RANGE = "another range than the one that was asked for"
+    NO_CONTENT_RANGE = "a partial response without a usable Content-Range"
+    MULTIPART = "a multipart response to a single range"
+    LENGTHS_DISAGREE = "Content-Length and Content-Range disagree"
+    CODED = "a content coding that was not asked for"
+    WRONG_SIZE = "another size than the manifest's"
+    PREPARING = "the product is being prepared"
+    STATUS = "the status"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is durably on disk of a product, and the recorded validator of the representation that it is part of."""
+
+    ranges: tuple[Range, ...] = ()
+    total: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    source: str = ""
+
+    @property
+    def have(self) -> int:
+        return cover(self.ranges)
+
+    @property
+    def complete(self) -> bool:
+        return self.total is not None and normalise(self.ranges) == (((0, self.total),) if self.total else ())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request: the range to ask for, None for the whole; `overlap` bytes at its start are compared, not written."""
+
+    range: tuple[int, int | None] | None = None
+    if_range: str | None = None
+    overlap: int = 0
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """RFC 9110 §14.2 and §13.1.5."""
+        if self.range is None:
+            return {}
+        start, end = self.range
+        fields = {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        if self.if_range:
+            fields["If-Range"] = self.if_range
+        return fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The parts of a response's head that decide."""
+
+    status: int
+    content_length: int | None = None
+    content_range: ContentRange | None = None
+    content_type: str = ""
+    content_encoding: str = ""
+    etag: str | None = None
+    last_modified: str | None = None
+    date: str | None = None
+    accept_ranges: str = ""
+    disposition: str = ""
+    retry_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    action: Action
+    why: Why
+    start: int = 0
+    """The offset in the product of the body's first byte."""
+    total: int | None = None
+    """The length of the representation, where the server told."""
+    kind: FailureKind = FailureKind.HTTP
+    detail: str = ""
+
+
+def strong_etag(etag: str | None) -> str | None:
+    """`etag` where it is a strong validator (RFC 9110 §8.8.3); a weak one must not go into If-Range (§13.1.5)."""
+    if not etag or len(etag) < 2 or etag[:2] in ("W/", "w/") or not (etag[0] == etag[-1] == '"'):
+        return None
+    return etag
+
+
+def strong_date(last_modified: str | None, date: str | None) -> str | None:
+    """`last_modified` where it is strong: the response was made at least a minute later (RFC 9110 §8.8.2.2)."""
+    modified, made = parse_http_date(last_modified), parse_http_date(date)
+    if modified is None or made is None or made - modified < 60:
+        return None
+    return last_modified
+
+
+def ask_for(known: Known, *, source: str, has_checksum: bool, resume: Resume) -> Ask:
+    """The request that continues `known` where that is safe, else one for the whole.
+
+    A partial is continued where a splice of two editions is ruled out (the same strong validator at the same source) or
+    would be caught (a checksum in the manifest), or where the user has chosen to compare an overlap.
+    """
+    start = next((end for begin, end in normalise(known.ranges) if begin == 0), 0)
+    end = next((begin for begin, _ in normalise(known.ranges) if begin > start), None)
+    if not known.ranges or (start == 0 and end is None):
+        return Ask()
+    validator = (strong_etag(known.etag) or known.last_modified) if known.source == source else None
+    if validator or has_checksum:
+        return Ask(range=(start, end), if_range=validator)
+    if resume is Resume.OVERLAP and known.total is not None and start >= OVERLAP and end is None:
+        return Ask(range=(start - OVERLAP, None), overlap=OVERLAP)
+    return Ask()
+
+
+def judge(
+    head: Head, *, ask: Ask, known: Known, source: str, expected_size: int | None = None, keep_coding: bool = False
+) -> Decision:
+    """What the response is good for; `keep_coding`: the product's own name says that the coding is its format."""
+    group = classify(head.status)
+    if group is StatusClass.PREPARING:
+        return Decision(action=Action.WAIT, why=Why.PREPARING, kind=FailureKind.OFFLINE)
+    if group is StatusClass.CREDENTIAL:
+        return Decision(action=Action.REFUSED, why=Why.STATUS, kind=FailureKind.AUTH)
+    if group is StatusClass.LATER:
+        return Decision(action=Action.RETRY, why=Why.STATUS)
+    if group is StatusClass.RANGE:
+        if ask.range is None:
+            return Decision(action=Action.RETRY, why=Why.RANGE_UNSATISFIABLE)
+        return Decision(action=Action.ASK_ANEW, why=Why.RANGE_UNSATISFIABLE)
+    if group is not StatusClass.BODY:
+        return Decision(action=Action.REJECT, why=Why.STATUS)
+    coding = head.content_encoding.strip().lower()
+    if coding not in ("", "identity") and not keep_coding:
+        return Decision(action=Action.REJECT, why=Why.CODED, kind=FailureKind.CONTENT, detail=coding[:40])
+    if head.status == 200:
+        return _judge_whole(head, ask=ask, known=known, source=source, expected_size=expected_size)
+    return _judge_part(head, ask=ask, known=known, source=source, expected_size=expected_size)
+
+
+def _judge_whole(head: Head, *, ask: Ask, known: Known, source: str, expected_size: int | None) -> Decision:
+    total = head.content_length
+    if _differ(total, expected_size):
+        return _wrong_size(total, expected_size)
+    if not known.ranges:
+        return Decision(action=Action.RESTART, why=Why.WHOLE, total=total)
+    if _same_edition(head, known, source) and not _differ(total, known.total):
+        # Written again at the same place, so that a cut loses nothing that was there (RFC 9110 §14.2: Range is optional).
+        return Decision(
+            action=Action.APPEND, why=Why.SAME_EDITION_FROM_ZERO, total=total if total is not None else known.total
+        )
+    return Decision(action=Action.RESTART, why=Why.RANGE_IGNORED if ask.range else Why.WHOLE, total=total)
+
+
+def _judge_part(head: Head, *, ask: Ask, known: Known, source: str, expected_size: int | None) -> Decision:
+    if head.content_type.lower().startswith("multipart/byteranges"):
+        return Decision(action=Action.ASK_ANEW, why=Why.MULTIPART)
+    part = head.content_range
+    if part is None or part.range is None:
+        return Decision(action=Action.ASK_ANEW, why=Why.NO_CONTENT_RANGE)
+    if ask.range is None:
+        return Decision(action=Action.RETRY, why=Why.UNASKED_RANGE)
+    (start, end), (asked_start, asked_end) = part.range, ask.range
+    if start != asked_start or (asked_end is not None and end > asked_end):
+        return Decision(action=Action.ASK_ANEW, why=Why.WRONG_RANGE, detail=f"{start}-{end - 1}")
+    if _differ(head.content_length, end - start):
+        return Decision(action=Action.ASK_ANEW, why=Why.LENGTHS_DISAGREE)
+    if _differ(part.total, expected_size):
+        return _wrong_size(part.total, expected_size)
+    if _differ(part.total, known.total) or _etag_changed(head, known, source):
+        return Decision(action=Action.ASK_ANEW, why=Why.EDITION_CHANGED)
+    return Decision(
+        action=Action.APPEND,
+        why=Why.CONTINUED,
+        start=start,
+        total=part.total if part.total is not None else known.total,
+    )
+
+
+def _same_edition(head: Head, known: Known, source: str) -> bool:
+    if known.source != source:
+        return False
+    if strong_etag(known.etag):
+        return head.etag == known.etag
+    return known.last_modified is not None and head.last_modified == known.last_modified and head.etag == known.etag
+
+
+def _etag_changed(head: Head, known: Known, source: str) -> bool:
+    """A 206 must carry the ETag that a 200 would (RFC 9110 §15.3.7); absence is no proof of change."""
+    if known.source != source or not head.etag or not known.etag:
+        return False
+    return head.etag.removeprefix("W/") != known.etag.removeprefix("W/")
+
+
+def _differ(a: int | None, b: int | None) -> bool:
+    return a is not None and b is not None and a != b
+
+
+def _wrong_size(found: int | None, expected: int | None) -> Decision:
+    return Decision(
+        action=Action.REJECT,
+        why=Why.WRONG_SIZE,
+        kind=FailureKind.SIZE,
+        detail=f"expected {expected} bytes, the server has {found}",
+    )

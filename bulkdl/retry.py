@@ -1,0 +1,130 @@
+"""What is tried again, and when. Pure: the clock's reading and the random numbers are given."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from bulkdl.model import FailureKind
+
+if TYPE_CHECKING:
+    import random
+
+    from bulkdl.errors import TryAgain
+
+__all__ = ["Budget", "Next", "StatusClass", "backoff", "classify", "next_step", "parse_http_date", "parse_retry_after"]
+
+BACKOFF_BASE_S = 1.0
+BACKOFF_CAP_S = 60.0
+_LONGEST_S = 10 * 365 * 86400.0
+
+
+class StatusClass(Enum):
+    """Who acts on a response's status."""
+
+    BODY = "body"  # 200, 206: look at the head
+    REDIRECT = "redirect"
+    PREPARING = "preparing"  # 202: made on demand, come back
+    RANGE = "range"  # 416
+    CREDENTIAL = "credential"  # 401, 403
+    LATER = "later"  # passing: try again
+    NEVER = "never"  # the product's own fault: 404 and its kin
+
+
+_LATER = frozenset(
+    {408, 409, 421, 423, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529, 530, 598, 599}
+)
+_NEVER_5XX = frozenset({501, 505, 506, 508, 510, 511})
+
+
+def classify(status: int) -> StatusClass:
+    """The one place that says what is tried again (RFC 9110 §15); unknown codes count as their class's x00."""
+    table = {200: StatusClass.BODY, 206: StatusClass.BODY, 202: StatusClass.PREPARING, 416: StatusClass.RANGE}
+    if status in table:
+        return table[status]
+    if status in (301, 302, 303, 307, 308):
+        return StatusClass.REDIRECT
+    if status in (401, 403):
+        return StatusClass.CREDENTIAL
+    if status in _LATER or (500 <= status <= 599 and status not in _NEVER_5XX):
+        return StatusClass.LATER
+    return StatusClass.NEVER
+
+
+def parse_http_date(value: str | None) -> float | None:
+    """Unix time of an HTTP date (RFC 9110 §5.6.7), None where it is none."""
+    try:
+        moment = parsedate_to_datetime(value or "")
+        return moment.timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def parse_retry_after(value: str | None, *, now: float) -> float | None:
+    """Seconds to wait (RFC 9110 §10.2.3: seconds or a date), never negative; None where the field says nothing usable."""
+    text = (value or "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
+        return min(float(text), _LONGEST_S)
+    moment = parse_http_date(text) if text else None
+    return None if moment is None else min(max(0.0, moment - now), _LONGEST_S)
+
+
+def backoff(attempt: int, *, rng: random.Random) -> float:
+    """Seconds before the next try after `attempt` vain ones in a row: doubling, half of it random, at most 60 s."""
+    ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(attempt - 1, 16))
+    return ceiling / 2 + rng.uniform(0, ceiling / 2)
+
+
+@dataclass(slots=True)
+class Budget:
+    """Attempts in a row that got no further than the furthest byte so far; progress refunds them all."""
+
+    retries: int
+    fruitless: int = 0
+    furthest: int = 0
+    waited_s: float = 0.0
+    """Seconds waited at the server's wish since the last progress."""
+    polls: int = 0
+
+    def progressed(self, have: int) -> bool:
+        """Note how many bytes are on disk now; True, and a full refund, when that is more than ever."""
+        if have <= self.furthest:
+            return False
+        self.furthest, self.fruitless, self.waited_s, self.polls = have, 0, 0.0, 0
+        return True
+
+    def spend(self, *, limit: int | None = None) -> bool:
+        """Count one attempt without progress; True while another is allowed."""
+        self.fruitless += 1
+        allowed = max(1, self.retries if limit is None else min(limit, self.retries))
+        return self.fruitless < allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Next:
+    """What follows a vain attempt: another one after `wait` seconds, or none (`give_up` says why)."""
+
+    wait: float = 0.0
+    give_up: str = ""
+
+
+def next_step(fault: TryAgain, budget: Budget, *, max_wait: float, rng: random.Random) -> Next:
+    """Spend the budget for `fault`; the server's own wish is obeyed up to `max_wait` seconds without progress."""
+    if fault.kind is FailureKind.OFFLINE:
+        # 202: nothing has failed, so only the clock ends it.
+        budget.polls += 1
+        wait = max(1.0, fault.wait) if fault.wait is not None else backoff(budget.polls, rng=rng)
+    else:
+        if not budget.spend(limit=fault.limit):
+            return Next(give_up=f"{budget.fruitless} attempts in a row got no further")
+        wait = 0.0 if fault.restart and budget.fruitless == 1 else backoff(budget.fruitless, rng=rng)
+        if fault.wait is None:
+            return Next(wait=wait)
+        wait = max(wait, fault.wait)
+    budget.waited_s += wait
+    if budget.waited_s > max_wait:
+        return Next(give_up=f"the archive asks for a longer wait than --max-wait ({max_wait:g} s)")
+    return Next(wait=wait)

@@ -1,0 +1,322 @@
+"""Everything that arrives for one product during one attempt: connections, blocks to disk, checkpoints.
+
+The head of the first response has been judged before this module is entered. Further connections are opportunistic: they
+are opened while there are places for them and given up at the first objection, and the product goes on with fewer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bulkdl.bench import known_of
+from bulkdl.errors import ProductFailed, TryAgain, first_error
+from bulkdl.model import FailureKind
+from bulkdl.ranges import Claim, Range, SegmentPlan, cover, missing, normalise
+from bulkdl.resume import Action, Ask, judge, strong_etag
+from bulkdl.sniff import objection
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from bulkdl.bench import Bench, Job
+    from bulkdl.http import Reply
+    from bulkdl.journal import Entry
+    from bulkdl.storage import Partial
+
+__all__ = ["Reception"]
+
+BLOCK = 1024 * 1024
+"""Bytes gathered before a write."""
+SNIFF = 1024
+MIN_SPLIT = 4 * 1024 * 1024
+"""No connection is opened for less than this many bytes."""
+CHECKPOINT_BYTES = 32 * 1024 * 1024
+CHECKPOINT_S = 2.0
+"""A power cut can cost this much of each product in flight, whichever comes first."""
+AUTO_SEGMENTS = 16
+LOOK_AGAIN_S = 0.2
+CONTENT_TRIES = 3
+"""A page instead of the product is asked for again this often: a maintenance page passes, a login page does not."""
+
+
+@dataclass(slots=True)
+class _Behind:
+    """Writes one block while the next is received: what the network has delivered must not wait for the disk."""
+
+    partial: Partial
+    done: Callable[[int, int], None]
+    """Told the offset and the length once a block is written."""
+    _task: asyncio.Task[None] | None = None
+
+    async def put(self, offset: int, block: bytearray) -> None:
+        await self.drain()
+        self._task = asyncio.create_task(self._write(offset, block))
+
+    async def drain(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            await asyncio.shield(task)
+
+    async def _write(self, offset: int, block: bytearray) -> None:
+        await self.partial.write(offset, block)
+        self.done(offset, len(block))
+
+
+class Reception:
+    """One attempt's stream of one product into its partial."""
+
+    def __init__(self, bench: Bench, job: Job, *, entry: Entry, partial: Partial, start: int) -> None:
+        """`start`: where the body of the first response begins; `entry`: what is durable, of this very edition."""
+        self._bench = bench
+        self._job = job
+        self._partial = partial
+        self._entry = entry
+        self._durable = normalise(entry.ranges)
+        self._written: tuple[Range, ...] = self._durable
+        self._unsynced = 0
+        self._due = asyncio.Event()
+        self._checkpointing = asyncio.Lock()
+        total = entry.total
+        if total is None:
+            gaps: tuple[Range, ...] = ((start, sys.maxsize),)
+        elif any(begin <= start < end for begin, end in self._durable):
+            gaps = ((start, total),)  # the range was ignored, the edition is the same: written over what is there
+        else:
+            gaps = missing(self._durable, total)
+        self._plan = SegmentPlan(gaps, min_split=MIN_SPLIT)
+        self._start = start
+        self._live = 1
+        self._fault: TryAgain | None = None
+        self._flight = bench.hub.counters.flights[job.product.id]
+        self._flight.have = cover(self._written)
+
+    async def receive(self, reply: Reply, *, compare: bytes = b"", splittable: bool) -> Entry:
+        """Stream until nothing is missing; the entry with every range, the last ones not durable yet.
+
+        Raise `TryAgain` when something is still missing, with everything that arrived durable and in the journal.
+        """
+        try:
+            with first_error():
+                await self._connect(reply, compare, splittable=splittable)
+                self._require_all()
+        except BaseException:
+            # Whatever ends an attempt, what has arrived is kept.
+            await asyncio.shield(self.checkpoint())
+            raise
+        return replace(self._entry, ranges=self._written)
+
+    def _require_all(self) -> None:
+        if self._entry.total is None or self._plan.left:
+            raise self._fault or TryAgain("the body ended early", kind=FailureKind.NETWORK)
+
+    async def checkpoint(self) -> None:
+        """Make what has been written durable, then known."""
+        async with self._checkpointing:
+            ranges, self._unsynced = self._written, 0
+            if ranges == self._durable:
+                return
+            await self._partial.sync()
+            self._entry = replace(self._entry, ranges=ranges, updated=self._bench.clock.wall())
+            await self._bench.journal.put(self._entry)
+            self._durable = ranges
+
+    async def _connect(self, reply: Reply, compare: bytes, *, splittable: bool) -> None:
+        async with asyncio.TaskGroup() as background:
+            helpers = [background.create_task(self._checkpoints())]
+            async with asyncio.TaskGroup() as connections:
+                if splittable:
+                    helpers.append(background.create_task(self._spawn(connections)))
+                connections.create_task(self._first(reply, compare))
+            for helper in helpers:
+                helper.cancel()
+
+    async def _checkpoints(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(CHECKPOINT_S):
+                    await self._due.wait()
+            except TimeoutError:
+                self._due.set()
+            self._due.clear()
+            await self.checkpoint()
+
+    # Connections
+
+    async def _first(self, reply: Reply, compare: bytes) -> None:
+        self._flight.connections += 1
+        claim = self._plan.claim_at(self._start)
+        try:
+            try:
+                ended = await self._stream(reply, claim, compare=compare)
+            finally:
+                self._plan.release(claim)
+            if self._entry.total is None:
+                self._end_of_unknown(claim)
+                return
+            if not ended:
+                reply.close()
+            await self._more()
+        except TryAgain as fault:
+            self._fault = fault
+        finally:
+            self._live -= 1
+            self._flight.connections -= 1
+
+    async def _extra(self) -> None:
+        try:
+            async with self._bench.connections.extra(
+                account=self._job.product.account, host=self._job.source.host
+            ) as granted:
+                if granted:
+                    await self._counted_more()
+        except (TryAgain, ProductFailed) as fault:
+            # Not the product's fault: a server that minds a further connection says so in many ways.
+            self._job.most_connections = max(1, self._live - 1)
+            if isinstance(fault, TryAgain):
+                self._fault = self._fault or fault
+        finally:
+            self._live -= 1
+
+    async def _counted_more(self) -> None:
+        self._flight.connections += 1
+        try:
+            await self._more()
+        finally:
+            self._flight.connections -= 1
+
+    async def _more(self) -> None:
+        """Fetch stretch after stretch, each with a request of its own, until none is left."""
+        while (claim := self._plan.claim()) is not None:
+            before = claim.position
+            try:
+                async with self._range(claim) as reply:
+                    if not await self._stream(reply, claim):
+                        reply.close()
+            finally:
+                self._plan.release(claim)
+            if claim.position == before:
+                raise TryAgain("the server sent nothing of a range", kind=FailureKind.NETWORK)
+
+    @asynccontextmanager
+    async def _range(self, claim: Claim) -> AsyncIterator[Reply]:
+        """The response to a request for one stretch, when it is exactly that, of the same edition."""
+        job, known = self._job, known_of(self._entry)
+        ask = Ask(range=(claim.position, claim.end), if_range=strong_etag(known.etag) or known.last_modified)
+        async with self._bench.open(job, headers=ask.headers) as reply:
+            decision = judge(
+                reply.head,
+                ask=ask,
+                known=known,
+                source=job.source.source,
+                expected_size=job.product.size,
+                keep_coding=job.keeps_coding,
+            )
+            if decision.action is not Action.APPEND or decision.start != claim.position:
+                raise TryAgain(f"a further range was refused ({decision.why})", kind=FailureKind.HTTP)
+            yield reply
+
+    async def _spawn(self, connections: asyncio.TaskGroup) -> None:
+        """Open further connections while there are places for them."""
+        job, wanted = self._job, self._bench.settings.segments or AUTO_SEGMENTS
+        while self._live and self._plan.left:
+            spare = self._bench.connections.spare(account=job.product.account, host=job.source.host)
+            for _ in range(min(spare, min(wanted, job.most_connections) - self._live)):
+                if not self._plan.has_work():
+                    break
+                self._live += 1
+                connections.create_task(self._extra())
+            await self._bench.clock.sleep(LOOK_AGAIN_S)
+
+    # One connection's body
+
+    async def _stream(self, reply: Reply, claim: Claim, *, compare: bytes = b"") -> bool:
+        """Write the body of `reply` to where `claim` says, until its end, which another connection may lower.
+
+        True when the body was read to its own end.
+        """
+        buffer, at, ended = bytearray(), claim.position, False
+        behind, pace = _Behind(self._partial, self._note), self._bench.pace()
+        try:
+            while claim.position < claim.end and not ended:
+                chunk = await pace.read(reply)
+                ended = not chunk
+                self._bench.hub.counters.received += len(chunk)
+                if compare and chunk:
+                    chunk, compare = _compared(chunk, compare)
+                chunk = chunk[: max(0, claim.end - claim.position)]
+                self._check_length(claim, len(chunk))
+                buffer += chunk
+                claim.position += len(chunk)
+                if len(buffer) >= BLOCK:
+                    self._sniff(reply, at, buffer)
+                    await behind.put(at, buffer)
+                    at, buffer = at + len(buffer), bytearray()
+                await self._bench.rate.take(len(chunk))
+            self._sniff(reply, at, buffer)
+        finally:
+            await asyncio.shield(self._rest(behind, reply, at, buffer))
+        return ended
+
+    async def _rest(self, behind: _Behind, reply: Reply, at: int, buffer: bytearray) -> None:
+        """Keep what was received and not written yet, unless it is nothing that belongs to the product."""
+        await behind.drain()
+        if buffer and not self._objection(reply, at, buffer):
+            await behind.put(at, buffer)
+            await behind.drain()
+
+    def _note(self, at: int, count: int) -> None:
+        self._written = normalise((*self._written, (at, at + count)))
+        self._flight.have = cover(self._written)
+        self._unsynced += count
+        if self._unsynced >= CHECKPOINT_BYTES:
+            self._due.set()
+
+    def _check_length(self, claim: Claim, count: int) -> None:
+        size = self._job.product.size
+        if self._entry.total is None and size is not None and claim.position + count > size:
+            raise ProductFailed(
+                f"expected {size} bytes, the server sends more",
+                kind=FailureKind.SIZE,
+                hint="Check the size in the manifest",
+            )
+
+    def _objection(self, reply: Reply, at: int, buffer: bytearray) -> str | None:
+        if at != 0 or self._job.sniffed:
+            return None
+        return objection(
+            name=self._job.shown,
+            head=bytes(buffer[:SNIFF]),
+            content_type=reply.head.content_type,
+            size=self._entry.total,
+            requested_accept=dict(self._job.product.headers).get("Accept"),
+        )
+
+    def _sniff(self, reply: Reply, at: int, buffer: bytearray) -> None:
+        """A page instead of the product never reaches the disk."""
+        reason = self._objection(reply, at, buffer)
+        if reason is not None:
+            raise TryAgain(
+                reason,
+                kind=FailureKind.CONTENT,
+                limit=CONTENT_TRIES,
+                hint="Open the URL in a browser: it may want a login, a licence, or be another URL",
+            )
+        self._job.sniffed = self._job.sniffed or at == 0
+
+    def _end_of_unknown(self, claim: Claim) -> None:
+        """The body has ended as HTTP says it must, so its length is known now."""
+        self._entry = replace(self._entry, total=claim.position)
+        self._plan = SegmentPlan((), min_split=MIN_SPLIT)
+        self._flight.total = claim.position
+
+
+def _compared(chunk: bytes, compare: bytes) -> tuple[bytes, bytes]:
+    """Hold the overlap against what is on disk; what is left of the chunk and of the overlap."""
+    count = min(len(chunk), len(compare))
+    if chunk[:count] != compare[:count]:
+        raise TryAgain("the server has another edition now", kind=FailureKind.CONTENT, restart=True)
+    return chunk[count:], compare[count:]

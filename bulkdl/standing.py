@@ -1,0 +1,47 @@
+"""What to think of a file that is already at a product's final name. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from bulkdl.journal import Phase
+
+if TYPE_CHECKING:
+    from bulkdl.journal import Entry
+    from bulkdl.model import Product
+    from bulkdl.storage import FileFacts
+
+__all__ = ["Standing", "standing"]
+
+
+class Standing(Enum):
+    """What the journal, the manifest and `stat` say of a product before anything is asked."""
+
+    IN_PLACE = "in place"
+    ABSENT = "absent"
+    HASH = "hash"  # the size agrees, the checksums have to be computed
+    UNKNOWN = "unknown"  # neither the journal nor the manifest knows anything
+    DISAGREES = "disagrees"
+    REPLACE = "replace"  # found wrong by `verify --requeue`
+
+
+def standing(product: Product, entry: Entry | None, facts: FileFacts | None) -> Standing:
+    """Pure: what to think of the file at a product's final name."""
+    if facts is None:
+        return Standing.ABSENT
+    if not facts.is_file:
+        return Standing.DISAGREES
+    if entry is not None and entry.phase is Phase.REQUEUED:
+        return Standing.REPLACE
+    placed = (
+        entry if entry is not None and entry.phase in (Phase.DONE, Phase.PLACING) and entry.size is not None else None
+    )
+    sizes = {size for size in (product.size, placed.size if placed else None) if size is not None}
+    if sizes and sizes != {facts.size}:
+        return Standing.DISAGREES
+    if placed is not None and placed.mtime_ns == facts.mtime_ns and set(product.checksums) <= set(placed.digests):
+        return Standing.IN_PLACE
+    if product.checksums or (placed is not None and placed.digests):
+        return Standing.HASH
+    return Standing.IN_PLACE if sizes else Standing.UNKNOWN

@@ -1,0 +1,226 @@
+"""One attempt at one product: what is missing, the request for it, the decision on its head, the bytes to disk.
+
+An attempt derives everything from what is durably on disk and in the journal, never from memory, so that a drop, a crash and
+"continue tomorrow" are the same code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bulkdl.bench import known_of
+from bulkdl.errors import ProductFailed, TryAgain
+from bulkdl.existing import Settled, settle_named
+from bulkdl.journal import Entry, Phase
+from bulkdl.model import FailureKind
+from bulkdl.names import from_content_disposition, from_url
+from bulkdl.ranges import normalise
+from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, strong_date, strong_etag
+from bulkdl.retry import parse_retry_after
+from bulkdl.segments import Reception
+
+if TYPE_CHECKING:
+    from bulkdl.bench import Bench, Job
+    from bulkdl.http import Reply
+    from bulkdl.resume import Head
+
+__all__ = ["Complete", "attempt"]
+
+_RETRY_AFTER_STATUSES = (429, 503)
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Every byte has arrived: `entry` has all ranges; they need not be durable yet."""
+
+    entry: Entry
+
+
+async def attempt(bench: Bench, job: Job) -> Complete | Settled:
+    """Fetch what is missing of a product.
+
+    Raise `TryAgain` with everything that arrived durable, `ProductFailed`, `AccountStopped` or `StorageStopped`.
+    """
+    entry = await _durable_entry(bench, job)
+    known = known_of(entry)
+    if entry is not None and known.complete and known.total:
+        job.resumed = known.have if job.resumed is None else job.resumed
+        return Complete(entry)
+    ask = ask_for(
+        known,
+        source=job.source.source,
+        has_checksum=bool(job.product.checksums),
+        resume=job.product.resume,
+    )
+    async with (
+        bench.connections.permit(account=job.product.account, host=job.source.host),
+        bench.open(job, headers=ask.headers) as reply,
+    ):
+        return await _receive(bench, job, reply, ask=ask, entry=entry)
+
+
+async def _durable_entry(bench: Bench, job: Job) -> Entry | None:
+    """The journal's entry, with only such ranges as the partial on disk still holds."""
+    entry = await bench.journal.get(job.product.id)
+    if entry is None or entry.part is None or not entry.ranges:
+        return entry
+    facts = await bench.storage.stat(bench.storage.root / entry.part)
+    size = facts.size if facts is not None and facts.is_file else 0
+    kept = normalise((start, min(end, size)) for start, end in entry.ranges)
+    return replace(entry, ranges=kept)
+
+
+async def _receive(bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Entry | None) -> Complete | Settled:
+    known, source = known_of(entry), job.source.source
+    decision = judge(
+        reply.head,
+        ask=ask,
+        known=known,
+        source=source,
+        expected_size=job.product.size,
+        keep_coding=job.keeps_coding,
+    )
+    if decision.action not in (Action.APPEND, Action.RESTART):
+        raise _objection(bench, job, reply, decision)
+    if (settled := await _named(bench, job, reply.head, decision, entry)) is not None:
+        return settled
+    kept = known.ranges if decision.action is Action.APPEND else ()
+    if job.resumed is None:
+        job.resumed = known.have if kept else 0
+    current = _entry(bench, job, reply.head, decision, entry, kept=kept)
+    flight = bench.hub.counters.flights[job.product.id]
+    flight.file, flight.total, flight.phase = job.shown, current.total, "receiving"
+    job.content_type = reply.head.content_type
+    if reply.url.host not in job.served_by:
+        job.served_by.append(reply.url.host)
+    if known.ranges and not kept:
+        await bench.journal.put(current)  # known before bytes of another edition touch the file
+    async with bench.storage.open_partial(current.part or "") as partial:
+        if not kept:
+            job.sniffed = False
+            await partial.truncate(0)
+        compare = await _overlap(bench, current, ask) if kept and ask.overlap else b""
+        reception = Reception(bench, job, entry=current, partial=partial, start=decision.start + len(compare))
+        splittable = _splittable(reply.head, decision, current, has_checksum=bool(job.product.checksums))
+        return Complete(await reception.receive(reply, compare=compare, splittable=splittable))
+
+
+async def _named(bench: Bench, job: Job, head: Head, decision: Decision, entry: Entry | None) -> Settled | None:
+    """Give the product its file name for good; not None when a file of that name is there and settles it."""
+    if job.file is None:
+        file = entry.file if entry is not None and entry.file else None
+        if file is None:
+            file = from_content_disposition(head.disposition) or from_url(job.product.url)
+        other = bench.claims.claim(file, job.product.index)
+        if other is not None:
+            raise ProductFailed(
+                f"the archive names this product {file}, and product {other + 1} of the manifest has that name",
+                kind=FailureKind.CONFLICT,
+                hint="Give one of them a `file` of its own",
+            )
+        job.file = file
+        return await settle_named(bench, job, remote_size=decision.total)
+    if bench.claims.holder(job.file) != job.product.index:
+        raise ProductFailed(
+            f"an earlier product of the manifest has the name {job.file}",
+            kind=FailureKind.CONFLICT,
+            hint="Give one of them a `file` of its own",
+        )
+    return None
+
+
+def _entry(
+    bench: Bench, job: Job, head: Head, decision: Decision, before: Entry | None, *, kept: tuple[tuple[int, int], ...]
+) -> Entry:
+    """What will be recorded of the representation that is arriving."""
+    same = before is not None and bool(kept) and before.source == job.source.source
+    file = job.file or job.shown
+    part = before.part if before is not None and kept else None
+    return Entry(
+        id=job.product.id,
+        phase=Phase.PARTIAL,
+        file=file,
+        source=job.source.source,
+        total=decision.total,
+        etag=head.etag or (before.etag if same and before else None),
+        last_modified=strong_date(head.last_modified, head.date) or (before.last_modified if same and before else None),
+        ranges=kept,
+        part=part
+        or bench.storage.partial(file, job.product.id, taken=lambda name: bench.claims.holder(name) is not None),
+        attempts=job.attempts,
+        updated=bench.clock.wall(),
+    )
+
+
+async def _overlap(bench: Bench, entry: Entry, ask: Ask) -> bytes:
+    start = ask.range[0] if ask.range else 0
+    return await bench.storage.read(bench.storage.root / (entry.part or ""), start, ask.overlap)
+
+
+def _splittable(head: Head, decision: Decision, entry: Entry, *, has_checksum: bool) -> bool:
+    """Whether further connections could fetch other parts of this very edition."""
+    ranges = head.status == 206 or "bytes" in head.accept_ranges.lower()
+    sure = bool(strong_etag(entry.etag) or entry.last_modified or has_checksum)
+    return ranges and sure and entry.total is not None and decision.why is not Why.SAME_EDITION_FROM_ZERO
+
+
+def _objection(bench: Bench, job: Job, reply: Reply, decision: Decision) -> TryAgain | ProductFailed:
+    """The error that says what became of a response whose body is of no use."""
+    status, where = reply.head.status, reply.url.host
+    wait = parse_retry_after(reply.head.retry_after, now=bench.clock.wall())
+    match decision.action:
+        case Action.WAIT:
+            return TryAgain(
+                f"{where} is preparing the product (202)",
+                kind=FailureKind.OFFLINE,
+                wait=wait,
+                hint="Run the same command again later",
+            )
+        case Action.ASK_ANEW:
+            return TryAgain(f"what is on disk cannot be continued: {decision.why}", kind=FailureKind.HTTP, restart=True)
+        case Action.REFUSED:
+            return _refused(job, reply)
+        case Action.RETRY if decision.why is Why.STATUS:
+            if status in _RETRY_AFTER_STATUSES:
+                _ease(bench, job, status, wait)
+            return TryAgain(f"{where} answered {status}", kind=FailureKind.HTTP, wait=wait)
+        case Action.RETRY:
+            return TryAgain(f"{where} sent {decision.why}", kind=FailureKind.HTTP)
+        case _ if decision.why is Why.WRONG_SIZE:
+            return ProductFailed(decision.detail, kind=FailureKind.SIZE, hint="Check the size in the manifest")
+        case _ if decision.why is Why.CODED:
+            return ProductFailed(
+                f"{where} sent the content coding {decision.detail} that was not asked for", kind=FailureKind.CONTENT
+            )
+        case _:
+            return ProductFailed(
+                f"{where} answered {status}", kind=FailureKind.HTTP, hint=_STATUS_HINTS.get(status, "")
+            )
+
+
+_STATUS_HINTS = {
+    400: "Check the URL in the manifest",
+    404: "Check the URL: the product may have moved or been withdrawn",
+    410: "The product has been withdrawn",
+    451: "The product is withheld for legal reasons",
+}
+
+
+def _refused(job: Job, reply: Reply) -> ProductFailed:
+    status, where, account = reply.head.status, reply.url.host, job.product.account
+    if account is None:
+        hint = "Name an account for this product in the manifest"
+    elif not reply.signed:
+        hint = f"The credential of account {account} was not sent: its `hosts` do not list {where}"
+    else:
+        hint = f"Account {account} is signed in: check that it may have this product, or accept its licence on the provider's site"
+    return ProductFailed(f"{where} refused access ({status})", kind=FailureKind.AUTH, hint=hint)
+
+
+def _ease(bench: Bench, job: Job, status: int, wait: float | None) -> None:
+    """The archive finds us too many or too fast: every worker leaves it alone until then, and one connection goes."""
+    if wait:
+        bench.pauses.pause(job.source.host, min(wait, bench.settings.max_wait))
+    if status == 429:
+        bench.connections.lower(job.product.account, job.source.host)
