@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--count", type=int, default=36, help="number of products")
     parser.add_argument("--seed", type=int, default=7, help="another seed, other products")
-    parser.add_argument("--rate", type=float, default=450_000, help="bytes a second for each connection")
+    parser.add_argument("--rate", type=float, default=600_000, help="bytes a second for each connection")
     parser.add_argument("--token-lifetime", type=float, default=4.0, help="seconds")
     parser.add_argument(
         "--faults", action=argparse.BooleanOptionalAction, default=True, help="cut connections, 503, 429, a stall"

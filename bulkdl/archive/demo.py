@@ -70,15 +70,15 @@ class _Group:
     route: Route
     checksum: str
     named: bool = True
-    """The manifest says `file`; otherwise the archive names it."""
+    """The manifest says `file`; otherwise its URL does."""
 
 
 _GROUPS = (
-    _Group("S2A_MSIL1C_", _FIRST, Route.DOWNLOAD, "md5", named=False),
+    _Group("S2A_MSIL1C_", _FIRST, Route.DOWNLOAD, "md5"),
     _Group("S5P_", _FIRST, Route.CATALOGUE, "blake3"),
     _Group("S2B_", _SECOND, Route.FILES, "sha256"),
     _Group("T31UFS_", _THIRD, Route.FILES, "md5"),
-    _Group("", None, Route.FILES, "sha256"),
+    _Group("", None, Route.FILES, "sha256", named=False),
 )
 """The first prefix that fits decides; it is also what the archive's access goes by."""
 
@@ -95,7 +95,7 @@ class DemoArchive:
         *,
         count: int = 36,
         seed: int = 7,
-        rate: float | None = 450_000,
+        rate: float | None = 600_000,
         token_lifetime: float = 4.0,
         faulty: Callable[[Catalogue], list[Fault]] | None = None,
         port: int = 0,
@@ -172,7 +172,8 @@ class DemoArchive:
         group = _group(item)
         lines = [f"url: {self.archive.url(item, group.route)}"]
         if group.named:
-            lines += [f"file: {item.name}", f"size: {item.size}"]
+            lines.append(f"file: {item.name}")
+        lines.append(f"size: {item.size}")
         lines.append(f"checksum: {group.checksum}:{item.digest(group.checksum)}")
         if group.account:
             lines.append(f"account: {group.account}")
