@@ -5,6 +5,7 @@ from __future__ import annotations
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from bulkdl.ending import exit_code
 from bulkdl.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
@@ -17,29 +18,6 @@ __all__ = ["FAILURES_SHOWN", "clean", "count", "exit_code", "to_json", "to_text"
 
 FAILURES_SHOWN = 50
 """Failures that the text names one by one; the rest is in `bulkdl status`."""
-
-_SIGNAL_BASE = 128
-
-
-def exit_code(
-    *,
-    signal: int | None = None,
-    machine: bool = False,
-    account: bool = False,
-    deadline: bool = False,
-    failed: int = 0,
-    pending: int = 0,
-) -> int:
-    """The contract's exit code; where several apply the order is 130/143, 4, 3, 5, 1.
-
-    `signal`: the number of the signal that ended the run; `machine`: disk full, not writable or locked; `account`: one
-    could do nothing at all; `deadline`: stopped by `until` or the window with work left. Products that are left for
-    any other reason make 1, since 0 promises that all are in place.
-    """
-    if signal is not None:
-        return _SIGNAL_BASE + signal
-    decisions = ((machine, 4), (account, 3), (deadline, 5), (failed > 0 or pending > 0, 1))
-    return next((code for applies, code in decisions if applies), 0)
 
 
 def to_json(result: RunResult, manifest: Manifest) -> dict[str, object]:
@@ -87,7 +65,9 @@ def to_text(result: RunResult, manifest: Manifest) -> str:
         _figures(result),
         _accounts(result),
         _failures(result, manifest),
-        _section("Not done yet:", (f"  {clean(reason)}" for reason in result.pending_reasons)),
+        _section(
+            "Not done yet:", (f"  {clean(reason)}" for reason in result.pending_reasons if reason != result.stopped)
+        ),
         _section("Notes:", (f"  {clean(note)}" for note in result.notes)),
         _next_step(result, manifest),
     )

@@ -82,8 +82,8 @@ class Invocation:
         from bulkdl.manifest.loader import load  # noqa: PLC0415 - YAML only where a manifest is
 
         destination: Path | None = self.option("destination")
-        stdin = None if sys.stdin is None else getattr(sys.stdin, "buffer", sys.stdin)
         path: str = self.arguments.manifest
+        stdin = getattr(sys.stdin, "buffer", None)
         if path == "-" and stdin is None:
             raise UsageError("the manifest is - and there is no standard input")
         manifest = load(path, stdin=stdin, destination=destination, environ=self.environ)

@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import getpass
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from bulkdl.cli.progress import Progress
 
-__all__ = ["prompt_for"]
+__all__ = ["Ask", "prompt_for"]
 
 
-def prompt_for(progress: Progress | None = None) -> Callable[[str], str] | None:
-    """A function that asks on the terminal without echo; None where nobody sits there."""
-    if sys.stdin is None or sys.stderr is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
+class Ask(Protocol):
+    """Puts a question on the terminal; with `hidden` what is typed is not shown."""
+
+    def __call__(self, question: str, *, hidden: bool = True) -> str: ...
+
+
+def prompt_for(progress: Progress | None = None) -> Ask | None:
+    """A way to ask that has the terminal for itself meanwhile; None where nobody sits there."""
+    # A stream is None where the parent closed it, whatever its type says.
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         return None
 
-    def ask(question: str) -> str:
-        text = question if question.endswith(" ") else f"{question.rstrip(':')}: "
+    def ask(question: str, *, hidden: bool = True) -> str:
         if progress is None:
-            return getpass.getpass(text, stream=sys.stderr)
+            return _ask(question, hidden=hidden)
         with progress.suspended():
-            return getpass.getpass(text, stream=sys.stderr)
+            return _ask(question, hidden=hidden)
 
     return ask
+
+
+def _ask(question: str, *, hidden: bool) -> str:
+    text = question if question.endswith(" ") else f"{question.rstrip(':')}: "
+    if hidden:
+        return getpass.getpass(text, stream=sys.stderr)
+    sys.stderr.write(text)
+    sys.stderr.flush()
+    return sys.stdin.readline().rstrip("\n")

@@ -79,7 +79,9 @@ class Sampler:
     def sample(self, now: float) -> Sample:
         c = self._counters
         rate = self._rates.add(now, c.received)
-        left = max(0, c.bytes_todo)
+        # What is in flight may have been of unknown size when the run began.
+        flying = sum(max(0, f.total - f.have) for f in c.flights.values() if f.total is not None)
+        left = max(0, c.bytes_todo - c.received, flying)
         return Sample(
             products=self._products,
             done=c.completed + c.skipped + c.failed,

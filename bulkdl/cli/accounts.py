@@ -1,0 +1,207 @@
+"""`bulkdl login` and `bulkdl providers`: whether the accounts work, and what is known of the services."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import json
+import random
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from bulkdl.auth import providers as presets
+from bulkdl.auth.credentials import keyring_lookup, resolve
+from bulkdl.auth.endpoint import HttpTokenEndpoint
+from bulkdl.auth.rehearsal import LoginReport, try_login
+from bulkdl.cli.output import say, write_out
+from bulkdl.cli.prompting import prompt_for
+from bulkdl.cli.sentences import is_shown, sentence
+from bulkdl.clock import SystemClock
+from bulkdl.errors import UsageError
+from bulkdl.events import Hub
+from bulkdl.http import USER_AGENT, ssl_context
+from bulkdl.run import state_folder
+from bulkdl.summary import clean
+from bulkdl.units import format_duration
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from bulkdl.auth.providers import Provider
+    from bulkdl.cli.commands import Invocation
+    from bulkdl.events import Event
+    from bulkdl.model import Account, Settings
+
+__all__ = ["login", "providers"]
+
+_CANNOT_LOG_IN = 3
+_NIGHT_H = 12.0
+
+
+def login(invocation: Invocation) -> int:
+    """Try one account or all; exit code 3 when one cannot log in."""
+    manifest = invocation.load_manifest()
+    accounts = _chosen(manifest.accounts, invocation.arguments.account)
+    if not accounts and not invocation.json:
+        say("The manifest has no account: nothing to log in to.")
+    reports = asyncio.run(_try_all(accounts, invocation.settings(manifest), invocation))
+    if invocation.json:
+        write_out(json.dumps({"accounts": {r.account: _report_json(r) for r in reports}}, indent=2) + "\n")
+    else:
+        write_out("\n".join("\n".join(_report_lines(r)) + "\n" for r in reports))
+    return _CANNOT_LOG_IN if any(r.error is not None for r in reports) else 0
+
+
+def _chosen(accounts: Mapping[str, Account], name: str | None) -> Sequence[Account]:
+    if name is None:
+        return tuple(accounts.values())
+    if name not in accounts:
+        raise UsageError(f'the manifest has no account "{clean(name)}"', hint=_suggest(name, tuple(accounts)))
+    return (accounts[name],)
+
+
+async def _try_all(accounts: Sequence[Account], settings: Settings, invocation: Invocation) -> list[LoginReport]:
+    verbosity = invocation.verbosity
+
+    def observe(event: Event) -> None:
+        if is_shown(event, verbosity):
+            say(sentence(event))
+
+    clock, environ = SystemClock(), invocation.environ
+    connector = aiohttp.TCPConnector(ssl=_tls(settings, environ))
+    async with aiohttp.ClientSession(
+        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": USER_AGENT}
+    ) as session:
+        endpoint = HttpTokenEndpoint(session, clock=clock, timeout=min(30.0, settings.timeout))
+        find = partial(resolve, environ=environ, prompt=prompt_for(), keyring=keyring_lookup())
+        attempt = partial(
+            try_login,
+            endpoint=endpoint,
+            hub=Hub(observe),
+            clock=clock,
+            rng=random.Random(),  # noqa: S311 - jitter
+            state_dir=state_folder(environ),
+        )
+        # One after the other: two accounts may share a TOTP secret, and a person reads along.
+        return [await attempt(account, partial(find, account)) for account in accounts]
+
+
+def _tls(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLContext:
+    files = tuple(str(file) for file in (settings.ca_file, environ.get("SSL_CERT_FILE")) if file)
+    try:
+        return ssl_context(files)
+    except OSError as error:  # `ssl.SSLError` is one
+        raise UsageError(
+            f"the CA certificates in {' or '.join(files)} cannot be read", hint="Check --ca-file and SSL_CERT_FILE"
+        ) from error
+
+
+def _report_lines(report: LoginReport) -> Iterator[str]:
+    state = "could not log in" if report.error else "not tried" if report.note else "logged in"
+    yield f"{clean(report.account)}: {state}"
+    yield f"  {'grant':<16}{report.grant}{' with TOTP' if report.totp_used else ''}"
+    for name, source in report.sources.items():
+        yield f"  {name.replace('_', ' '):<16}from {source.value}"
+    for name, text in _lifetimes(report):
+        yield f"  {name:<16}{text}"
+    if report.note:
+        yield f"  {'note':<16}{clean(report.note)}"
+    if report.error is not None:
+        yield f"  {'why':<16}{clean(str(report.error))}"
+
+
+def _lifetimes(report: LoginReport) -> Iterator[tuple[str, str]]:
+    if report.access_lifetime is not None:
+        yield "access token", f"valid {format_duration(report.access_lifetime)}"
+        yield "refresh token", _refresh(report)
+    if report.refreshed is not None:
+        yield "refresh", "works" if report.refreshed else "does not work"
+    if report.rotation is not None:
+        yield "rotation", "each refresh brings a new refresh token" if report.rotation else "none"
+    if report.clock_skew is not None:
+        ahead = "ahead of" if report.clock_skew >= 0 else "behind"
+        skew = abs(report.clock_skew)
+        yield "server's clock", "agrees" if skew < 1 else f"{format_duration(skew)} {ahead} this machine's"
+    nightly = report.logins_per_night(_NIGHT_H)
+    if nightly is not None:
+        yield f"in {_NIGHT_H:.0f} hours", f"about {nightly:,} login{'' if nightly == 1 else 's'}"
+
+
+def _refresh(report: LoginReport) -> str:
+    if not report.has_refresh_token:
+        return "none: each access token is a new login"
+    if report.refresh_lifetime is None:
+        return "yes, the server names no end"
+    return f"yes, valid {format_duration(report.refresh_lifetime)}"
+
+
+def _report_json(report: LoginReport) -> dict[str, object]:
+    return {
+        "ok": report.error is None,
+        "grant": report.grant,
+        "totp": report.totp_used,
+        "sources": {name: source.value for name, source in report.sources.items()},
+        "access_lifetime_s": report.access_lifetime,
+        "refresh_token": report.has_refresh_token,
+        "refresh_lifetime_s": report.refresh_lifetime,
+        "clock_skew_s": report.clock_skew,
+        "logins": report.logins,
+        "note": report.note,
+        "error": "" if report.error is None else str(report.error),
+    }
+
+
+def providers(invocation: Invocation) -> int:
+    """List the presets, or show what one sets."""
+    name: str | None = invocation.arguments.name
+    if name is not None and name not in presets.names():
+        raise UsageError(f'there is no preset "{clean(name)}"', hint=_suggest(name, presets.names()))
+    chosen = [presets.load(n) for n in (presets.names() if name is None else (name,))]
+    if invocation.json:
+        write_out(json.dumps({p.name: _provider_json(p) for p in chosen}, indent=2) + "\n")
+    elif name is None:
+        width = max((len(p.name) for p in chosen), default=0)
+        write_out("".join(f"{p.name:<{width}}  {p.description}\n" for p in chosen))
+        write_out("\n`bulkdl providers NAME` shows what a preset sets; in a manifest it is `provider: NAME`.\n")
+    else:
+        write_out("\n".join(_provider_lines(chosen[0])) + "\n")
+    return 0
+
+
+def _provider_lines(provider: Provider) -> Iterator[str]:
+    yield f"{provider.name}: {provider.description}"
+    for key, value in provider.values.items():
+        fact = provider.facts.get(key, "")
+        yield f"  {key + ':':<18}{_plain(value)}{f'   ({fact})' if fact else ''}"
+    for auth, values in provider.variants.items():
+        yield f"  with auth: {auth}"
+        for key, value in values.items():
+            yield f"    {key + ':':<16}{_plain(value)}"
+    if provider.netrc_hosts:
+        yield f"  {'.netrc hosts:':<18}{', '.join(provider.netrc_hosts)}"
+    for note in provider.notes:
+        yield f"  - {note}"
+
+
+def _plain(value: Any) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def _provider_json(provider: Provider) -> dict[str, object]:
+    return {
+        "description": provider.description,
+        "values": dict(provider.values),
+        "variants": {auth: dict(values) for auth, values in provider.variants.items()},
+        "netrc_hosts": list(provider.netrc_hosts),
+        "facts": dict(provider.facts),
+        "notes": list(provider.notes),
+    }
+
+
+def _suggest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    listed = ", ".join(known) or "none"
+    return f'Did you mean "{near[0]}"?' if near else f"There is: {listed}."

@@ -1,0 +1,202 @@
+"""How a run's end is told to scripts, to people and in the report."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bulkdl.cli.report import prepare, save, to_html
+from bulkdl.errors import StorageStopped, UsageError
+from bulkdl.model import Failure, FailureKind, Manifest, Outcome, Product, State
+from bulkdl.run import AccountUse, RunResult
+from bulkdl.summary import clean, count, exit_code, to_json, to_text
+from bulkdl.urls import Url
+
+MANIFEST = Manifest(
+    path="m.yaml",
+    destination=Path("/data/products"),
+    destination_shown="products",
+    settings={},
+    accounts={},
+    products=(),
+)
+KEYS = ["manifest", "destination", "exit_code", "elapsed_s", "products", "bytes", "accounts", "failures"]
+
+
+def failure(number: int = 0, *, name: str = "", reason: str = "md5 differs: delete it at the source") -> Outcome:
+    name = name or f"{number}.zip"
+    return Outcome(
+        product=Product(index=number, url=Url(f"https://archive.example.org/{number}?sig=hushhush"), file=name),
+        state=State.FAILED,
+        file=name,
+        failure=Failure(kind=FailureKind.CHECKSUM, reason=reason, attempts=3),
+    )
+
+
+def result(**values: Any) -> RunResult:
+    usual: dict[str, Any] = {
+        "exit_code": 0,
+        "elapsed_s": 60.0,
+        "total": 3,
+        "completed": 2,
+        "skipped": 1,
+        "failed": 0,
+        "pending": 0,
+        "written": 100 * 1024**2,
+        "received": 120 * 1024**2,
+        "resumed": 7,
+        "accounts": {"creodias": AccountUse(logins=1, refreshes=95)},
+        "failures": (),
+        "pending_reasons": (),
+        "notes": (),
+    }
+    return RunResult(**(usual | values))
+
+
+@pytest.mark.parametrize(
+    ("ends", "code"),
+    [
+        ({}, 0),
+        ({"failed": 1}, 1),
+        ({"pending": 1}, 1),
+        ({"deadline": True, "failed": 1, "pending": 1}, 5),
+        ({"account": True, "deadline": True, "failed": 1}, 3),
+        ({"machine": True, "account": True, "deadline": True, "failed": 1}, 4),
+        ({"signal": 2, "machine": True, "account": True, "deadline": True, "failed": 1}, 130),
+        ({"signal": 15, "failed": 1}, 143),
+    ],
+)
+def test_the_strongest_reason_decides_the_exit_code(ends, code):
+    assert exit_code(**ends) == code
+
+
+def test_the_json_summary_has_the_keys_of_the_contract_in_their_order():
+    run = result(exit_code=1, elapsed_s=12.3999, total=4, failed=1, failures=(failure(),))
+    summary = to_json(run, MANIFEST)
+    assert list(summary)[: len(KEYS)] == KEYS
+    assert summary | dict.fromkeys(set(summary) - set(KEYS)) == {
+        "manifest": "m.yaml",
+        "destination": "products",
+        "exit_code": 1,
+        "elapsed_s": 12.4,
+        "products": {"total": 4, "completed": 2, "skipped": 1, "failed": 1, "pending": 0},
+        "bytes": {"written": 104857600, "received": 125829120, "resumed": 7},
+        "accounts": {"creodias": {"logins": 1, "refreshes": 95}},
+        "failures": [
+            {
+                "file": "0.zip",
+                "url": "https://archive.example.org/0?***",
+                "kind": "checksum",
+                "reason": "md5 differs: delete it at the source",
+                "attempts": 3,
+            }
+        ],
+    } | dict.fromkeys(set(summary) - set(KEYS))
+    assert json.loads(json.dumps(summary)) == summary
+
+
+def test_a_good_run_is_told_in_few_lines_without_a_next_step():
+    text = to_text(result(), MANIFEST)
+    assert text.startswith("All 3 products are in place.\n")
+    assert "100 MiB" in text
+    assert "2.0 MiB/s on average" in text
+    assert "creodias: 1 login, 95 token refreshes" in text
+    assert "To go on" not in text
+    assert len(text.splitlines()) < 15
+
+
+def test_a_bad_run_names_each_failure_its_reason_and_the_next_step():
+    stopped = AccountUse(logins=0, refreshes=0, stopped="wrong password")
+    run = result(
+        exit_code=3,
+        total=6,
+        failed=1,
+        pending=2,
+        failures=(failure(),),
+        accounts={"own": stopped},
+        pending_reasons=("account own: wrong password",),
+        notes=("b.zip: existing, unverified",),
+    )
+    text = to_text(run, MANIFEST)
+    assert text.startswith("3 of 6 products in place, 1 failed, 2 not done yet.\n")
+    for expected in (
+        "  0.zip\n    checksum after 3 attempts: md5 differs: delete it at the source\n    from https://archive.example.org/0?***\n",
+        "Not done yet:\n  account own: wrong password\n",
+        "own: 0 logins, 0 token refreshes; stopped: wrong password",
+        "Notes:\n  b.zip: existing, unverified\n",
+        "  bulkdl run m.yaml -d products\n",
+    ):
+        assert expected in text
+
+
+@pytest.mark.parametrize(("number", "more"), [(50, ""), (51, "and 1 more: "), (2000, "and 1,950 more: ")])
+def test_only_the_first_fifty_failures_are_named(number, more):
+    text = to_text(
+        result(exit_code=1, total=5000, failed=number, failures=tuple(map(failure, range(number)))), MANIFEST
+    )
+    assert text.count("md5 differs") == 50
+    assert (f"{more}bulkdl status m.yaml" in text) == bool(more)
+
+
+@pytest.mark.parametrize(
+    ("values", "headline"),
+    [
+        ({"total": 0, "completed": 0, "skipped": 0}, "There was no product to fetch."),
+        ({"total": 1, "completed": 1, "skipped": 0}, "The one product is in place."),
+        (
+            {"total": 9, "pending": 6, "exit_code": 130, "stopped": "interrupted by SIGINT"},
+            "3 of 9 products in place, 6 not",
+        ),
+    ],
+)
+def test_the_first_line_says_how_it_stands(values, headline):
+    assert to_text(result(**values), MANIFEST).startswith(headline)
+
+
+def test_a_name_cannot_drive_the_terminal():
+    assert clean("a\x1b[31m\r\nb\t\u202ec") == "a\\x1b[31m  b \\u202ec"
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 retries"), (1, "1 retry"), (2000, "2,000 retries")])
+def test_counts_agree_with_their_noun(number, text):
+    assert count(number, "retry", "retries") == text
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [name for name, _ in attrs if name in {"src", "href"}]
+
+
+def test_the_report_escapes_everything_masks_queries_and_loads_nothing():
+    evil = failure(name="<script>alert(1)</script>.zip", reason='"><img src=x onerror=alert(1)>')
+    html = to_html(result(exit_code=1, total=4, failed=1, failures=(evil,), notes=("<b>",)), MANIFEST)
+    page = Tags()
+    page.feed(html)
+    assert not page.tags & {"script", "img", "link", "iframe"}
+    assert page.links == []
+    assert "hushhush" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;.zip" in html
+
+
+def test_the_report_is_written_whole(tmp_path):
+    path = tmp_path / "report.html"
+    prepare(path)
+    save(path, "<p>ok")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("report.html", "<p>ok")]
+
+
+def test_a_report_that_cannot_be_written_is_said_before_the_run_and_after_it(tmp_path):
+    with pytest.raises(UsageError, match="cannot be written"):
+        prepare(tmp_path / "missing" / "report.html")
+    with pytest.raises(StorageStopped, match="cannot be written"):
+        save(tmp_path / "missing" / "report.html", "")
