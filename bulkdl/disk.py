@@ -321,4 +321,5 @@ def stopped(error: OSError, *, path: Path, what: str, root: Path) -> StorageStop
     ours = storage_error(error, path=path, what=what, root=root)
     if isinstance(ours, StorageStopped):
         return ours
-    return StorageStopped(ours.reason, hint="Choose another destination with -d, or move away what is in the way")
+    in_the_way = "Choose another destination with -d, or move away what is in the way"
+    return StorageStopped(ours.reason, hint=in_the_way if error.errno in THIS_NAME else ours.hint)

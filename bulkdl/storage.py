@@ -321,7 +321,7 @@ def _place(root: Path, part: Path, final: Path, overwrite: bool) -> FileFacts:  
         found = final.stat()
     except FileExistsError as error:
         raise ProductFailed(
-            f"{shown(final, root)} exists already, and is not what this run put there",
+            f"{shown(final, root)} exists already and was not put there by this run",
             kind=FailureKind.CONFLICT,
             hint="Move it away, or replace it with --overwrite",
         ) from error
