@@ -31,6 +31,7 @@ PERIOD_S = 30
 _LEAST_LEFT_S = 2.0
 _KEPT_STEPS = 8
 _WINDOW = 2
+_KEY_BYTES = 20
 _LOCK_TIMEOUT_S = 10.0
 
 
@@ -51,8 +52,13 @@ def normalise(text: str) -> Secret:
 
 
 def code_at(secret: Secret, step: int) -> Secret:
-    """The six digits of a time step, leading zeros kept; `secret` is a normalised one."""
-    return Secret(pyotp.TOTP(secret.reveal()).generate_otp(step))
+    """The six digits of a time step, leading zeros kept; `secret` is a normalised one.
+
+    Services still hand out secrets of 80 bits, which pyotp declines to use. HMAC fills a short key up with zero bytes
+    (RFC 2104 §2), so a key that comes with them gives the same codes.
+    """
+    key = base64.b32decode(secret.reveal()).ljust(_KEY_BYTES, b"\0")
+    return Secret(pyotp.TOTP(base64.b32encode(key).decode()).generate_otp(step))
 
 
 class StepLedger:

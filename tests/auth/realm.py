@@ -45,7 +45,9 @@ USERS = (
 class Realm:
     """`async with Realm() as realm:` an identity server, a clock, a hub that remembers, and signers on demand."""
 
-    def __init__(self, *, clock: ManualClock | None = None, server_clock: ManualClock | None = None, **policy: Any) -> None:
+    def __init__(
+        self, *, clock: ManualClock | None = None, server_clock: ManualClock | None = None, **policy: Any
+    ) -> None:
         self.clock = clock or ImpatientClock()
         self.identity = Identity(USERS, CLIENTS, policy=Policy(**policy), clock=server_clock or self.clock)
         self.events: list[Event] = []

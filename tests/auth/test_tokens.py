@@ -50,7 +50,7 @@ async def test_a_night_of_short_tokens_with_rotation_shows_no_worker_an_expired_
                 signer.accepted(credential)
             await realm.clock.advance(lifetime / 20)
             ages += lifetime / 20
-            await until(lambda: signer.manager._task.done())
+            await until(signer.manager._task.done)
         assert signer.logins == realm.identity.logins == 1
         assert 11 <= realm.identity.refreshes <= 12 / 0.7 + 1
         assert not realm.identity.failures
@@ -66,7 +66,7 @@ async def test_workers_go_on_with_the_old_token_while_one_refresh_runs():
         during = await herd(signer)
         assert {c.generation for c in during} == {first.generation}
         answer.set()
-        await until(lambda: signer.manager._task.done())
+        await until(signer.manager._task.done)
         assert (await signer.credential()).generation == first.generation + 1
         assert realm.identity.count("refresh_token") == 1
         assert realm.told("refresh") == ["most of its life is over"]
@@ -167,7 +167,7 @@ async def test_a_passing_trouble_of_the_endpoint_is_not_seen_while_the_token_is_
         await realm.clock.advance(500)
         realm.identity.script(EndpointFault(status=503), times=3)
         assert (await signer.credential()).generation == first.generation
-        await until(lambda: signer.manager._task.done())
+        await until(signer.manager._task.done)
         assert realm.identity.refreshes == 1
         assert len(realm.told("waiting")) == 3
 
@@ -228,13 +228,15 @@ async def test_near_the_end_of_the_session_there_is_one_login_and_no_storm():
             credential = await signer.credential()
             assert realm.identity.check(bearer(credential))
             await realm.clock.advance(5)
-            await until(lambda: signer.manager._task.done())
+            await until(signer.manager._task.done)
         assert 2 <= signer.logins <= 4
         assert len(realm.identity.log) <= 24
         assert realm.identity.sessions == 1
 
 
-@pytest.mark.parametrize("fault", [EndpointFault(without=("refresh_token",)), EndpointFault(body={"refresh_token": ""})])
+@pytest.mark.parametrize(
+    "fault", [EndpointFault(without=("refresh_token",)), EndpointFault(body={"refresh_token": ""})]
+)
 async def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(fault):
     async with Realm(expires_in=100, rotate=False) as realm:
         signer = realm.signer()
@@ -256,7 +258,9 @@ async def test_where_there_never_was_a_refresh_token_each_token_is_a_login():
         assert (signer.logins, signer.refreshes) == (3, 0)
 
 
-@pytest.mark.parametrize("changes", [{"expires_in": "90"}, {"expires_in": 0}, {"expires_in": -3}, {"expires_in": 1e300}])
+@pytest.mark.parametrize(
+    "changes", [{"expires_in": "90"}, {"expires_in": 0}, {"expires_in": -3}, {"expires_in": 1e300}]
+)
 async def test_odd_lifetimes_lead_to_no_second_login(changes):
     async with Realm() as realm:
         signer = realm.signer()
@@ -276,7 +280,7 @@ async def test_a_server_that_hands_out_one_token_until_it_ends_is_not_asked_in_a
         realm.identity.script(EndpointFault(body={"access_token": same, "expires_in": 15}))
         for _ in range(14):
             assert (await signer.credential()).generation == first.generation
-            await until(lambda: signer.manager._task.done())
+            await until(signer.manager._task.done)
             await realm.clock.advance(1)
         assert realm.identity.count("client_credentials") == 2
         await realm.clock.advance(2)

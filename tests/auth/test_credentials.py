@@ -1,0 +1,206 @@
+"""Where secrets come from, and what is said when they are nowhere."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from bulkdl.auth.credentials import resolve
+from bulkdl.errors import AccountStopped
+from bulkdl.model import Account, AuthKind, Grant, SecretRef, SecretSource
+from bulkdl.urls import HostList, Url
+
+BASIC = Account(name="own", auth=AuthKind.BASIC)
+OIDC = Account(name="own", auth=AuthKind.OIDC, token_url=Url("https://sso.example.org/token"), client_id="public")
+
+
+def with_(account, **changes):
+    return dataclasses.replace(account, **changes)
+
+
+def conf(tmp_path, text, *, mode=0o600, encoding="utf-8"):
+    path = tmp_path / "secrets.conf"
+    path.write_bytes(text.encode(encoding))
+    path.chmod(mode)
+    return path
+
+
+def shown(found):
+    pairs = (("password", found.password), ("totp_secret", found.totp_secret), ("client_secret", found.client_secret))
+    return {"username": found.username, **{k: v.reveal() for k, v in pairs if v}}
+
+
+def test_variables_that_the_manifest_names_come_first(tmp_path):
+    path = conf(tmp_path, "[login]\nuser = other\npassword = other\n")
+    account = with_(BASIC, username=SecretRef("${U}@example.org"), password=SecretRef("${P}"), secrets=path)
+    found = resolve(account, environ={"U": "me", "P": " p%w "})
+    assert shown(found) == {"username": "me@example.org", "password": " p%w "}
+    assert found.sources == {"username": SecretSource.ENVIRONMENT, "password": SecretSource.ENVIRONMENT}
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "qwer",
+        "50%off%(x)s",
+        "a=b:c",
+        "x # y ; z",
+        '"quoted"',
+        "'",
+        "pÄss wörd+&=%€",
+        "#hash",
+        "[login]",
+        "${HOME}",
+        "\\n",
+    ],
+)
+def test_a_password_in_the_file_is_taken_letter_by_letter(tmp_path, password):
+    path = conf(tmp_path, f"[login]\nuser = me@example.org\npassword = {password}\ntotp_secret = 1234 ABCD\n")
+    found = resolve(with_(OIDC, secrets=path), environ={})
+    assert shown(found) == {"username": "me@example.org", "password": password, "totp_secret": "1234 ABCD"}
+    assert set(found.sources.values()) == {SecretSource.SECRETS_FILE}
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_files_from_windows_are_read(tmp_path, encoding, newline):
+    text = newline.join(["", "; mine", "[login]", "username=me", "password=ä", "client_secret: s", ""])
+    found = resolve(with_(OIDC, secrets=conf(tmp_path, text, encoding=encoding)), environ={})
+    assert shown(found) == {"username": "me", "password": "ä", "client_secret": "s"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("user = me\npassword = hunter2\n", ":1: expected the line [login]"),
+        ("", "has no [login] section"),
+        ("[logon]\nuser = me\n", "has no [login] section"),
+        ("[login]\nuser = me\nhunter2\n", ":3: expected `name = value`"),
+        ("[login]\npassword = hunter2\npassword = hunter2\n", ":3: this stands there twice"),
+        ("[login]\nuser = me\n  password = hunter2\n", "several lines"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named_with_its_line_and_never_quoted(tmp_path, text, said):
+    path = conf(tmp_path, text)
+    with pytest.raises(AccountStopped) as stop:
+        resolve(with_(OIDC, secrets=path), environ={})
+    assert said in str(stop.value)
+    assert str(path) in str(stop.value)
+    assert "hunter2" not in str(stop.value)
+    assert stop.value.__cause__ is None
+    assert stop.value.__suppress_context__
+
+
+def test_a_file_that_is_missing_or_not_utf8_is_named(tmp_path):
+    with pytest.raises(AccountStopped, match="does not exist"):
+        resolve(with_(OIDC, secrets=tmp_path / "none.conf"), environ={})
+    with pytest.raises(AccountStopped, match="not UTF-8"):
+        resolve(with_(OIDC, secrets=conf(tmp_path, "[login]\npassword = ä\n", encoding="latin-1")), environ={})
+    with pytest.raises(AccountStopped, match="cannot be read"):
+        resolve(with_(OIDC, secrets=tmp_path), environ={})
+
+
+def test_a_file_that_others_can_read_is_a_warning(tmp_path):
+    path = conf(tmp_path, "[login]\nuser = me\npassword = p\n", mode=0o644)
+    (warning,) = resolve(with_(OIDC, secrets=path), environ={}).warnings
+    assert f"chmod 600 {path}" in warning
+
+
+def test_the_keyring_is_asked_for_what_is_not_found_before():
+    entries = {("bulkdl:own", "me"): "from the ring"}
+    account = with_(BASIC, username=SecretRef("me"))
+    found = resolve(account, environ={}, keyring=lambda service, name: entries.get((service, name)))
+    assert shown(found) == {"username": "me", "password": "from the ring"}
+    assert found.sources == {"username": SecretSource.GIVEN, "password": SecretSource.KEYRING}
+
+
+def test_a_keyring_that_is_locked_is_a_warning_and_the_search_goes_on():
+    def locked(service, name):
+        raise LookupError("KeyringLocked")
+
+    found = resolve(BASIC, environ={}, keyring=locked, prompt=lambda question: "typed")
+    assert found.sources["password"] is SecretSource.PROMPT
+    assert "KeyringLocked" in found.warnings[0]
+
+
+@pytest.mark.parametrize("name", [".netrc", "_netrc", "elsewhere"])
+def test_netrc_is_found_by_its_usual_names_and_by_its_variable(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("machine sso.example.org login me password n%trc\n")
+    path.chmod(0o600)
+    environ = {"NETRC": str(path)} if name == "elsewhere" else {"HOME": str(tmp_path)}
+    found = resolve(OIDC, environ=environ)
+    assert shown(found) == {"username": "me", "password": "n%trc"}
+    assert found.sources["password"] is SecretSource.NETRC
+
+
+def test_netrc_machines_are_tried_in_the_accounts_order_and_the_default_entry_never(tmp_path):
+    path = tmp_path / "netrc"
+    path.write_text("default login d password d\nmachine b login b password b\nmachine a login a password a\n")
+    path.chmod(0o600)
+    environ = {"NETRC": str(path)}
+    assert resolve(with_(BASIC, netrc_hosts=("a", "b")), environ=environ).username == "a"
+    assert resolve(with_(BASIC, hosts=HostList(("*.x", "b:8080"))), environ=environ).username == "b"
+    with pytest.raises(AccountStopped, match="machine c"):
+        resolve(with_(BASIC, netrc_hosts=("c",)), environ=environ)
+
+
+def test_the_password_of_another_user_in_netrc_is_not_used(tmp_path):
+    path = tmp_path / "netrc"
+    path.write_text("machine a login other password secret\n")
+    path.chmod(0o600)
+    with pytest.raises(AccountStopped):
+        resolve(with_(BASIC, username=SecretRef("me"), netrc_hosts=("a",)), environ={"NETRC": str(path)})
+
+
+def test_a_broken_netrc_is_a_warning_with_its_line_and_without_its_words(tmp_path):
+    path = tmp_path / "netrc"
+    path.write_text("machine a login me\npasword hunter2\n")
+    account = with_(BASIC, netrc_hosts=("a",))
+    found = resolve(account, environ={"NETRC": str(path)}, prompt=lambda question: "typed")
+    assert str(path) in found.warnings[0]
+    assert "hunter2" not in str(found.warnings)
+
+
+def test_a_person_is_asked_last_and_only_for_what_is_needed():
+    asked = []
+
+    def prompt(question):
+        asked.append(question)
+        return "typed"
+
+    found = resolve(with_(OIDC, username=SecretRef("me")), environ={}, prompt=prompt)
+    assert asked == ["password for account own"]
+    assert found.totp_secret is None
+
+
+def test_a_missing_secret_names_every_place_and_what_to_set(tmp_path):
+    path = conf(tmp_path, "[login]\nuser = me\npassword =\n")
+    account = with_(OIDC, password=SecretRef("${EMPTY}"), secrets=path, netrc_hosts=("sso.example.org",))
+    with pytest.raises(AccountStopped) as stop:
+        resolve(account, environ={"EMPTY": "", "HOME": str(tmp_path)}, keyring=lambda service, name: None)
+    text = str(stop.value)
+    for place in ("EMPTY (empty)", str(path), "keyring", ".netrc", "prompt", "${OWN_PASSWORD}"):
+        assert place in text
+
+
+def test_an_optional_secret_that_the_manifest_names_must_be_there():
+    account = with_(OIDC, username=SecretRef("me"), password=SecretRef("p"), totp_secret=SecretRef("${OTP}"))
+    with pytest.raises(AccountStopped, match=r"no TOTP secret \(looked at: the variable OTP \(not set\)"):
+        resolve(account, environ={})
+
+
+def test_client_credentials_need_no_user_where_the_client_is_named():
+    account = with_(OIDC, grant=Grant.CLIENT_CREDENTIALS, client_secret=SecretRef("${S}"))
+    assert shown(resolve(account, environ={"S": "s3cr:et +%"})) == {"username": None, "client_secret": "s3cr:et +%"}
+
+
+def test_a_token_loses_the_white_space_of_copying_and_a_password_keeps_its_own():
+    bearer = Account(name="b", auth=AuthKind.BEARER, token=SecretRef("${T}"))
+    assert resolve(bearer, environ={"T": " tok\n"}).token.reveal() == "tok"
+
+
+def test_an_account_without_authentication_needs_nothing():
+    assert resolve(Account(name="n", auth=AuthKind.NONE), environ={}).sources == {}

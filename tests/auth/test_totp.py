@@ -1,0 +1,246 @@
+"""One-time codes: a code is text, and no step is sent twice."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import multiprocessing
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkdl.auth.totp import StepLedger, code_at, normalise
+from bulkdl.errors import AccountStopped
+from tests.clocks import ImpatientClock
+
+from .realm import TOTP, Realm
+
+SECRET = normalise(TOTP)
+NOWHERE = Path("/dev/null/nowhere")
+RFC_STEP_START = 1_111_111_110.0
+"""A step's first second; RFC 6238 appendix B has the code of the step before it: 07081804."""
+
+
+class Collected(list):
+    def __call__(self, text):
+        self.append(text)
+
+
+def ledger(tmp_path, clock, warnings=None) -> StepLedger:
+    return StepLedger(tmp_path, clock=clock, warn=Collected() if warnings is None else warnings)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ",
+        TOTP,
+        "gezd-gnbv-gy3t-qojq-gezd-gnbv-gy3t-qojq",
+        " GEZDGNBVGY3TQOJQ\tGEZDGNBVGY3TQOJQ======\n",
+    ],
+)
+def test_a_secret_may_be_written_as_people_note_it(written):
+    assert normalise(written) == SECRET
+
+
+@pytest.mark.parametrize("written", ["", "  = ", "geheim1890", "GEZDGNBVG", "ÄÖÜ"])
+def test_what_is_not_base32_is_refused_without_being_quoted(written):
+    with pytest.raises(ValueError, match="TOTP secret") as refusal:
+        normalise(written)
+    assert not written.strip(" =") or written.strip() not in str(refusal.value)
+
+
+@given(st.binary(min_size=1, max_size=40))
+def test_every_base32_text_without_padding_is_a_secret(key):
+    text = base64.b32encode(key).decode().rstrip("=")
+    assert base64.b32decode(normalise(text.lower()).reveal()) == key
+
+
+def test_a_code_keeps_its_leading_zero():
+    assert code_at(SECRET, 37037036).reveal() == "081804"
+
+
+def test_a_short_secret_of_eighty_bits_gives_the_codes_of_rfc_4226():
+    key, step = b"0123456789", 37037036
+    digest = hmac.digest(key, step.to_bytes(8), "sha1")
+    number = int.from_bytes(digest[digest[-1] & 15 :][:4]) & 0x7FFFFFFF
+    assert code_at(normalise(base64.b32encode(key).decode()), step).reveal() == f"{number % 10**6:06}"
+
+
+async def test_each_login_has_a_code_of_its_own(tmp_path):
+    clock = ImpatientClock(wall=RFC_STEP_START)
+    book = ledger(tmp_path, clock)
+    codes = [(await book.reserve(SECRET)).reveal() for _ in range(4)]
+    assert len(set(codes)) == 4
+    assert 90 <= sum(clock.slept) <= 91
+
+
+async def test_a_code_with_less_than_two_seconds_left_is_not_used(tmp_path):
+    clock = ImpatientClock(wall=RFC_STEP_START - 1.9)
+    waits = Collected()
+    code = await ledger(tmp_path, clock).reserve(SECRET, waiting=waits)
+    assert code == code_at(SECRET, 37037037)
+    assert waits == [pytest.approx(1.9)]
+
+
+async def test_a_code_with_two_seconds_left_is_used_at_once(tmp_path):
+    clock = ImpatientClock(wall=RFC_STEP_START - 2)
+    assert (await ledger(tmp_path, clock).reserve(SECRET)).reveal() == "081804"
+    assert clock.slept == []
+
+
+async def test_a_restart_within_a_step_waits_for_the_next(tmp_path):
+    clock = ImpatientClock(wall=RFC_STEP_START)
+    first = await ledger(tmp_path, clock).reserve(SECRET)
+    second = await ledger(tmp_path, clock).reserve(SECRET)
+    assert (first, second) == (code_at(SECRET, 37037037), code_at(SECRET, 37037038))
+
+
+async def test_two_secrets_do_not_wait_for_each_other(tmp_path):
+    clock = ImpatientClock(wall=RFC_STEP_START)
+    book = ledger(tmp_path, clock)
+    await book.reserve(SECRET)
+    await book.reserve(normalise("MFRGGZDFMZTWQ2LK"))
+    assert clock.slept == []
+
+
+async def test_the_clock_of_the_server_decides_where_it_is_known(tmp_path):
+    clock = ImpatientClock(wall=RFC_STEP_START)
+    assert await ledger(tmp_path, clock).reserve(SECRET, skew=-3600.0) == code_at(SECRET, 37037037 - 120)
+
+
+async def test_a_step_sent_by_a_clock_an_hour_ahead_bars_nothing(tmp_path):
+    clock = ImpatientClock(wall=RFC_STEP_START + 3600)
+    await ledger(tmp_path, clock).reserve(SECRET)
+    clock.jump_wall(-3600)
+    await ledger(tmp_path, clock).reserve(SECRET)
+    assert clock.slept == []
+
+
+async def test_the_files_hold_no_secret_and_are_the_owners_alone(tmp_path):
+    await ledger(tmp_path / "state", ImpatientClock()).reserve(SECRET)
+    files = list((tmp_path / "state").iterdir())
+    assert files
+    for path in files:
+        assert SECRET.reveal() not in path.name + path.read_text()
+    assert (tmp_path / "state").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1,", b'{"a": 1}', b"\xff\xfe", b'["x", null, 1e9]'])
+async def test_a_damaged_ledger_is_begun_anew(tmp_path, content):
+    clock, warnings = ImpatientClock(wall=RFC_STEP_START), Collected()
+    book = ledger(tmp_path, clock, warnings)
+    await book.reserve(SECRET)
+    next(tmp_path.glob("*.json")).write_bytes(content)
+    await book.reserve(SECRET)
+    assert not warnings
+    assert clock.slept, "what this process knows of the step still counts"
+
+
+async def test_a_directory_that_cannot_be_written_is_said_once_and_steps_are_still_kept_apart(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    clock, warnings = ImpatientClock(wall=RFC_STEP_START), Collected()
+    book = ledger(tmp_path / "file" / "state", clock, warnings)
+    codes = {(await book.reserve(SECRET)).reveal() for _ in range(3)}
+    assert len(codes) == 3
+    assert len(warnings) == 1
+    assert "ledger" in warnings[0]
+
+
+def _reserve_in_a_process(directory, start, out):
+    clock = ImpatientClock(wall=start)
+    out.put(asyncio.run(StepLedger(directory, clock=clock, warn=print).reserve(SECRET)).reveal())
+
+
+def test_processes_that_start_in_one_step_get_different_codes(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    out = context.Queue()
+    processes = [context.Process(target=_reserve_in_a_process, args=(tmp_path, RFC_STEP_START, out)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    codes = {out.get(timeout=30) for _ in processes}
+    for process in processes:
+        process.join()
+    assert len(codes) == 3
+
+
+@pytest.mark.parametrize("wall", [1_750_000_000.0, 1_750_000_019.5, 1_750_000_049.99])
+async def test_a_login_with_a_code_works_at_any_moment_of_a_step(wall):
+    async with Realm(clock=ImpatientClock(wall=wall)) as realm:
+        await realm.signer("otto").credential()
+        assert realm.identity.count("password") == 1
+
+
+async def test_two_accounts_with_one_secret_take_turns():
+    async with Realm() as realm:
+        signers = [realm.signer("otto", name=f"otto{n}") for n in range(3)]
+        await asyncio.gather(*(signer.credential() for signer in signers))
+        assert realm.identity.count("password") == realm.identity.logins == 3
+        assert any("one-time code" in text for text in realm.told("waiting"))
+
+
+async def test_a_login_each_hour_uses_a_new_code_each_time():
+    async with Realm(expires_in=600, refresh_expires_in=600) as realm:
+        signer = realm.signer("otto")
+        for _ in range(8):
+            await signer.credential()
+            await realm.clock.advance(601)
+        assert signer.logins == realm.identity.count("password") == 8
+
+
+@pytest.mark.parametrize("skew", [-400.0, -95.0, 95.0, 3600.0])
+async def test_a_clock_that_is_off_costs_one_refusal_then_the_servers_time_is_used(skew):
+    clock = ImpatientClock()
+    server = _Shifted(clock, skew)
+    async with Realm(clock=clock, server_clock=server) as realm:
+        signer = realm.signer("otto")
+        await signer.credential()
+        assert (realm.identity.count("password"), signer.logins) == (2, 1)
+        assert "clock" in realm.notes()[0]
+        assert sum(clock.slept) < 31
+
+
+async def test_a_wrong_one_time_secret_costs_two_attempts_and_no_lock():
+    async with Realm() as realm:
+        signer = realm.signer("otto")
+        realm.identity.users["otto"] = type(realm.identity.users["otto"])(
+            name="otto", password=realm.identity.users["otto"].password, totp_secret="MFRGGZDFMZTWQ2LK" * 2
+        )
+        with pytest.raises(AccountStopped, match="TOTP"):
+            await signer.credential()
+        assert realm.identity.count("password") == 2
+
+
+class _Shifted:
+    """The server's own clock: the same time, shifted."""
+
+    def __init__(self, clock, by):
+        self._clock, self._by = clock, by
+
+    def monotonic(self):
+        return self._clock.monotonic()
+
+    def wall(self):
+        return self._clock.wall() + self._by
+
+    async def sleep(self, seconds):
+        await self._clock.sleep(seconds)
+
+
+@given(st.integers(0, 2**32), st.lists(st.sampled_from([0.0, 0.4, 5.0, 29.0, 31.0, 100.0]), max_size=8))
+def test_no_step_is_ever_sent_twice_whatever_time_passes_between(start, pauses):
+    async def scenario():
+        clock = ImpatientClock(wall=float(start) + random.Random(start).random())
+        book = StepLedger(NOWHERE, clock=clock, warn=Collected())
+        steps = []
+        for pause in pauses:
+            await clock.advance(pause)
+            await book.reserve(SECRET)
+            steps.append(int(clock.wall() // 30))
+        assert steps == sorted(set(steps))
+
+    asyncio.run(scenario())
