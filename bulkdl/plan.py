@@ -70,7 +70,7 @@ async def survey(products: list[Product], entries: Mapping[str, Entry], storage:
         if item.file is not None and item.standing is Standing.IN_PLACE:
             claims.finish(item.file, item.product.index)
     for item in items:
-        if item.file is not None and item.product.file is not None:
+        if item.file is not None:
             claims.claim(item.file, item.product.index)
     return items
 

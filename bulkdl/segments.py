@@ -34,8 +34,8 @@ BLOCK = 1024 * 1024
 SNIFF = 1024
 MIN_SPLIT = 4 * 1024 * 1024
 """No connection is opened for less than this many bytes."""
-CHECKPOINT_BYTES = 32 * 1024 * 1024
-CHECKPOINT_S = 2.0
+CHECKPOINT_BYTES = 16 * 1024 * 1024
+CHECKPOINT_S = 1.0
 """A power cut can cost this much of each product in flight, whichever comes first."""
 AUTO_SEGMENTS = 16
 LOOK_AGAIN_S = 0.2
