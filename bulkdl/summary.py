@@ -6,12 +6,13 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from bulkdl.ending import exit_code
+from bulkdl.model import AuthKind
 from bulkdl.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from bulkdl.model import Manifest, Outcome
+    from bulkdl.model import Account, Manifest, Outcome
     from bulkdl.run import AccountUse, RunResult
 
 __all__ = ["FAILURES_SHOWN", "clean", "count", "exit_code", "to_json", "to_text"]
@@ -63,7 +64,7 @@ def to_text(result: RunResult, manifest: Manifest) -> str:
     blocks = (
         _headline(result),
         _figures(result),
-        _accounts(result),
+        _accounts(result, manifest),
         _failures(result, manifest),
         _section(
             "Not done yet:", (f"  {clean(reason)}" for reason in result.pending_reasons if reason != result.stopped)
@@ -106,12 +107,18 @@ def _figures(result: RunResult) -> str:
     return "\n".join(lines)
 
 
-def _accounts(result: RunResult) -> str:
-    return _section("Accounts:", (f"  {name}: {_account_use(use)}" for name, use in result.accounts.items()))
+def _accounts(result: RunResult, manifest: Manifest) -> str:
+    lines = (
+        f"  {clean(name)}: {_account_use(use, manifest.accounts.get(name))}" for name, use in result.accounts.items()
+    )
+    return _section("Accounts:", lines)
 
 
-def _account_use(use: AccountUse) -> str:
-    used = f"{count(use.logins, 'login')}, {count(use.refreshes, 'token refresh', 'token refreshes')}"
+def _account_use(use: AccountUse, account: Account | None) -> str:
+    if account is not None and account.auth is not AuthKind.OIDC:
+        used = f"{account.auth.value}, no login of its own"
+    else:
+        used = f"{count(use.logins, 'login')}, {count(use.refreshes, 'token refresh', 'token refreshes')}"
     return f"{used}; stopped: {clean(use.stopped)}" if use.stopped else used
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bulkdl.events import Event
     from bulkdl.model import Account, Settings
 
-__all__ = ["login", "providers"]
+__all__ = ["login", "providers", "report_json", "report_lines", "try_accounts"]
 
 _CANNOT_LOG_IN = 3
 _NIGHT_H = 12.0
@@ -44,14 +44,15 @@ _NIGHT_H = 12.0
 def login(invocation: Invocation) -> int:
     """Try one account or all; exit code 3 when one cannot log in."""
     manifest = invocation.load_manifest()
+    invocation.warn(manifest)
     accounts = _chosen(manifest.accounts, invocation.arguments.account)
     if not accounts and not invocation.json:
         say("The manifest has no account: nothing to log in to.")
-    reports = asyncio.run(_try_all(accounts, invocation.settings(manifest), invocation))
+    reports = asyncio.run(try_accounts(accounts, invocation.settings(manifest), invocation))
     if invocation.json:
-        write_out(json.dumps({"accounts": {r.account: _report_json(r) for r in reports}}, indent=2) + "\n")
+        write_out(json.dumps({"accounts": {r.account: report_json(r) for r in reports}}, indent=2) + "\n")
     else:
-        write_out("\n".join("\n".join(_report_lines(r)) + "\n" for r in reports))
+        write_out("\n".join("\n".join(report_lines(r)) + "\n" for r in reports))
     return _CANNOT_LOG_IN if any(r.error is not None for r in reports) else 0
 
 
@@ -63,7 +64,8 @@ def _chosen(accounts: Mapping[str, Account], name: str | None) -> Sequence[Accou
     return (accounts[name],)
 
 
-async def _try_all(accounts: Sequence[Account], settings: Settings, invocation: Invocation) -> list[LoginReport]:
+async def try_accounts(accounts: Sequence[Account], settings: Settings, invocation: Invocation) -> list[LoginReport]:
+    """Log in to each account and out again; a failure is in its report."""
     verbosity = invocation.verbosity
 
     def observe(event: Event) -> None:
@@ -99,7 +101,8 @@ def _tls(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLContext:
         ) from error
 
 
-def _report_lines(report: LoginReport) -> Iterator[str]:
+def report_lines(report: LoginReport) -> Iterator[str]:
+    """What trying an account showed, for a person."""
     state = "could not log in" if report.error else "not tried" if report.note else "logged in"
     yield f"{clean(report.account)}: {state}"
     yield f"  {'grant':<16}{report.grant}{' with TOTP' if report.totp_used else ''}"
@@ -138,7 +141,8 @@ def _refresh(report: LoginReport) -> str:
     return f"yes, valid {format_duration(report.refresh_lifetime)}"
 
 
-def _report_json(report: LoginReport) -> dict[str, object]:
+def report_json(report: LoginReport) -> dict[str, object]:
+    """The same for a program."""
     return {
         "ok": report.error is None,
         "grant": report.grant,

@@ -78,7 +78,7 @@ class Invocation:
         return resolve_run_options(flags=self.flags, environ=self.environ)
 
     def load_manifest(self) -> Manifest:
-        """Read the manifest that the command names, say its warnings, and let `-d` have its way."""
+        """Read the manifest that the command names, with the destination of `-d` or its variable."""
         from bulkdl.manifest.loader import load  # noqa: PLC0415 - YAML only where a manifest is
 
         destination: Path | None = self.option("destination")
@@ -86,8 +86,10 @@ class Invocation:
         stdin = getattr(sys.stdin, "buffer", None)
         if path == "-" and stdin is None:
             raise UsageError("the manifest is - and there is no standard input")
-        manifest = load(path, stdin=stdin, destination=destination, environ=self.environ)
+        return load(path, stdin=stdin, destination=destination, environ=self.environ)
+
+    def warn(self, manifest: Manifest) -> None:
+        """Say the manifest's warnings, unless the person wants quiet."""
         if self.verbosity >= 0:
             for warning in manifest.warnings:
                 say(f"warning: {clean(warning)}")
-        return manifest

@@ -76,7 +76,7 @@ COMMANDS: tuple[Command, ...] = (
         name="check",
         summary="validate the manifest and print the plan; no network unless --remote",
         examples=("bulkdl check products.yaml", "bulkdl check products.yaml --remote"),
-        options=("destination", "select", "overwrite", "trust_existing", "ca_file", *_OUTPUT),
+        options=("destination", "select", "overwrite", "trust_existing", "timeout", "ca_file", *_OUTPUT),
     ),
     Command(
         name="status",
@@ -172,7 +172,9 @@ def _fill(parser: argparse.ArgumentParser, command: Command) -> None:
     match command.name:
         case "check":
             parser.add_argument(
-                "--remote", action="store_true", help="also log in and ask the servers for sizes (no download)"
+                "--remote",
+                action="store_true",
+                help="also try the logins of the accounts in use; nothing is downloaded",
             )
         case "verify":
             parser.add_argument("--requeue", action="store_true", help="mark the bad ones to be fetched again by `run`")

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkdl._version import __version__
+from bulkdl.cli.output import say
 from bulkdl.errors import StorageStopped, UsageError
 from bulkdl.summary import clean, count
 from bulkdl.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
+    from bulkdl.cli.commands import Invocation
+    from bulkdl.inspect import StatusReport
     from bulkdl.model import Manifest
     from bulkdl.run import RunResult
 
-__all__ = ["page", "prepare", "save", "table", "to_html"]
+__all__ = ["page", "prepare", "report", "save", "status_html", "table", "to_html"]
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -70,6 +74,42 @@ def _failures(result: RunResult) -> Iterable[Sequence[str]]:
         failure = outcome.failure
         if failure is not None:
             yield outcome.file, failure.kind.value, failure.reason, f"{failure.attempts:,}", str(outcome.product.url)
+
+
+def report(invocation: Invocation) -> int:
+    """`bulkdl report`: the same page from the journal, at any time."""
+    from bulkdl.inspect import status  # noqa: PLC0415 - the report of a run needs no journal
+
+    path = Path(invocation.arguments.output)
+    prepare(path)
+    manifest = invocation.load_manifest()
+    save(path, status_html(status(manifest), manifest))
+    if invocation.verbosity >= 0:
+        say(f"report: {path}")
+    return 0
+
+
+def status_html(found: StatusReport, manifest: Manifest) -> str:
+    """The report of a destination; everything that came from outside is escaped."""
+    states = Counter(product.state.value for product in found.products)
+    going_on = f"<p>A run is going on: {_text(found.running)}.</p>" if found.running else ""
+    rows = (
+        (
+            p.state.value,
+            p.file,
+            format_bytes(p.have),
+            "" if p.total is None else format_bytes(p.total),
+            p.kind,
+            p.reason,
+        )
+        for p in sorted(found.products, key=lambda p: p.state.value == "done")
+    )
+    body = [
+        going_on,
+        figures((name, f"{number:,}") for name, number in states.items()),
+        table("Products", ("state", "file", "here", "size", "kind", "what happened"), rows),
+    ]
+    return page(manifest, "".join(body))
 
 
 def figures(pairs: Iterable[tuple[str, str]]) -> str:

@@ -53,14 +53,15 @@ def run(invocation: Invocation) -> int:
     """Bring every product to the destination; the exit code is the contract's."""
     options = invocation.options()
     if options.dry_run:
-        from bulkdl.cli.looking import plan  # noqa: PLC0415
+        from bulkdl.cli.looking import dry_run  # noqa: PLC0415
 
-        return plan(invocation, remote=False)
+        return dry_run(invocation)
     json_wished, verbosity = invocation.json, invocation.verbosity
     mode, log_file, report = (invocation.option(name) for name in ("progress", "log_file", "report"))
     if report is not None:
         prepare(report)
     manifest = invocation.load_manifest()
+    invocation.warn(manifest)
     job = Job(
         manifest=manifest,
         settings=invocation.settings(manifest),
