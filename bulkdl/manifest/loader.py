@@ -20,7 +20,7 @@ from bulkdl.manifest.positions import Place, places_of, read_yaml
 from bulkdl.manifest.products import Defaults, Products
 from bulkdl.manifest.settings import by_name
 from bulkdl.manifest.source import Source
-from bulkdl.manifest.structure import check_head
+from bulkdl.manifest.structure import check_head, schema_text
 from bulkdl.model import Manifest, Resume, Verify
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bulkdl.manifest.structure import Path as SchemaPath
     from bulkdl.model import Account
 
-__all__ = ["from_mapping", "load", "load_text"]
+__all__ = ["from_mapping", "load", "load_text", "schema_text"]
 
 
 def load(
