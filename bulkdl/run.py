@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import platformdirs
 
-from bulkdl.auth.credentials import keyring_lookup, resolve
+from bulkdl.auth.credentials import Credentials, keyring_lookup, resolve
 from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.signing import signer_for
 from bulkdl.bench import Bench
@@ -29,7 +29,7 @@ from bulkdl.claims import Claims
 from bulkdl.clock import SystemClock
 from bulkdl.ending import exit_code
 from bulkdl.engine import Engine
-from bulkdl.errors import RunStopped, UsageError, first_error
+from bulkdl.errors import AccountStopped, RunStopped, UsageError, first_error
 from bulkdl.events import Level, ProductFinished, RunFinished, RunStarted
 from bulkdl.hours import seconds_until
 from bulkdl.http import USER_AGENT, Http, ssl_context
@@ -42,7 +42,7 @@ from bulkdl.standing import Standing
 from bulkdl.storage import Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from bulkdl.auth.credentials import Prompt
     from bulkdl.auth.signer import Signer
@@ -241,7 +241,10 @@ class _Preparation:
         claims = Claims()
         items = await survey(products, entries, storage, claims)
         http = await stack.enter_async_context(Http(timeout=self.settings.timeout, tls=self.tls, proxy_for=proxies()))
-        signers = await self._signers(stack, http)
+        needed = {
+            i.product.account for i in items if i.standing is not Standing.IN_PLACE and i.product.account is not None
+        }
+        signers = await self._signers(stack, http, needed)
         ending.signers = signers
         stack.push_async_callback(_log_out, signers, ending)
         self._started(items)
@@ -269,7 +272,7 @@ class _Preparation:
             claims=claims,
         )
 
-    async def _signers(self, stack: AsyncExitStack, http: Http) -> Mapping[str | None, Signer]:
+    async def _signers(self, stack: AsyncExitStack, http: Http, needed: set[str]) -> Mapping[str | None, Signer]:
         session = await stack.enter_async_context(
             aiohttp.ClientSession(
                 connector=http.connector,
@@ -281,8 +284,8 @@ class _Preparation:
         endpoint = HttpTokenEndpoint(session, clock=self.clock)
         return make_signers(
             self.manifest.accounts,
-            environ=self.environ,
-            prompt=self.prompt,
+            needed=needed,
+            find=partial(resolve, environ=self.environ, prompt=self.prompt, keyring=keyring_lookup()),
             signer=partial(
                 signer_for,
                 endpoint=endpoint,
@@ -320,16 +323,35 @@ class _Preparation:
 def make_signers(
     accounts: Mapping[str, Account],
     *,
-    environ: Mapping[str, str],
-    prompt: Prompt | None,
+    needed: Collection[str],
+    find: Callable[[Account], Credentials],
     signer: Callable[..., Signer],
 ) -> Mapping[str | None, Signer]:
-    """A signer for each account, by name, and under None one that signs nothing; secrets are looked up at first use."""
-    keyring = keyring_lookup()
-    made: dict[str | None, Signer] = {None: signer(Account(name="", auth=AuthKind.NONE), lambda: None)}
+    """A signer for each account, by name, and under None one that signs nothing.
+
+    The secrets of the accounts that are `needed` are found now, while someone is there to be asked, not at 3 a.m.
+    """
+    made: dict[str | None, Signer] = {None: signer(Account(name="", auth=AuthKind.NONE), _nothing)}
     for name, account in accounts.items():
-        made[name] = signer(account, partial(resolve, account, environ=environ, prompt=prompt, keyring=keyring))
+        made[name] = signer(account, _found(account, find) if name in needed else partial(find, account))
     return made
+
+
+def _found(account: Account, find: Callable[[Account], Credentials]) -> Callable[[], Credentials]:
+    try:
+        credentials = find(account)
+    except AccountStopped as error:
+        stopped = error
+
+        def refuse() -> Credentials:
+            raise AccountStopped(stopped.reason, account=stopped.account, hint=stopped.hint)
+
+        return refuse
+    return lambda: credentials
+
+
+def _nothing() -> Credentials:
+    return Credentials()
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:

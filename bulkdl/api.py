@@ -1,0 +1,187 @@
+"""bulkdl from Python: a run as an async context that yields outcomes, and a call that waits for the whole.
+
+```python
+async with bulkdl.Downloads("manifest.yaml", workers=4) as downloads:
+    async for outcome in downloads:
+        print(outcome.state, outcome.path)
+print(downloads.result.exit_code)
+
+result = bulkdl.download(["https://archive.example.org/a.zip"], destination="products")
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from bulkdl.errors import UsageError, first_error
+from bulkdl.events import Hub, ProductFinished
+from bulkdl.manifest.loader import from_mapping, load, load_text
+from bulkdl.manifest.settings import resolve, resolve_run_options
+from bulkdl.model import Manifest, RunOptions, Settings
+from bulkdl.run import RunResult, StopReason, StopSignal, run
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from types import TracebackType
+
+    from bulkdl.events import Event, Observer
+    from bulkdl.model import Outcome
+
+__all__ = ["Downloads", "ManifestSource", "download"]
+
+ManifestSource = str | os.PathLike[str] | Mapping[str, object] | list[str] | Manifest
+"""A path to a manifest, the same as plain data, a list of URLs, or a manifest that was loaded before."""
+
+
+class Downloads:
+    """One run of a manifest; iterate it for each product's `Outcome` as it comes.
+
+    Entering validates and starts the run; leaving before the end stops it with everything durable, and the next run
+    goes on from there. `result` is there once the block has been left.
+    """
+
+    def __init__(
+        self,
+        manifest: ManifestSource,
+        *,
+        destination: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        observers: Iterable[Observer] = (),
+        **settings: object,
+    ) -> None:
+        """Prepare a run; nothing starts yet.
+
+        `settings`: the flags of `bulkdl run` by their names, as values or as texts, such as `workers=4`,
+        `limit_rate="40M"`, `select=["*.zip"]`, `overwrite=True`.
+
+        Raise `ManifestError` with everything that is wrong with the manifest, `UsageError` for a setting.
+        """
+        self._environ = os.environ if environ is None else environ
+        self.manifest = _manifest(manifest, destination, self._environ)
+        self.settings, self.options = _settings(settings, self._environ, self.manifest)
+        self._hub = Hub(*observers, self._observe)
+        self._outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue()
+        self._group = asyncio.TaskGroup()
+        self._stop: StopSignal | None = None
+        self._result: RunResult | None = None
+
+    @property
+    def result(self) -> RunResult:
+        """How the run ended; raise `RuntimeError` while it has not."""
+        if self._result is None:
+            raise RuntimeError("the run has not ended: leave its `async with` block first")
+        return self._result
+
+    async def __aenter__(self) -> Self:
+        self._stop = StopSignal()
+        await self._group.__aenter__()
+        self._group.create_task(self._run(self._stop))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stop is not None and self._result is None:
+            self._stop.request(StopReason.SIGINT)
+        with first_error():
+            await self._group.__aexit__(kind, error, trace)
+
+    def __aiter__(self) -> AsyncIterator[Outcome]:
+        return self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[Outcome]:
+        while (outcome := await self._outcomes.get()) is not None:
+            yield outcome
+        self._outcomes.put_nowait(None)
+
+    async def _run(self, stop: StopSignal) -> None:
+        try:
+            self._result = await run(
+                self.manifest,
+                settings=self.settings,
+                options=self.options,
+                hub=self._hub,
+                environ=self._environ,
+                stop=stop,
+            )
+        finally:
+            self._outcomes.put_nowait(None)
+
+    def _observe(self, event: Event) -> None:
+        if isinstance(event, ProductFinished):
+            self._outcomes.put_nowait(event.outcome)
+
+
+def download(manifest: ManifestSource, **options: Any) -> RunResult:
+    """Run a manifest and wait for its end; also in a notebook, where an event loop runs already.
+
+    Takes what `Downloads` takes. Raise `ManifestError` or `UsageError` before anything is fetched; every other end is in
+    the result.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(_whole(manifest, options))
+    return _in_thread(manifest, options)
+
+
+async def _whole(manifest: ManifestSource, options: Mapping[str, Any]) -> RunResult:
+    async with Downloads(manifest, **options) as downloads:
+        async for _ in downloads:
+            pass
+    return downloads.result
+
+
+def _in_thread(manifest: ManifestSource, options: Mapping[str, Any]) -> RunResult:
+    ended: list[RunResult | BaseException] = []
+
+    def work() -> None:
+        try:
+            ended.append(asyncio.run(_whole(manifest, options)))
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            ended.append(error)
+
+    thread = threading.Thread(target=work, name="bulkdl")
+    thread.start()
+    thread.join()
+    if isinstance(ended[0], BaseException):
+        raise ended[0]
+    return ended[0]
+
+
+def _manifest(
+    manifest: ManifestSource, destination: str | os.PathLike[str] | None, environ: Mapping[str, str]
+) -> Manifest:
+    folder = None if destination is None else Path(destination)
+    match manifest:
+        case Manifest():
+            return manifest
+        case Mapping():
+            return from_mapping(manifest, destination=folder, environ=environ)
+        case list():
+            return load_text("\n".join(manifest), name="<urls>", destination=folder, environ=environ)
+        case _:
+            return load(os.fspath(manifest), destination=folder, environ=environ)
+
+
+def _settings(
+    given: Mapping[str, object], environ: Mapping[str, str], manifest: Manifest
+) -> tuple[Settings, RunOptions]:
+    known = {*Settings.__dataclass_fields__, *RunOptions.__dataclass_fields__}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise UsageError(f"unknown setting {', '.join(unknown)}", hint=f"Known are {', '.join(sorted(known))}")
+    flags = {
+        name: str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+        for name, value in given.items()
+    }
+    return (
+        resolve(flags=flags, environ=environ, manifest=manifest.settings),
+        resolve_run_options(flags=flags, environ=environ),
+    )
