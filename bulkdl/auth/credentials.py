@@ -48,7 +48,7 @@ class KeyringLookup(Protocol):
 class Credentials:
     """What was found for one account, and where."""
 
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)
     password: Secret | None = None
     client_secret: Secret | None = None
     totp_secret: Secret | None = None

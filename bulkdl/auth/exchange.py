@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bulkdl.auth.oidc import (
@@ -34,7 +34,7 @@ _NEGLIGIBLE_SKEW_S = 2.0
 class PasswordLogin:
     """RFC 6749 §4.3, with a one-time code where there is a (normalised) TOTP secret."""
 
-    username: str
+    username: str = field(repr=False)
     password: Secret
     totp_secret: Secret | None = None
     totp_field: str = "totp"

@@ -1,0 +1,223 @@
+"""What a token endpoint's answer means, as a table."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import parse_qsl, quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkdl.auth.oidc import (
+    Client,
+    Reply,
+    Token,
+    client_credentials_form,
+    logout_form,
+    logout_url,
+    password_form,
+    refresh_form,
+)
+from bulkdl.auth.replies import Misconfigured, Refused, Unavailable, clean, clock_skew, read_reply
+from bulkdl.secret import Secret
+from bulkdl.urls import Url
+
+URL = Url("https://sso.example.org/auth/realms/eo/protocol/openid-connect/token")
+NOW = 1_750_000_000.0
+
+
+def read(status, body=b"", headers=None, secrets=()):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    reply = Reply(status=status, headers=headers or {}, body=raw, sent_at=10.0)
+    return read_reply(reply, url=URL, secrets=secrets, now=NOW)
+
+
+def oauth(error, description=None):
+    return {"error": error, **({"error_description": description} if description else {})}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said"),
+    [
+        (401, oauth("invalid_grant", "Invalid user credentials"), Refused, "Invalid user credentials"),
+        (400, oauth("invalid_grant", "Account disabled"), Refused, "Account disabled"),
+        (400, oauth("invalid_grant", "Account is not fully set up"), Refused, "not fully set up"),
+        (
+            400,
+            oauth("unauthorized_client", "Client not allowed for direct access grants"),
+            Misconfigured,
+            "direct access",
+        ),
+        (401, oauth("invalid_client", "Invalid client or Invalid client credentials"), Misconfigured, "Invalid client"),
+        (401, oauth("unauthorized_client", "Invalid client or Invalid client credentials"), Misconfigured, "401"),
+        (400, oauth("unsupported_grant_type"), Misconfigured, "unsupported_grant_type"),
+        (400, oauth("invalid_scope"), Misconfigured, "invalid_scope"),
+        (400, oauth("invalid_request", "bad credentials"), Refused, "bad credentials"),
+        (400, oauth("temporarily_unavailable"), Unavailable, "temporarily_unavailable"),
+        (403, b"", Refused, "403"),
+        (403, b"<html>no</html>", Refused, "403"),
+        (401, {"detail": "No active account"}, Refused, "No active account"),
+        (401, {"error": {"code": 7}}, Refused, "401"),
+        (429, {"message": "slow down"}, Unavailable, "slow down"),
+        (408, b"", Unavailable, "408"),
+        (500, b"oops", Unavailable, "500"),
+        (503, b"", Unavailable, "503"),
+        (404, b"<html>", Misconfigured, "404"),
+        (405, b"", Misconfigured, "405"),
+        (200, b"<!doctype html>", Misconfigured, "a web page"),
+        (200, b"", Misconfigured, "no JSON object"),
+        (200, b'{"access_token": "at', Misconfigured, "no JSON object"),
+        (200, b'["access_token"]', Misconfigured, "no JSON object"),
+        (200, b"\xff\xfe", Misconfigured, "no JSON object"),
+        (200, b"[" * 100_000, Misconfigured, "no JSON object"),
+        (200, {}, Misconfigured, "without a usable access_token"),
+        (200, {"access_token": 7}, Misconfigured, "without a usable access_token"),
+        (200, {"access_token": "a\r\nX: y"}, Misconfigured, "without a usable access_token"),
+        (204, b"", Misconfigured, "204"),
+    ],
+)
+def test_each_answer_has_its_meaning_and_says_who_answered(status, body, kind, said):
+    verdict = read(status, body)
+    assert type(verdict) is kind
+    assert said in verdict.reason
+    assert "sso.example.org" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("description", "over"),
+    [
+        ("Session not active", True),
+        ("Token is not active", True),
+        ("Stale token", True),
+        ("Maximum allowed refresh token reuse exceeded", True),
+        ("Invalid user credentials", False),
+        ("Offline access denied", False),
+    ],
+)
+def test_a_session_that_is_gone_is_told_from_one_that_may_be_alive(description, over):
+    assert read(400, oauth("invalid_grant", description)).session_over is over
+
+
+def test_a_redirect_is_named_with_its_target_and_without_its_query():
+    verdict = read(302, b"", {"Location": "https://login.example.org/page?secret=1"})
+    assert "https://login.example.org/page?***" in verdict.reason
+    assert isinstance(verdict, Misconfigured)
+    assert not verdict.definite
+
+
+@pytest.mark.parametrize(
+    ("fields", "lifetime"),
+    [
+        ({"expires_in": 600}, 600),
+        ({"expires_in": "600"}, 600),
+        ({"expires_in": 59.5}, 59.5),
+        ({}, 300),
+        ({"expires_in": None}, 300),
+        ({"expires_in": "soon"}, 300),
+        ({"expires_in": True}, 300),
+        ({"expires_in": [5]}, 300),
+        ({"expires_in": float("nan")}, 300),
+        ({"expires_in": float("inf")}, 300),
+        ({"expires_in": 10**400}, 300),
+        ({"expires_in": 0}, 0),
+        ({"expires_in": -60}, 0),
+        ({"expires_in": 1e17}, 365 * 86400),
+    ],
+)
+def test_a_lifetime_is_read_whatever_form_it_has(fields, lifetime):
+    token = read(200, {"access_token": "at", **fields})
+    assert isinstance(token, Token)
+    assert token.lifetime == lifetime
+    assert token.issued == 10.0
+
+
+@pytest.mark.parametrize(
+    ("fields", "alive_after_an_hour"),
+    [
+        ({"refresh_expires_in": 0}, True),
+        ({}, True),
+        ({"refresh_expires_in": -1}, True),
+        ({"refresh_expires_in": "1800"}, False),
+        ({"refresh_expires_in": 3601}, True),
+    ],
+)
+def test_a_refresh_token_without_a_known_end_is_tried(fields, alive_after_an_hour):
+    token = read(200, {"access_token": "at", "refresh_token": "rt", **fields})
+    assert token.refresh_alive(10.0 + 3600) is alive_after_an_hour
+
+
+@pytest.mark.parametrize(
+    ("value", "wait"),
+    [("5", 5), ("Sun, 15 Jun 2025 15:07:10 GMT", 30), ("1e9", None), ("999999", 300), ("", None), ("x", None)],
+)
+def test_retry_after_is_read_as_seconds_or_a_date_and_capped(value, wait):
+    verdict = read(503, b"", {"retry-after": value})
+    assert verdict.wait == wait
+
+
+@pytest.mark.parametrize(("date", "skew"), [("Sun, 15 Jun 2025 15:06:45 GMT", 5.5), (None, None), ("yesterday", None)])
+def test_the_servers_clock_is_read_from_its_date(date, skew):
+    headers = {} if date is None else {"Date": date}
+    assert clock_skew(Reply(status=200, headers=headers, body=b"", sent_at=0.0), wall=NOW) == skew
+
+
+def test_what_a_server_echoes_is_masked_cut_and_freed_of_control_characters(canary):
+    secret = Secret(canary.value)
+    echo = f"no \x1b[31m {canary.value} {quote(canary.value, safe='').lower()} {quote_plus(canary.value)}\n{'x' * 500}"
+    verdict = read(401, oauth("invalid_grant", echo), secrets=[secret])
+    canary.assert_absent(verdict.reason, repr(verdict))
+    assert verdict.reason.isprintable()
+    assert len(verdict.reason) < 300
+
+
+@given(st.text(max_size=300), st.text(min_size=3, max_size=20))
+def test_text_of_a_server_never_holds_a_secret_and_is_always_short_and_printable(text, secret):
+    shown = clean(f"{text}{secret}{text}", [Secret(secret)])
+    assert secret not in shown.replace("***", "")
+    assert len(shown) <= 200
+    assert shown.isprintable()
+
+
+@given(st.integers(100, 599), st.binary(max_size=200), st.dictionaries(st.text(max_size=9), st.text(max_size=9)))
+def test_no_answer_is_too_odd_to_be_read(status, body, headers):
+    assert isinstance(read(status, body, headers), Token | Refused | Unavailable | Misconfigured)
+
+
+@given(st.text(), st.text(), st.text())
+def test_a_password_form_arrives_as_it_was_meant_whatever_is_in_it(username, password, secret):
+    client = Client(id="public", secret=Secret(secret), scope="openid")
+    try:
+        (username + password + secret).encode()
+    except UnicodeEncodeError:
+        return
+    form = password_form(client, username, Secret(password), ("totp", Secret("081804")))
+    assert dict(parse_qsl(form.reveal(), keep_blank_values=True)) == {
+        "grant_type": "password",
+        "username": username,
+        "password": password,
+        "totp": "081804",
+        "client_id": "public",
+        "client_secret": secret,
+        "scope": "openid",
+    }
+
+
+def test_the_other_forms_hold_what_their_grants_ask_for():
+    client = Client(id="me", scope="openid")
+    assert client_credentials_form(client).reveal() == "grant_type=client_credentials&client_id=me&scope=openid"
+    assert refresh_form(client, Secret("r&t")).reveal() == "grant_type=refresh_token&refresh_token=r%26t&client_id=me"
+    assert logout_form(client, Secret("rt")).reveal() == "refresh_token=rt&client_id=me"
+
+
+@pytest.mark.parametrize(
+    ("token_url", "expected"),
+    [
+        (URL.raw, "https://sso.example.org/auth/realms/eo/protocol/openid-connect/logout"),
+        (f"{URL.raw}?", "https://sso.example.org/auth/realms/eo/protocol/openid-connect/logout"),
+        ("https://api.example.org/token", None),
+    ],
+)
+def test_only_keycloaks_log_out_can_be_derived(token_url, expected):
+    found = logout_url(Url(token_url))
+    assert (found.raw if found else None) == expected
