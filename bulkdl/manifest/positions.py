@@ -137,6 +137,7 @@ class _Reader:
             key, here = self._key(event, 2)
             event = next(self._events)  # noqa: PLW2901
             if key == "products" and key not in head.value and type(event) is SequenceStartEvent:
+                self._check_tag(event, "seq")
                 self._put(head, key, here, ([], _place(event)))
                 self._products(on_product)
             else:

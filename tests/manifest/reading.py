@@ -1,0 +1,34 @@
+"""How the tests read a manifest: from text, with what is wrong as plain lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bulkdl.errors import ManifestError
+from bulkdl.manifest import load_text
+
+if TYPE_CHECKING:
+    from bulkdl.model import Manifest
+
+BASE = Path(__file__).resolve().parent
+
+
+def read(text: str | bytes, **environ: str) -> Manifest:
+    return load_text(text, name="m.yaml", base=BASE, environ=environ)
+
+
+def problems(text: str | bytes, **environ: str) -> list[str]:
+    """The lines of the error that reading raises."""
+    with pytest.raises(ManifestError) as caught:
+        read(text, **environ)
+    return caught.value.lines()
+
+
+def problem(text: str | bytes, **environ: str) -> str:
+    """The one line of it."""
+    lines = problems(text, **environ)
+    assert len(lines) == 1, lines
+    return lines[0]
