@@ -1,0 +1,138 @@
+"""How a run ended: outcomes added up as they come, and the result that the summary is made from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from bulkdl.ending import exit_code
+from bulkdl.events import ProductFinished, RunFinished
+from bulkdl.model import Outcome, State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bulkdl.auth.signer import Signer
+    from bulkdl.errors import RunStopped
+    from bulkdl.events import Event, Hub
+    from bulkdl.stopping import StopReason
+
+__all__ = ["AccountUse", "Ending", "RunResult", "Tally"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountUse:
+    """What a run did with an account."""
+
+    logins: int
+    refreshes: int
+    stopped: str = ""
+    """Why it could do nothing more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended; counts are products, sizes bytes."""
+
+    exit_code: int
+    elapsed_s: float
+    total: int
+    completed: int
+    skipped: int
+    failed: int
+    pending: int
+    written: int
+    received: int
+    resumed: int
+    accounts: Mapping[str, AccountUse]
+    failures: tuple[Outcome, ...]
+    """In the manifest's order."""
+    pending_reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    stopped: str = ""
+    """Why the run ended early, if it did."""
+
+
+@dataclass(slots=True)
+class Ending:
+    """What ended a run, gathered on the way out."""
+
+    machine: RunStopped | None = None
+    deadline: bool = False
+    signal: StopReason | None = None
+    signers: Mapping[str | None, Signer] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """Why the run ended early; empty when it did not."""
+        if self.signal is not None:
+            return f"interrupted by {self.signal.name}; run the same command to go on"
+        if self.machine is not None:
+            return str(self.machine)
+        return "the deadline (--until) has come; run the same command to go on" if self.deadline else ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """An observer that counts; the first to see an event, so that whoever prints it prints the new counts."""
+
+    hub: Hub
+    failures: list[Outcome] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        if not isinstance(event, ProductFinished):
+            return
+        outcome, counters = event.outcome, self.hub.counters
+        counters.written += outcome.written
+        counters.resumed += outcome.resumed
+        match outcome.state:
+            case State.COMPLETED:
+                counters.completed += 1
+            case State.SKIPPED:
+                counters.skipped += 1
+            case State.PENDING:
+                counters.pending += 1
+            case State.FAILED:
+                counters.failed += 1
+                self.failures.append(outcome)
+        if outcome.note:
+            self.notes.append(f"{outcome.file}: {outcome.note}")
+
+    def result(self, ending: Ending, *, total: int, elapsed_s: float) -> RunResult:
+        """The result of a run of `total` products; those without an outcome are pending."""
+        counters = self.hub.counters
+        pending = total - counters.completed - counters.skipped - counters.failed
+        named = {name: signer for name, signer in ending.signers.items() if name is not None}
+        code = exit_code(
+            signal=ending.signal.value if ending.signal is not None else None,
+            machine=ending.machine is not None,
+            account=any(s.stopped is not None and not s.worked for s in named.values()),
+            deadline=ending.deadline,
+            failed=counters.failed,
+            pending=pending,
+        )
+        stops = [f"account {name}: {s.stopped}" for name, s in named.items() if s.stopped is not None]
+        self.hub.emit(RunFinished(exit_code=code))
+        return RunResult(
+            exit_code=code,
+            elapsed_s=elapsed_s,
+            total=total,
+            completed=counters.completed,
+            skipped=counters.skipped,
+            failed=counters.failed,
+            pending=pending,
+            written=counters.written,
+            received=counters.received,
+            resumed=counters.resumed,
+            accounts={name: _use(signer) for name, signer in named.items()},
+            failures=tuple(sorted(self.failures, key=lambda outcome: outcome.product.index)),
+            pending_reasons=(*stops, *([str(ending.machine)] if ending.machine is not None else [])),
+            notes=tuple(self.notes),
+            stopped=ending.sentence,
+        )
+
+
+def _use(signer: Signer) -> AccountUse:
+    stopped = str(signer.stopped) if signer.stopped is not None else ""
+    return AccountUse(logins=signer.logins, refreshes=signer.refreshes, stopped=stopped)

@@ -1,0 +1,139 @@
+"""Where the parts that reach the network are put together: for a run, for a look at the archive, for a trial login.
+
+Nothing else builds a session, a token endpoint or a signer.
+"""
+
+from __future__ import annotations
+
+import ssl
+import urllib.request
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+import platformdirs
+
+from bulkdl.auth.credentials import Credentials, keyring_lookup, resolve
+from bulkdl.auth.endpoint import HttpTokenEndpoint
+from bulkdl.auth.signing import signer_for
+from bulkdl.errors import AccountStopped, UsageError
+from bulkdl.http import USER_AGENT, Http, ssl_context
+from bulkdl.model import Account, AuthKind
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+
+    from bulkdl.auth.credentials import Prompt
+    from bulkdl.auth.oidc import TokenEndpoint
+    from bulkdl.auth.signer import Signer
+    from bulkdl.clock import Clock
+    from bulkdl.events import Hub
+    from bulkdl.model import Settings
+    from bulkdl.urls import Url
+
+__all__ = ["Network", "Surroundings", "state_folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The ways out: to products, and to token endpoints."""
+
+    http: Http
+    endpoint: TokenEndpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What the outside gives to everything that is put together here."""
+
+    settings: Settings
+    environ: Mapping[str, str]
+    """The only environment that is looked at."""
+    prompt: Prompt | None
+    """None: nobody to ask."""
+    hub: Hub
+    clock: Clock
+    rng: random.Random
+
+    @asynccontextmanager
+    async def network(self) -> AsyncIterator[Network]:
+        """Raise `UsageError` where the CA certificates cannot be read."""
+        tls = _tls(self.settings.ca_file, self.environ)
+        async with (
+            Http(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies()) as http,
+            aiohttp.ClientSession(
+                connector=http.connector,
+                connector_owner=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": USER_AGENT},
+            ) as session,
+        ):
+            yield Network(http, HttpTokenEndpoint(session, clock=self.clock))
+
+    def find(self, account: Account) -> Credentials:
+        """The account's secrets; raise `AccountStopped` where one is missing."""
+        return resolve(account, environ=self.environ, prompt=self.prompt, keyring=keyring_lookup())
+
+    def signers(
+        self, accounts: Mapping[str, Account], *, needed: Collection[str], endpoint: TokenEndpoint
+    ) -> Mapping[str | None, Signer]:
+        """A signer for each account, by name, and under None one that signs nothing.
+
+        The secrets of the accounts that are `needed` are found now, while someone is there to be asked, not at 3 a.m.
+        """
+        signer = partial(
+            signer_for,
+            endpoint=endpoint,
+            hub=self.hub,
+            clock=self.clock,
+            rng=self.rng,
+            state_dir=state_folder(self.environ),
+        )
+        made: dict[str | None, Signer] = {None: signer(Account(name="", auth=AuthKind.NONE), Credentials())}
+        for name, account in accounts.items():
+            made[name] = signer(account, self._found(account) if name in needed else partial(self.find, account))
+        return made
+
+    def _found(self, account: Account) -> Credentials | Callable[[], Credentials]:
+        try:
+            return self.find(account)
+        except AccountStopped as error:
+            stopped = error
+
+            def refuse() -> Credentials:
+                raise AccountStopped(stopped.reason, account=stopped.account, hint=stopped.hint)
+
+            return refuse
+
+
+def state_folder(environ: Mapping[str, str]) -> Path:
+    """Where what is shared by all runs of a user lives: the ledger of TOTP steps."""
+    return Path(environ.get("BULKDL_STATE_DIR") or platformdirs.user_state_dir("bulkdl", appauthor=False))
+
+
+def _proxies() -> Callable[[Url], str | None]:
+    """The proxy for a URL, as the system's settings and the usual variables have it."""
+    found = urllib.request.getproxies()
+
+    def proxy_for(url: Url) -> str | None:
+        if not found or urllib.request.proxy_bypass(f"{url.host}:{url.port}"):
+            return None
+        return found.get(url.scheme) or found.get("all")
+
+    return proxy_for
+
+
+def _tls(ca_file: Path | None, environ: Mapping[str, str]) -> ssl.SSLContext:
+    files = tuple(str(file) for file in (ca_file, environ.get("SSL_CERT_FILE")) if file)
+    try:
+        return ssl_context(files)
+    except OSError as error:  # ssl.SSLError is one
+        reason = "not a PEM file of certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        raise UsageError(
+            f"the CA certificates in {' or '.join(files)} cannot be read ({reason})",
+            hint="Check --ca-file and SSL_CERT_FILE",
+        ) from error
