@@ -87,20 +87,20 @@ def check_relative(text: str) -> str | None:
     A manifest is made to be shared, so what would leave the destination on any system is refused on all of them.
     """
     parts = text.split("/")
-    steps = re.split(r"[/\\]", text)
+    steps = re.split(r"[/\\]", text) if "\\" in text else parts
     if not text.strip():
         return "is empty; expected a relative path such as 2024/S2A.zip"
     if _CONTROL.search(text) or not _encodable(text):
         return "holds a control character"
     if text[0] in "/\\" or _DRIVE.match(text):
         return "is an absolute path; expected one relative to the destination"
-    if ".." in [step.strip() for step in steps]:
+    if ".." in text and ".." in [step.strip() for step in steps]:
         return "leaves the destination by `..`; expected a path below it"
     if parts[-1] in {"", "."}:
         return "names a folder; expected the name of a file"
     if _in_state_folder(steps):
         return f"lies in {STATE_FOLDER}, which bulkdl keeps for itself"
-    if any(len(part.encode()) > _MOST_BYTES for part in parts):
+    if len(text) * 4 > _MOST_BYTES and any(len(part.encode()) > _MOST_BYTES for part in parts):
         return f"has a component of more than {_MOST_BYTES} bytes, which file systems do not take"
     return None
 
@@ -186,6 +186,8 @@ def _shorten(name: str) -> str:
 
 
 def _encodable(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -60,7 +60,8 @@ def check_url(text: str, place: Place, findings: Findings) -> Url | None:
             "take it out and name an account with `auth: basic`, its password as ${NAME}",
         )
         return None
-    problem = None if ":" in url.host else _host_problem(url.host)
+    host = url.host
+    problem = None if ":" in host else _host_problem(host)
     if problem:
         findings.add(place, f"{problem} (in {shown(text)})")
         return None

@@ -233,7 +233,7 @@ class _Reader:
                 if not isinstance(item, dict):
                     self._note(there, "expected a mapping, or a list of mappings, to merge by `<<`")
                     continue
-                for key in item.keys() - mapping.value.keys():
+                for key in [key for key in item if key not in mapping.value]:
                     mapping.value[key] = item[key]
                     mapping.keys[key], mapping.items[key] = there.key(key), there.at(key)
         return mapping.value, mapping.place
