@@ -1,0 +1,118 @@
+"""Asking the archives about products without fetching them: for `bulkdl check --remote`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bulkdl.clock import SystemClock
+from bulkdl.errors import AccountStopped, ProductFailed, TryAgain
+from bulkdl.limits import Connections
+from bulkdl.names import from_content_disposition, from_url
+from bulkdl.plan import selected
+from bulkdl.resume import strong_etag
+from bulkdl.urls import HostList
+from bulkdl.wiring import Surroundings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from bulkdl.auth.credentials import Prompt
+    from bulkdl.auth.signer import Signer
+    from bulkdl.events import Hub
+    from bulkdl.http import Http
+    from bulkdl.model import Manifest, Product, RunOptions, Settings
+    from bulkdl.resume import Head
+
+__all__ = ["RemoteFacts", "look"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFacts:
+    """What an archive says of one product."""
+
+    file: str
+    """The name it would have."""
+    status: int | None = None
+    """None where no answer came."""
+    size: int | None = None
+    resumable: bool = False
+    """Ranges are offered, with a strong validator."""
+    problem: str = ""
+    """Why it could not be fetched, or does not fit the manifest."""
+    account_stopped: bool = False
+    """The problem is the account's, not the product's."""
+
+
+async def look(
+    manifest: Manifest,
+    *,
+    settings: Settings,
+    options: RunOptions,
+    hub: Hub,
+    environ: Mapping[str, str],
+    prompt: Prompt | None = None,
+    on_done: Callable[[RemoteFacts], None] = lambda _facts: None,
+) -> tuple[RemoteFacts, ...]:
+    """Ask for the head of every product, in the manifest's order; nothing is written."""
+    products = selected(manifest.products, options.select)
+    clock, rng = SystemClock(), random.Random()  # noqa: S311 - jitter
+    around = Surroundings(settings=settings, environ=environ, prompt=prompt, hub=hub, clock=clock, rng=rng)
+    async with around.network() as network:
+        needed = {p.account for p in products if p.account is not None}
+        signers = around.signers(manifest.accounts, needed=needed, endpoint=network.endpoint)
+        limits = {name: signer.max_connections for name, signer in signers.items() if name is not None}
+        connections = Connections(most=settings.workers, accounts=limits)
+
+        async def one(product: Product) -> RemoteFacts:
+            async with connections.permit(account=product.account, host=product.url.host):
+                facts = await _look(network.http, product, signers[product.account])
+            on_done(facts)
+            return facts
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(one(product)) for product in products]
+        finally:
+            for signer in signers.values():
+                await signer.aclose()
+    return tuple(task.result() for task in tasks)
+
+
+async def _look(http: Http, product: Product, signer: Signer) -> RemoteFacts:
+    name = product.file or from_url(product.url)
+    try:
+        head = await _head(http, product, signer, "HEAD")
+        if head.status in (403, 405, 501) or (head.status == 200 and head.content_length is None):
+            head = await _head(http, product, signer, "GET")
+    except AccountStopped as error:
+        return RemoteFacts(file=name, problem=str(error), account_stopped=True)
+    except (ProductFailed, TryAgain) as error:
+        return RemoteFacts(file=name, problem=str(error))
+    return RemoteFacts(
+        file=product.file or from_content_disposition(head.disposition) or name,
+        status=head.status,
+        size=head.content_length,
+        resumable="bytes" in head.accept_ranges.lower() and strong_etag(head.etag) is not None,
+        problem=_problem(head, product),
+    )
+
+
+async def _head(http: Http, product: Product, signer: Signer, method: str) -> Head:
+    allowed = signer.hosts or HostList((product.url.host,))
+    headers = dict(product.headers)
+    async with http.open(product.url, signer=signer, allowed=allowed, headers=headers, method=method) as reply:
+        reply.close()
+        return reply.head
+
+
+def _problem(head: Head, product: Product) -> str:
+    if head.status == 202:
+        return "it has to be prepared first (202)"
+    if head.status != 200:
+        return f"the archive answered {head.status}"
+    if product.size is not None and head.content_length not in (None, product.size):
+        return f"expected {product.size} bytes, the archive has {head.content_length}"
+    return ""
