@@ -59,8 +59,11 @@ def _failure_json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def to_text(result: RunResult, manifest: Manifest) -> str:
-    """The same for a person at seven in the morning: what is here, what is not and why, and what to do next."""
+def to_text(result: RunResult, manifest: Manifest, *, repeatable: bool = True) -> str:
+    """The same for a person at seven in the morning: what is here, what is not and why, and what to do next.
+
+    `repeatable`: the same command can go on, so it is named.
+    """
     blocks = (
         _headline(result),
         _figures(result),
@@ -70,7 +73,7 @@ def to_text(result: RunResult, manifest: Manifest) -> str:
             "Not done yet:", (f"  {clean(reason)}" for reason in result.pending_reasons if reason != result.stopped)
         ),
         _section("Notes:", (f"  {clean(note)}" for note in result.notes)),
-        _next_step(result, manifest),
+        _next_step(result, manifest) if repeatable else "",
     )
     return "\n\n".join(block for block in blocks if block) + "\n"
 

@@ -1,21 +1,19 @@
-"""`bulkdl login` and `bulkdl providers`: whether the accounts work, and what is known of the services."""
+"""`bulkdl login`: whether the accounts work, and what a night will ask of them."""
 
 from __future__ import annotations
 
 import asyncio
-import difflib
 import json
 import random
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiohttp
 
-from bulkdl.auth import providers as presets
 from bulkdl.auth.credentials import keyring_lookup, resolve
 from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.rehearsal import LoginReport, try_login
-from bulkdl.cli.output import say, write_out
+from bulkdl.cli.output import say, suggest, write_out
 from bulkdl.cli.prompting import prompt_for
 from bulkdl.cli.sentences import is_shown, sentence
 from bulkdl.clock import SystemClock
@@ -30,12 +28,11 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Iterator, Mapping, Sequence
 
-    from bulkdl.auth.providers import Provider
     from bulkdl.cli.commands import Invocation
     from bulkdl.events import Event
     from bulkdl.model import Account, Settings
 
-__all__ = ["login", "providers", "report_json", "report_lines", "try_accounts"]
+__all__ = ["login", "report_json", "report_lines", "try_accounts"]
 
 _CANNOT_LOG_IN = 3
 _NIGHT_H = 12.0
@@ -60,7 +57,7 @@ def _chosen(accounts: Mapping[str, Account], name: str | None) -> Sequence[Accou
     if name is None:
         return tuple(accounts.values())
     if name not in accounts:
-        raise UsageError(f'the manifest has no account "{clean(name)}"', hint=_suggest(name, tuple(accounts)))
+        raise UsageError(f'the manifest has no account "{clean(name)}"', hint=suggest(name, tuple(accounts)))
     return (accounts[name],)
 
 
@@ -156,56 +153,3 @@ def report_json(report: LoginReport) -> dict[str, object]:
         "note": report.note,
         "error": "" if report.error is None else str(report.error),
     }
-
-
-def providers(invocation: Invocation) -> int:
-    """List the presets, or show what one sets."""
-    name: str | None = invocation.arguments.name
-    if name is not None and name not in presets.names():
-        raise UsageError(f'there is no preset "{clean(name)}"', hint=_suggest(name, presets.names()))
-    chosen = [presets.load(n) for n in (presets.names() if name is None else (name,))]
-    if invocation.json:
-        write_out(json.dumps({p.name: _provider_json(p) for p in chosen}, indent=2) + "\n")
-    elif name is None:
-        width = max((len(p.name) for p in chosen), default=0)
-        write_out("".join(f"{p.name:<{width}}  {p.description}\n" for p in chosen))
-        write_out("\n`bulkdl providers NAME` shows what a preset sets; in a manifest it is `provider: NAME`.\n")
-    else:
-        write_out("\n".join(_provider_lines(chosen[0])) + "\n")
-    return 0
-
-
-def _provider_lines(provider: Provider) -> Iterator[str]:
-    yield f"{provider.name}: {provider.description}"
-    for key, value in provider.values.items():
-        fact = provider.facts.get(key, "")
-        yield f"  {key + ':':<18}{_plain(value)}{f'   ({fact})' if fact else ''}"
-    for auth, values in provider.variants.items():
-        yield f"  with auth: {auth}"
-        for key, value in values.items():
-            yield f"    {key + ':':<16}{_plain(value)}"
-    if provider.netrc_hosts:
-        yield f"  {'.netrc hosts:':<18}{', '.join(provider.netrc_hosts)}"
-    for note in provider.notes:
-        yield f"  - {note}"
-
-
-def _plain(value: Any) -> str:
-    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
-
-
-def _provider_json(provider: Provider) -> dict[str, object]:
-    return {
-        "description": provider.description,
-        "values": dict(provider.values),
-        "variants": {auth: dict(values) for auth, values in provider.variants.items()},
-        "netrc_hosts": list(provider.netrc_hosts),
-        "facts": dict(provider.facts),
-        "notes": list(provider.notes),
-    }
-
-
-def _suggest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    listed = ", ".join(known) or "none"
-    return f'Did you mean "{near[0]}"?' if near else f"There is: {listed}."

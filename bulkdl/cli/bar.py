@@ -86,7 +86,7 @@ class BarProgress:
 
     def _view(self) -> Group:
         size = self._console.size
-        width = max(1, size.width - 1)
+        width = max(1, size.width - 3)  # room for the `^C` that a terminal echoes: a wrapped row would not be erased
         drawn = lines(
             self._sampler.sample(self._clock.monotonic()),
             list(self._counters.flights.values()),

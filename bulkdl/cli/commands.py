@@ -28,7 +28,7 @@ _MODULES = {
     "status": "looking",
     "verify": "looking",
     "login": "accounts",
-    "providers": "accounts",
+    "providers": "presets",
     "report": "report",
     "schema": "printing",
     "completion": "printing",

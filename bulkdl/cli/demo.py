@@ -77,6 +77,7 @@ def _job(invocation: Invocation, manifest: Manifest, archive: DemoArchive) -> Jo
         log_file=None if flags.get("log_file") is None else Path(flags["log_file"]),
         report=None if flags.get("report") is None else Path(flags["report"]),
         json=invocation.json,
+        repeatable=False,
     )
 
 

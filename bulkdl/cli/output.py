@@ -6,9 +6,12 @@ import io
 import os
 import sys
 from contextlib import suppress
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-__all__ = ["complain", "finish", "harden", "say", "write_out"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["complain", "finish", "harden", "say", "suggest", "write_out"]
 
 
 def harden() -> None:
@@ -57,3 +60,12 @@ def _to_nowhere(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def suggest(name: str, known: Sequence[str]) -> str:
+    """A hint for a name that is not known: the nearest one that is, else all of them."""
+    import difflib  # noqa: PLC0415 - only where something is misspelt
+
+    near = difflib.get_close_matches(name, known, n=1)
+    listed = ", ".join(known) or "none"
+    return f'Did you mean "{near[0]}"?' if near else f"There is: {listed}."

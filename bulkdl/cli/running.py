@@ -47,6 +47,8 @@ class Job:
     log_file: Path | None
     report: Path | None
     json: bool
+    repeatable: bool = True
+    """Whether the same command can go on; a demo's folder is gone."""
 
 
 def run(invocation: Invocation) -> int:
@@ -117,7 +119,7 @@ def finish(job: Job, result: RunResult) -> int:
     if job.json:
         write_out(json.dumps(to_json(result, job.manifest), indent=2) + "\n")
     else:
-        write_out(to_text(result, job.manifest))
+        write_out(to_text(result, job.manifest, repeatable=job.repeatable))
     return result.exit_code if job.report is None else _report(job, job.report, result)
 
 

@@ -108,9 +108,14 @@ BAD_MANIFESTS = {
 }
 
 
-@pytest.mark.parametrize("command", ["run", "check", "status", "verify", "login"])
-@pytest.mark.parametrize("fault", BAD_MANIFESTS)
-def test_a_bad_manifest_ends_with_2_its_place_and_no_traceback(fault, command, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        *(("check", fault) for fault in BAD_MANIFESTS),
+        *((command, "a misspelt key") for command in ("run", "status", "verify", "login")),
+    ],
+)
+def test_a_bad_manifest_ends_with_2_its_place_and_no_traceback(command, fault, tmp_path):
     (tmp_path / "m.yaml").write_text(BAD_MANIFESTS[fault], encoding="utf-8")
     done = bulkdl(command, "m.yaml", cwd=tmp_path)
     assert done.returncode == 2
