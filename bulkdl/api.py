@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -128,7 +128,8 @@ def download(manifest: ManifestSource, **options: Any) -> RunResult:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(_whole(manifest, options))
-    return _in_thread(manifest, options)
+    with ThreadPoolExecutor(1, thread_name_prefix="bulkdl") as pool:
+        return pool.submit(asyncio.run, _whole(manifest, options)).result()
 
 
 async def _whole(manifest: ManifestSource, options: Mapping[str, Any]) -> RunResult:
@@ -136,23 +137,6 @@ async def _whole(manifest: ManifestSource, options: Mapping[str, Any]) -> RunRes
         async for _ in downloads:
             pass
     return downloads.result
-
-
-def _in_thread(manifest: ManifestSource, options: Mapping[str, Any]) -> RunResult:
-    ended: list[RunResult | BaseException] = []
-
-    def work() -> None:
-        try:
-            ended.append(asyncio.run(_whole(manifest, options)))
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-            ended.append(error)
-
-    thread = threading.Thread(target=work, name="bulkdl")
-    thread.start()
-    thread.join()
-    if isinstance(ended[0], BaseException):
-        raise ended[0]
-    return ended[0]
 
 
 def _manifest(
