@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Held", "Phase", "Reason", "hold", "hold_to_the_end", "is_useless"]
 
 _SOFT_FRACTION = 0.8
-_JITTER_FRACTION = 0.1
+_JITTER_FRACTION = 0.06
 _HARD_FRACTION = 0.1
 _HARD_MOST_S = 5.0
 _USELESS_FRACTION = 0.1
@@ -68,7 +68,7 @@ class Held:
 
 
 def hold(token: Token, *, generation: int, because: Reason, now: float, rng: random.Random) -> Held:
-    """Plan a token's life: renewed beside its use from 70 to 80 %, waited for in the last `min(5 s, 10 %)`.
+    """Plan a token's life: renewed beside its use from 80 to 86 %, waited for in the last `min(5 s, 10 %)`.
 
     One whose answer took longer than its life is tried for a second all the same: the archive decides, and a slow
     endpoint is not asked in a circle.
@@ -79,7 +79,7 @@ def hold(token: Token, *, generation: int, because: Reason, now: float, rng: ran
     return Held(
         generation=generation,
         token=token,
-        soft_at=token.issued + life * (_SOFT_FRACTION - _JITTER_FRACTION * rng.random()),
+        soft_at=token.issued + life * (_SOFT_FRACTION + _JITTER_FRACTION * rng.random()),
         hard_at=token.expires - min(_HARD_MOST_S, life * _HARD_FRACTION),
         over_at=token.expires,
         because=because,

@@ -247,8 +247,8 @@ async def test_when_the_first_use_vanishes_without_an_answer_the_next_one_tries(
 async def test_whoever_had_no_answer_may_try_again_itself():
     async with Realm() as realm:
         signer = fixed(realm)
-        await signer.credential()
-        await signer.credential()
+        first = await signer.credential()
+        assert await signer.credential() == first
 
 
 async def test_after_a_first_success_a_refusal_is_the_products():
