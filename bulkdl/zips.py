@@ -60,8 +60,6 @@ def read_member(
     """
     what = f"member {member.filename!r} of the ZIP archive"
     hint = "verify: basic leaves the members unread"
-    if member.flag_bits & 0x1:
-        raise bad_content(f"{what} is encrypted and cannot be read", hint=hint)
     stored = member.compress_type == zipfile.ZIP_STORED
     read = 0
     with unreadable(what, hint=hint), archive.open(member) as stream:
