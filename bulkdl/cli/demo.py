@@ -86,7 +86,7 @@ def _what_you_saw(result: RunResult, effects: Iterable[Effect], kept: Path | Non
     refreshes = sum(use.refreshes for use in result.accounts.values())
     faults = Counter(map(_name, effects))
     lines = [
-        "What you saw:",
+        "\nWhat you saw:",
         f"  {count(logins, 'login')} and {count(refreshes, 'token refresh', 'token refreshes')}, by themselves, while the products came in",
         f"  faults met: {', '.join(f'{n} x {name}' for name, n in faults.most_common()) or 'none'}",
         f"  {count(result.completed, 'product')} complete, each compared with its checksum before it had its name",
