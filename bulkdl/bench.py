@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from bulkdl.clock import Clock
     from bulkdl.events import Hub
     from bulkdl.http import Http, Reply
-    from bulkdl.journal import Entry, Journal
     from bulkdl.limits import Connections, HostPauses, RateLimit
     from bulkdl.model import Product, RunOptions, Settings
     from bulkdl.retry import Budget
-    from bulkdl.storage import Storage
+    from bulkdl.store.journal import Entry, Journal
+    from bulkdl.store.storage import Storage
 
 __all__ = ["MANY", "Bench", "Job", "Pace", "known_of"]
 

@@ -18,13 +18,13 @@ from bulkdl.errors import AccountStopped, ProductFailed, StorageStopped, TryAgai
 from bulkdl.events import Flight, Level, ProductFinished, ProductStarted, Retrying
 from bulkdl.existing import Settled, conflict, settle
 from bulkdl.hours import window_closes_in, window_opens_in
-from bulkdl.journal import Entry, Phase
 from bulkdl.model import Failure, FailureKind, Outcome, State
 from bulkdl.placing import place, record_settled
 from bulkdl.ranges import cover
 from bulkdl.retry import Budget, next_step
 from bulkdl.room import check_room
 from bulkdl.standing import Standing
+from bulkdl.store.journal import Entry, Phase
 from bulkdl.transfer import attempt
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bulkdl.content.verify import digests
 from bulkdl.errors import ProductFailed
 from bulkdl.model import Checksum, FailureKind
 from bulkdl.standing import Standing, standing
-from bulkdl.verify import digests
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench, Job
-    from bulkdl.journal import Entry
+    from bulkdl.store.journal import Entry
 
 __all__ = ["Settled", "ask_archive", "compare_digests", "conflict", "settle", "settle_named"]
 

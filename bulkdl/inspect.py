@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING
 from bulkdl.auth.credentials import keyring_lookup, resolve
 from bulkdl.claims import Claims
 from bulkdl.clock import SystemClock
+from bulkdl.content.verify import check_product
 from bulkdl.errors import AccountStopped, ProductFailed
-from bulkdl.journal import Entry, Journal, Phase, read
-from bulkdl.lock import DestinationLock, holder
 from bulkdl.model import AuthKind
 from bulkdl.names import fold, from_url
 from bulkdl.plan import selected, survey
 from bulkdl.ranges import cover
 from bulkdl.standing import Standing
-from bulkdl.storage import Storage
-from bulkdl.verify import check_product
+from bulkdl.store.journal import Entry, Journal, Phase, read
+from bulkdl.store.lock import DestinationLock, holder
+from bulkdl.store.storage import Storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from bulkdl.content.extract import extract, folder_for
+from bulkdl.content.verify import check_product
 from bulkdl.errors import ProductFailed, TryAgain
-from bulkdl.extract import extract, folder_for
-from bulkdl.journal import Entry, Phase
 from bulkdl.model import FailureKind
-from bulkdl.storage import storage_error
-from bulkdl.verify import check_product
+from bulkdl.store.journal import Entry, Phase
+from bulkdl.store.storage import storage_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bulkdl.bench import Bench, Job
     from bulkdl.existing import Settled
     from bulkdl.model import Checksum
-    from bulkdl.storage import FileFacts
+    from bulkdl.store.storage import FileFacts
 
 __all__ = ["Placed", "place", "record_settled"]
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from bulkdl.claims import Claims
-    from bulkdl.journal import Entry
     from bulkdl.model import Product
-    from bulkdl.storage import FileFacts, Storage
+    from bulkdl.store.journal import Entry
+    from bulkdl.store.storage import FileFacts, Storage
 
 __all__ = ["Item", "selected", "survey"]
 

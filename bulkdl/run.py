@@ -19,13 +19,13 @@ from bulkdl.engine import Engine
 from bulkdl.errors import RunStopped, first_error
 from bulkdl.events import Level, RunStarted
 from bulkdl.hours import seconds_until
-from bulkdl.journal import Journal
 from bulkdl.limits import Connections, HostPauses, RateLimit
-from bulkdl.lock import DestinationLock
 from bulkdl.plan import selected, survey
 from bulkdl.standing import Standing
 from bulkdl.stopping import StopReason, StopSignal
-from bulkdl.storage import Storage
+from bulkdl.store.journal import Journal
+from bulkdl.store.lock import DestinationLock
+from bulkdl.store.storage import Storage
 from bulkdl.tally import AccountUse, Ending, RunResult, Tally
 from bulkdl.wiring import Surroundings, state_folder
 

@@ -13,19 +13,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bulkdl.bench import known_of
+from bulkdl.content.sniff import objection
 from bulkdl.errors import ProductFailed, TryAgain, first_error
 from bulkdl.model import FailureKind
 from bulkdl.ranges import Claim, Range, SegmentPlan, cover, missing, normalise
 from bulkdl.resume import Action, Ask, judge, strong_etag
-from bulkdl.sniff import objection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from bulkdl.bench import Bench, Job
     from bulkdl.http import Reply
-    from bulkdl.journal import Entry
-    from bulkdl.storage import Partial
+    from bulkdl.store.journal import Entry
+    from bulkdl.store.storage import Partial
 
 __all__ = ["Reception"]
 

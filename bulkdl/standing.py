@@ -5,12 +5,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bulkdl.journal import Phase
+from bulkdl.store.journal import Phase
 
 if TYPE_CHECKING:
-    from bulkdl.journal import Entry
     from bulkdl.model import Product
-    from bulkdl.storage import FileFacts
+    from bulkdl.store.journal import Entry
+    from bulkdl.store.storage import FileFacts
 
 __all__ = ["Standing", "standing"]
 

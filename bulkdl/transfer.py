@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from bulkdl.bench import known_of
 from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.existing import Settled, settle_named
-from bulkdl.journal import Entry, Phase
 from bulkdl.model import FailureKind
 from bulkdl.names import from_content_disposition, from_url
 from bulkdl.ranges import normalise
 from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, strong_date, strong_etag
 from bulkdl.retry import parse_retry_after
 from bulkdl.segments import Reception
+from bulkdl.store.journal import Entry, Phase
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench, Job

@@ -15,9 +15,9 @@ PACKAGE = ROOT / "bulkdl"
 # From the innermost to the outermost; a module imports from its own layer or from one above it in this table.
 LAYERS: dict[str, str] = {
     "values": "_version secret urls units clock model errors events stopping",
-    "decisions": "ranges resume retry names sniff kinds claims hours ending",
-    "reading": "manifest/* auth/__init__ auth/providers auth/credentials auth/secretfiles safe",
-    "edges": "disk lock database journal storage offload broken zips tars verify extract limits http auth/*",
+    "decisions": "ranges resume retry names claims hours ending content/__init__ content/kinds content/sniff",
+    "reading": "manifest/* auth/__init__ auth/providers auth/credentials auth/secretfiles content/safe",
+    "edges": "store/* content/* limits http auth/*",
     "work": "bench standing existing room plan segments transfer placing engine wiring tally run inspect remote",
     "outside": "__init__ __main__ summary api archive/* cli/*",
 }

@@ -11,7 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from bulkdl.kinds import Fit, Kind, Language, as_text, kind_of
+from bulkdl.content.kinds import Fit, Kind, Language, as_text, kind_of
 from bulkdl.secret import MASK
 
 __all__ = ["HEAD_SIZE", "html_or_json_error", "objection"]

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Protocol
 
 from blake3 import blake3
 
-from bulkdl import tars, zips
-from bulkdl.broken import bad_content, unreadable
+from bulkdl.content import tars, zips
+from bulkdl.content.broken import bad_content, unreadable
+from bulkdl.content.offload import Workshop
+from bulkdl.content.safe import MOST_BYTES, is_safe_manifest, parse_safe
+from bulkdl.content.sniff import HEAD_SIZE, html_or_json_error, objection
 from bulkdl.errors import ProductFailed
 from bulkdl.model import FailureKind, Verify
-from bulkdl.offload import Workshop
-from bulkdl.safe import MOST_BYTES, is_safe_manifest, parse_safe
-from bulkdl.sniff import HEAD_SIZE, html_or_json_error, objection
 
 if TYPE_CHECKING:
     import zipfile
     from collections.abc import Callable, Collection
     from pathlib import Path
 
+    from bulkdl.content.offload import Stop
     from bulkdl.model import Checksum, Product
-    from bulkdl.offload import Stop
 
 __all__ = ["check_product", "digests"]
 

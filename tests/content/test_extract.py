@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from bulkdl.content.extract import DEFAULT_LIMITS, Limits, extract, folder_for
 from bulkdl.errors import ProductFailed
-from bulkdl.extract import DEFAULT_LIMITS, Limits, extract, folder_for
 from bulkdl.model import FailureKind
 
 FILES = {"x/a.txt": b"hello", "x/deep/b.bin": bytes(3_000_000), "c ä.txt": b""}

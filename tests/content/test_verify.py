@@ -20,10 +20,10 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bulkdl.content.verify import check_product, digests
 from bulkdl.errors import ProductFailed
 from bulkdl.model import Checksum, FailureKind, Product, Verify
 from bulkdl.urls import Url
-from bulkdl.verify import check_product, digests
 
 MIB = 1024 * 1024
 

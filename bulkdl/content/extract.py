@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bulkdl.broken import bad_content
+from bulkdl.content.broken import bad_content
+from bulkdl.content.offload import Workshop
+from bulkdl.content.tars import open_tar
+from bulkdl.content.zips import open_zip, read_member
 from bulkdl.errors import ProductFailed
 from bulkdl.model import FailureKind
-from bulkdl.offload import Workshop
-from bulkdl.tars import open_tar
-from bulkdl.zips import open_zip, read_member
 
 if TYPE_CHECKING:
     import tarfile
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from bulkdl.offload import Stop
+    from bulkdl.content.offload import Stop
 
 __all__ = ["DEFAULT_LIMITS", "Limits", "extract", "folder_for"]
 

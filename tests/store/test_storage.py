@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.model import FailureKind
-from bulkdl.storage import FileFacts, Partial, Storage, storage_error
-from tests.storage_places import mounted, read_only
+from bulkdl.store.storage import FileFacts, Partial, Storage, storage_error
+from tests.store.storage_places import mounted, read_only
 
 
 def names(folder: Path) -> list[str]:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import filelock
 
 from bulkdl._version import __version__
-from bulkdl.disk import settled, state_folder, stopped
 from bulkdl.errors import StorageStopped
+from bulkdl.store.disk import settled, state_folder, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

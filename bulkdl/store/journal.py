@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from bulkdl.database import Steps, Writer, open_or_renew, read_only
-from bulkdl.disk import STATE_FOLDER, network_filesystem, state_folder
 from bulkdl.model import Checksum, FailureKind
+from bulkdl.store.database import Steps, Writer, open_or_renew, read_only
+from bulkdl.store.disk import STATE_FOLDER, network_filesystem, state_folder
 
 if TYPE_CHECKING:
     import sqlite3

@@ -16,8 +16,8 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bulkdl.disk import settled, stopped
 from bulkdl.errors import StorageStopped
+from bulkdl.store.disk import settled, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.disk import state_folder
 from bulkdl.errors import StorageStopped
-from bulkdl.lock import DestinationLock, _take_without_locks
-from tests.storage_places import child, read_only
+from bulkdl.store.disk import state_folder
+from bulkdl.store.lock import DestinationLock, _take_without_locks
+from tests.store.storage_places import child, read_only
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkdl.clock import SystemClock
-from bulkdl.database import Writer, open_or_renew
-from bulkdl.disk import network_filesystem
 from bulkdl.errors import StorageStopped
-from bulkdl.journal import Entry, Journal, Phase, read
 from bulkdl.model import Checksum, FailureKind
-from tests.storage_places import child, mounted, read_only
+from bulkdl.store.database import Writer, open_or_renew
+from bulkdl.store.disk import network_filesystem
+from bulkdl.store.journal import Entry, Journal, Phase, read
+from tests.store.storage_places import child, mounted, read_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

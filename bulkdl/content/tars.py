@@ -12,13 +12,13 @@ import tarfile
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
-from bulkdl.broken import bad_content, unreadable
+from bulkdl.content.broken import bad_content, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from bulkdl.offload import Stop
+    from bulkdl.content.offload import Stop
 
 __all__ = ["TarReader", "open_tar", "read_through"]
 

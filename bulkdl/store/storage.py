@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import aiofiles.os
 
-from bulkdl.disk import (
+from bulkdl.errors import ProductFailed, StorageStopped
+from bulkdl.model import FailureKind
+from bulkdl.store.disk import (
     GONE,
     NAME_MAX,
     OPEN_FLAGS,
@@ -38,8 +40,6 @@ from bulkdl.disk import (
     sync_folder,
     write_some,
 )
-from bulkdl.errors import ProductFailed, StorageStopped
-from bulkdl.model import FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence

@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from bulkdl.broken import bad_content, unreadable
+from bulkdl.content.broken import bad_content, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from bulkdl.offload import Stop
+    from bulkdl.content.offload import Stop
 
 __all__ = ["check_structure", "open_zip", "read_member"]
 
