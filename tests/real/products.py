@@ -99,10 +99,10 @@ def _archive(member: str, body: bytes) -> bytes:
     return packed.getvalue()
 
 
-def entry(remote: Remote, url: str, **more: object) -> dict[str, object]:
+def entry(remote: Remote, archive: str, /, **more: object) -> dict[str, object]:
     """The product as a manifest has it, with size and checksum."""
     known = {
-        "url": f"{url}/{quote(remote.path)}",
+        "url": f"{archive}/{quote(remote.path)}",
         "file": remote.file,
         "size": remote.size,
         "checksum": remote.checksum,

@@ -100,5 +100,5 @@ class Program:
         return self.start(*arguments, env=env).done()
 
     def run(self, manifest: Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
-        """`bulkdl run MANIFEST --json --progress none ...`."""
-        return self("run", manifest, "--json", "--progress", "none", *arguments, env=env)
+        """`bulkdl run MANIFEST --json ...` with plain lines on standard error, as in a cron job."""
+        return self("run", manifest, "--json", "--progress", "plain", *arguments, env=env)

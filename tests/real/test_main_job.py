@@ -75,6 +75,7 @@ def test_every_product_of_both_accounts_arrives_identical(night: Night, figure: 
     assert list(night.destination.rglob("*.part")) == []
     figure(
         f"night: {len(night.remotes)} products, {night.total / MIB:.0f} MiB, {night.counts['requests']} requests, "
+        f"{(night.sent - night.total) / MIB:.1f} MiB sent in vain, "
         f"{night.counts['LOGIN']} logins, {night.counts['REFRESH_TOKEN']} refreshes, "
         f"{night.done.summary['elapsed_s']:.1f} s at no more than 80 MiB/s"
     )
@@ -86,8 +87,9 @@ def test_the_summary_says_what_the_servers_counted(night: Night):
     assert summary["exit_code"] == 0
     assert summary["products"] == {"total": count, "completed": count, "skipped": 0, "failed": 0, "pending": 0}
     assert summary["bytes"]["written"] == night.total
-    assert summary["bytes"]["received"] == night.sent
     assert summary["bytes"]["resumed"] == 0
+    # What nginx had sent when a range was cut short may be lost between the two.
+    assert night.total <= summary["bytes"]["received"] <= night.sent
     assert summary["failures"] == []
     logins = {name: account["logins"] for name, account in summary["accounts"].items()}
     assert logins == {"maya": 1, "otto": 1}
@@ -101,8 +103,8 @@ def test_each_account_logs_in_once_and_short_tokens_are_renewed_without_an_error
     assert night.counts["REFRESH_TOKEN_ERROR"] == 0
 
 
-def test_no_product_is_fetched_twice(night: Night):
-    assert night.sent == night.total
+def test_little_is_sent_in_vain_where_products_are_divided(night: Night):
+    assert night.total <= night.sent <= 1.1 * night.total
     assert night.methods == {"GET"}
 
 
@@ -141,22 +143,22 @@ def test_after_kill_9_in_the_middle_the_next_run_finishes_and_fetches_little_aga
     destination = place / "products"
     total, sent = sum(remote.size for remote in big), site.nginx.sent()
 
-    first = program.start("run", manifest, "--workers", str(WORKERS), "--limit-rate", "200M")
-    first.until(lambda: arrived(big, destination) >= 100 and partials(destination))
+    first = program.start("run", manifest, "--workers", str(WORKERS), "--limit-rate", "100M")
+    first.until(lambda: known(program, manifest).is_the_middle)
     first.process.kill()
     assert first.done().code == -signal.SIGKILL
-    there = arrived(big, destination)
-    assert there < len(big)
-    assert program("status", manifest).err == ""
+    kept = known(program, manifest)
+    assert kept.done < len(big)
 
     second = program.run(manifest, "--workers", str(WORKERS))
     assert second.code == 0, second.err
     assert differing(big, destination) == []
-    assert second.summary["products"]["skipped"] >= there
+    assert second.summary["products"]["skipped"] >= kept.done
+    assert second.summary["bytes"]["resumed"] >= kept.partial
     extra = site.nginx.sent() - sent - total
     figure(
-        f"kill -9: {there} of {len(big)} products in place, {second.summary['bytes']['resumed'] / MIB:.1f} MiB resumed, "
-        f"{extra / MIB:.1f} MiB of {total / MIB:.0f} MiB sent twice"
+        f"kill -9: {kept.done} of {len(big)} products in place and {kept.partial / MIB:.1f} MiB of others kept, "
+        f"{extra / MIB:.1f} MiB of {total / MIB:.0f} MiB sent in vain or twice"
     )
     assert extra <= 32 * MIB * WORKERS
 
@@ -240,6 +242,29 @@ def test_a_product_of_another_realm_is_refused_once_more_with_a_fresh_token_and_
     assert done.code == 1, done.err
     assert done.failure(foreign[0].file)["kind"] in ("auth", "http")
     assert differing(own, place / "products") == []
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What `bulkdl status` knows to be on disk."""
+
+    done: int
+    partial: int
+    """Bytes of products that are not complete."""
+
+    @property
+    def is_the_middle(self) -> bool:
+        return self.done >= 100 and self.partial >= 32 * MIB
+
+
+def known(program: Program, manifest: Path) -> Known:
+    status = program("status", manifest, "--json")
+    assert status.err == ""
+    items = status.summary["items"]
+    return Known(
+        done=sum(item["state"] == "done" for item in items),
+        partial=sum(item["have"] for item in items if item["state"] == "partial"),
+    )
 
 
 def arrived(remotes: list[Remote], destination: Path) -> int:
