@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote_plus
 
@@ -54,11 +54,27 @@ class Reply:
     signed: bool
     """Whether a credential went with the last hop."""
     _response: aiohttp.ClientResponse
+    _peeked: list[bytes] = field(default_factory=list)
 
     async def read(self) -> bytes:
         """The next bytes of the body, b"" at its end; raise `TryAgain` when the connection or the framing breaks."""
+        if self._peeked:
+            return self._peeked.pop()
+        content = self._response.content
         with _mapped(self.url):
-            return await self._response.content.readany()
+            try:
+                return await content.readany()
+            except (aiohttp.ClientError, OSError):
+                if rest := _arrived(content):
+                    return rest
+                raise
+
+    async def peek(self) -> bytes:
+        """The first bytes of the body, b"" where it has none; `read` gives them again."""
+        first = await self.read()
+        if first:
+            self._peeked.append(first)
+        return first
 
     def close(self) -> None:
         """Give up the rest of the body, and the connection with it."""
@@ -257,16 +273,29 @@ def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool) -> Reply
     return Reply(url, head, fields.get("WWW-Authenticate", ""), signed, response)
 
 
+def _arrived(content: aiohttp.StreamReader) -> bytes:
+    """What came before the connection broke: aiohttp reports the break first, and would drop bytes that are here."""
+    error = content.exception()
+    if error is None:
+        return b""
+    content.set_exception(None)  # type: ignore[arg-type] - the only public way to what is buffered
+    try:
+        return content.read_nowait()
+    finally:
+        content.set_exception(error)
+
+
 async def _finish(response: aiohttp.ClientResponse) -> None:
     """Give the connection back where its body is over or short, else close it."""
     length = response.content_length
-    if not response.content.at_eof() and length is not None and length <= _DRAIN:
-        try:
+    try:
+        if not response.content.at_eof() and length is not None and length <= _DRAIN:
             async with asyncio.timeout(2):
                 await response.read()
-        except (aiohttp.ClientError, OSError, TimeoutError):
-            response.close()
-    response.release()
+    except (aiohttp.ClientError, OSError):  # TimeoutError is one
+        response.close()
+    finally:
+        response.release()
 
 
 class _mapped:  # noqa: N801 - reads as a statement: with _mapped(url)
