@@ -148,20 +148,20 @@ class Http:
         request = _Request(method=method, headers=headers or {}, signer=signer, allowed=allowed, origin=url.origin)
         for _ in range(MOST_RENEWALS + 1):
             reply, used = await self._follow(url, request)
-            if not await self._renewed(reply, used, signer):
+            if used is None or not await self._renewed(reply, used, signer):
                 break
         try:
             yield reply
         finally:
             await _finish(reply._response)  # noqa: SLF001 - the reply is this module's own
 
-    async def _renewed(self, reply: Reply, used: Credential | None, signer: Signer) -> bool:
+    async def _renewed(self, reply: Reply, used: Credential, signer: Signer) -> bool:
         """Tell the signer what became of its credential; True when the request is worth another try with a new one."""
-        if used is None:
-            return False
         if classify(reply.head.status) is not StatusClass.CREDENTIAL:
             signer.accepted(used)
             return False
+        if not reply.signed:
+            return False  # refused at a host that never saw the credential
         try:
             again = await signer.rejected(used, status=reply.head.status, challenge=reply.challenge)
         except BaseException:
@@ -172,35 +172,39 @@ class Http:
         return again
 
     async def _follow(self, url: Url, request: _Request) -> tuple[Reply, Credential | None]:
-        """Our own redirect loop (RFC 9110 §15.4), so that each hop is judged before anything is sent to it."""
+        """Our own redirect loop (RFC 9110 §15.4), so that each hop is judged before anything is sent to it.
+
+        With the reply comes the credential that was used last, at whichever hop.
+        """
         seen_https = False
-        credential: Credential | None = None
+        used: Credential | None = None
         for _ in range(MOST_HOPS):
             downgraded = seen_https and url.scheme == "http"
             seen_https = seen_https or url.scheme == "https"
             may = request.allowed.allows(url) and not downgraded
             credential = await request.signer.credential() if may else None
+            used = credential or used
             if credential is not None:
                 url = _without_secret(url, credential)
-            response = await self._send(url, request, credential)
+            own = (url.origin == request.origin or may) and not downgraded
+            response = await self._send(url, request, credential, own=own)
             if classify(response.status) is not StatusClass.REDIRECT or "Location" not in response.headers:
                 signed = credential is not None and (credential.header is not None or credential.query is not None)
-                return _reply(url, response, signed=signed), credential
+                return _reply(url, response, signed=signed), used
             location = response.headers["Location"]
             await _finish(response)
-            url = _target(url, location, credential)
+            url = _target(url, location, used)
         raise ProductFailed(
             f"{url} redirects more than {MOST_HOPS} times",
             kind=FailureKind.HTTP,
             hint="Open the URL in a browser: it may want you to sign in or to accept a licence there",
         )
 
-    async def _send(self, url: Url, request: _Request, credential: Credential | None) -> aiohttp.ClientResponse:
-        headers = (
-            dict(request.headers)
-            if url.origin == request.origin or request.allowed.allows(url)
-            else _generic(request.headers)
-        )
+    async def _send(
+        self, url: Url, request: _Request, credential: Credential | None, *, own: bool
+    ) -> aiohttp.ClientResponse:
+        """`own`: the hop may have the product's own headers, which may be keys."""
+        headers = dict(request.headers) if own else _generic(request.headers)
         target = url.raw
         if credential is not None and credential.header is not None:
             headers["Authorization"] = credential.header.reveal()
