@@ -51,19 +51,29 @@ class Job:
     """Bytes found on disk and kept, once decided."""
     standing: Standing = Standing.ABSENT
     """What is thought of a file that is already at the final name."""
-    sources_failed: int = 0
+    dead_sources: set[int] = field(default_factory=set)
+    """Those that can never give the product."""
     waits_for_room: bool = False
     overwrite: bool = False
     served_by: list[str] = field(default_factory=list)
-    refused_content: str = ""
-    """Why a complete body was not the product; the same answer twice is the source's fault."""
+    refusals: list[str] = field(default_factory=list)
+    """Why complete bodies were not the product; the same twice is the source's fault."""
     started_at: float = 0.0
     content_type: str = ""
 
     @property
     def source(self) -> Url:
-        sources = self.product.sources
-        return sources[self.source_index % len(sources)]
+        return self.product.sources[self.source_index]
+
+    def next_source(self) -> bool:
+        """Turn to the next source that is not dead; False where every source is."""
+        count = len(self.product.sources)
+        for step in range(1, count + 1):
+            index = (self.source_index + step) % count
+            if index not in self.dead_sources:
+                self.source_index = index
+                return True
+        return False
 
     @property
     def shown(self) -> str:

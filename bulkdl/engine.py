@@ -197,8 +197,8 @@ class Engine:
             reason = f"{fault.reason}; {step.give_up}"
             await self._fail(job, fault.kind, f"{reason}. {fault.hint}" if fault.hint else reason)
             return
-        if len(job.product.sources) > 1 and job.budget.fruitless:
-            job.source_index += 1
+        if job.budget.fruitless:
+            job.next_source()
         self._bench.hub.counters.retries += 1
         self._bench.hub.emit(
             Retrying(
@@ -209,9 +209,8 @@ class Engine:
 
     async def _other_source(self, job: Job, failed: ProductFailed) -> None:
         """Only when every source has failed is the product a failure."""
-        job.sources_failed += 1
-        if failed.kind in _ELSEWHERE and job.sources_failed < len(job.product.sources):
-            job.source_index += 1
+        job.dead_sources.add(job.source_index)
+        if failed.kind in _ELSEWHERE and job.next_source():
             self._bench.hub.note(Level.WARNING, f"{failed.reason}; trying a mirror", job.product)
             self._park(job, 0.0)
             return

@@ -79,14 +79,14 @@ async def _wrong(bench: Bench, job: Job, entry: Entry, error: ProductFailed) -> 
     """The bytes are not the product: forget them; once more if they may have been harmed on the way."""
     await bench.journal.put(replace(entry, ranges=(), total=None, etag=None, last_modified=None))
     await bench.storage.remove(bench.storage.root / (entry.part or ""))
-    before, job.refused_content = job.refused_content, error.reason
-    if before == error.reason and len(job.product.sources) == 1:
+    agreed = error.reason in job.refusals
+    job.refusals.append(error.reason)
+    if agreed and len(job.refusals) >= len(job.product.sources):
         return ProductFailed(
             f"{error.reason} (two fetches agree: the product is like that at the source)",
             kind=error.kind,
             hint=error.hint or "Check the checksum in the manifest, or report it to the archive",
         )
-    job.source_index += 1
     return TryAgain(error.reason, kind=error.kind, hint=error.hint, restart=True, limit=3 * len(job.product.sources))
 
 
