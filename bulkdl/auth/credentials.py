@@ -1,6 +1,7 @@
 """Where an account's secrets come from.
 
-In order: what the manifest names, its `secrets:` file, the system keyring, `.netrc`, a prompt on a terminal.
+In order: what the manifest names, its `secrets:` file, the system keyring, `.netrc`, a prompt on a terminal. The keyring
+is slow and may ask to be unlocked, so it is left alone where nothing that the account needs is missing by then.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from bulkdl.model import Account, SecretRef
 
-__all__ = ["Credentials", "KeyringLookup", "Prompt", "keyring_lookup", "resolve"]
+__all__ = ["Credentials", "KeyringLookup", "NoKeyring", "Prompt", "keyring_lookup", "resolve"]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SHOWN = {
@@ -40,8 +41,15 @@ class Prompt(Protocol):
 
 class KeyringLookup(Protocol):
     def __call__(self, service: str, username: str) -> str | None:
-        """The keyring's entry, None where there is none; raise `LookupError` when the keyring cannot be used."""
+        """The keyring's entry, None where there is none.
+
+        Raise `NoKeyring` where this machine has none, another `LookupError` when it cannot be used, as one that is locked.
+        """
         ...
+
+
+class NoKeyring(LookupError):  # noqa: N818 - says what is so
+    """Usual on a server, and no trouble unless a secret is nowhere else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +84,15 @@ def keyring_lookup() -> KeyringLookup | None:
     """The system's keyring where the optional package is installed, else None."""
     try:
         import keyring  # noqa: PLC0415 - optional, and slow to import
-        from keyring.errors import KeyringError  # noqa: PLC0415
+        from keyring.errors import KeyringError, NoKeyringError  # noqa: PLC0415
     except ImportError:
         return None
 
     def look_up(service: str, username: str) -> str | None:
         try:
             found = keyring.get_password(service, username)
+        except NoKeyringError:
+            raise NoKeyring("this machine has none") from None
         except KeyringError as error:
             raise LookupError(type(error).__name__) from None
         return found if isinstance(found, str) else None
@@ -108,14 +118,14 @@ class _Search:
         required = _required(self._account)
         optional = _optional(self._account)
         wanted = (*required, *optional)
+        needed = (*required, *(name for name in optional if _reference(self._account, name) is not None))
         self._from_manifest(wanted)
         self._from_file(wanted)
-        self._from_keyring(wanted)
+        if self._open(needed):
+            self._from_keyring(wanted)
         self._from_netrc(wanted)
         self._from_prompt(required)
-        named = tuple(name for name in optional if _reference(self._account, name) is not None)
-        missing = [name for name in (*required, *named) if name not in self._found]
-        if missing:
+        if missing := self._open(needed):
             raise self._missing(missing)
         return self._credentials()
 
@@ -188,7 +198,11 @@ class _Search:
                 else:
                     self._looked(name, f"the keyring (service {services[0]}, user {name})")
         except LookupError as error:
-            self._warnings.append(f"the keyring cannot be used ({error.args[0] if error.args else 'locked'})")
+            cause = str(error) or "locked"
+            for name in self._open(wanted):
+                self._looked(name, f"the keyring ({cause})")
+            if not isinstance(error, NoKeyring):
+                self._warnings.append(f"the keyring cannot be used ({cause})")
 
     def _keyring_entries(self, services: tuple[str, ...], name: str) -> list[tuple[str, str]]:
         """`keyring set bulkdl:ACCOUNT password`, or the usual way with the user's name for a password."""

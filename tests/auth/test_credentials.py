@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from bulkdl.auth.credentials import resolve
+from bulkdl.auth.credentials import NoKeyring, resolve
 from bulkdl.errors import AccountStopped
 from bulkdl.model import Account, AuthKind, Grant, SecretRef, SecretSource
 from bulkdl.urls import HostList, Url
@@ -123,6 +123,35 @@ def test_a_keyring_that_is_locked_is_a_warning_and_the_search_goes_on():
     found = resolve(BASIC, environ={}, keyring=locked, prompt=lambda question: "typed")
     assert found.sources["password"] is SecretSource.PROMPT
     assert "KeyringLocked" in found.warnings[0]
+
+
+def no_keyring(service, name):
+    raise NoKeyring("this machine has none")
+
+
+def test_a_machine_without_a_keyring_is_no_matter_for_a_warning():
+    found = resolve(BASIC, environ={}, keyring=no_keyring, prompt=lambda question: "typed")
+    assert found.warnings == ()
+
+
+def test_a_keyring_that_is_not_there_is_one_of_the_places_looked_at_for_a_secret_that_is_nowhere():
+    with pytest.raises(AccountStopped, match=r"the keyring \(this machine has none\)"):
+        resolve(BASIC, environ={}, keyring=no_keyring)
+
+
+def test_the_keyring_is_left_alone_where_nothing_that_is_needed_is_missing():
+    def never(service, name):
+        pytest.fail("the keyring was asked")
+
+    account = with_(OIDC, username=SecretRef("${U}"), password=SecretRef("${P}"))
+    assert resolve(account, environ={"U": "me", "P": "p"}, keyring=never).warnings == ()
+
+
+def test_the_keyring_is_asked_for_a_one_time_secret_that_the_manifest_names_and_no_variable_has():
+    entries = {("bulkdl:own", "totp_secret"): "from the ring"}
+    account = with_(OIDC, username=SecretRef("${U}"), password=SecretRef("${P}"), totp_secret=SecretRef("${T}"))
+    found = resolve(account, environ={"U": "me", "P": "p"}, keyring=lambda *asked: entries.get(asked))
+    assert found.sources["totp_secret"] is SecretSource.KEYRING
 
 
 @pytest.mark.parametrize("name", [".netrc", "_netrc", "elsewhere"])
