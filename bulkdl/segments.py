@@ -18,6 +18,7 @@ from bulkdl.errors import ProductFailed, TryAgain, first_error
 from bulkdl.model import FailureKind
 from bulkdl.ranges import Claim, Range, SegmentPlan, cover, missing, normalise
 from bulkdl.resume import Action, Ask, judge, strong_etag
+from bulkdl.store.disk import settled
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -57,9 +58,10 @@ class _Behind:
         self._task = asyncio.create_task(self._write(offset, block))
 
     async def drain(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            await asyncio.shield(task)
+        """Return once the block is written, a cancellation included: it must not be written after the file is closed."""
+        if self._task is not None:
+            await settled(self._task)
+            self._task = None
 
     async def _write(self, offset: int, block: bytearray) -> None:
         await self.partial.write(offset, block)
@@ -90,6 +92,7 @@ class Reception:
         self._plan = SegmentPlan(gaps, min_split=MIN_SPLIT)
         self._start = start
         self._live = 1
+        self._spawner: asyncio.Task[None] | None = None
         self._fault: TryAgain | None = None
         self._flight = bench.hub.counters.flights[job.product.id]
         self._flight.have = cover(self._written)
@@ -105,12 +108,12 @@ class Reception:
                 self._require_all()
         except BaseException:
             # Whatever ends an attempt, what has arrived is kept.
-            await asyncio.shield(self.checkpoint())
+            await settled(self.checkpoint())
             raise
         return replace(self._entry, ranges=self._written)
 
     def _require_all(self) -> None:
-        if self._entry.total is None or self._plan.left:
+        if self._entry.total is None or missing(self._written, self._entry.total):
             raise self._fault or TryAgain("the body ended early", kind=FailureKind.NETWORK)
 
     async def checkpoint(self) -> None:
@@ -126,13 +129,13 @@ class Reception:
 
     async def _connect(self, reply: Reply, compare: bytes, *, splittable: bool) -> None:
         async with asyncio.TaskGroup() as background:
-            helpers = [background.create_task(self._checkpoints())]
+            checkpoints = background.create_task(self._checkpoints())
             async with asyncio.TaskGroup() as connections:
+                connections.create_task(self._first(reply, compare, splittable=splittable))
                 if splittable:
-                    helpers.append(background.create_task(self._spawn(connections)))
-                connections.create_task(self._first(reply, compare))
-            for helper in helpers:
-                helper.cancel()
+                    # In the group that it fills: once that is ending, nothing more can be opened in it.
+                    self._spawner = connections.create_task(self._spawn(connections))
+            checkpoints.cancel()
 
     async def _checkpoints(self) -> None:
         while True:
@@ -146,7 +149,7 @@ class Reception:
 
     # Connections
 
-    async def _first(self, reply: Reply, compare: bytes) -> None:
+    async def _first(self, reply: Reply, compare: bytes, *, splittable: bool) -> None:
         self._flight.connections += 1
         claim = self._plan.claim_at(self._start)
         try:
@@ -159,12 +162,15 @@ class Reception:
                 return
             if not ended:
                 reply.close()
-            await self._more()
+            if splittable:
+                await self._more()
         except TryAgain as fault:
+            if fault.kind is FailureKind.CONTENT:
+                raise  # it is not the product at all
             self._fault = fault
         finally:
-            self._live -= 1
             self._flight.connections -= 1
+            self._ended()
 
     async def _extra(self) -> None:
         try:
@@ -179,7 +185,12 @@ class Reception:
             if isinstance(fault, TryAgain):
                 self._fault = self._fault or fault
         finally:
-            self._live -= 1
+            self._ended()
+
+    def _ended(self) -> None:
+        self._live -= 1
+        if not self._live and self._spawner is not None:
+            self._spawner.cancel()
 
     async def _counted_more(self) -> None:
         self._flight.connections += 1
@@ -238,7 +249,7 @@ class Reception:
 
         True when the body was read to its own end.
         """
-        buffer, at, ended = bytearray(), claim.position, False
+        buffer, at, ended, began = bytearray(), claim.position, False, self._bench.clock.monotonic()
         behind, pace = _Behind(self._partial, self._note), self._bench.pace()
         try:
             while claim.position < claim.end and not ended:
@@ -247,18 +258,21 @@ class Reception:
                 self._bench.hub.counters.received += len(chunk)
                 if compare and chunk:
                     chunk, compare = _compared(chunk, compare)
+                if compare and ended:
+                    raise TryAgain("the body ended early", kind=FailureKind.NETWORK)
                 chunk = chunk[: max(0, claim.end - claim.position)]
                 self._check_length(claim, len(chunk))
                 buffer += chunk
                 claim.position += len(chunk)
-                if len(buffer) >= BLOCK:
+                now = self._bench.clock.monotonic()
+                if len(buffer) >= BLOCK or (now - began >= CHECKPOINT_S and len(buffer) >= SNIFF):
                     self._sniff(reply, at, buffer)
                     await behind.put(at, buffer)
-                    at, buffer = at + len(buffer), bytearray()
+                    at, buffer, began = at + len(buffer), bytearray(), now
                 await self._bench.rate.take(len(chunk))
             self._sniff(reply, at, buffer)
         finally:
-            await asyncio.shield(self._rest(behind, reply, at, buffer))
+            await settled(self._rest(behind, reply, at, buffer))
         return ended
 
     async def _rest(self, behind: _Behind, reply: Reply, at: int, buffer: bytearray) -> None:
@@ -309,6 +323,8 @@ class Reception:
 
     def _end_of_unknown(self, claim: Claim) -> None:
         """The body has ended as HTTP says it must, so its length is known now."""
+        if self._job.product.size is not None and claim.position < self._job.product.size:
+            raise TryAgain("the body ended early", kind=FailureKind.NETWORK)
         self._entry = replace(self._entry, total=claim.position)
         self._plan = SegmentPlan((), min_split=MIN_SPLIT)
         self._flight.total = claim.position

@@ -1,0 +1,156 @@
+"""Real runs for tests: a manifest from a mapping, `bulkdl.run.run` on it, and what is left on disk and in the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from bulkdl.clock import SystemClock
+from bulkdl.events import Event, Hub, ProductFinished
+from bulkdl.manifest import from_mapping
+from bulkdl.model import Outcome, RunOptions, Settings
+from bulkdl.run import RunResult, StopSignal, run
+from bulkdl.store.journal import Entry, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from bulkdl.clock import Clock
+
+__all__ = ["Done", "HurriedClock", "Place", "body_of", "sha256"]
+
+_E = TypeVar("_E")
+_REAL_S = 0.25
+_KEPT_SETTINGS = frozenset({"window", "until"})
+
+
+class HurriedClock(SystemClock):
+    """Real time, but for waits of more than a quarter of a second, which are over at once and count as passed."""
+
+    def __init__(self) -> None:
+        self.skipped = 0.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.skipped
+
+    def wall(self) -> float:
+        return super().wall() + self.skipped
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds <= _REAL_S:
+            await super().sleep(seconds)
+            return
+        self.slept.append(seconds)
+        self.skipped += seconds
+        await asyncio.sleep(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A run that has ended."""
+
+    result: RunResult
+    events: list[Event]
+
+    @property
+    def code(self) -> int:
+        return self.result.exit_code
+
+    @property
+    def outcomes(self) -> dict[str, Outcome]:
+        """By file."""
+        return {e.outcome.file: e.outcome for e in self.events if isinstance(e, ProductFinished)}
+
+    @property
+    def failure(self) -> tuple[str, int, str]:
+        """Kind, attempts and reason of the one failure."""
+        (outcome,) = self.result.failures
+        assert outcome.failure is not None
+        return outcome.failure.kind.value, outcome.failure.attempts, outcome.failure.reason
+
+    def of(self, kind: type[_E]) -> list[_E]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+class Place:
+    """One destination below `tmp_path`, in which runs follow each other.
+
+    `settings` and `options` are what every run here has, unless it says otherwise.
+    """
+
+    def __init__(self, tmp_path: Path, **settings: Any) -> None:
+        self.root = tmp_path / "products"
+        self.settings = Settings(**{"timeout": 10.0, "min_rate": 0, "retries": 3, "workers": 4, **settings})
+        self.environ = {"BULKDL_STATE_DIR": str(tmp_path / "state")}
+        self._base = tmp_path
+
+    def manifest(self, products: list[Any], accounts: Mapping[str, object] | None = None) -> Any:
+        data = {"version": 1, "destination": str(self.root), "accounts": dict(accounts or {}), "products": products}
+        return from_mapping(data, base=self._base, environ=self.environ)
+
+    async def run(
+        self,
+        *products: Any,
+        accounts: Mapping[str, object] | None = None,
+        options: RunOptions | None = None,
+        clock: Clock | None = None,
+        stop: StopSignal | None = None,
+        watch: Callable[[Event], None] = lambda _event: None,
+        **settings: Any,
+    ) -> Done:
+        """Run to the end; afterwards no task of the run is left behind."""
+        before = asyncio.all_tasks()
+        events: list[Event] = []
+        hub = Hub(events.append, watch)
+        result = await run(
+            self.manifest(list(products), accounts),
+            settings=replace(self.settings, **settings),
+            options=options or RunOptions(),
+            hub=hub,
+            environ=self.environ,
+            stop=stop,
+            clock=clock or HurriedClock(),
+            rng=random.Random(7),
+        )
+        left = {t for t in asyncio.all_tasks() - before if "bulkdl/archive" not in repr(t) and "tests" not in repr(t)}
+        assert not {t for t in left if "/bulkdl/" in repr(t)}
+        assert hub.counters.flights == {}
+        return Done(result, events)
+
+    def file(self, name: str) -> bytes | None:
+        """What is at a product's final name, None for nothing."""
+        path = self.root / name
+        return path.read_bytes() if path.exists() else None
+
+    def part(self, name: str) -> bytes | None:
+        return self.file(f"{name}.part")
+
+    def journal(self) -> dict[str, Entry]:
+        return read(self.root) or {}
+
+    def entry(self) -> Entry:
+        """The only entry of the journal."""
+        (entry,) = self.journal().values()
+        return entry
+
+    def names(self) -> list[str]:
+        """Every file that is not the journal's or the lock's, relative."""
+        return sorted(
+            p.relative_to(self.root).as_posix()
+            for p in self.root.rglob("*")
+            if p.is_file() and (".bulkdl" not in p.parts or "partials" in p.parts)
+        )
+
+
+def body_of(size: int, seed: int = 0) -> bytes:
+    """Bytes that no other seed has, and that differ at every place."""
+    return random.Random(seed).randbytes(size)
+
+
+def sha256(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
