@@ -41,6 +41,8 @@ class Job:
     budget: Budget
     file: str | None = None
     """Known once the name is."""
+    part: str | None = None
+    """Its partial, once it is written to."""
     attempts: int = 0
     source_index: int = 0
     most_connections: int = MANY
@@ -133,6 +135,16 @@ class Bench:
     storage: Storage
     journal: Journal
     claims: Claims
+    parts: dict[str, str]
+    """Whose each partial is, by product id: another product's, of this run or not, is never written to."""
+
+    def is_taken(self, name: str, job: Job) -> bool:
+        """Whether a partial of that name would be in another's way."""
+        return self.claims.holder(name) is not None or self.parts.get(name, job.product.id) != job.product.id
+
+    def lost_name(self, job: Job) -> bool:
+        """Whether another product has the name that this one was given."""
+        return job.file is not None and self.claims.holder(job.file) not in (None, job.product.index)
 
     def signer(self, job: Job) -> Signer:
         return self.signers[job.product.account]

@@ -221,6 +221,10 @@ class Engine:
             id=job.product.id, phase=Phase.FAILED, file=job.file
         )
         if kind is not FailureKind.CONFLICT or entry.phase is not Phase.DONE:
+            part = job.part or entry.part
+            if kind is FailureKind.CONFLICT and part is not None and self._bench.lost_name(job):
+                await self._bench.storage.remove(self._bench.storage.root / part)
+                entry = replace(entry, ranges=(), part=None)
             failed = replace(entry, phase=Phase.FAILED, failure_kind=kind, failure_reason=reason, attempts=job.attempts)
             await self._bench.journal.put(replace(failed, updated=self._bench.clock.wall()))
         self._end(job, State.FAILED, failure=Failure(kind=kind, reason=reason, attempts=job.attempts))

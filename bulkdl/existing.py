@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkdl.content.verify import digests
-from bulkdl.errors import ProductFailed
+from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.model import Checksum, FailureKind
+from bulkdl.retry import StatusClass, classify, parse_retry_after
 from bulkdl.standing import Standing, standing
+from bulkdl.store.storage import storage_error
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench, Job
+    from bulkdl.http import Reply
     from bulkdl.store.journal import Entry
 
 __all__ = ["Settled", "ask_archive", "compare_digests", "conflict", "settle", "settle_named"]
@@ -61,7 +64,10 @@ async def compare_digests(bench: Bench, job: Job, entry: Entry | None) -> Settle
     wanted = job.product.checksums or (entry.digests if entry is not None else ())
     flight = bench.hub.counters.flights[job.product.id]
     flight.phase = "verifying"
-    found = await digests(path, {c.algorithm for c in wanted})
+    try:
+        found = await digests(path, {c.algorithm for c in wanted})
+    except OSError as error:
+        raise storage_error(error, path=path, what="read", root=bench.storage.root) from error
     wrong = [c for c in wanted if found[c.algorithm] != c.hex]
     if wrong:
         raise conflict(job, f"its {wrong[0].algorithm} is {found[wrong[0].algorithm]}, expected {wrong[0].hex}")
@@ -102,14 +108,24 @@ async def ask_archive(bench: Bench, job: Job) -> Settled:
     here = facts.size if facts is not None else 0
     async with bench.connections.permit(account=job.product.account, host=job.source.host):
         async with bench.open(job, headers={}, method="HEAD") as reply:
-            remote = reply.head.content_length if reply.head.status == 200 else None
+            remote = _size(reply)
         if remote is None:  # HEAD is optional in practice, and archives that make zips on the fly know no length before
             async with bench.open(job, headers={}) as reply:
-                remote = reply.head.content_length if reply.head.status == 200 else None
+                remote = _size(reply)
                 reply.close()
+                if classify(reply.head.status) in (StatusClass.LATER, StatusClass.PREPARING):
+                    raise TryAgain(
+                        f"{reply.url.host} answered {reply.head.status} when asked for the size of {job.file}",
+                        kind=FailureKind.HTTP,
+                        wait=parse_retry_after(reply.head.retry_after, now=bench.clock.wall()),
+                    )
     if remote != here:
         raise conflict(job, _sizes(here, remote))
     return Settled(here, note=UNVERIFIED)
+
+
+def _size(reply: Reply) -> int | None:
+    return reply.head.content_length if reply.head.status == 200 else None
 
 
 def conflict(job: Job, why: str) -> ProductFailed:

@@ -282,7 +282,7 @@ def _arrived(content: aiohttp.StreamReader) -> bytes:
     error = content.exception()
     if error is None:
         return b""
-    content.set_exception(None)  # type: ignore[arg-type] - the only public way to what is buffered
+    content.set_exception(None)  # type: ignore[arg-type]  # the only public way to what is buffered
     try:
         return content.read_nowait()
     finally:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from bulkdl.names import from_url
 from bulkdl.ranges import cover
 from bulkdl.standing import Standing, standing
+from bulkdl.store.journal import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -66,13 +67,21 @@ async def survey(products: list[Product], entries: Mapping[str, Entry], storage:
     items: list[Item] = []
     for at in range(0, len(products), _BATCH):
         items += await _survey(products[at : at + _BATCH], entries, storage)
-    for item in items:
-        if item.file is not None and item.standing is Standing.IN_PLACE:
-            claims.finish(item.file, item.product.index)
+    in_place = [item for item in items if item.standing is Standing.IN_PLACE]
+    lost = {item.product.index for item in sorted(in_place, key=_doubtful) if not _finished(item, claims)}
     for item in items:
         if item.file is not None:
             claims.claim(item.file, item.product.index)
-    return items
+    return [replace(i, facts=None, standing=Standing.ABSENT) if i.product.index in lost else i for i in items]
+
+
+def _doubtful(item: Item) -> bool:
+    """Whether the file in place may be another product's; the one that was placed there comes first."""
+    return item.entry is None or item.entry.phase not in (Phase.DONE, Phase.PLACING)
+
+
+def _finished(item: Item, claims: Claims) -> bool:
+    return item.file is not None and claims.finish(item.file, item.product.index) is None
 
 
 async def _survey(products: list[Product], entries: Mapping[str, Entry], storage: Storage) -> list[Item]:

@@ -108,8 +108,8 @@ class _Preparation:
 
     async def bench(self, stack: AsyncExitStack, products: list[Product]) -> tuple[Bench, list[Item]]:
         storage, journal = await self._destination(stack)
-        claims = Claims()
-        items = await survey(products, await journal.entries(), storage, claims)
+        claims, entries = Claims(), await journal.entries()
+        items = await survey(products, entries, storage, claims)
         self._say_of(journal)
         network = await stack.enter_async_context(self.around.network())
         signers = self.around.signers(self.manifest.accounts, needed=_needed(items), endpoint=network.endpoint)
@@ -130,6 +130,7 @@ class _Preparation:
             storage=storage,
             journal=journal,
             claims=claims,
+            parts={entry.part: entry.id for entry in entries.values() if entry.part is not None and entry.ranges},
         )
         return bench, items
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bulkdl.store.journal import Entry
     from bulkdl.store.storage import Partial
 
-__all__ = ["Reception"]
+__all__ = ["Reception", "not_the_product", "objection_to"]
 
 BLOCK = 1024 * 1024
 """Bytes gathered before a write."""
@@ -301,24 +301,15 @@ class Reception:
     def _objection(self, reply: Reply, at: int, buffer: bytearray) -> str | None:
         if at != 0 or self._job.sniffed:
             return None
-        return objection(
-            name=self._job.shown,
-            head=bytes(buffer[:SNIFF]),
-            content_type=reply.head.content_type,
-            size=self._entry.total,
-            requested_accept=dict(self._job.product.headers).get("Accept"),
+        return objection_to(
+            self._job, bytes(buffer), name=self._job.shown, content_type=reply.head.content_type, size=self._entry.total
         )
 
     def _sniff(self, reply: Reply, at: int, buffer: bytearray) -> None:
         """A page instead of the product never reaches the disk."""
         reason = self._objection(reply, at, buffer)
         if reason is not None:
-            raise TryAgain(
-                reason,
-                kind=FailureKind.CONTENT,
-                limit=CONTENT_TRIES,
-                hint="Open the URL in a browser: it may want a login, a licence, or be another URL",
-            )
+            raise not_the_product(reason)
         self._job.sniffed = self._job.sniffed or at == 0
 
     def _end_of_unknown(self, claim: Claim) -> None:
@@ -328,6 +319,21 @@ class Reception:
         self._entry = replace(self._entry, total=claim.position)
         self._plan = SegmentPlan((), min_split=MIN_SPLIT)
         self._flight.total = claim.position
+
+
+def objection_to(job: Job, head: bytes, *, name: str, content_type: str, size: int | None) -> str | None:
+    """Why a body that begins with `head` cannot be the product, which is called `name`; None when it can."""
+    accept = next((value for key, value in job.product.headers if key.lower() == "accept"), None)
+    return objection(name=name, head=head[:SNIFF], content_type=content_type, size=size, requested_accept=accept)
+
+
+def not_the_product(reason: str) -> TryAgain:
+    return TryAgain(
+        reason,
+        kind=FailureKind.CONTENT,
+        limit=CONTENT_TRIES,
+        hint="Open the URL in a browser: it may want a login, a licence, or be another URL",
+    )
 
 
 def _compared(chunk: bytes, compare: bytes) -> tuple[bytes, bytes]:

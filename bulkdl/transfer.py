@@ -17,7 +17,7 @@ from bulkdl.names import from_content_disposition, from_url
 from bulkdl.ranges import normalise
 from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, strong_date, strong_etag
 from bulkdl.retry import parse_retry_after
-from bulkdl.segments import Reception
+from bulkdl.segments import Reception, not_the_product, objection_to
 from bulkdl.store.journal import Entry, Phase
 
 if TYPE_CHECKING:
@@ -68,7 +68,12 @@ async def _durable_entry(bench: Bench, job: Job) -> Entry | None:
     facts = await bench.storage.stat(bench.storage.root / entry.part)
     size = facts.size if facts is not None and facts.is_file else 0
     kept = normalise((start, min(end, size)) for start, end in entry.ranges)
-    return replace(entry, ranges=kept)
+    if kept == entry.ranges:
+        return entry
+    # Recorded before anything is written: what will lie where bytes were lost is not what the journal speaks of.
+    entry = replace(entry, ranges=kept)
+    await bench.journal.put(entry)
+    return entry
 
 
 async def _receive(bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Entry | None) -> Complete | Settled:
@@ -81,12 +86,14 @@ async def _receive(bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Ent
         expected_size=job.product.size,
         keep_coding=job.keeps_coding,
     )
+    if decision.action is Action.RESTART or (decision.why is Why.WRONG_SIZE and reply.head.status == 200):
+        await _refuse_page(job, reply)
     if decision.action not in (Action.APPEND, Action.RESTART):
         raise _objection(bench, job, reply, decision)
     if (settled := await _named(bench, job, reply.head, decision, entry)) is not None:
         return settled
     kept = known.ranges if decision.action is Action.APPEND else ()
-    if job.resumed is None:
+    if job.resumed is None or not kept:
         job.resumed = known.have if kept else 0
     current = _entry(bench, job, reply.head, decision, entry, kept=kept)
     flight = bench.hub.counters.flights[job.product.id]
@@ -106,28 +113,30 @@ async def _receive(bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Ent
         return Complete(await reception.receive(reply, compare=compare, splittable=splittable))
 
 
+async def _refuse_page(job: Job, reply: Reply) -> None:
+    """A page in the product's place must not cost what is on disk: look before anything is forgotten."""
+    head = await reply.peek()
+    name = job.file or job.product.file or from_content_disposition(reply.head.disposition) or job.shown
+    reason = objection_to(job, head, name=name, content_type=reply.head.content_type, size=reply.head.content_length)
+    if head and reason is not None:
+        raise not_the_product(reason)
+
+
 async def _named(bench: Bench, job: Job, head: Head, decision: Decision, entry: Entry | None) -> Settled | None:
     """Give the product its file name for good; not None when a file of that name is there and settles it."""
-    if job.file is None:
-        file = entry.file if entry is not None and entry.file else None
-        if file is None:
-            file = from_content_disposition(head.disposition) or from_url(job.product.url)
-        other = bench.claims.claim(file, job.product.index)
-        if other is not None:
-            raise ProductFailed(
-                f"the archive names this product {file}, and product {other + 1} of the manifest has that name",
-                kind=FailureKind.CONFLICT,
-                hint="Give one of them a `file` of its own",
-            )
-        job.file = file
-        return await settle_named(bench, job, remote_size=decision.total)
-    if bench.claims.holder(job.file) != job.product.index:
+    new = job.file is None
+    file = job.file or (entry.file if entry is not None else None)
+    if file is None:
+        file = from_content_disposition(head.disposition) or from_url(job.product.url)
+    other = bench.claims.claim(file, job.product.index)
+    if other is not None:
         raise ProductFailed(
-            f"an earlier product of the manifest has the name {job.file}",
+            f"the archive names this product {file}, and product {other + 1} of the manifest has that name",
             kind=FailureKind.CONFLICT,
             hint="Give one of them a `file` of its own",
         )
-    return None
+    job.file = file
+    return await settle_named(bench, job, remote_size=decision.total) if new else None
 
 
 def _entry(
@@ -137,17 +146,19 @@ def _entry(
     same = before is not None and bool(kept) and before.source == job.source.source
     file = job.file or job.shown
     part = before.part if before is not None and kept else None
+    if part is None:
+        part = bench.storage.partial(file, job.product.id, taken=lambda name: bench.is_taken(name, job))
+    job.part, bench.parts[part] = part, job.product.id
     return Entry(
         id=job.product.id,
         phase=Phase.PARTIAL,
         file=file,
         source=job.source.source,
         total=decision.total,
-        etag=head.etag or (before.etag if same and before else None),
+        etag=(before.etag if same and before else None) or head.etag,
         last_modified=strong_date(head.last_modified, head.date) or (before.last_modified if same and before else None),
         ranges=kept,
-        part=part
-        or bench.storage.partial(file, job.product.id, taken=lambda name: bench.claims.holder(name) is not None),
+        part=part,
         attempts=job.attempts,
         updated=bench.clock.wall(),
     )
