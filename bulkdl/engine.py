@@ -132,7 +132,7 @@ class Engine:
             self._park(job, wait)
             return
         flights = self._bench.hub.counters.flights
-        flights[job.product.id] = Flight(file=job.shown, total=job.product.size)
+        flights[job.product.id] = Flight(file=job.shown, total=job.product.size, have=job.budget.furthest)
         try:
             async with asyncio.timeout(self._closes_in()) as window:
                 await self._attempt(job)
@@ -225,7 +225,9 @@ class Engine:
             if kind is FailureKind.CONFLICT and part is not None and self._bench.lost_name(job):
                 await self._bench.storage.remove(self._bench.storage.root / part)
                 entry = replace(entry, ranges=(), part=None)
-            failed = replace(entry, phase=Phase.FAILED, failure_kind=kind, failure_reason=reason, attempts=job.attempts)
+            # What `verify` found wrong stays to be replaced, whatever became of the first try.
+            phase = Phase.REQUEUED if entry.phase is Phase.REQUEUED else Phase.FAILED
+            failed = replace(entry, phase=phase, failure_kind=kind, failure_reason=reason, attempts=job.attempts)
             await self._bench.journal.put(replace(failed, updated=self._bench.clock.wall()))
         self._end(job, State.FAILED, failure=Failure(kind=kind, reason=reason, attempts=job.attempts))
 

@@ -65,7 +65,7 @@ async def compare_digests(bench: Bench, job: Job, entry: Entry | None) -> Settle
     flight = bench.hub.counters.flights[job.product.id]
     flight.phase = "verifying"
     try:
-        found = await digests(path, {c.algorithm for c in wanted})
+        found = await digests(path, {c.algorithm for c in wanted}) if wanted else {}
     except OSError as error:
         raise storage_error(error, path=path, what="read", root=bench.storage.root) from error
     wrong = [c for c in wanted if found[c.algorithm] != c.hex]

@@ -52,13 +52,14 @@ async def place(bench: Bench, job: Job, entry: Entry) -> Placed:
     _confirm_name(bench, job)
     await bench.journal.put(_placed_entry(bench, entry, Phase.PLACING, facts, verified))
     facts = await bench.storage.place(part, final, overwrite=job.overwrite)
+    await _extract(bench, job, final)  # before it is recorded as done, so that no run takes it for unpacked
     await bench.journal.put(_placed_entry(bench, entry, Phase.DONE, facts, verified))
-    await _extract(bench, job, final)
     return Placed(final, facts.size)
 
 
 async def record_settled(bench: Bench, job: Job, settled: Settled, facts: FileFacts) -> None:
-    """Remember a file that was there before as the product that it is."""
+    """Remember a file that was there before as the product that it is, unpacked where that is wished."""
+    await _extract(bench, job, bench.storage.final(job.file or ""))
     await bench.journal.put(
         Entry(
             id=job.product.id,

@@ -20,7 +20,7 @@ class Standing(Enum):
 
     IN_PLACE = "in place"
     ABSENT = "absent"
-    HASH = "hash"  # the size agrees, the checksums have to be computed
+    HASH = "hash"  # the size agrees; the checksums have to be computed, or it has to be unpacked
     UNKNOWN = "unknown"  # neither the journal nor the manifest knows anything
     DISAGREES = "disagrees"
     REPLACE = "replace"  # found wrong by `verify --requeue`
@@ -28,6 +28,12 @@ class Standing(Enum):
 
 def standing(product: Product, entry: Entry | None, facts: FileFacts | None) -> Standing:
     """Pure: what to think of the file at a product's final name."""
+    found = _standing(product, entry, facts)
+    unpacked = not product.extract or (entry is not None and entry.phase is Phase.DONE)
+    return Standing.HASH if found is Standing.IN_PLACE and not unpacked else found
+
+
+def _standing(product: Product, entry: Entry | None, facts: FileFacts | None) -> Standing:
     if facts is None:
         return Standing.ABSENT
     if not facts.is_file:
@@ -44,4 +50,6 @@ def standing(product: Product, entry: Entry | None, facts: FileFacts | None) -> 
         return Standing.IN_PLACE
     if product.checksums or (placed is not None and placed.digests):
         return Standing.HASH
-    return Standing.IN_PLACE if sizes else Standing.UNKNOWN
+    # Of a move that a crash may have cut short the size alone proves nothing: the old file may still be there.
+    known = product.size is not None or (placed is not None and placed.phase is Phase.DONE)
+    return Standing.IN_PLACE if known else Standing.UNKNOWN

@@ -151,7 +151,7 @@ def _entry(
     job.part, bench.parts[part] = part, job.product.id
     return Entry(
         id=job.product.id,
-        phase=Phase.PARTIAL,
+        phase=Phase.REQUEUED if before is not None and before.phase is Phase.REQUEUED else Phase.PARTIAL,
         file=file,
         source=job.source.source,
         total=decision.total,
