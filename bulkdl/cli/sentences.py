@@ -34,7 +34,7 @@ def level_of(event: Event) -> Level:
         case Note():
             return event.level
         case ProductFinished():
-            return Level.ERROR if event.outcome.state is State.FAILED else Level.DEBUG
+            return _level_of_outcome(event.outcome)
         case AccountEvent():
             return _ACCOUNT_LEVELS.get(event.action, Level.INFO)
         case Retrying():
@@ -45,6 +45,13 @@ def level_of(event: Event) -> Level:
             return Level.INFO
         case _:
             assert_never(event)
+
+
+def _level_of_outcome(outcome: Outcome) -> Level:
+    if outcome.state is State.FAILED:
+        return Level.ERROR
+    # A note says what a person should know of a file that was taken as it is, such as "existing, unverified".
+    return Level.INFO if outcome.note else Level.DEBUG
 
 
 def is_shown(event: Event, verbosity: int) -> bool:

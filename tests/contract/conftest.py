@@ -1,0 +1,43 @@
+"""The program's outside: servers that last as long as a module, and a place for each test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.contract.program import Place, Site, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pytest import TempPathFactory
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Stage]:
+    stage = Stage()
+    yield stage
+    stage.close()
+
+
+@pytest.fixture(scope="module")
+def site(stage: Stage) -> Iterator[Site]:
+    """An archive, its token endpoint and a server that does as it is told, for all tests of a module."""
+    with Site.open(stage) as site:
+        yield site
+
+
+@pytest.fixture
+def place(tmp_path) -> Iterator[Place]:
+    place = Place(tmp_path)
+    yield place
+    assert place.leaks() == []
+
+
+@pytest.fixture(scope="module")
+def shared_place(tmp_path_factory: TempPathFactory) -> Iterator[Place]:
+    """For the one run that many tests of a module look at."""
+    place = Place(tmp_path_factory.mktemp("shared"))
+    yield place
+    assert place.leaks() == []
