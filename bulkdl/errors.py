@@ -121,7 +121,8 @@ def first_error() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        raise min(_leaves(group), key=_width) from None
+        first = min(_leaves(group), key=_width)
+        raise first from first.__cause__
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
