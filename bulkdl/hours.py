@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from datetime import datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datetime import date, time
+
     from bulkdl.model import Window
 
 __all__ = ["seconds_until", "window_closes_in", "window_opens_in"]
 
 
 def seconds_until(moment: time, *, now: datetime) -> float:
-    """Seconds of real time from `now` (aware, local) to the next time that the clock on the wall shows `moment`."""
-    target = datetime.combine(now.date(), moment).astimezone(None)
-    if target <= now:
-        target = datetime.combine(now.date() + timedelta(days=1), moment).astimezone(None)
-    return (target - now).total_seconds()
+    """Seconds of real time from `now` (aware, local) to the next time that the clock on the wall shows `moment`.
+
+    On the day that summer time begins, a time that the clock skips comes as much later as the clock was put on; on the
+    day that it ends, a time that the clock shows twice comes twice.
+    """
+    days = (now.date(), now.date() + timedelta(days=1))
+    return min(ahead for day in days for at in _shown(day, moment) if (ahead := (at - now).total_seconds()) > 0)
+
+
+def _shown(day: date, moment: time) -> tuple[datetime, ...]:
+    # By way of the timestamp, since astimezone() alone takes a skipped time for one before the clock was put on.
+    naive = (datetime.combine(day, moment.replace(fold=fold)) for fold in (0, 1))
+    first, second = (datetime.fromtimestamp(at.timestamp(), UTC) for at in naive)
+    return (first, second) if second > first else (first,)
 
 
 def window_opens_in(window: Window | None, *, now: datetime) -> float:
