@@ -16,6 +16,8 @@ __all__ = ["Claim", "ContentRange", "Range", "SegmentPlan", "cover", "missing", 
 
 Range = tuple[int, int]
 
+_MOST_BYTES = 2**63 - 1
+"""What a file, and the journal, can hold."""
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(?:(\d{1,19})-(\d{1,19})|(\*))/(?:(\d{1,19})|\*)\s*", re.IGNORECASE | re.ASCII)
 
 
@@ -65,6 +67,8 @@ def parse_content_range(value: str | None) -> ContentRange | None:
         return None
     first, last, star, length = match.groups()
     total = int(length) if length is not None else None
+    if max(int(last or 0) + 1, total or 0) > _MOST_BYTES:
+        return None
     if star:
         return ContentRange(None, total)
     start, end = int(first), int(last) + 1
@@ -115,14 +119,11 @@ class SegmentPlan:
         return self._begin(middle, end)
 
     def claim_at(self, start: int) -> Claim:
-        """The gap that holds or follows `start`; for a response that is already there."""
+        """What is missing from `start` on; empty where `start` is not missing. For a response that is already there."""
         for i, (gap_start, gap_end) in enumerate(self._free):
-            if gap_start <= start < gap_end or gap_start >= start:
-                del self._free[i]
-                if gap_start < start:
-                    self._free.insert(i, (gap_start, start))
-                    gap_start = start  # noqa: PLW2901
-                return self._begin(gap_start, gap_end)
+            if gap_start <= start < gap_end:
+                self._free[i : i + 1] = [(gap_start, start)] if gap_start < start else []
+                return self._begin(start, gap_end)
         return self._begin(start, start)
 
     def __contains__(self, claim: Claim) -> bool:

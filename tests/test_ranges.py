@@ -1,0 +1,233 @@
+"""Ranges cover a product exactly; a plan never loses or doubles a byte; Content-Range is believed only where it is sound."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from bulkdl.ranges import Claim, ContentRange, SegmentPlan, cover, missing, normalise, parse_content_range
+
+RANGES = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), max_size=8)
+TOTALS = st.integers(0, 130)
+
+
+def offsets(ranges):
+    return {i for start, end in ranges for i in range(start, end)}
+
+
+@given(RANGES)
+def test_normalised_ranges_hold_the_same_bytes_sorted_and_apart(ranges):
+    tidy = normalise(ranges)
+    assert offsets(tidy) == offsets(ranges)
+    assert all(start < end for start, end in tidy)
+    assert all(before[1] < after[0] for before, after in pairwise(tidy))
+    assert normalise(reversed(ranges)) == normalise(tidy) == tidy
+
+
+@given(RANGES)
+def test_cover_counts_each_byte_once(ranges):
+    assert cover(ranges) == len(offsets(ranges))
+
+
+@given(RANGES, TOTALS)
+def test_what_is_there_and_what_is_missing_make_the_whole_and_share_nothing(have, total):
+    gaps = missing(have, total)
+    assert offsets(gaps) | {i for i in offsets(have) if i < total} == set(range(total))
+    assert not offsets(gaps) & offsets(have)
+    assert normalise(gaps) == gaps
+
+
+SOUND = [
+    ("bytes 0-9/10", ContentRange((0, 10), 10)),
+    ("bytes 5-5/10", ContentRange((5, 6), 10)),
+    ("bytes 0-9/*", ContentRange((0, 10), None)),
+    ("bytes */10", ContentRange(None, 10)),
+    ("bytes */*", ContentRange(None, None)),
+    ("bytes */0", ContentRange(None, 0)),
+    ("Bytes  0-9/10", ContentRange((0, 10), 10)),
+    (" bytes 0-9/10 ", ContentRange((0, 10), 10)),
+    ("bytes 007-009/010", ContentRange((7, 10), 10)),
+    (f"bytes 0-{2**63 - 2}/{2**63 - 1}", ContentRange((0, 2**63 - 1), 2**63 - 1)),
+]
+UNSOUND = [
+    None,
+    "",
+    "bytes",
+    "bytes 0-9",
+    "bytes=0-9/10",
+    "0-9/10",
+    "items 0-9/10",
+    "bytes 5-4/10",
+    "bytes 0-9/5",
+    "bytes 0-9/9",
+    "bytes 0-0/0",
+    "bytes -5-9/10",
+    "bytes -5/10",
+    "bytes 0--9/10",
+    "bytes 0-9/-10",
+    "bytes +0-9/10",
+    "bytes 0-/10",
+    "bytes 0 - 9/10",
+    "bytes 0-9 / 10",
+    "bytes 0-9/10, 20-29/30",
+    "bytes 0-9/10 x",
+    "bytes 0x0-0x9/10",
+    "bytes 0.0-9/10",
+    "bytes 1e1-20/30",
+    "bytes 0_0-9/10",
+    "bytes \u0660-\u0669/\u0661\u0660",
+    "bytes \uff10-9/10",
+    "bytes 0-\u00b2/10",
+    "bytes\u00a00-9/10",
+    f"bytes 0-{2**63 - 1}/{2**63}",
+    f"bytes 0-{2**63 - 1}/*",
+    f"bytes */{2**63}",
+    "bytes 0-9/" + "9" * 5000,
+    "bytes " + "9" * 5000 + "-9/10",
+]
+
+
+@pytest.mark.parametrize(("value", "expected"), SOUND, ids=[value for value, _ in SOUND])
+def test_a_sound_content_range_is_read(value, expected):
+    assert parse_content_range(value) == expected
+
+
+@pytest.mark.parametrize("value", UNSOUND, ids=lambda value: ascii(value)[:40])
+def test_an_unsound_content_range_is_none(value):
+    assert parse_content_range(value) is None
+
+
+@given(st.text(max_size=40) | st.text(alphabet="bytes 0123456789-/*", max_size=30))
+def test_no_content_range_at_all_raises_or_gives_a_range_outside_its_total(value):
+    parsed = parse_content_range(value)
+    if parsed is not None and parsed.range is not None:
+        start, end = parsed.range
+        assert 0 <= start < end <= (parsed.total if parsed.total is not None else 2**63 - 1)
+
+
+@given(st.integers(0, 2**62), st.integers(1, 2**20), st.integers(0, 2**20))
+def test_a_content_range_that_was_written_is_read_back(start, length, rest):
+    end, total = start + length, start + length + rest
+    assert parse_content_range(f"bytes {start}-{end - 1}/{total}") == ContentRange((start, end), total)
+
+
+class Plan(RuleBasedStateMachine):
+    """Connections claim, receive, give up, and join with a response that is there, in any order."""
+
+    TOTAL = 200
+    claims = Bundle("claims")
+
+    def __init__(self):
+        super().__init__()
+        self.have: tuple[tuple[int, int], ...] = ()
+        self.min_split = 1
+        self.active: list[Claim] = []
+        self.fetched: list[int] = []
+        self.plan = SegmentPlan([(0, self.TOTAL)], min_split=1)
+
+    @precondition(lambda self: not self.active and not self.fetched)
+    @rule(have=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), max_size=4), min_split=st.integers(1, 60))
+    def begin(self, have, min_split):
+        self.have, self.min_split = normalise(have), min_split
+        self.plan = SegmentPlan(missing(have, self.TOTAL), min_split=min_split)
+
+    @rule(target=claims)
+    def claim(self):
+        promised = self.plan.has_work()
+        claim = self.plan.claim()
+        assert promised == (claim is not None)
+        if claim is None:
+            # Refused only when every stretch is too short to share.
+            assert all(other.left < 2 * self.min_split for other in self.active)
+            return Claim(0, 0)
+        assert claim.left
+        self.active.append(claim)
+        assert claim in self.plan
+        return claim
+
+    @rule(target=claims, start=st.integers(0, 210))
+    def claim_at(self, start):
+        free = self.unclaimed()
+        claim = self.plan.claim_at(start)
+        assert claim.position == start
+        assert bool(claim.left) == (start in free)
+        self.active.append(claim)
+        return claim
+
+    @rule(claim=claims, share=st.floats(0, 1))
+    def receive(self, claim, share):
+        if claim not in self.plan:
+            return
+        count = round(claim.left * share)
+        self.fetched += range(claim.position, claim.position + count)
+        claim.position += count
+
+    @rule(claim=consumes(claims))
+    def release(self, claim):
+        if claim not in self.plan:
+            return
+        left = set(range(claim.position, claim.end))
+        self.plan.release(claim)
+        self.active.remove(claim)
+        assert claim not in self.plan
+        assert left <= self.unclaimed()
+
+    def unclaimed(self) -> set[int]:
+        """What is missing and nobody fetches."""
+        taken = {i for c in self.active for i in range(c.position, c.end)}
+        return set(range(self.TOTAL)) - offsets(self.have) - set(self.fetched) - taken
+
+    @invariant()
+    def no_byte_is_doubled(self):
+        stretches = [i for c in self.active for i in range(c.position, c.end)]
+        assert len(stretches) == len(set(stretches))
+        assert len(self.fetched) == len(set(self.fetched))
+        assert not set(stretches) & (set(self.fetched) | offsets(self.have))
+
+    @invariant()
+    def no_byte_is_lost(self):
+        assert self.plan.left == self.TOTAL - len(offsets(self.have)) - len(self.fetched)
+
+    def teardown(self):
+        """Whatever happened, one connection alone can bring the rest."""
+        for claim in self.active:
+            self.plan.release(claim)
+        while (claim := self.plan.claim()) is not None:
+            self.fetched += range(claim.position, claim.end)
+            claim.position = claim.end
+            self.plan.release(claim)
+        assert self.plan.left == 0
+        assert sorted(self.fetched) == sorted(set(range(self.TOTAL)) - offsets(self.have))
+
+
+TestPlan = Plan.TestCase
+TestPlan.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+def test_gaps_are_claimed_in_order_then_the_largest_stretch_is_split():
+    plan = SegmentPlan([(50, 100), (0, 10)], min_split=10)
+    first, second = plan.claim(), plan.claim()
+    assert [(c.position, c.end) for c in (first, second)] == [(0, 10), (50, 100)]
+    third = plan.claim()
+    assert (third.position, third.end) == (75, 100)
+    assert second.end == 75
+
+
+@pytest.mark.parametrize(("left", "split"), [(19, False), (20, True), (21, True)])
+def test_no_stretch_is_split_below_the_least(left, split):
+    plan = SegmentPlan([(0, left)], min_split=10)
+    whole = plan.claim()
+    part = plan.claim()
+    assert (part is not None) == split
+    if part is not None:
+        assert min(whole.left, part.left) >= 10
+
+
+def test_a_claim_that_was_overtaken_by_a_split_has_nothing_left():
+    claim = Claim(10, 20)
+    claim.end = 5
+    assert claim.left == 0
