@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bulkdl.names import fold
 
@@ -10,9 +10,14 @@ __all__ = ["Claims"]
 
 
 @dataclass(slots=True)
-class _Holder:
-    index: int
-    finished: bool
+class _Name:
+    claimants: set[int] = field(default_factory=set)
+    """Products that want it and have not been refused; the lowest holds it."""
+    finished: int | None = None
+
+    @property
+    def holder(self) -> int:
+        return min(self.claimants) if self.finished is None else self.finished
 
 
 class Claims:
@@ -23,29 +28,36 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self._holders: dict[str, _Holder] = {}
+        self._names: dict[str, _Name] = {}
 
     def claim(self, file: str, index: int) -> int | None:
         """Take `file` for product `index`; the index of the product that keeps it instead, or None on success."""
-        key = fold(file)
-        holder = self._holders.get(key)
-        if holder is not None and holder.index != index and (holder.finished or holder.index < index):
-            return holder.index
-        self._holders[key] = _Holder(index, holder.finished if holder and holder.index == index else False)
-        return None
+        name = self._names.setdefault(fold(file), _Name())
+        if name.finished is not None:
+            return None if name.finished == index else name.finished
+        name.claimants.add(index)
+        if (holder := name.holder) == index:
+            return None
+        name.claimants.discard(index)
+        return holder
 
     def finish(self, file: str, index: int) -> int | None:
         """Like `claim`, and for good: nobody can take the name from `index` any more."""
         other = self.claim(file, index)
         if other is None:
-            self._holders[fold(file)].finished = True
+            self._names[fold(file)].finished = index
         return other
 
     def holder(self, file: str) -> int | None:
-        holder = self._holders.get(fold(file))
-        return None if holder is None else holder.index
+        """The product that has the name now."""
+        name = self._names.get(fold(file))
+        return None if name is None else name.holder
 
     def release(self, file: str, index: int) -> None:
-        """Give the name up, unless it is another's by now."""
-        if self.holder(file) == index:
-            del self._holders[fold(file)]
+        """Give the name up: it is the next one's that claimed it and was displaced, unless `index` has finished."""
+        name = self._names.get(fold(file))
+        if name is None or name.finished is not None:
+            return
+        name.claimants.discard(index)
+        if not name.claimants:
+            del self._names[fold(file)]
