@@ -1,0 +1,71 @@
+"""What to think of a file at a product's final name: one row for each thing that the journal and the manifest may know."""
+
+from __future__ import annotations
+
+import pytest
+
+from bulkdl.model import Checksum, Product
+from bulkdl.standing import Standing, standing
+from bulkdl.store.journal import Entry, Phase
+from bulkdl.store.storage import FileFacts
+from bulkdl.urls import Url
+
+MD5 = Checksum("md5", "0" * 32)
+OTHER_MD5 = Checksum("md5", "1" * 32)
+SHA = Checksum("sha256", "0" * 64)
+HERE = FileFacts(size=10, mtime_ns=7, is_file=True)
+FOLDER = FileFacts(size=10, mtime_ns=7, is_file=False)
+
+
+def product(size: int | None = None, *checksums: Checksum) -> Product:
+    return Product(index=0, url=Url("https://a.example.org/a"), file="a", size=size, checksums=checksums)
+
+
+def entry(phase: Phase, size: int | None = 10, mtime: int | None = 7, *digests: Checksum) -> Entry:
+    return Entry(id="a", phase=phase, file="a", size=size, mtime_ns=mtime, digests=digests)
+
+
+DONE, PLACING, REQUEUED = Phase.DONE, Phase.PLACING, Phase.REQUEUED
+ROWS = [
+    ("no file, nothing known", product(), None, None, Standing.ABSENT),
+    ("no file, though it was done", product(10), entry(DONE), None, Standing.ABSENT),
+    ("no file, requeued", product(10), entry(REQUEUED), None, Standing.ABSENT),
+    ("a folder", product(10), None, FOLDER, Standing.DISAGREES),
+    ("a folder in the place of a requeued file", product(10), entry(REQUEUED), FOLDER, Standing.DISAGREES),
+    ("requeued", product(10), entry(REQUEUED), HERE, Standing.REPLACE),
+    ("requeued, another size", product(99), entry(REQUEUED), HERE, Standing.REPLACE),
+    ("nothing known", product(), None, HERE, Standing.UNKNOWN),
+    ("nothing known, a partial", product(), entry(Phase.PARTIAL, None), HERE, Standing.UNKNOWN),
+    ("nothing known, failed before", product(), entry(Phase.FAILED, None), HERE, Standing.UNKNOWN),
+    ("nothing known but that it was done", product(), entry(DONE, None), HERE, Standing.UNKNOWN),
+    ("the manifest's size agrees", product(10), None, HERE, Standing.IN_PLACE),
+    ("the manifest's size is another", product(11), None, HERE, Standing.DISAGREES),
+    ("the manifest's size is 0", product(0), None, HERE, Standing.DISAGREES),
+    ("a checksum", product(None, MD5), None, HERE, Standing.HASH),
+    ("a size that agrees and a checksum", product(10, MD5), None, HERE, Standing.HASH),
+    ("a size that disagrees and a checksum", product(11, MD5), None, HERE, Standing.DISAGREES),
+    ("done, untouched", product(), entry(DONE), HERE, Standing.IN_PLACE),
+    ("done, another size now", product(), entry(DONE, 11), HERE, Standing.DISAGREES),
+    ("done, and the manifest's size is another", product(11), entry(DONE), HERE, Standing.DISAGREES),
+    ("done, touched, nothing to compare", product(), entry(DONE, 10, 8), HERE, Standing.IN_PLACE),
+    ("done, touched, a digest to compare", product(), entry(DONE, 10, 8, MD5), HERE, Standing.HASH),
+    ("done with this checksum", product(10, MD5), entry(DONE, 10, 7, MD5), HERE, Standing.IN_PLACE),
+    ("done with more checksums", product(10, MD5), entry(DONE, 10, 7, MD5, SHA), HERE, Standing.IN_PLACE),
+    ("done, a checksum was added", product(10, MD5, SHA), entry(DONE, 10, 7, MD5), HERE, Standing.HASH),
+    ("done, the checksum was changed", product(10, OTHER_MD5), entry(DONE, 10, 7, MD5), HERE, Standing.HASH),
+    ("done with this checksum, touched", product(10, MD5), entry(DONE, 10, 8, MD5), HERE, Standing.HASH),
+    ("moved before a crash", product(), entry(PLACING), HERE, Standing.IN_PLACE),
+    ("moved before a crash, with its checksum", product(10, MD5), entry(PLACING, 10, 7, MD5), HERE, Standing.IN_PLACE),
+    ("a crash before the move left the old file", product(), entry(PLACING, 10, 8), HERE, Standing.UNKNOWN),
+    ("the same, with a digest", product(), entry(PLACING, 10, 8, MD5), HERE, Standing.HASH),
+    ("the same, with another size", product(), entry(PLACING, 11, 8), HERE, Standing.DISAGREES),
+]
+
+
+@pytest.mark.parametrize(("what", "wanted", "known", "facts", "expected"), ROWS, ids=[row[0] for row in ROWS])
+def test_the_standing_of_a_file(what, wanted, known, facts, expected):
+    assert standing(wanted, known, facts) is expected
+
+
+def test_every_standing_is_in_the_table():
+    assert {row[-1] for row in ROWS} == set(Standing)
