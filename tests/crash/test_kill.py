@@ -1,0 +1,40 @@
+"""The program is killed (SIGKILL) at random moments, and goes on each time from what is known to be on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.crash.kills import Toll, endure
+from tests.crash.scene import ITEMS, ended, scene
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+
+RATE = 2_000_000
+KILLS = 20
+"""In each of two lanes."""
+
+
+async def test_forty_kills_cost_no_finished_product_and_little_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """After every kill what stands at a final name is right and the journal is sound; at the end all is complete."""
+    tolls = await asyncio.gather(*(endure(tmp_path, kills=KILLS, seed=seed, rate=RATE) for seed in (11, 12)))
+    both = Toll()
+    for toll in tolls:
+        both.refetched += toll.refetched
+        both.moments += toll.moments
+        both.rounds += toll.rounds
+        both.sent += toll.sent
+        both.wanted += toll.wanted
+    with capsys.disabled():
+        print(f"\n{both}")
+    # What is in flight: each product is smaller than 16 MiB, so that only the second of a checkpoint bounds it here,
+    # and how much arrives in one is the machine's affair. A kill costs less than everything all the same.
+    total = sum(item.size for item in ITEMS.values())
+    assert both.kills == 2 * KILLS
+    assert both.sent <= both.wanted + both.kills * total
