@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -34,14 +35,15 @@ class StatusClass(Enum):
     NEVER = "never"  # the product's own fault: 404 and its kin
 
 
-_LATER = frozenset(
-    {408, 409, 421, 423, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529, 530, 598, 599}
-)
-_NEVER_5XX = frozenset({501, 505, 506, 508, 510, 511})
+_LATER_4XX = frozenset({408, 409, 421, 423, 425, 429})
+_NEVER_5XX = frozenset({501, 505, 506, 508, 510})
 
 
 def classify(status: int) -> StatusClass:
-    """The one place that says what is tried again (RFC 9110 §15); unknown codes count as their class's x00."""
+    """The one place that says what is tried again (RFC 9110 §15); unknown codes from 300 on count as their class's x00.
+
+    Of the 2xx only 200 and 206 carry the product itself: 203 is one that a proxy has changed.
+    """
     table = {200: StatusClass.BODY, 206: StatusClass.BODY, 202: StatusClass.PREPARING, 416: StatusClass.RANGE}
     if status in table:
         return table[status]
@@ -49,16 +51,17 @@ def classify(status: int) -> StatusClass:
         return StatusClass.REDIRECT
     if status in (401, 403):
         return StatusClass.CREDENTIAL
-    if status in _LATER or (500 <= status <= 599 and status not in _NEVER_5XX):
+    if status in _LATER_4XX or (500 <= status <= 599 and status not in _NEVER_5XX):
         return StatusClass.LATER
     return StatusClass.NEVER
 
 
 def parse_http_date(value: str | None) -> float | None:
-    """Unix time of an HTTP date (RFC 9110 §5.6.7), None where it is none."""
+    """Unix time of an HTTP date, of any of the three forms (RFC 9110 §5.6.7), None where it is none."""
     try:
         moment = parsedate_to_datetime(value or "")
-        return moment.timestamp()
+        # The form of asctime names no zone: it is UTC like the others, not this machine's.
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
@@ -83,21 +86,29 @@ class Budget:
     """Attempts in a row that got no further than the furthest byte so far; progress refunds them all."""
 
     retries: int
+    """How many of them make a failure; 0 is as 1."""
     fruitless: int = 0
     furthest: int = 0
+    """Bytes on disk at most so far."""
     waited_s: float = 0.0
     """Seconds waited at the server's wish since the last progress."""
     polls: int = 0
+    _gained: bool = field(default=False, repr=False)
+    """The attempt that has just ended got further: it is none of the vain ones."""
 
     def progressed(self, have: int) -> bool:
         """Note how many bytes are on disk now; True, and a full refund, when that is more than ever."""
-        if have <= self.furthest:
+        self._gained = have > self.furthest
+        if not self._gained:
             return False
         self.furthest, self.fruitless, self.waited_s, self.polls = have, 0, 0.0, 0
         return True
 
     def spend(self, *, limit: int | None = None) -> bool:
-        """Count one attempt without progress; True while another is allowed."""
+        """Count the attempt that has ended, unless it got further; True while another is allowed."""
+        if self._gained:
+            self._gained = False
+            return True
         self.fruitless += 1
         allowed = max(1, self.retries if limit is None else min(limit, self.retries))
         return self.fruitless < allowed
@@ -119,12 +130,22 @@ def next_step(fault: TryAgain, budget: Budget, *, max_wait: float, rng: random.R
         wait = max(1.0, fault.wait) if fault.wait is not None else backoff(budget.polls, rng=rng)
     else:
         if not budget.spend(limit=fault.limit):
-            return Next(give_up=f"{budget.fruitless} attempts in a row got no further")
-        wait = 0.0 if fault.restart and budget.fruitless == 1 else backoff(budget.fruitless, rng=rng)
+            return Next(give_up=_vain(budget.fruitless))
+        wait = 0.0 if fault.restart and budget.fruitless == 1 else backoff(max(1, budget.fruitless), rng=rng)
         if fault.wait is None:
             return Next(wait=wait)
         wait = max(wait, fault.wait)
+    if budget.waited_s + wait > max_wait:
+        return Next(give_up=_too_long(fault, budget, wait, max_wait))
     budget.waited_s += wait
-    if budget.waited_s > max_wait:
-        return Next(give_up=f"the archive asks for a longer wait than --max-wait ({max_wait:g} s)")
     return Next(wait=wait)
+
+
+def _vain(attempts: int) -> str:
+    return "the attempt got no further" if attempts == 1 else f"{attempts} attempts in a row got no further"
+
+
+def _too_long(fault: TryAgain, budget: Budget, wait: float, max_wait: float) -> str:
+    if fault.wait is None or budget.waited_s:
+        return f"{budget.waited_s:.0f} s of waiting were not enough, and --max-wait is {max_wait:g} s"
+    return f"the archive asks for a wait of {wait:.0f} s, and --max-wait is {max_wait:g} s"

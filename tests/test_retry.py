@@ -1,0 +1,272 @@
+"""What is tried again and when: a snapshot of every status, tables of Retry-After, and the budget of vain attempts."""
+
+from __future__ import annotations
+
+import random
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkdl.errors import TryAgain
+from bulkdl.model import FailureKind
+from bulkdl.retry import Budget, Next, StatusClass, backoff, classify, next_step, parse_http_date, parse_retry_after
+
+NOW = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT
+DECADE = 10 * 365 * 86400.0
+
+SNAPSHOT = {
+    StatusClass.BODY: {200, 206},
+    StatusClass.PREPARING: {202},
+    StatusClass.REDIRECT: {301, 302, 303, 307, 308},
+    StatusClass.CREDENTIAL: {401, 403},
+    StatusClass.RANGE: {416},
+    StatusClass.LATER: {408, 409, 421, 423, 425, 429, *range(500, 600)} - {501, 505, 506, 508, 510},
+}
+
+
+def test_every_status_has_the_class_of_the_snapshot():
+    named = {status: group for group, statuses in SNAPSHOT.items() for status in statuses}
+    for status in range(100, 600):
+        assert classify(status) is named.get(status, StatusClass.NEVER), status
+
+
+@pytest.mark.parametrize("status", [-1, 0, 99, 600, 999])
+def test_what_is_no_status_is_never_tried_again(status):
+    assert classify(status) is StatusClass.NEVER
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"],
+    ids=["IMF-fixdate", "RFC 850", "asctime"],
+)
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process cannot be set here")
+def test_all_three_forms_of_a_date_are_utc_wherever_this_machine_stands(text, monkeypatch):
+    monkeypatch.setenv("TZ", "XYZ-5")
+    time.tzset()
+    try:
+        assert parse_http_date(text) == NOW
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+RETRY_AFTER = [
+    ("0", 0.0),
+    ("7", 7.0),
+    (" 120 ", 120.0),
+    ("007", 7.0),
+    ("1.5", 1.5),
+    ("9" * 30, DECADE),
+    ("9" * 5000, DECADE),
+    ("Sun, 06 Nov 1994 08:50:37 GMT", 60.0),
+    ("Sunday, 06-Nov-94 08:50:37 GMT", 60.0),
+    ("Sun Nov  6 08:50:37 1994", 60.0),
+    ("Sun, 06 Nov 1994 08:49:37 GMT", 0.0),
+    ("Sun, 06 Nov 1994 08:48:37 GMT", 0.0),
+    ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+    ("Fri, 31 Dec 9999 23:59:59 GMT", DECADE),
+    (None, None),
+    ("", None),
+    ("  ", None),
+    ("-5", None),
+    ("+5", None),
+    ("1e3", None),
+    ("5s", None),
+    ("0x10", None),
+    ("1,5", None),
+    (".5", None),
+    ("inf", None),
+    ("nan", None),
+    ("\u0665", None),
+    ("soon", None),
+    ("1994-11-06T08:50:37Z", None),
+    ("Sun, 99 Nov 1994 08:50:37 GMT", None),
+    ("Sun, 06 Nov 99999999999 08:50:37 GMT", None),
+]
+
+
+@pytest.mark.parametrize(("value", "seconds"), RETRY_AFTER, ids=[ascii(value)[:40] for value, _ in RETRY_AFTER])
+def test_retry_after_is_seconds_or_a_date(value, seconds):
+    assert parse_retry_after(value, now=NOW) == seconds
+
+
+@given(st.text(max_size=60) | st.text(alphabet="SunMon, 0123456789:-+GMTNov/", max_size=40))
+def test_no_retry_after_at_all_is_negative_endless_or_an_error(value):
+    seconds = parse_retry_after(value, now=NOW)
+    assert seconds is None or 0 <= seconds <= DECADE
+
+
+@given(st.integers(1, 10_000), st.integers())
+def test_the_backoff_doubles_up_to_a_minute_and_half_of_it_is_chance(attempt, seed):
+    ceiling = min(60.0, 2.0 ** min(attempt - 1, 10))
+    assert ceiling / 2 <= backoff(attempt, rng=random.Random(seed)) <= ceiling
+
+
+def test_the_backoff_of_many_workers_is_spread():
+    waits = {backoff(5, rng=random.Random(seed)) for seed in range(50)}
+    assert len(waits) == 50
+
+
+def vain_attempts(retries: int, limit: int | None = None) -> int:
+    """How many attempts without any progress make a failure."""
+    budget = Budget(retries)
+    count = 1
+    while budget.spend(limit=limit):
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize(
+    ("retries", "limit", "attempts"),
+    [(0, None, 1), (1, None, 1), (2, None, 2), (10, None, 10), (10, 3, 3), (2, 3, 2), (0, 3, 1), (10, 0, 1)],
+)
+def test_so_many_attempts_in_a_row_that_got_no_further_make_a_failure(retries, limit, attempts):
+    assert vain_attempts(retries, limit) == attempts
+
+
+@pytest.mark.parametrize("retries", [0, 1, 3, 10])
+def test_an_attempt_that_got_further_is_none_of_the_vain_ones(retries):
+    budget = Budget(retries)
+    for have in range(1, 50):
+        assert budget.progressed(have)
+        assert budget.spend()
+        assert budget.fruitless == 0
+    assert not budget.progressed(49)
+    assert budget.spend() == (retries > 1)
+    assert budget.fruitless == 1
+
+
+def test_progress_is_measured_from_the_furthest_byte_ever():
+    budget = Budget(3, furthest=100)
+    assert not budget.progressed(100)
+    assert budget.spend()
+    assert not budget.progressed(0)
+    assert budget.spend()
+    assert not budget.progressed(99)
+    assert not budget.spend()
+    assert budget.progressed(101)
+    assert budget.fruitless == 0
+
+
+@given(st.integers(0, 6), st.lists(st.integers(0, 12), max_size=40))
+def test_the_budget_ends_exactly_after_n_vain_attempts_in_a_row(retries, haves):
+    budget, furthest, vain = Budget(retries), 0, 0
+    for have in haves:
+        vain = 0 if have > furthest else vain + 1
+        furthest = max(furthest, have)
+        budget.progressed(have)
+        assert budget.spend() == (vain < max(1, retries))
+        assert (budget.fruitless, budget.furthest) == (vain, furthest)
+        if vain >= max(1, retries):
+            return
+
+
+def fault(kind=FailureKind.NETWORK, **options):
+    return TryAgain("a fault", kind=kind, **options)
+
+
+def step(what: TryAgain, budget: Budget, *, max_wait: float = 3600.0) -> Next:
+    return next_step(what, budget, max_wait=max_wait, rng=random.Random(1))
+
+
+def test_a_fault_is_tried_again_after_a_backoff_until_the_budget_is_spent():
+    budget = Budget(4)
+    steps = [step(fault(), budget) for _ in range(4)]
+    assert [bool(s.give_up) for s in steps] == [False, False, False, True]
+    assert [0.5 <= steps[0].wait <= 1, 1 <= steps[1].wait <= 2, 2 <= steps[2].wait <= 4] == [True] * 3
+    assert steps[-1].give_up == "4 attempts in a row got no further"
+    assert budget.waited_s == 0
+
+
+def test_a_single_vain_attempt_is_told_as_one():
+    assert step(fault(), Budget(1)).give_up == "the attempt got no further"
+
+
+def test_a_fault_with_a_limit_of_its_own_ends_sooner():
+    budget = Budget(10)
+    assert [bool(step(fault(limit=3), budget).give_up) for _ in range(3)] == [False, False, True]
+
+
+def test_after_progress_the_next_attempt_comes_soon():
+    budget = Budget(3)
+    step(fault(), budget)
+    step(fault(), budget)
+    budget.progressed(1)
+    again = step(fault(), budget)
+    assert 0.5 <= again.wait <= 1
+    assert budget.fruitless == 0
+
+
+def test_a_restart_comes_at_once_but_not_over_and_over():
+    budget = Budget(10)
+    assert step(fault(restart=True), budget) == Next(wait=0.0)
+    assert step(fault(restart=True), budget).wait >= 1
+
+
+def test_the_servers_own_wish_is_obeyed_and_counts_as_an_attempt():
+    budget = Budget(3)
+    assert step(fault(wait=100), budget).wait == 100
+    assert (budget.waited_s, budget.fruitless) == (100, 1)
+    assert step(fault(wait=0), budget).wait >= 1
+    assert step(fault(wait=100), budget).give_up
+
+
+def test_the_waits_add_up_to_at_most_max_wait_without_progress():
+    budget = Budget(100)
+    assert step(fault(wait=60), budget, max_wait=150).wait == 60
+    assert step(fault(wait=60), budget, max_wait=150).wait == 60
+    assert (
+        step(fault(wait=60), budget, max_wait=150).give_up
+        == "120 s of waiting were not enough, and --max-wait is 150 s"
+    )
+    budget.progressed(1)
+    assert step(fault(wait=60), budget, max_wait=150).wait == 60
+
+
+def test_a_wish_beyond_max_wait_is_not_waited_for():
+    said = step(fault(wait=7200), Budget(100), max_wait=3600).give_up
+    assert said == "the archive asks for a wait of 7200 s, and --max-wait is 3600 s"
+    assert step(fault(wait=3600), Budget(100), max_wait=3600) == Next(wait=3600)
+
+
+def test_a_product_that_is_being_prepared_is_no_failure_until_max_wait():
+    budget, waited = Budget(1), 0.0
+    while not (now := step(fault(FailureKind.OFFLINE), budget, max_wait=3600)).give_up:
+        assert 0.5 <= now.wait <= 60
+        waited += now.wait
+    assert budget.fruitless == 0
+    assert 3540 <= waited <= 3600
+    assert "--max-wait is 3600 s" in now.give_up
+
+
+@pytest.mark.parametrize(("wish", "wait"), [(0, 1), (0.2, 1), (30, 30), (3600, 3600)])
+def test_polls_of_a_product_in_preparation_keep_the_servers_pace(wish, wait):
+    assert step(fault(FailureKind.OFFLINE, wait=wish), Budget(1)) == Next(wait=wait)
+
+
+def test_a_preparation_after_progress_forgives_no_later_fault():
+    budget = Budget(1)
+    budget.progressed(5)
+    step(fault(FailureKind.OFFLINE), budget)
+    budget.progressed(5)
+    assert step(fault(), budget).give_up
+
+
+@given(
+    st.integers(0, 8),
+    st.floats(0, 1000),
+    st.lists(st.tuples(st.sampled_from(list(FailureKind)), st.none() | st.floats(0, 400), st.booleans()), max_size=30),
+)
+def test_no_wait_is_negative_and_all_together_obey_max_wait(retries, max_wait, faults):
+    budget, obeyed = Budget(retries), 0.0
+    for kind, wish, restart in faults:
+        then = step(fault(kind, wait=wish, restart=restart), budget, max_wait=max_wait)
+        if then.give_up:
+            return
+        assert then.wait >= 0
+        assert wish is None or then.wait >= wish
+        obeyed += then.wait if wish is not None or kind is FailureKind.OFFLINE else 0.0
+        assert obeyed <= max_wait + 1e-6
