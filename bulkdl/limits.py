@@ -29,6 +29,9 @@ class Connections:
     """Permits for connections, counted by account and by host, first come first served among those that can go.
 
     `extra` is for additional connections to one product: it never waits, and never takes a place for which a product is waiting.
+
+    At any moment no one who waits could go: a place that comes free is given to the first that it fits before anyone
+    else can ask. So who fits on arrival overtakes nobody.
     """
 
     def __init__(self, *, most: int, accounts: Mapping[str, int | None], host: int = HOST_CONNECTIONS) -> None:
@@ -51,7 +54,7 @@ class Connections:
     async def extra(self, *, account: str | None, host: str) -> AsyncIterator[bool]:
         """Yields whether a place was free and nobody waits for it."""
         keys = self._keys(account, host)
-        granted = self._fits(keys) and not any(set(w.keys) & set(keys) for w in self._waiting)
+        granted = self._fits(keys)
         if granted:
             self._take(keys)
         try:
@@ -63,8 +66,6 @@ class Connections:
     def spare(self, *, account: str | None, host: str) -> int:
         """Places that `extra` would give right now."""
         keys = self._keys(account, host)
-        if any(set(w.keys) & set(keys) for w in self._waiting):
-            return 0
         return max(0, min(self._limit(key) - self._held[key] for key in keys))
 
     def lower(self, account: str | None, host: str) -> int:
@@ -88,7 +89,7 @@ class Connections:
         self._held.update(keys)
 
     async def _acquire(self, keys: tuple[str, ...]) -> None:
-        if self._fits(keys) and not any(w.keys == keys for w in self._waiting):
+        if self._fits(keys):
             self._take(keys)
             return
         waiter = _Waiter(keys, asyncio.get_running_loop().create_future())
@@ -112,7 +113,7 @@ class Connections:
 
 
 class RateLimit:
-    """A token bucket over the whole run, in bytes a second; None: no limit. Holds a quarter of a second's worth."""
+    """A token bucket over the whole run, in bytes a second; None or 0: no limit. Holds a quarter of a second's worth."""
 
     def __init__(self, rate: int | None, *, clock: Clock) -> None:
         self._rate = rate
@@ -120,7 +121,7 @@ class RateLimit:
         self._free_at = clock.monotonic()
 
     async def take(self, count: int) -> None:
-        if self._rate is None:
+        if not self._rate:
             return
         now = self._clock.monotonic()
         self._free_at = max(self._free_at, now - 0.25) + count / self._rate

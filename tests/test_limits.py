@@ -1,0 +1,292 @@
+"""Connections, rate and pauses: who may go, in what order, and that no permit is ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from contextlib import AsyncExitStack
+
+import pytest
+
+from bulkdl.limits import Connections, HostPauses, RateLimit
+
+
+class Worker:
+    """A task that holds a permit from when it gets it until it is told to leave."""
+
+    def __init__(self, connections: Connections, account: str | None = None, host: str = "h") -> None:
+        self.has = False
+        self.account, self.host = account, host
+        self._leave = asyncio.Event()
+        self.task = asyncio.create_task(self._hold(connections))
+
+    async def _hold(self, connections: Connections) -> None:
+        async with connections.permit(account=self.account, host=self.host):
+            self.has = True
+            try:
+                await self._leave.wait()
+            finally:
+                self.has = False
+
+    def leave(self) -> None:
+        self._leave.set()
+
+    def cancel(self) -> None:
+        self.task.cancel()
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def end(*workers: Worker) -> None:
+    for worker in workers:
+        worker.cancel()
+    await asyncio.gather(*(w.task for w in workers), return_exceptions=True)
+
+
+def having(workers: list[Worker]) -> list[bool]:
+    return [w.has for w in workers]
+
+
+async def test_permits_are_given_in_the_order_of_asking():
+    connections = Connections(most=2, accounts={})
+    workers = [Worker(connections) for _ in range(5)]
+    await settle()
+    assert having(workers) == [True, True, False, False, False]
+    workers[1].leave()
+    await settle()
+    assert having(workers) == [True, False, True, False, False]
+    workers[0].leave()
+    await settle()
+    assert having(workers) == [False, False, True, True, False]
+    await end(*workers)
+
+
+async def test_one_account_at_its_limit_does_not_hold_up_another():
+    connections = Connections(most=10, accounts={"a": 1, "b": 2})
+    workers = [Worker(connections, name) for name in ("a", "a", "b", "a", "b", "b")]
+    await settle()
+    assert having(workers) == [True, False, True, False, True, False]
+    workers[0].leave()
+    await settle()
+    assert having(workers) == [False, True, True, False, True, False]
+    await end(*workers)
+
+
+async def test_a_host_has_its_limit_unless_an_account_brings_one():
+    connections = Connections(most=10, accounts={"limited": 3, "free": None}, host=1)
+    workers = [Worker(connections, name) for name in ("free", None, "limited", "limited", "limited", "limited")]
+    await settle()
+    assert having(workers) == [True, False, True, True, True, False]
+    other = Worker(connections, "free", host="another")
+    await settle()
+    assert other.has
+    await end(*workers, other)
+
+
+async def test_the_run_has_a_limit_over_all_accounts_and_hosts():
+    connections = Connections(most=3, accounts={"a": 5, "b": 5})
+    workers = [Worker(connections, name, host=name) for name in ("a", "b", "a", "b")]
+    await settle()
+    assert having(workers) == [True, True, True, False]
+    await end(*workers)
+
+
+async def test_whoever_stops_waiting_is_passed_over():
+    connections = Connections(most=1, accounts={})
+    workers = [Worker(connections) for _ in range(3)]
+    await settle()
+    await end(workers[1])
+    workers[0].leave()
+    await settle()
+    assert having(workers) == [False, False, True]
+    await end(*workers)
+
+
+async def test_a_permit_that_comes_in_the_moment_of_a_cancellation_goes_to_the_next():
+    connections = Connections(most=1, accounts={})
+    workers = [Worker(connections) for _ in range(3)]
+    await settle()
+    workers[0].leave()
+    await asyncio.sleep(0)  # the first hands its place to the second, which has not run since
+    workers[1].cancel()
+    await settle()
+    assert having(workers) == [False, False, True]
+    await end(*workers)
+    assert connections.spare(account=None, host="h") == 1
+
+
+async def test_an_arrival_between_a_cancellation_and_its_end_does_not_wait_for_ever():
+    connections = Connections(most=1, accounts={})
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(connections.permit(account=None, host="h"))
+        waiting = Worker(connections)
+        await settle()
+        waiting.cancel()  # it still stands in the queue until it runs
+        await stack.aclose()
+        async with asyncio.timeout(5), connections.permit(account=None, host="h"):
+            pass
+    await end(waiting)
+
+
+async def test_an_extra_connection_takes_only_what_is_free():
+    connections = Connections(most=3, accounts={"a": 2})
+    async with connections.permit(account="a", host="h"):
+        assert connections.spare(account="a", host="h") == 1
+        async with (
+            connections.extra(account="a", host="h") as first,
+            connections.extra(account="a", host="h") as second,
+        ):
+            assert (first, second) == (True, False)
+            assert connections.spare(account="a", host="h") == 0
+            assert connections.spare(account=None, host="h") == 1
+        assert connections.spare(account="a", host="h") == 1
+
+
+async def test_an_extra_connection_never_takes_the_place_that_a_product_waits_for():
+    connections = Connections(most=2, accounts={})
+    workers = [Worker(connections) for _ in range(3)]
+    await settle()
+    workers[0].leave()
+    # Whenever the extra asks, before or after the place is free, the product has it first.
+    for _ in range(10):
+        async with connections.extra(account=None, host="h") as granted:
+            assert not granted
+        await asyncio.sleep(0)
+    assert having(workers) == [False, True, True]
+    await end(*workers)
+
+
+async def test_products_that_wait_for_one_account_keep_no_extra_from_another():
+    connections = Connections(most=8, accounts={"a": 1, "b": 4})
+    workers = [Worker(connections, "a") for _ in range(3)]
+    await settle()
+    assert connections.spare(account="b", host="h") == 4
+    async with connections.extra(account="b", host="h") as granted:
+        assert granted
+    await end(*workers)
+
+
+async def test_a_limit_is_lowered_below_what_is_held_and_never_below_one():
+    connections = Connections(most=16, accounts={"a": 8})
+    workers = [Worker(connections, "a") for _ in range(4)]
+    await settle()
+    assert connections.lower("a", "h") == 3
+    assert connections.spare(account="a", host="h") == 0
+    late = Worker(connections, "a")
+    workers[0].leave()
+    await settle()
+    assert not late.has
+    workers[1].leave()
+    await settle()
+    assert late.has
+    assert [connections.lower("a", "h") for _ in range(5)] == [2, 1, 1, 1, 1]
+    await end(*workers, late)
+    assert connections.lower("a", "h") == 1
+    assert connections.spare(account="a", host="h") == 1
+
+
+async def test_without_an_account_of_its_own_the_hosts_limit_is_lowered():
+    connections = Connections(most=16, accounts={"free": None}, host=4)
+    workers = [Worker(connections, "free", host="one") for _ in range(3)]
+    await settle()
+    assert connections.lower("free", "one") == 2
+    assert connections.spare(account=None, host="one") == 0
+    assert connections.spare(account=None, host="two") == 4
+    await end(*workers)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_no_permit_is_lost_or_doubled_whatever_is_cancelled_when(seed):
+    rng = random.Random(seed)
+    limits = {"a": 2, "b": 3, "c": None}
+    most, host_limit = 6, 2
+    connections = Connections(most=most, accounts=limits, host=host_limit)
+    workers: list[Worker] = []
+    for _ in range(300):
+        match rng.randrange(8):
+            case 0 | 1 | 2:
+                workers.append(Worker(connections, rng.choice([*limits, None]), rng.choice(["x", "y"])))
+            case 3 | 4 if workers:
+                rng.choice(workers).leave()
+            case 5 if workers:
+                rng.choice(workers).cancel()
+            case 6:
+                async with connections.extra(account=rng.choice([*limits, None]), host="x"):
+                    await asyncio.sleep(0)
+            case _:
+                await asyncio.sleep(0)
+        holding = [w for w in workers if w.has]
+        by_key = Counter(w.account if w.account in ("a", "b") else f"host {w.host}" for w in holding)
+        assert len(holding) <= most
+        assert all(by_key[key] <= {"a": 2, "b": 3}.get(key, host_limit) for key in by_key)
+    await settle()
+    assert_nobody_waits_in_vain(workers, most, host_limit)
+    await end(*workers)
+    for account, limit in (("a", 2), ("b", 3), ("c", host_limit), (None, host_limit)):
+        assert connections.spare(account=account, host="x") == limit
+
+
+def assert_nobody_waits_in_vain(workers: list[Worker], most: int, host_limit: int) -> None:
+    def key(worker: Worker) -> str:
+        return worker.account if worker.account in ("a", "b") else f"host {worker.host}"
+
+    held = Counter(key(w) for w in workers if w.has)
+    for worker in workers:
+        if not worker.has and not worker.task.done():
+            full = held[key(worker)] >= {"a": 2, "b": 3}.get(key(worker), host_limit)
+            assert full or held.total() >= most
+
+
+async def test_without_a_rate_nothing_waits(clock):
+    for none in (None, 0):
+        await RateLimit(none, clock=clock).take(10**12)
+    assert clock.sleepers == 0
+
+
+async def test_the_rate_holds_over_all_who_take(impatient_clock):
+    limit = RateLimit(1000, clock=impatient_clock)
+    began = impatient_clock.monotonic()
+    for count in (100, 900, 5000, 1, 3999):
+        await limit.take(count)
+    assert impatient_clock.monotonic() - began == pytest.approx(10.0)
+
+
+async def test_several_at_once_share_the_rate(clock):
+    limit = RateLimit(1000, clock=clock)
+    tasks = [asyncio.create_task(limit.take(1000)) for _ in range(3)]
+    await clock.until_sleeping(3)
+    assert clock.waits() == pytest.approx([1.0, 2.0, 3.0])
+    await clock.advance(1.0)
+    assert [t.done() for t in tasks] == [True, False, False]
+    await clock.advance(2.0)
+    await asyncio.gather(*tasks)
+
+
+async def test_after_a_pause_at_most_a_quarter_of_a_second_comes_at_once(clock):
+    limit = RateLimit(1000, clock=clock)
+    await clock.advance(3600)
+    await limit.take(250)
+    assert clock.sleepers == 0
+    task = asyncio.create_task(limit.take(100))
+    await clock.until_sleeping()
+    assert clock.waits() == pytest.approx([0.1])
+    await clock.advance(1)
+    await task
+
+
+async def test_a_host_is_left_alone_until_its_longest_pause_is_over(clock):
+    pauses = HostPauses(clock=clock)
+    assert pauses.left("a") == 0
+    pauses.pause("a", 10)
+    pauses.pause("a", 3)
+    assert (pauses.left("a"), pauses.left("b")) == (10, 0)
+    await clock.advance(9.5)
+    assert pauses.left("a") == 0.5
+    pauses.pause("a", 1)
+    assert pauses.left("a") == 1
+    await clock.advance(2)
+    assert pauses.left("a") == 0
