@@ -6,6 +6,7 @@ into a `Decision`. Everything that could splice two editions of a product into o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, StrEnum
 
@@ -13,10 +14,25 @@ from bulkdl.model import FailureKind, Resume
 from bulkdl.ranges import ContentRange, Range, cover, normalise
 from bulkdl.retry import StatusClass, classify, parse_http_date
 
-__all__ = ["Action", "Ask", "Decision", "Head", "Known", "Why", "ask_for", "judge", "strong_date", "strong_etag"]
+__all__ = [
+    "Action",
+    "Ask",
+    "Decision",
+    "Head",
+    "Known",
+    "Why",
+    "ask_for",
+    "judge",
+    "strong_date",
+    "strong_etag",
+    "validator",
+]
 
 OVERLAP = 64 * 1024
 """Bytes that `resume: overlap` compares before it goes on."""
+_MOST_BYTES = 2**63 - 1
+"""What a file, and the journal, can hold."""
+_STRONG_ETAG = re.compile(r'"[^"\x00-\x1f\x7f]*"')
 
 
 class Action(Enum):
@@ -45,6 +61,7 @@ class Why(StrEnum):
     LENGTHS_DISAGREE = "Content-Length and Content-Range disagree"
     CODED = "a content coding that was not asked for"
     WRONG_SIZE = "another size than the manifest's"
+    ABSURD_LENGTH = "a length that no file can have"
     PREPARING = "the product is being prepared"
     STATUS = "the status"
 
@@ -119,17 +136,25 @@ class Decision:
 
 def strong_etag(etag: str | None) -> str | None:
     """`etag` where it is a strong validator (RFC 9110 §8.8.3); a weak one must not go into If-Range (§13.1.5)."""
-    if not etag or len(etag) < 2 or etag[:2] in ("W/", "w/") or not (etag[0] == etag[-1] == '"'):
-        return None
-    return etag
+    return etag if etag and _STRONG_ETAG.fullmatch(etag) else None
 
 
 def strong_date(last_modified: str | None, date: str | None) -> str | None:
-    """`last_modified` where it is strong: the response was made at least a minute later (RFC 9110 §8.8.2.2)."""
+    """`last_modified` where it is strong (RFC 9110 §8.8.2.2), None where it is not.
+
+    The response has to be made so much later that the two clocks need not be the same one: a minute, as RFC 7232 had it.
+    """
     modified, made = parse_http_date(last_modified), parse_http_date(date)
     if modified is None or made is None or made - modified < 60:
         return None
     return last_modified
+
+
+def validator(known: Known, source: str) -> str | None:
+    """What may go into If-Range (RFC 9110 §13.1.5): a date only where there is no ETag at all, not even a weak one."""
+    if known.source != source:
+        return None
+    return strong_etag(known.etag) if known.etag else known.last_modified
 
 
 def ask_for(known: Known, *, source: str, has_checksum: bool, resume: Resume) -> Ask:
@@ -140,11 +165,11 @@ def ask_for(known: Known, *, source: str, has_checksum: bool, resume: Resume) ->
     """
     start = next((end for begin, end in normalise(known.ranges) if begin == 0), 0)
     end = next((begin for begin, _ in normalise(known.ranges) if begin > start), None)
-    if not known.ranges or (start == 0 and end is None):
+    if known.complete or (start == 0 and end is None):
         return Ask()
-    validator = (strong_etag(known.etag) or known.last_modified) if known.source == source else None
-    if validator or has_checksum:
-        return Ask(range=(start, end), if_range=validator)
+    condition = validator(known, source)
+    if condition or has_checksum:
+        return Ask(range=(start, end), if_range=condition)
     if resume is Resume.OVERLAP and known.total is not None and start >= OVERLAP and end is None:
         return Ask(range=(start - OVERLAP, None), overlap=OVERLAP)
     return Ask()
@@ -177,6 +202,8 @@ def judge(
 
 def _judge_whole(head: Head, *, ask: Ask, known: Known, source: str, expected_size: int | None) -> Decision:
     total = head.content_length
+    if total is not None and total > _MOST_BYTES:
+        return Decision(action=Action.RETRY, why=Why.ABSURD_LENGTH)
     if _differ(total, expected_size):
         return _wrong_size(total, expected_size)
     if not known.ranges:
@@ -190,13 +217,14 @@ def _judge_whole(head: Head, *, ask: Ask, known: Known, source: str, expected_si
 
 
 def _judge_part(head: Head, *, ask: Ask, known: Known, source: str, expected_size: int | None) -> Decision:
-    if head.content_type.lower().startswith("multipart/byteranges"):
-        return Decision(action=Action.ASK_ANEW, why=Why.MULTIPART)
-    part = head.content_range
-    if part is None or part.range is None:
-        return Decision(action=Action.ASK_ANEW, why=Why.NO_CONTENT_RANGE)
     if ask.range is None:
         return Decision(action=Action.RETRY, why=Why.UNASKED_RANGE)
+    if head.content_type.strip().lower().startswith("multipart/byteranges"):
+        return Decision(action=Action.ASK_ANEW, why=Why.MULTIPART)
+    part = head.content_range
+    total = _total(part, ask=ask, known=known, expected_size=expected_size)
+    if part is None or part.range is None or total is None:
+        return Decision(action=Action.ASK_ANEW, why=Why.NO_CONTENT_RANGE)
     (start, end), (asked_start, asked_end) = part.range, ask.range
     if start != asked_start or (asked_end is not None and end > asked_end):
         return Decision(action=Action.ASK_ANEW, why=Why.WRONG_RANGE, detail=f"{start}-{end - 1}")
@@ -204,14 +232,20 @@ def _judge_part(head: Head, *, ask: Ask, known: Known, source: str, expected_siz
         return Decision(action=Action.ASK_ANEW, why=Why.LENGTHS_DISAGREE)
     if _differ(part.total, expected_size):
         return _wrong_size(part.total, expected_size)
-    if _differ(part.total, known.total) or _etag_changed(head, known, source):
+    if _differ(total, known.total) or end > total or _validator_changed(head, known, source):
         return Decision(action=Action.ASK_ANEW, why=Why.EDITION_CHANGED)
-    return Decision(
-        action=Action.APPEND,
-        why=Why.CONTINUED,
-        start=start,
-        total=part.total if part.total is not None else known.total,
-    )
+    return Decision(action=Action.APPEND, why=Why.CONTINUED, start=start, total=total)
+
+
+def _total(part: ContentRange | None, *, ask: Ask, known: Known, expected_size: int | None) -> int | None:
+    """The length of the whole; without one from somewhere the end of a part is not known to be the product's end.
+
+    `resume: overlap` has promised that the server names the same size, so there its own word is needed.
+    """
+    told = part.total if part is not None else None
+    if told is not None or ask.overlap:
+        return told
+    return known.total if known.total is not None else expected_size
 
 
 def _same_edition(head: Head, known: Known, source: str) -> bool:
@@ -222,11 +256,17 @@ def _same_edition(head: Head, known: Known, source: str) -> bool:
     return known.last_modified is not None and head.last_modified == known.last_modified and head.etag == known.etag
 
 
-def _etag_changed(head: Head, known: Known, source: str) -> bool:
-    """A 206 must carry the ETag that a 200 would (RFC 9110 §15.3.7); absence is no proof of change."""
-    if known.source != source or not head.etag or not known.etag:
+def _validator_changed(head: Head, known: Known, source: str) -> bool:
+    """Whether a 206 tells another edition than the recorded one, even if it claims that If-Range has matched.
+
+    Absence is no proof: a 206 to an If-Range leaves Last-Modified out (RFC 9110 §15.3.7), and some servers the ETag. Nor is
+    a weakened ETag, which a proxy makes of a strong one.
+    """
+    if known.source != source:
         return False
-    return head.etag.removeprefix("W/") != known.etag.removeprefix("W/")
+    if head.etag and known.etag:
+        return head.etag.removeprefix("W/") != known.etag.removeprefix("W/")
+    return bool(head.last_modified and known.last_modified) and head.last_modified != known.last_modified
 
 
 def _differ(a: int | None, b: int | None) -> bool:
