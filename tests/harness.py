@@ -138,6 +138,9 @@ class Place:
         (entry,) = self.journal().values()
         return entry
 
+    def entry_of(self, file: str) -> Entry:
+        return next(entry for entry in self.journal().values() if entry.file == file)
+
     def names(self) -> list[str]:
         """Every file that is not the journal's or the lock's, relative."""
         return sorted(

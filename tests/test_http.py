@@ -1,0 +1,123 @@
+"""Where a credential and a product's own headers go, hop by hop, and what is kept of a URL."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bulkdl.archive.access import Access, Given
+from bulkdl.archive.catalogue import Item
+from bulkdl.archive.server import Archive, Route
+from tests.canary import Canary
+from tests.harness import Place, body_of
+from tests.servers import RawRequest, RawServer, Wire, ranges, redirect, reply
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BODY = body_of(20_000)
+SECRET = "canary-0123456789"
+
+
+def place_with(tmp_path: Path, **account: Any) -> tuple[Place, dict[str, Any]]:
+    place = Place(tmp_path)
+    place.environ["TOKEN"] = SECRET
+    return place, {"own": {"auth": "bearer", "token": "${TOKEN}", **account}}
+
+
+def product(url: str, **more: Any) -> dict[str, Any]:
+    return {"url": url, "file": "x.bin", "account": "own", **more}
+
+
+async def test_a_redirect_to_another_host_has_neither_the_credential_nor_the_products_own_headers(tmp_path: Path):
+    place, accounts = place_with(tmp_path)
+    async with RawServer(ranges(BODY)) as other, RawServer(redirect(other.url("/there", host="localhost"))) as server:
+        wish = product(server.url(), headers={"X-Key": "k", "Accept": "application/zip"})
+        done = await place.run(wish, accounts=accounts)
+        assert (done.code, place.file("x.bin")) == (0, BODY)
+        assert server.log[0].header("Authorization") == f"Bearer {SECRET}"
+        assert server.log[0].header("X-Key") == "k"
+        assert (other.log[0].header("Authorization"), other.log[0].header("X-Key")) == (None, None)
+        assert other.log[0].header("Referer") is None
+        assert other.log[0].header("Accept") == "application/zip"
+
+
+async def test_a_redirect_to_a_host_of_the_account_has_the_credential_and_the_headers(tmp_path: Path):
+    place, accounts = place_with(tmp_path, hosts=["127.0.0.1", "localhost"])
+    async with RawServer(ranges(BODY)) as other, RawServer(redirect(other.url("/there", host="localhost"))) as server:
+        done = await place.run(product(server.url(), headers={"X-Key": "k"}), accounts=accounts)
+        assert done.code == 0
+        assert other.log[0].header("Authorization") == f"Bearer {SECRET}"
+        assert other.log[0].header("X-Key") == "k"
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_a_token_that_a_redirect_echoes_is_taken_out_and_put_on_where_it_may_be(host: str, tmp_path: Path):
+    place, accounts = place_with(tmp_path, token_in="query", hosts=["127.0.0.1"])
+
+    async def echo(request: RawRequest, wire: Wire) -> None:
+        await redirect(f"{other.url('/there', host=host)}?{request.query}")(request, wire)
+
+    async with RawServer(ranges(BODY)) as other, RawServer(echo) as server:
+        done = await place.run(product(server.url("/p?a=1")), accounts=accounts)
+        assert done.code == 0
+        assert server.log[0].query == f"a=1&token={SECRET}"
+        assert other.log[0].query == ("a=1" if host == "localhost" else f"a=1&token={SECRET}")
+    Canary(SECRET).assert_absent(tmp_path, repr(done.events), repr(done.result))
+
+
+@pytest.mark.timeout(12)  # one that waits in vain for another's first answer does so for 15 s of real time
+async def test_several_products_start_at_once_although_the_archive_redirects_to_a_store_without_login(tmp_path: Path):
+    items = [Item(name=f"p{n}.bin", size=5000, seed=n) for n in range(6)]
+    place = Place(tmp_path)
+    place.environ["PASSWORD"] = SECRET
+    accounts = {"own": {"auth": "basic", "username": "jo", "password": "${PASSWORD}", "hosts": ["127.0.0.1"]}}
+    async with Archive(items) as archive:
+        urls = [{"url": archive.url(i, Route.ELSEWHERE), "file": i.name, "account": "own"} for i in items]
+        done = await place.run(*urls, accounts=accounts, workers=6)
+        assert done.code == 0
+        assert all(r.given is Given.NONE for r in archive.log if r.origin == archive.other_origin)
+
+
+async def test_a_wrong_password_is_sent_once_and_its_products_stay_pending_while_the_others_arrive(tmp_path: Path):
+    items = [Item(name=f"p{n}.bin", size=5000, seed=n) for n in range(5)]
+    place = Place(tmp_path)
+    place.environ["PASSWORD"] = "wrong"
+    accounts = {"own": {"auth": "basic", "username": "jo", "password": "${PASSWORD}"}}
+    async with Archive(items, access={"p": Access(basic=("jo", "right")), "p4": Access()}) as archive:
+        wishes = [{"url": archive.url(i), "file": i.name, "account": "own"} for i in items[:4]]
+        done = await place.run(*wishes, {"url": archive.url(items[4])}, accounts=accounts, workers=5)
+        assert (done.code, done.result.pending, done.result.completed, done.result.failed) == (3, 4, 1, 0)
+        assert sum(r.had_credential for r in archive.log) == 1
+    assert "refused" in done.result.accounts["own"].stopped
+
+
+async def test_connections_are_used_again_for_the_next_products(tmp_path: Path):
+    place = Place(tmp_path, workers=1)
+    async with RawServer(ranges(BODY)) as server:
+        done = await place.run(*[{"url": server.url(f"/{n}"), "file": f"{n}.bin"} for n in range(8)])
+        assert (done.code, len(server.log), server.connections) == (0, 8, 1)
+
+
+async def test_a_refused_product_of_an_account_that_works_says_so(tmp_path: Path):
+    place, accounts = place_with(tmp_path)
+
+    async def respond(request: RawRequest, wire: Wire) -> None:
+        await (reply(403) if request.path == "/no" else reply(200, BODY))(request, wire)
+
+    async with RawServer(respond) as server:
+        done = await place.run(
+            product(server.url("/yes")), product(server.url("/no"), file="y.bin"), accounts=accounts, workers=1
+        )
+    kind, attempts, reason = done.failure
+    assert (done.code, kind, attempts) == (1, "auth", 1)
+    assert "own is signed in" in reason
+
+
+async def test_a_host_that_is_not_listed_is_named_when_it_refuses(tmp_path: Path):
+    place, accounts = place_with(tmp_path, hosts=["archive.example.org"])
+    async with RawServer(reply(401)) as server:
+        done = await place.run(product(server.url()), accounts=accounts)
+        assert server.log[0].header("Authorization") is None
+    assert "`hosts` do not list 127.0.0.1" in done.failure[2]
