@@ -18,7 +18,7 @@ import platformdirs
 
 from bulkdl.auth.credentials import Credentials, keyring_lookup, resolve
 from bulkdl.auth.endpoint import HttpTokenEndpoint
-from bulkdl.auth.signing import signer_for
+from bulkdl.auth.signing import Logins, signer_for
 from bulkdl.errors import AccountStopped, UsageError
 from bulkdl.http import USER_AGENT, Http, ssl_context
 from bulkdl.model import Account, AuthKind
@@ -92,6 +92,7 @@ class Surroundings:
             clock=self.clock,
             rng=self.rng,
             state_dir=state_folder(self.environ),
+            logins=Logins(),
         )
         made: dict[str | None, Signer] = {None: signer(Account(name="", auth=AuthKind.NONE), Credentials())}
         for name, account in accounts.items():

@@ -50,6 +50,9 @@ class ClientApp:
     id: str
     secret: str | None = field(default=None, repr=False)
     direct_grant: bool = True
+    expires_in: float | None = None
+    """Seconds, as the next one; None: the realm's."""
+    refresh_expires_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,7 @@ class Policy:
     rotate: bool = True
     """Each refresh token works once; used again it ends the session."""
     brute_force: bool = True
+    """Also: a login while another one of the same user is under way is refused like a wrong password."""
     quick_login_check: float = 1.0
     """Two failures this close lock the user."""
     quick_login_wait: float = 60.0
@@ -156,7 +160,9 @@ class Identity:
         self._refresh: dict[str, _Session] = {}
         self._failures: dict[str, _Failures] = {}
         self._codes: dict[tuple[str, str], float] = {}
+        self._logging_in: set[str] = set()
         self._faults: deque[EndpointFault] = deque()
+        self._logout_faults: deque[EndpointFault] = deque()
 
     # For whoever runs it.
 
@@ -177,6 +183,10 @@ class Identity:
     def script(self, *faults: EndpointFault, times: int = 1) -> None:
         """The next requests to `…/token` meet these faults, one each, the whole row `times` times."""
         self._faults.extend(faults * times)
+
+    def script_logout(self, *faults: EndpointFault) -> None:
+        """The same for requests to `…/logout`, which meet delays only."""
+        self._logout_faults.extend(faults)
 
     def revoke_access(self) -> None:
         """Every access token that is out is void; sessions live on."""
@@ -212,9 +222,11 @@ class Identity:
         """What was refused, by Keycloak's words."""
         return Counter(call.error for call in self.log if call.error)
 
-    def count(self, kind: str, *, status: int | None = None) -> int:
-        """Requests of a kind, all or those answered with a status."""
-        return sum(call.kind == kind and status in (None, call.status) for call in self.log)
+    def count(self, kind: str, *, status: int | None = None, user: str | None = None) -> int:
+        """Requests of a kind; all, or those answered with a status, or a user's."""
+        return sum(
+            call.kind == kind and status in (None, call.status) and user in (None, call.user) for call in self.log
+        )
 
     # Over HTTP.
 
@@ -227,7 +239,13 @@ class Identity:
             self._note(kind, fault.status, "", user)
         else:
             answer = self._processed(kind, form, fault)
-        await self._hold_back(request, fault)
+        first = user not in self._logging_in
+        self._logging_in.add(user)
+        try:
+            await self._hold_back(request, fault)
+        finally:
+            if first:
+                self._logging_in.discard(user)
         answer.headers.setdefault("Date", formatdate(self._clock.wall(), usegmt=True))
         return answer
 
@@ -240,7 +258,8 @@ class Identity:
             request.transport.close()
 
     def _processed(self, kind: str, form: Mapping[str, str], fault: EndpointFault) -> web.Response:
-        user = form.get("username", "")
+        session = self._refresh.get(form.get("refresh_token", ""))
+        user = form.get("username", "") if session is None else session.user
         try:
             document = self._grant(kind, form)
         except _Refusal as refusal:
@@ -252,6 +271,7 @@ class Identity:
 
     async def _logout(self, request: web.Request) -> web.Response:
         form = {key: value for key, value in (await request.post()).items() if isinstance(value, str)}
+        await self._hold_back(request, self._logout_faults.popleft() if self._logout_faults else EndpointFault())
         try:
             session = self._ended(self._client(form), form.get("refresh_token", ""))
         except _Refusal as refusal:
@@ -308,7 +328,7 @@ class Identity:
         """Password and code are refused alike, and so is everything while the user is locked."""
         failures = self._failures.setdefault(user.name, _Failures())
         now = self._now()
-        if self.policy.brute_force and now < failures.locked_until:
+        if self.policy.brute_force and (now < failures.locked_until or user.name in self._logging_in):
             raise _Refusal(*_BAD_CREDENTIALS)
         if _same(user.password, form.get("password", "")) and self._code_fits(user, form):
             failures.count = 0
@@ -341,7 +361,8 @@ class Identity:
             raise _Refusal(400, "invalid_grant", "Invalid refresh token")
         if not self._alive(session):
             raise _Refusal(400, "invalid_grant", "Session not active")
-        if self.policy.refresh_expires_in and self._now() >= session.refreshed + self.policy.refresh_expires_in:
+        life = _first(client.refresh_expires_in, self.policy.refresh_expires_in)
+        if life and self._now() >= session.refreshed + life:
             raise _Refusal(400, "invalid_grant", "Token is not active")
         if token != session.refresh and self.policy.rotate:
             session.over = True
@@ -361,8 +382,9 @@ class Identity:
     def _issue(self, session: _Session) -> dict[str, object]:
         now = self._now()
         left = max(0.0, session.started + self.policy.session_max - now)
-        lifetime = min(self.policy.expires_in, left)
-        refresh_lifetime = min(self.policy.refresh_expires_in, left)
+        client = self.clients[session.client]
+        lifetime = min(_first(client.expires_in, self.policy.expires_in), left)
+        refresh_lifetime = min(_first(client.refresh_expires_in, self.policy.refresh_expires_in), left)
         if self.policy.rotate or not session.refresh:
             if session.refresh:
                 session.used.append(session.refresh)
@@ -393,6 +415,10 @@ class Identity:
 
 def _same(expected: str, given: str) -> bool:
     return hmac.compare_digest(expected.encode(), given.encode())
+
+
+def _first(own: float | None, realm: float) -> float:
+    return realm if own is None else own
 
 
 def _number(seconds: float) -> int | float:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bulkdl.auth.oidc import Client, TokenEndpoint
     from bulkdl.auth.replies import Verdict
     from bulkdl.auth.totp import StepLedger
+    from bulkdl.auth.turns import LoginTurns
     from bulkdl.clock import Clock
     from bulkdl.secret import Secret
     from bulkdl.urls import Url
@@ -57,10 +58,13 @@ class Login:
 class Exchange:
     """The requests of one login; it keeps the skew of the server's clock."""
 
-    def __init__(self, login: Login, *, endpoint: TokenEndpoint, ledger: StepLedger, clock: Clock) -> None:
+    def __init__(
+        self, login: Login, *, endpoint: TokenEndpoint, ledger: StepLedger, turns: LoginTurns, clock: Clock
+    ) -> None:
         self._login = login
         self._endpoint = endpoint
         self._ledger = ledger
+        self._turns = turns
         self._clock = clock
         self._logout_url = logout_url(login.token_url)
         self.skew: float | None = None
@@ -78,7 +82,9 @@ class Exchange:
             skew = self.skew if self.skew is not None and abs(self.skew) >= _NEGLIGIBLE_SKEW_S else 0.0
             code = await self._ledger.reserve(login.totp_secret, skew=skew, waiting=waiting)
         totp = None if code is None else (login.totp_field, code)
-        return await self._ask(password_form(self._login.client, login.username, login.password, totp), code)
+        form = password_form(self._login.client, login.username, login.password, totp)
+        async with self._turns.turn(self._login.token_url, login.username):
+            return await self._ask(form, code)
 
     async def refresh(self, refresh: Secret) -> Verdict:
         return await self._ask(refresh_form(self._login.client, refresh), refresh)

@@ -1,4 +1,7 @@
-"""Signing with an OIDC token: when a refusal by the archive is worth a new token, and when it is the product's."""
+"""Signing with an OIDC token: when a refusal by the archive is worth a new token, and when it is the product's.
+
+Accounts that log in alike share a manager: what it asked for is counted once, for the account that it belongs to.
+"""
 
 from __future__ import annotations
 
@@ -67,27 +70,40 @@ class OidcSigner:
 
     @property
     def logins(self) -> int:
-        return 0 if self._manager is None else self._manager.logins
+        return self._manager.logins if self._manager is not None and self._is_owner else 0
 
     @property
     def refreshes(self) -> int:
-        return 0 if self._manager is None else self._manager.refreshes
+        return self._manager.refreshes if self._manager is not None and self._is_owner else 0
 
     @property
     def worked(self) -> bool:
-        return self.logins > 0
+        return self._manager is not None and self._manager.logins > 0
 
     @property
     def stopped(self) -> AccountStopped | None:
-        return self._unmade if self._manager is None else self._manager.stopped
+        if self._manager is None:
+            return self._unmade
+        return None if self._manager.stopped is None else self._mine(self._manager.stopped)
+
+    @property
+    def _is_owner(self) -> bool:
+        return self._manager is not None and self._manager.account == self.name
 
     async def token(self) -> Held:
         """The token itself, for whoever reports its lifetimes. Raise `AccountStopped`."""
-        return await self._made().get()
+        try:
+            return await self._made().get()
+        except AccountStopped as stop:
+            raise self._mine(stop) from None
 
     async def renewed(self, reason: Reason) -> Held:
         """Renew now; for rehearsals. Raise `AccountStopped`."""
         return await self._made().renew(reason)
+
+    def _mine(self, stop: AccountStopped) -> AccountStopped:
+        """The same end, told of this account."""
+        return stop if stop.account == self.name else AccountStopped(stop.reason, account=self.name, hint=stop.hint)
 
     async def credential(self) -> Credential:
         held = await self.token()
@@ -139,9 +155,9 @@ class OidcSigner:
         return since >= self._cooldown or (worked and self._streak >= _STREAK and since >= _FIRST_COOLDOWN_S / 2)
 
     async def aclose(self) -> None:
-        self._closed = True
-        if self._manager is not None:
-            await self._manager.close()
+        closed, self._closed = self._closed, True
+        if self._manager is not None and not closed:
+            await self._manager.leave()
 
     def _made(self) -> TokenManager:
         if self._manager is None:
@@ -151,6 +167,9 @@ class OidcSigner:
                 raise AccountStopped(self._unmade.reason, account=self.name, hint=self._unmade.hint)
             try:
                 self._manager = self._make()
+                self._manager.join()
+                if not self._is_owner:
+                    self._hub.counters.accounts[self.name] = f"shares the login of {self._manager.account}"
             except AccountStopped as stop:
                 self._unmade = stop
                 self._hub.counters.accounts[self.name] = "stopped"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from bulkdl.auth.exchange import Exchange, Login, PasswordLogin
@@ -11,6 +12,7 @@ from bulkdl.auth.signer import Credential, Signer
 from bulkdl.auth.static_signer import NoSigner, StaticSigner
 from bulkdl.auth.tokens import TokenManager
 from bulkdl.auth.totp import StepLedger, normalise
+from bulkdl.auth.turns import LoginTurns
 from bulkdl.errors import AccountStopped
 from bulkdl.events import Level
 from bulkdl.model import AuthKind, Grant
@@ -26,9 +28,22 @@ if TYPE_CHECKING:
     from bulkdl.events import Hub
     from bulkdl.model import Account
 
-__all__ = ["Credential", "Signer", "login_for", "signer_for"]
+__all__ = ["Credential", "Logins", "Signer", "login_for", "signer_for"]
 
 _T = TypeVar("_T")
+
+
+class Logins:
+    """The managers of one run. Accounts that log in alike, with the same secrets, have one: one login, one session."""
+
+    def __init__(self) -> None:
+        self._managers: dict[Login, TokenManager] = {}
+
+    def manager(self, login: Login, make: Callable[[], TokenManager]) -> TokenManager:
+        key = replace(login, account="")
+        if key not in self._managers:
+            self._managers[key] = make()
+        return self._managers[key]
 
 
 def signer_for(
@@ -40,12 +55,15 @@ def signer_for(
     clock: Clock,
     rng: random.Random,
     state_dir: Path,
+    logins: Logins | None = None,
 ) -> Signer:
     """The account's signer. Nothing is read, asked or sent before its first use.
 
     `credentials`: a callable is called at the first use, on the event loop; it may raise `AccountStopped`.
-    `state_dir`: where the TOTP ledger lives, shared by all runs of this user.
+    `state_dir`: where the TOTP ledger and the turns of logins live, shared by all runs of this user.
+    `logins`: shared with the accounts whose logins may be this one's too.
     """
+    logins = logins or Logins()
 
     def resolve() -> Credentials:
         found = credentials() if callable(credentials) else credentials
@@ -56,8 +74,9 @@ def signer_for(
     def manager() -> TokenManager:
         login = login_for(account, resolve())
         ledger = StepLedger(state_dir, clock=clock, warn=lambda text: hub.note(Level.WARNING, text))
-        exchange = Exchange(login, endpoint=endpoint, ledger=ledger, clock=clock)
-        return TokenManager(login, exchange, hub=hub, clock=clock, rng=rng)
+        turns = LoginTurns(state_dir, clock=clock)
+        exchange = Exchange(login, endpoint=endpoint, ledger=ledger, turns=turns, clock=clock)
+        return logins.manager(login, lambda: TokenManager(login, exchange, hub=hub, clock=clock, rng=rng))
 
     if account.auth is AuthKind.OIDC:
         return OidcSigner(account, manager, hub=hub, clock=clock)

@@ -79,6 +79,7 @@ class TokenManager:
         self._asked_at = float("-inf")
         self._troubled = False
         self._closed = False
+        self._users = 0
         self._session: Secret | None = None
         """The newest refresh token of a session that may be alive."""
         self._leftovers: list[Secret] = []
@@ -100,6 +101,20 @@ class TokenManager:
     @property
     def uses_totp(self) -> bool:
         return self._login.uses_totp
+
+    @property
+    def account(self) -> str:
+        """Whose the manager is first of all; other accounts with the same login may use it too."""
+        return self._login.account
+
+    def join(self) -> None:
+        """Count one more signer: the last one that leaves closes the manager."""
+        self._users += 1
+
+    async def leave(self) -> None:
+        self._users -= 1
+        if self._users <= 0:
+            await self.close()
 
     async def get(self) -> Held:
         """A token that is good as far as is known; logs in, renews or waits as its phase asks. Raise `AccountStopped`."""

@@ -1,0 +1,193 @@
+"""Logins of one user take turns on this machine, and accounts that log in alike have one login."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+from contextlib import nullcontext
+
+import pytest
+
+from bulkdl.archive.identity import EndpointFault
+from bulkdl.auth.signing import Logins, signer_for
+from bulkdl.auth.tokens import Patience
+from bulkdl.auth.turns import LoginTurns
+from bulkdl.clock import SystemClock
+from bulkdl.errors import AccountStopped
+from bulkdl.urls import Url
+from tests.clocks import ImpatientClock
+
+from .realm import Realm
+
+URL = Url("https://sso.example.org/token")
+
+
+async def until(condition) -> None:
+    """Let the sockets work until the condition holds; the test's own time limit ends a vain wait."""
+    while not condition():  # noqa: ASYNC110 - the other end of a socket has no event to wait for
+        await asyncio.sleep(0)
+
+
+async def test_a_login_waits_for_one_of_the_same_user_that_is_under_way():
+    async with Realm() as realm:
+        answer = asyncio.Event()
+        realm.identity.script(EndpointFault(until=answer))
+        first, second = (asyncio.ensure_future(realm.signer().credential()) for _ in range(2))
+        await until(lambda: realm.clock.slept and realm.identity.log)
+        assert realm.identity.count("password") == 1
+        answer.set()
+        await asyncio.gather(first, second)
+        assert realm.identity.logins == 2
+        assert not realm.identity.failures
+
+
+async def test_without_a_turn_the_server_would_refuse_the_second_like_a_wrong_password(tmp_path):
+    async with Realm() as realm:
+        answer = asyncio.Event()
+        realm.identity.script(EndpointFault(until=answer))
+        first = asyncio.ensure_future(realm.signer().credential())
+        await until(lambda: realm.identity.log)
+        realm.state = tmp_path  # another machine
+        with pytest.raises(AccountStopped, match="Invalid user credentials"):
+            await realm.signer().credential()
+        answer.set()
+        await first
+
+
+async def test_different_users_do_not_wait_for_each_other(tmp_path):
+    turns, clock = LoginTurns(tmp_path, clock=ImpatientClock()), ImpatientClock()
+    async with turns.turn(URL, "anna"), turns.turn(URL, "otto"):
+        assert not clock.slept
+
+
+async def test_a_turn_that_nobody_gives_back_is_waited_for_a_minute(tmp_path):
+    clock = ImpatientClock()
+    turns = LoginTurns(tmp_path, clock=clock)
+    async with turns.turn(URL, "anna"), turns.turn(URL, "anna"):
+        assert 59 <= sum(clock.slept) <= 61
+
+
+@pytest.mark.parametrize("error", [True, False])
+async def test_a_turn_is_given_back_whatever_becomes_of_the_login(tmp_path, error):
+    turns = LoginTurns(tmp_path, clock=SystemClock())
+    with pytest.raises(RuntimeError) if error else nullcontext():
+        async with turns.turn(URL, "anna"):
+            if error:
+                raise RuntimeError
+    async with asyncio.timeout(5), turns.turn(URL, "anna"):
+        pass
+
+
+async def test_where_no_file_can_be_written_the_login_goes_ahead(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    clock = ImpatientClock()
+    async with LoginTurns(tmp_path / "file" / "state", clock=clock).turn(URL, "anna"):
+        assert not clock.slept
+
+
+async def test_the_lock_names_no_user(tmp_path):
+    async with LoginTurns(tmp_path, clock=SystemClock()).turn(URL, "anna"):
+        (path,) = tmp_path.iterdir()
+    assert "anna" not in path.name
+    assert path.read_bytes() == b""
+
+
+def _take_and_die(folder, taken):
+    async def take():
+        async with LoginTurns(folder, clock=SystemClock()).turn(URL, "anna"):
+            taken.set()
+            os._exit(1)
+
+    asyncio.run(take())
+
+
+async def test_a_process_that_dies_in_its_turn_holds_up_nobody(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    taken = context.Event()
+    process = context.Process(target=_take_and_die, args=(tmp_path, taken))
+    process.start()
+    await asyncio.to_thread(process.join)
+    assert taken.is_set()
+    clock = ImpatientClock()
+    async with LoginTurns(tmp_path, clock=clock).turn(URL, "anna"):
+        assert sum(clock.slept) < 1
+
+
+# One manager for accounts that are alike
+
+
+def pair(realm, *passwords):
+    """Accounts of one user, with these passwords, in one run."""
+    logins = Logins()
+    return [
+        signer_for(
+            realm.account("anna", name=f"account{n}"),
+            realm.credentials("anna", **({"password": password} if password else {})),
+            **realm.parts(),
+            logins=logins,
+        )
+        for n, password in enumerate(passwords)
+    ]
+
+
+async def test_accounts_with_the_same_login_share_it():
+    async with Realm() as realm:
+        signers = pair(realm, None, None)
+        credentials = await asyncio.gather(*(signer.credential() for signer in signers for _ in range(20)))
+        assert len({c.header for c in credentials}) == 1
+        assert realm.identity.count("password") == 1
+        assert [signer.logins for signer in signers] == [1, 0]
+        assert all(signer.worked for signer in signers)
+        assert "account0" in realm.hub.counters.accounts["account1"]
+        for signer in signers:
+            await signer.aclose()
+
+
+async def test_the_shared_session_ends_with_the_last_account_that_uses_it():
+    async with Realm() as realm:
+        first, second = pair(realm, None, None)
+        await first.credential()
+        await second.credential()
+        await first.aclose()
+        await first.aclose()
+        assert realm.identity.sessions == 1
+        await second.credential()
+        await second.aclose()
+        assert realm.identity.sessions == 0
+
+
+async def test_an_account_that_shares_a_login_is_stopped_under_its_own_name():
+    async with Realm() as realm:
+        signers = pair(realm, "wrong", "wrong")
+        for number, signer in enumerate(signers):
+            with pytest.raises(AccountStopped) as stop:
+                await signer.credential()
+            assert stop.value.account == signer.stopped.account == f"account{number}"
+        assert realm.identity.count("password") == 1
+
+
+async def test_another_password_is_another_login():
+    async with Realm() as realm:
+        right, wrong = pair(realm, None, "wrong")
+        await right.credential()
+        with pytest.raises(AccountStopped):
+            await wrong.credential()
+        assert right.stopped is None
+        await right.aclose()
+
+
+async def test_an_endpoint_that_never_answers_the_log_out_holds_up_the_end_for_its_patience_only():
+    async with Realm() as realm:
+        signer = realm.signer()
+        await signer.credential()
+        signer.manager._patience = Patience(logout_s=0.05)
+        hanging = asyncio.Event()
+        realm.identity.script_logout(EndpointFault(until=hanging))
+        await signer.aclose()
+        assert any("did not answer the log-out in time" in note for note in realm.notes())
+        hanging.set()
+
+
+def test_all_log_outs_have_three_seconds():
+    assert Patience().logout_s == 3.0
