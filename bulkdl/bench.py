@@ -135,6 +135,8 @@ class Bench:
     storage: Storage
     journal: Journal
     claims: Claims
+    admitted: set[str] = field(default_factory=set)
+    """The products in flight, by id, that have been promised room on the disk."""
     parts: dict[str, str]
     """Whose each partial is, by product id: another product's, of this run or not, is never written to."""
 

@@ -151,11 +151,12 @@ class Engine:
             self._no_room(job, stopped)
         finally:
             flights.pop(job.product.id, None)
+            self._bench.admitted.discard(job.product.id)
 
     async def _attempt(self, job: Job) -> None:
         settled = await settle(self._bench, job)
         if settled is None:
-            await check_room(self._bench, job)
+            await check_room(self._bench, job, await self._bench.journal.get(job.product.id))
             if job.attempts == 0:
                 self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
             job.attempts += 1

@@ -10,6 +10,7 @@ from bulkdl.units import format_bytes
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench, Job
+    from bulkdl.store.journal import Entry
 
 __all__ = ["check_room"]
 
@@ -17,19 +18,21 @@ MARGIN = 1024 * 1024
 """Bytes that stay free for the journal."""
 
 
-async def check_room(bench: Bench, job: Job) -> None:
-    """Raise `StorageStopped` (full) when what is left of the product does not fit beside what is in flight."""
-    entry = await bench.journal.get(job.product.id)
+async def check_room(bench: Bench, job: Job, entry: Entry | None) -> None:
+    """Raise `StorageStopped` (full) when what is left of the product does not fit beside what is in flight.
+
+    `entry`: what is known of it and on disk; asked again once the archive has told the size.
+    """
     size = job.product.size if job.product.size is not None else (entry.total if entry is not None else None)
     left = max(0, (size or 0) - (cover(entry.ranges) if entry is not None else 0))
-    if not left:
-        return
-    flights = bench.hub.counters.flights
-    promised = sum(max(0, f.total - f.have) for id_, f in flights.items() if f.total and id_ != job.product.id)
-    free = await bench.storage.free_bytes() - MARGIN
-    if left > free - promised:
+    free = await bench.storage.free_bytes() - MARGIN if left else 0
+    # From here on nothing is awaited: of two that are asked for at once, the second sees what the first was promised.
+    others = [f for id_, f in bench.hub.counters.flights.items() if id_ in bench.admitted and id_ != job.product.id]
+    promised = sum(max(0, f.total - f.have) for f in others if f.total)
+    if left and left > free - promised:
         raise StorageStopped(
             f"no room for {job.shown}: it needs {format_bytes(left)} more, {format_bytes(max(0, free - promised))} are free",
             hint="Make room, then run the same command again",
             full=True,
         )
+    bench.admitted.add(job.product.id)

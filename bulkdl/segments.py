@@ -132,7 +132,7 @@ class Reception:
             checkpoints = background.create_task(self._checkpoints())
             async with asyncio.TaskGroup() as connections:
                 connections.create_task(self._first(reply, compare, splittable=splittable))
-                if splittable:
+                if splittable and self._most() > 1:
                     # In the group that it fills: once that is ending, nothing more can be opened in it.
                     self._spawner = connections.create_task(self._spawn(connections))
             checkpoints.cancel()
@@ -232,15 +232,18 @@ class Reception:
 
     async def _spawn(self, connections: asyncio.TaskGroup) -> None:
         """Open further connections while there are places for them."""
-        job, wanted = self._job, self._bench.settings.segments or AUTO_SEGMENTS
+        job = self._job
         while self._live and self._plan.left:
             spare = self._bench.connections.spare(account=job.product.account, host=job.source.host)
-            for _ in range(min(spare, min(wanted, job.most_connections) - self._live)):
+            for _ in range(min(spare, self._most() - self._live)):
                 if not self._plan.has_work():
                     break
                 self._live += 1
                 connections.create_task(self._extra())
             await self._bench.clock.sleep(LOOK_AGAIN_S)
+
+    def _most(self) -> int:
+        return min(self._bench.settings.segments or AUTO_SEGMENTS, self._job.most_connections)
 
     # One connection's body
 

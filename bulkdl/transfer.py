@@ -17,6 +17,7 @@ from bulkdl.names import from_content_disposition, from_url
 from bulkdl.ranges import normalise
 from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, strong_date, strong_etag
 from bulkdl.retry import parse_retry_after
+from bulkdl.room import check_room
 from bulkdl.segments import Reception, not_the_product, objection_to
 from bulkdl.store.journal import Entry, Phase
 
@@ -96,6 +97,7 @@ async def _receive(bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Ent
     if job.resumed is None or not kept:
         job.resumed = known.have if kept else 0
     current = _entry(bench, job, reply.head, decision, entry, kept=kept)
+    await check_room(bench, job, current)
     flight = bench.hub.counters.flights[job.product.id]
     flight.file, flight.total, flight.phase = job.shown, current.total, "receiving"
     job.content_type = reply.head.content_type
