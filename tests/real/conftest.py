@@ -106,10 +106,11 @@ def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
     """Mounts a small file system with the options given, or mounts it anew with others."""
     folder = tmp_path / "disk"
     folder.mkdir()
+    as_root = ["sudo", "-n"] if os.geteuid() and shutil.which("sudo") else []
 
     def mount(options: str) -> Path:
         again = "remount," if folder.is_mount() else ""
-        command = ["mount", "-t", "tmpfs", "-o", again + options, "tmpfs", str(folder)]
+        command = [*as_root, "mount", "-t", "tmpfs", "-o", again + options, "tmpfs", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             _refuse(f"mounting a small file system is not permitted here: {done.stderr.strip()}")
@@ -117,7 +118,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     yield mount
     if folder.is_mount():
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+        subprocess.run([*as_root, "umount", "--lazy", str(folder)], check=True)
 
 
 @pytest.fixture
