@@ -9,18 +9,21 @@ from bulkdl.content.extract import extract, folder_for
 from bulkdl.content.verify import check_product
 from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.model import FailureKind
+from bulkdl.standing import Standing
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.store.storage import storage_error
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from bulkdl.bench import Bench, Job
     from bulkdl.existing import Settled
     from bulkdl.model import Checksum
+    from bulkdl.plan import Item
     from bulkdl.store.storage import FileFacts
 
-__all__ = ["Placed", "place", "record_settled"]
+__all__ = ["Placed", "conclude", "place", "record_settled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +53,32 @@ async def place(bench: Bench, job: Job, entry: Entry) -> Placed:
     async with bench.storage.open_partial(entry.part or "") as partial:
         facts = await partial.seal()
     _confirm_name(bench, job)
-    await bench.journal.put(_placed_entry(bench, entry, Phase.PLACING, facts, verified))
+    # What `verify` found wrong stays to be replaced until that has happened: the old file may survive a crash.
+    moving = Phase.REQUEUED if entry.phase is Phase.REQUEUED else Phase.PLACING
+    await bench.journal.put(_placed_entry(bench, entry, moving, facts, verified))
     facts = await bench.storage.place(part, final, overwrite=job.overwrite)
     await _extract(bench, job, final)  # before it is recorded as done, so that no run takes it for unpacked
     await bench.journal.put(_placed_entry(bench, entry, Phase.DONE, facts, verified))
     return Placed(final, facts.size)
 
 
+async def conclude(bench: Bench, items: Iterable[Item]) -> None:
+    """Finish the moves that a crash cut short after the final name was given: drop the partial's name, record the end."""
+    for item in items:
+        entry = item.entry
+        if item.standing is not Standing.IN_PLACE or entry is None or entry.part is None:
+            continue
+        if entry.phase in (Phase.PLACING, Phase.REQUEUED):
+            await bench.storage.remove(bench.storage.root / entry.part)
+            await bench.journal.put(replace(entry, phase=Phase.DONE, ranges=(), part=None))
+
+
 async def record_settled(bench: Bench, job: Job, settled: Settled, facts: FileFacts) -> None:
     """Remember a file that was there before as the product that it is, unpacked where that is wished."""
     await _extract(bench, job, bench.storage.final(job.file or ""))
+    before = await bench.journal.get(job.product.id)
+    if before is not None and before.part is not None and bench.parts.get(before.part) == job.product.id:
+        await bench.storage.remove(bench.storage.root / before.part)
     await bench.journal.put(
         Entry(
             id=job.product.id,
@@ -105,9 +124,9 @@ def _placed_entry(bench: Bench, entry: Entry, phase: Phase, facts: FileFacts, ve
     return replace(
         entry,
         phase=phase,
-        ranges=((0, facts.size),) if phase is Phase.PLACING and facts.size else (),
+        ranges=((0, facts.size),) if phase is not Phase.DONE and facts.size else (),
         total=facts.size,
-        part=entry.part if phase is Phase.PLACING else None,
+        part=entry.part if phase is not Phase.DONE else None,
         size=facts.size,
         mtime_ns=facts.mtime_ns,
         digests=verified,

@@ -20,6 +20,7 @@ from bulkdl.errors import RunStopped, first_error
 from bulkdl.events import Level, RunStarted
 from bulkdl.hours import seconds_until
 from bulkdl.limits import Connections, HostPauses, RateLimit
+from bulkdl.placing import conclude
 from bulkdl.plan import selected, survey
 from bulkdl.standing import Standing
 from bulkdl.stopping import StopReason, StopSignal
@@ -74,6 +75,7 @@ async def run(
     try:
         async with AsyncExitStack() as stack:
             bench, items = await preparation.bench(stack, products)
+            await conclude(bench, items)
             engine = Engine(bench, items)
             try:
                 await _until_stopped(engine, stop=stop, until_s=_deadline(settings, clock), ending=ending)

@@ -39,7 +39,9 @@ def _standing(product: Product, entry: Entry | None, facts: FileFacts | None) ->
     if not facts.is_file:
         return Standing.DISAGREES
     if entry is not None and entry.phase is Phase.REQUEUED:
-        return Standing.REPLACE
+        # Its size and time are known once the new file is about to be moved there.
+        moved = entry.size == facts.size and entry.mtime_ns == facts.mtime_ns
+        return Standing.IN_PLACE if moved else Standing.REPLACE
     placed = (
         entry if entry is not None and entry.phase in (Phase.DONE, Phase.PLACING) and entry.size is not None else None
     )

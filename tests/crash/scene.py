@@ -120,7 +120,7 @@ class Scene:
     def entry(self, item: Item) -> Entry | None:
         """What the journal says of a product."""
         product = self.product(item)
-        key = Product(index=0, url=Url.parse(product["url"]), file=product.get("file")).id
+        key = Product(index=0, url=Url(product["url"]), file=product.get("file")).id
         return (read(self.destination) or {}).get(key)
 
     async def start(self, *words: str, **options: Any) -> asyncio.subprocess.Process:

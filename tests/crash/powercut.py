@@ -1,0 +1,358 @@
+"""A disk that loses power: what a run did to its files, and any state that they may be found in afterwards.
+
+`Trace` records what really happens to the files of a destination, call by call, while they are written for real. From the
+calls before any instant, `Trace.wreck` makes a state that a power cut at that instant may leave behind:
+
+- of what was written to a file since its last fsync, each page may be old, new or of any state between, in any order;
+  the length may be of another moment than the pages, and what was never written reads as zeros;
+- names that were made, moved or removed since the last fsync of their folder may be as before, in the order of the calls
+  or in none; a rename happens as a whole or not at all;
+- times are certain only after a full fsync;
+- of the journal, what was acknowledged stays; what was not may be there or not (SQLite with `synchronous = FULL`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bulkdl.store.journal import Entry, Journal, Phase
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Iterator
+
+    import pytest
+
+__all__ = ["Trace", "Wreck"]
+
+_PAGES = (512, 4096, 65536)
+
+
+@dataclass(slots=True, eq=False)
+class Inode:
+    """A file or a folder, whatever it is called."""
+
+    base: bytes = b""
+    """What was in it, durably, before the trace began."""
+    mtime_ns: int = 1_600_000_000_000_000_000
+    folder: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    inode: Inode
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    inode: Inode
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    inode: Inode
+    mtime_ns: int | None
+    """None where times are not synced."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncFolder:
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Changes of names that happen together: path -> what is called so from now on, None for nothing."""
+
+    changes: tuple[tuple[str, Inode | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A change of the journal is asked for (`done` False), or acknowledged."""
+
+    number: int
+    entry: Entry | str
+    """The entry that is put, or the id that is forgotten."""
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wreck:
+    """What is left after a power cut."""
+
+    files: dict[str, tuple[bytes, int]]
+    """By relative path: content and mtime in ns."""
+    folders: tuple[str, ...]
+    entries: dict[str, Entry]
+    acknowledged: frozenset[str]
+    """Ids of products of which the journal had said before the cut that they are done."""
+
+    async def build(self, root: Path, clock: Any) -> None:
+        """Lay it out below `root`, which does not exist yet."""
+        root.mkdir()
+        for folder in sorted(self.folders):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        for name, (content, mtime_ns) in self.files.items():
+            path = root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            os.utime(path, ns=(mtime_ns, mtime_ns))
+        async with Journal.open(root, clock=clock) as journal:
+            for entry in self.entries.values():
+                journal.put_soon(entry)
+
+
+@dataclass(slots=True)
+class Trace:
+    """Every call that changed a destination, in order."""
+
+    root: Path
+    ops: list[Any] = field(default_factory=list)
+    before: dict[str, Inode] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    """The journal before the trace began."""
+    _names: dict[str, Inode] = field(default_factory=dict)
+    _fds: dict[int, tuple[str, Inode]] = field(default_factory=dict)
+    _lock: Any = field(default_factory=threading.RLock)
+    _number: int = 0
+
+    # Recording
+
+    @contextmanager
+    def recording(self, patch: pytest.MonkeyPatch, *, lose: str = "") -> Iterator[None]:
+        """Record while the block runs. `lose`: `data` or `folders`, whose fsync is left out, to see that it is missed."""
+        self._find_what_is_there()
+        with patch.context() as context:
+            for name, hook in self._hooks(lose).items():
+                context.setattr(os, name, functools.partial(self._locked, hook, getattr(os, name)))
+            self._watch_journal(context)
+            yield
+
+    def _locked(self, hook: Callable[..., Any], real: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        with self._lock:
+            return hook(real, *arguments, **options)
+
+    def _find_what_is_there(self) -> None:
+        for path in self.root.rglob("*") if self.root.exists() else ():
+            if (name := self._name(path)) is not None:
+                folder = path.is_dir()
+                self.before[name] = Inode(b"" if folder else path.read_bytes(), path.stat().st_mtime_ns, folder=folder)
+        self._names = dict(self.before)
+
+    def _name(self, path: Any) -> str | None:
+        """Relative, None for what is outside or the journal's and the lock's own."""
+        if not isinstance(path, str | os.PathLike):
+            return None
+        inside = Path(path)
+        if not inside.is_relative_to(self.root):
+            return None
+        parts = inside.relative_to(self.root).parts
+        if parts[:1] == (".bulkdl",) and parts[1:2] != ("partials",) and len(parts) > 1:
+            return None
+        return "/".join(parts)
+
+    def _hooks(self, lose: str) -> dict[str, Callable[..., Any]]:
+        def opened(real: Any, path: Any, flags: int, *more: Any, **options: Any) -> int:
+            fd: int = real(path, flags, *more, **options)
+            name = self._name(path)
+            if name is not None:
+                if name not in self._names:
+                    self._rename((name, Inode(folder=Path(path).is_dir())))
+                self._fds[fd] = (name, self._names[name])
+            return fd
+
+        def closed(real: Any, fd: int) -> None:
+            self._fds.pop(fd, None)
+            real(fd)
+
+        def written(real: Any, fd: int, data: Any, offset: int) -> int:
+            count: int = real(fd, data, offset)
+            self._on(fd, lambda inode: Write(inode, offset, bytes(data[:count])))
+            return count
+
+        def truncated(real: Any, fd: int, size: int) -> None:
+            real(fd, size)
+            self._on(fd, lambda inode: Cut(inode, size))
+
+        def data_synced(real: Any, fd: int) -> None:
+            if lose != "data":
+                self._on(fd, lambda inode: Sync(inode, None))
+
+        def synced(real: Any, fd: int) -> None:
+            name, inode = self._fds.get(fd, ("", Inode()))
+            if inode.folder or fd in self._fds and not name:
+                if lose != "folders":
+                    self.ops.append(SyncFolder(name))
+            elif lose != "data":
+                self._on(fd, lambda inode: Sync(inode, os.fstat(fd).st_mtime_ns))
+
+        def linked(real: Any, source: Any, target: Any, **options: Any) -> None:
+            real(source, target, **options)
+            if (name := self._name(target)) is not None:
+                self._rename((name, self._names[str(self._name(source))]))
+
+        def unlinked(real: Any, path: Any, **options: Any) -> None:
+            real(path, **options)
+            if (name := self._name(path)) is not None:
+                self._rename((name, None))
+
+        def moved(real: Any, source: Any, target: Any, **options: Any) -> None:
+            real(source, target, **options)
+            if (name := self._name(target)) is not None:
+                before = str(self._name(source))
+                self._rename((name, self._names[before]), (before, None))
+
+        def made(real: Any, path: Any, *more: Any, **options: Any) -> None:
+            real(path, *more, **options)
+            if self._name(path):
+                self._rename((str(self._name(path)), Inode(folder=True)))
+
+        return {
+            "open": opened,
+            "close": closed,
+            "pwrite": written,
+            "ftruncate": truncated,
+            "fdatasync": data_synced,
+            "fsync": synced,
+            "link": linked,
+            "unlink": unlinked,
+            "replace": moved,
+            "rename": moved,
+            "mkdir": made,
+        }
+
+    def _on(self, fd: int, make: Callable[[Inode], Any]) -> None:
+        if fd in self._fds:
+            self.ops.append(make(self._fds[fd][1]))
+
+    def _rename(self, *changes: tuple[str, Inode | None]) -> None:
+        for name, inode in changes:
+            if inode is None:
+                self._names.pop(name, None)
+            else:
+                self._names[name] = inode
+        self.ops.append(Names(changes))
+
+    def _watch_journal(self, patch: pytest.MonkeyPatch) -> None:
+        for method in ("put", "forget"):
+            real = getattr(Journal, method)
+
+            async def watched(journal: Journal, what: Any, *, real: Any = real) -> None:
+                with self._lock:
+                    self._number += 1
+                    number = self._number
+                    self.ops.append(Record(number, what, done=False))
+                await real(journal, what)
+                with self._lock:
+                    self.ops.append(Record(number, what, done=True))
+
+            patch.setattr(Journal, method, watched)
+
+    # After the cut
+
+    def wreck(self, at: int, rng: random.Random) -> Wreck:
+        """A state that a power cut just before call `at` may leave."""
+        ops = self.ops[:at]
+        names = self._surviving_names(ops, rng)
+        entries, acknowledged = self._surviving_entries(ops, rng)
+        folders = {name for name, inode in names.items() if inode.folder}
+        reachable = {n: i for n, i in names.items() if all(p in folders for p in _parents(n))}
+        return Wreck(
+            files={n: _content(i, ops, rng) for n, i in reachable.items() if not i.folder},
+            folders=tuple(n for n, i in reachable.items() if i.folder and n),
+            entries=entries,
+            acknowledged=acknowledged,
+        )
+
+    def _surviving_names(self, ops: list[Any], rng: random.Random) -> dict[str, Inode]:
+        pending: dict[int, set[str]] = {}
+        for number, op in enumerate(ops):
+            if isinstance(op, Names):
+                pending[number] = {_folder(name) for name, _ in op.changes}
+            elif isinstance(op, SyncFolder):
+                for left in pending.values():
+                    left.discard(op.folder)
+        volatile = [number for number, left in pending.items() if left]
+        lost = set(_lost(volatile, rng))
+        names = dict(self.before)
+        for number in pending:
+            for name, inode in ops[number].changes if number not in lost else ():
+                if inode is None:
+                    names.pop(name, None)
+                else:
+                    names[name] = inode
+        return names
+
+    def _surviving_entries(self, ops: list[Any], rng: random.Random) -> tuple[dict[str, Entry], frozenset[str]]:
+        known = {op.number for op in ops if isinstance(op, Record) and op.done}
+        entries, sure = dict(self.entries), dict(self.entries)
+        for op in ops:
+            if not isinstance(op, Record) or op.done or (op.number not in known and rng.random() < 0.5):
+                continue
+            for state in (entries, sure) if op.number in known else (entries,):
+                if isinstance(op.entry, Entry):
+                    state[op.entry.id] = op.entry
+                else:
+                    state.pop(op.entry, None)
+        done = {id_ for id_, entry in sure.items() if entry.phase is Phase.DONE and entries.get(id_) is entry}
+        return entries, frozenset(done)
+
+
+def _folder(name: str) -> str:
+    return name.rpartition("/")[0]
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split("/")[:-1]
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
+
+
+def _lost(volatile: list[int], rng: random.Random) -> list[int]:
+    """Of changes that are not durable: all, none, those after some instant, or any of them are lost."""
+    match rng.randrange(4):
+        case 0:
+            return volatile
+        case 1:
+            return []
+        case 2:
+            return volatile[rng.randrange(len(volatile) + 1) :]
+        case _:
+            return [number for number in volatile if rng.random() < 0.5]
+
+
+def _content(inode: Inode, ops: list[Any], rng: random.Random) -> tuple[bytes, int]:
+    versions, mtime_ns = [inode.base], inode.mtime_ns
+    for op in ops:
+        if isinstance(op, Write | Cut) and op.inode is inode:
+            versions.append(_after(versions[-1], op))
+            mtime_ns = rng.randrange(1, 2**60)
+        elif isinstance(op, Sync) and op.inode is inode:
+            versions = versions[-1:]
+            mtime_ns = op.mtime_ns if op.mtime_ns is not None else mtime_ns
+    return _torn(versions, rng), mtime_ns
+
+
+def _after(content: bytes, op: Write | Cut) -> bytes:
+    if isinstance(op, Cut):
+        return content[: op.size].ljust(op.size, b"\0")
+    head = content[: op.offset].ljust(op.offset, b"\0")
+    return head + op.data + content[op.offset + len(op.data) :]
+
+
+def _torn(versions: list[bytes], rng: random.Random) -> bytes:
+    """Length from one version, and each page from any."""
+    if len(versions) == 1 or rng.random() < 0.2:
+        return versions[-1]
+    page, size = rng.choice(_PAGES), len(rng.choice(versions))
+    pages = (rng.choice(versions)[at : at + page] for at in range(0, size, page))
+    return b"".join(part.ljust(page, b"\0") for part in pages)[:size]
