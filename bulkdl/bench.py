@@ -103,8 +103,10 @@ class Pace:
 
     async def read(self, reply: Reply) -> bytes:
         began = self.clock.monotonic()
-        chunk = await reply.read()
-        self.waited += self.clock.monotonic() - began
+        try:
+            chunk = await reply.read()
+        finally:
+            self.waited += self.clock.monotonic() - began
         self.received += len(chunk)
         if self.waited >= self.timeout and chunk:
             if self.received < self.min_rate * self.waited:

@@ -23,7 +23,7 @@ from bulkdl.store.disk import settled
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from bulkdl.bench import Bench, Job
+    from bulkdl.bench import Bench, Job, Pace
     from bulkdl.http import Reply
     from bulkdl.store.journal import Entry
     from bulkdl.store.storage import Partial
@@ -208,7 +208,10 @@ class Reception:
                     if not await self._stream(reply, claim):
                         reply.close()
             finally:
-                self._plan.release(claim)
+                if claim.position == before:
+                    self._plan.hand_back(claim)
+                else:
+                    self._plan.release(claim)
             if claim.position == before:
                 raise TryAgain("the server sent nothing of a range", kind=FailureKind.NETWORK)
 
@@ -256,8 +259,8 @@ class Reception:
         behind, pace = _Behind(self._partial, self._note), self._bench.pace()
         try:
             while claim.position < claim.end and not ended:
-                chunk = await pace.read(reply)
-                ended = not chunk
+                found = await _read(pace, reply, patience_s=CHECKPOINT_S if buffer else None)
+                chunk, ended = found or b"", found == b""
                 self._bench.hub.counters.received += len(chunk)
                 if compare and chunk:
                     chunk, compare = _compared(chunk, compare)
@@ -337,6 +340,17 @@ def not_the_product(reason: str) -> TryAgain:
         limit=CONTENT_TRIES,
         hint="Open the URL in a browser: it may want a login, a licence, or be another URL",
     )
+
+
+async def _read(pace: Pace, reply: Reply, *, patience_s: float | None) -> bytes | None:
+    """The next bytes, b"" at the end; None when a silence has lasted so long that what is here should go to disk."""
+    try:
+        async with asyncio.timeout(patience_s) as silence:
+            return await pace.read(reply)
+    except TimeoutError:
+        if not silence.expired():
+            raise
+        return None
 
 
 def _compared(chunk: bytes, compare: bytes) -> tuple[bytes, bytes]:
