@@ -83,6 +83,8 @@ class Claim:
 
     position: int
     end: int
+    limit: int = 0
+    """Where it ended at first: how far the body that was asked for goes."""
 
     @property
     def left(self) -> int:
@@ -139,7 +141,18 @@ class SegmentPlan:
         if claim.left:
             self._free = list(normalise([*self._free, (claim.position, claim.end)]))
 
+    def hand_back(self, claim: Claim) -> None:
+        """Like `release`, for a stretch that was refused: a connection whose body goes on into it takes it back."""
+        self.release(claim)
+        for other in self._active:
+            for start, end in list(self._free):
+                taken = min(end, other.limit)
+                if other.position < other.end == start < taken:
+                    self._free.remove((start, end))
+                    self._free = list(normalise([*self._free, (taken, end)]))
+                    other.end = taken
+
     def _begin(self, start: int, end: int) -> Claim:
-        claim = Claim(start, end)
+        claim = Claim(start, end, limit=end)
         self._active.append(claim)
         return claim

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkdl.events import Retrying
+from bulkdl.ranges import cover
+from bulkdl.run import StopReason, StopSignal
 from tests.harness import Place, body_of, sha256
-from tests.servers import RawRequest, RawServer, Wire, announce, head, ranges, reply
+from tests.servers import RawRequest, RawServer, Wire, announce, head, html, ranges, reply, reset
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.servers import Responder
 
 NAMED = ("Content-Disposition", 'attachment; filename="same.bin"')
@@ -131,3 +139,175 @@ async def test_a_wrong_checksum_at_the_first_source_turns_to_the_mirror(tmp_path
             {"url": server.url("/a"), "file": "x.bin", "mirrors": [server.url("/b")], "checksum": sha256(body)}
         )
     assert (done.code, place.file("x.bin"), [r.path for r in server.log]) == (0, body, ["/a", "/b"])
+
+
+# ---- Several connections to one product
+
+LARGE = body_of(24_000_000, 7)
+NEWER = body_of(24_000_000, 8)
+
+
+def paced(body: bytes, tag: str, *, rate: float = 40_000_000) -> Responder:
+    """An orderly server of ranges that sends at most so many bytes a second on each connection."""
+
+    async def respond(request: RawRequest, wire: Wire) -> None:
+        part = request.range(len(body))
+        if request.header("If-Range") not in {None, tag}:
+            part = None
+        start, stop = part or (0, len(body))
+        fields = [("Content-Length", stop - start), ("Accept-Ranges", "bytes"), ("ETag", tag)]
+        if part is not None:
+            fields.append(("Content-Range", f"bytes {start}-{stop - 1}/{len(body)}"))
+        await wire.send(head(200 if part is None else 206, *fields, ("Connection", "close")))
+        for at in range(start, stop, 1 << 18):
+            await wire.send(body[at : min(stop, at + (1 << 18))])
+            await asyncio.sleep((1 << 18) / rate)
+
+    return respond
+
+
+async def test_a_large_product_comes_over_several_connections(tmp_path: Path):
+    place = Place(tmp_path, segments=4)
+    async with RawServer(paced(LARGE, '"1"')) as server:
+        done = await place.run({"url": server.url(), "file": "x.bin"})
+        assert (done.code, place.file("x.bin") == LARGE) == (0, True)
+        assert server.connections >= 4
+        assert [r.header("If-Range") for r in server.log[1:]] == ['"1"'] * (len(server.log) - 1)
+        assert done.result.received < len(LARGE) * 1.2
+
+
+async def test_a_slow_first_connection_is_helped_by_faster_ones(tmp_path: Path):
+    place = Place(tmp_path, segments=4)
+    slow, fast = paced(LARGE, '"1"', rate=4_000_000), paced(LARGE, '"1"')
+    async with RawServer(slow, fast) as server:
+        done = await place.run({"url": server.url(), "file": "x.bin"})
+        assert (done.code, place.file("x.bin") == LARGE) == (0, True)
+        starts = [r.range(len(LARGE)) or (0, 0) for r in server.log[1:]]
+        assert min(starts)[0] < len(LARGE) // 3  # what was left of the slow one's half has been split again
+
+
+@pytest.mark.parametrize("refusal", [reply(429), reply(503), reply(403), html(), reset(5, b"")])
+async def test_a_server_that_minds_a_second_connection_still_gives_the_product(refusal: Responder, tmp_path: Path):
+    open_now = 0
+
+    async def one_at_a_time(request: RawRequest, wire: Wire) -> None:
+        nonlocal open_now
+        if open_now:
+            await refusal(request, wire)
+            return
+        open_now += 1
+        try:
+            await paced(LARGE, '"1"')(request, wire)
+        finally:
+            open_now -= 1
+
+    place = Place(tmp_path, segments=4)
+    async with RawServer(one_at_a_time) as server:
+        done = await place.run({"url": server.url(), "file": "x.bin"})
+        assert (done.code, place.file("x.bin") == LARGE) == (0, True)
+        assert len(server.log) > 1
+        assert done.of(Retrying) == []
+
+
+@pytest.mark.parametrize("checked", [False, True])
+async def test_an_edition_that_changes_between_segments_is_never_spliced(checked: bool, tmp_path: Path):  # noqa: FBT001
+    place = Place(tmp_path, segments=4)
+    old, new = paced(LARGE, '"1"'), paced(NEWER, '"2"')
+
+    async def old_then_cut(request: RawRequest, wire: Wire) -> None:
+        await wire.send(head(200, ("Content-Length", len(LARGE)), ("Accept-Ranges", "bytes"), ("ETag", '"1"')))
+        for at in range(0, 6_000_000, 1 << 18):
+            await wire.send(LARGE[at : at + (1 << 18)])
+            await asyncio.sleep(0.03)
+
+    async with RawServer(old_then_cut, old, new) as server:
+        more = {"checksum": sha256(NEWER)} if checked else {}
+        done = await place.run({"url": server.url(), "file": "x.bin", **more})
+        assert (done.code, place.file("x.bin") == NEWER) == (0, True)
+        assert place.names() == ["x.bin"]
+
+
+async def test_a_stop_while_segments_are_in_flight_keeps_each_of_them(tmp_path: Path):
+    place, stop = Place(tmp_path, segments=4), StopSignal()
+    asked = 0
+
+    async def part_then_nothing(request: RawRequest, wire: Wire) -> None:
+        nonlocal asked
+        start, stop_at = request.range(len(LARGE)) or (0, len(LARGE))
+        fields = [("Content-Length", stop_at - start), ("Accept-Ranges", "bytes"), ("ETag", '"1"')]
+        if start:
+            fields.append(("Content-Range", f"bytes {start}-{stop_at - 1}/{len(LARGE)}"))
+        await wire.send(head(206 if start else 200, *fields) + LARGE[start : start + 1_500_000])
+        asked += 1
+        if asked == 4:
+            await asyncio.sleep(0.3)
+            stop.request(StopReason.SIGINT)
+        await wire.hang()
+
+    async with RawServer(*[part_then_nothing] * 4, paced(LARGE, '"1"')) as server:
+        wish = {"url": server.url(), "file": "x.bin"}
+        first = await place.run(wish, stop=stop)
+        assert first.code == 130
+        entry, part = place.entry(), place.part("x.bin") or b""
+        assert len(entry.ranges) == 4
+        assert cover(entry.ranges) == 6_000_000
+        assert all(part[a:b] == LARGE[a:b] for a, b in entry.ranges)
+        second = await place.run(wish)
+        assert (second.code, place.file("x.bin") == LARGE) == (0, True)
+        assert second.result.resumed == 6_000_000
+        assert second.result.received <= len(LARGE) - 6_000_000 + 8_000_000
+
+
+# ---- Anything may happen
+
+
+class Weather:
+    """A server whose every answer is the next of a random row; orderly once the row is over."""
+
+    def __init__(self, row: list[tuple[str, int]], size: int) -> None:
+        self.row = list(row)
+        self.editions = [body_of(size, 100)]
+
+    async def __call__(self, request: RawRequest, wire: Wire) -> None:
+        what, number = self.row.pop(0) if self.row else ("right", 0)
+        if what == "edition":
+            self.editions.append(body_of(len(self.editions[0]), 100 + len(self.editions)))
+        if what == "503":
+            await reply(503)(request, wire)
+            return
+        body, tag = self.editions[-1], f'"{len(self.editions)}"'
+        part = None if what == "ignore" else request.range(len(body))
+        if what != "careless" and request.header("If-Range") not in {None, tag}:
+            part = None
+        start, stop = part or (0, len(body))
+        fields = [("Content-Length", stop - start), ("ETag", tag), ("Accept-Ranges", "bytes"), ("Connection", "close")]
+        if part is not None:
+            fields.append(("Content-Range", f"bytes {start}-{stop - 1}/{len(body)}"))
+        sent = body[start:stop]
+        await wire.send(head(200 if part is None else 206, *fields))
+        await wire.send(sent[: number % (len(sent) + 1)] if what == "cut" else sent)
+
+
+answers = st.tuples(
+    st.sampled_from(["right", "cut", "cut", "cut", "edition", "ignore", "503", "careless"]), st.integers(0, 3_000_000)
+)
+
+
+@hypothesis.settings(max_examples=15)
+@given(row=st.lists(answers, max_size=9), size=st.sampled_from([0, 1, 70_000, 2_500_000]), retries=st.integers(1, 3))
+async def test_whatever_the_server_does_the_file_is_one_edition_whole_or_not_there(
+    row: list[tuple[str, int]], size: int, retries: int
+):
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(Path(folder), retries=retries)
+        weather = Weather(row, size)
+        async with RawServer(weather) as server:
+            for _ in range(len(row) + 1):
+                done = await place.run({"url": server.url(), "file": "x.bin"})
+                found = place.file("x.bin")
+                assert found is None if done.code else found in weather.editions
+                if done.code == 0:
+                    break
+                entry, part = place.entry(), place.part("x.bin") or b""
+                assert any(all(part[a:b] == e[a:b] for a, b in entry.ranges) for e in weather.editions)
+            assert done.code == 0
