@@ -245,8 +245,8 @@ class Storage:
         return await self._call(_stats, self.root, tuple(paths))
 
     async def remove(self, path: Path) -> None:
-        """Remove a file; one that is missing is fine."""
-        await self._guarded("remove", path, path.unlink, True)
+        """Remove a file for good: no power cut brings it back. One that is missing is fine."""
+        await self._guarded("remove", path, _remove, path)
 
     async def place(self, part: Path, final: Path, *, overwrite: bool) -> FileFacts:
         """Move a complete partial to its final name in one step, and make the name durable.
@@ -276,6 +276,12 @@ class Storage:
             return await self._call(function, *arguments)
         except OSError as error:
             raise storage_error(error, path=path, what=what, root=self.root) from error
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        path.unlink()
+        sync_folder(path.parent)
 
 
 def _read(path: Path, offset: int, count: int) -> bytes:

@@ -92,6 +92,8 @@ class Wreck:
 
     files: dict[str, tuple[bytes, int]]
     """By relative path: content and mtime in ns."""
+    twins: tuple[tuple[str, str], ...]
+    """Names of one and the same file."""
     folders: tuple[str, ...]
     entries: dict[str, Entry]
     acknowledged: frozenset[str]
@@ -107,6 +109,9 @@ class Wreck:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
             os.utime(path, ns=(mtime_ns, mtime_ns))
+        for name, twin in self.twins:
+            (root / twin).unlink()
+            os.link(root / name, root / twin)
         async with Journal.open(root, clock=clock) as journal:
             for entry in self.entries.values():
                 journal.put_soon(entry)
@@ -143,10 +148,12 @@ class Trace:
             return hook(real, *arguments, **options)
 
     def _find_what_is_there(self) -> None:
+        seen: dict[int, Inode] = {}
         for path in self.root.rglob("*") if self.root.exists() else ():
             if (name := self._name(path)) is not None:
-                folder = path.is_dir()
-                self.before[name] = Inode(b"" if folder else path.read_bytes(), path.stat().st_mtime_ns, folder=folder)
+                folder, facts = path.is_dir(), path.stat()
+                made = Inode(b"" if folder else path.read_bytes(), facts.st_mtime_ns, folder=folder)
+                self.before[name] = seen.setdefault(facts.st_ino, made)
         self._names = dict(self.before)
 
     def _name(self, path: Any) -> str | None:
@@ -267,8 +274,14 @@ class Trace:
         entries, acknowledged = self._surviving_entries(ops, rng)
         folders = {name for name, inode in names.items() if inode.folder}
         reachable = {n: i for n, i in names.items() if all(p in folders for p in _parents(n))}
+        first: dict[int, str] = {}
+        for name, inode in reachable.items():
+            first.setdefault(id(inode), name)
+        contents = {name: _content(reachable[name], ops, rng) for name in first.values() if not reachable[name].folder}
+        files = {name: contents[first[id(inode)]] for name, inode in reachable.items() if not inode.folder}
         return Wreck(
-            files={n: _content(i, ops, rng) for n, i in reachable.items() if not i.folder},
+            files=files,
+            twins=tuple((first[id(i)], n) for n, i in reachable.items() if first[id(i)] != n),
             folders=tuple(n for n, i in reachable.items() if i.folder and n),
             entries=entries,
             acknowledged=acknowledged,

@@ -232,7 +232,7 @@ async def test_after_a_power_cut_every_product_comes_out_right(
             await night.recover(again, wreck)
 
 
-STATES = 30
+STATES = 16
 """For each scenario."""
 
 
