@@ -58,6 +58,7 @@ class Engine:
         self._changed = asyncio.Event()
         self._open: dict[int, Job] = {}
         """Jobs that have begun and have no outcome, by index."""
+        self._outside_window = False
         self.full: StorageStopped | None = None
         """The disk had no room for a product."""
         self.account_stops: dict[str, AccountStopped] = {}
@@ -176,7 +177,12 @@ class Engine:
 
     def _closed_for(self, job: Job) -> float:
         """Seconds until this job may go on: the daily window, a host that asked for a pause."""
-        closed = window_opens_in(self._bench.settings.window, now=self._now())
+        window = self._bench.settings.window
+        closed = window_opens_in(window, now=self._now())
+        if window is not None and closed > 0 and not self._outside_window:
+            text = f"outside the window {window.start:%H:%M}-{window.end:%H:%M}: waiting until {window.start:%H:%M}"
+            self._bench.hub.note(Level.INFO, text)
+        self._outside_window = closed > 0
         return max(closed, self._bench.pauses.left(job.source.host))
 
     def _closes_in(self) -> float | None:

@@ -22,7 +22,7 @@ from bulkdl.errors import StorageStopped
 from bulkdl.events import Hub, Level
 from bulkdl.run import RunResult, StopSignal
 from bulkdl.run import run as run_engine
-from bulkdl.summary import to_json, to_text
+from bulkdl.summary import clean, to_json, to_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,6 +118,8 @@ def finish(job: Job, result: RunResult) -> int:
     """Print the summary, write the report, return the exit code."""
     if job.json:
         write_out(json.dumps(to_json(result, job.manifest), indent=2) + "\n")
+        if result.stopped:  # the text says it in its first lines; here a person would have to look into the object
+            complain(clean(result.stopped))
     else:
         write_out(to_text(result, job.manifest, repeatable=job.repeatable))
     return result.exit_code if job.report is None else _report(job, job.report, result)
