@@ -48,7 +48,7 @@ class LoginReport:
     refresh_lifetime: float | None = None
     has_refresh_token: bool = False
     refreshed: bool | None = None
-    """Whether a refresh worked; None: not rehearsed."""
+    """Whether a refresh worked; None: not rehearsed, or there is none."""
     rotation: bool | None = None
     """Whether the refresh brought a new refresh token; None: not rehearsed."""
     clock_skew: float | None = None
@@ -59,17 +59,16 @@ class LoginReport:
     error: AccountStopped | None = None
 
     def logins_per_night(self, hours: float) -> int | None:
-        """Estimate for an unattended run; None where nothing is known.
+        """The most that an unattended run should need; None where nothing is known.
 
-        A server that names the end of its refresh tokens and does not rotate them ends the session then; without
-        refresh tokens every access token is a login. A session's maximum age is not told by any server.
+        A refresh token whose end is named may end the session then, although some servers prolong it with each refresh;
+        without refresh tokens every access token is a login. A session's greatest age is not told by any server.
         """
         if self.access_lifetime is None:
             return None
-        life = self.access_lifetime if not self.has_refresh_token else self.refresh_lifetime
-        if life is None or (self.has_refresh_token and self.rotation):
-            return 1
-        return max(1, math.ceil(hours * 3600 / max(life, 1.0)))
+        renewable = self.has_refresh_token and self.refreshed is not False
+        life = self.refresh_lifetime if renewable else self.access_lifetime
+        return 1 if life is None else max(1, math.ceil(hours * 3600 / max(life, 1.0)))
 
 
 async def try_login(

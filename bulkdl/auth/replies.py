@@ -6,6 +6,7 @@ body), so a refusal is read tolerantly; `_DIALECTS` holds as data what is known 
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -47,6 +48,8 @@ class Refused:
     reason: str
     session_over: bool = False
     """The server says that the session is gone, so there is none to log out."""
+    hint: str = ""
+    """What to do, where the server names the cause; empty where it answers alike for several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,15 @@ _UNAVAILABLE = re.compile(r"temporarily_unavailable|server_error|slow_down|too_m
 _SESSION_OVER = re.compile(
     r"session not active|token is not active|stale token|reuse exceeded|session expired", re.IGNORECASE
 )
+_TOO_MANY_SESSIONS = re.compile(
+    r"(?:too many|maximum|max|limit).{0,40}\bsessions?\b|\bsessions?\b.{0,40}(?:limit|exceeded)", re.IGNORECASE
+)
+"""Refused with a status of wrong passwords, but no one guesses here: it passes when other sessions end."""
+_NAMED_REFUSALS = {
+    "account disabled": "The provider has disabled this user: ask its support",
+    "not fully set up": "Sign in once on the provider's website: it wants something of this user there (terms, e-mail, a new password)",
+    "temporarily disabled": "The user is locked after failed attempts: wait a quarter of an hour before the next one",
+}
 _DIALECTS = (
     _Dialect(
         "unauthorized_client",
@@ -113,9 +125,27 @@ def read_reply(reply: Reply, *, url: Url, secrets: Iterable[Secret], now: float)
 
 
 def clock_skew(reply: Reply, *, wall: float) -> float | None:
-    """Seconds by which the server's clock (its Date, RFC 9110 §6.6.1) is ahead of this machine's; None where unknown."""
+    """Seconds by which the server's clock is ahead of this machine's; None where unknown.
+
+    Its clock is its Date (RFC 9110 §6.6.1), else the time at which the token says it was issued (RFC 7519 §4.1.6).
+    """
     date = parse_http_date(reply.header("Date"))
-    return None if date is None else date + 0.5 - wall  # a Date has whole seconds: on average half a second is cut off
+    told = _issued_at(reply.body) if date is None else date
+    return None if told is None else told + 0.5 - wall  # whole seconds: on average half a second is cut off
+
+
+def _issued_at(body: bytes) -> float | None:
+    document = _json(body)
+    access = document.get("access_token") if isinstance(document, dict) else None
+    parts = access.split(".") if isinstance(access, str) else []
+    if len(parts) != 3:
+        return None
+    try:
+        claims = _json(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except ValueError:
+        return None
+    issued = _number(claims.get("iat")) if isinstance(claims, dict) else None
+    return issued if issued is not None and issued > 0 else None
 
 
 def clean(text: str, secrets: Iterable[Secret]) -> str:
@@ -150,12 +180,13 @@ def _refusal(status: int, document: Any, url: Url, secrets: Iterable[Secret]) ->
     error, description = _oauth(document)
     said = _said(document, secrets)
     reason = f"the token endpoint {url.host} answered {status}{said}"
-    if _UNAVAILABLE.fullmatch(error):
+    if _UNAVAILABLE.fullmatch(error) or _TOO_MANY_SESSIONS.search(description):
         return Unavailable(reason=reason)
     for dialect in _DIALECTS:
         if re.fullmatch(dialect.error, error) and dialect.description in description.lower():
             return Misconfigured(reason=reason, hint=dialect.hint)
-    return Refused(reason=reason, session_over=_SESSION_OVER.search(description) is not None)
+    hint = next((hint for words, hint in _NAMED_REFUSALS.items() if words in description.lower()), "")
+    return Refused(reason=reason, session_over=_SESSION_OVER.search(description) is not None, hint=hint)
 
 
 def _elsewhere(reply: Reply, url: Url) -> Misconfigured:

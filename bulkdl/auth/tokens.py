@@ -35,10 +35,14 @@ _SHORTEST_WAIT_S = 0.2
 _PACE_S = 0.5
 _NOTABLE_SKEW_S = 15.0
 _MOST_LEFTOVERS = 20
-_PASSWORD_HINT = "Check user and password, and that the account is not locked (many servers answer all of these alike)"
+_PASSWORD_HINT = (
+    "Servers answer alike for a wrong user, a wrong password and a locked account. Check by signing in on the provider's "
+    "website; if that works, wait 15 minutes (a lock passes) and run `bulkdl login`"
+)
 _TOTP_HINT = (
-    "Check user, password, the TOTP secret and this machine's clock, and that the account is not locked "
-    "(many servers answer all of these alike)"
+    "Servers answer alike for a wrong user, a wrong password, a wrong TOTP code and a locked account. Check by signing in "
+    "on the provider's website with a code made from this TOTP secret; check this machine's clock; if all that works, "
+    "wait 15 minutes (a lock passes) and run `bulkdl login`"
 )
 
 
@@ -223,7 +227,7 @@ class TokenManager:
         await self._end_session()
         self._show("logging in")
         verdict = await self._persist(self._ask_login)
-        if isinstance(verdict, Refused) and self._login.uses_totp:
+        if isinstance(verdict, Refused) and self._login.uses_totp and not verdict.hint:
             self._emit(AccountAction.WAITING, f"{verdict.reason}; one more try with the next one-time code")
             verdict = await self._persist(self._ask_login)
         if not isinstance(verdict, Token):
@@ -324,7 +328,7 @@ class TokenManager:
         if isinstance(verdict, Misconfigured):
             return AccountStopped(f"cannot log in: {verdict.reason}", account=account, hint=verdict.hint)
         hint = _PASSWORD_HINT if self._login.password else "Check client_id and client_secret"
-        hint = _TOTP_HINT if self._login.uses_totp else hint
+        hint = verdict.hint or (_TOTP_HINT if self._login.uses_totp else hint)
         return AccountStopped(f"login refused: {verdict.reason}", account=account, hint=hint)
 
     # Telling.

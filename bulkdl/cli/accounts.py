@@ -4,38 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from functools import partial
 from typing import TYPE_CHECKING
 
-import aiohttp
-
-from bulkdl.auth.credentials import keyring_lookup, resolve
-from bulkdl.auth.endpoint import HttpTokenEndpoint
-from bulkdl.auth.rehearsal import LoginReport, try_login
+from bulkdl.auth.rehearsal import LoginReport, rehearse, try_login
 from bulkdl.cli.output import say, suggest, write_out
 from bulkdl.cli.prompting import prompt_for
 from bulkdl.cli.sentences import is_shown, sentence
 from bulkdl.clock import SystemClock
 from bulkdl.errors import UsageError
 from bulkdl.events import Hub
-from bulkdl.http import USER_AGENT, ssl_context
-from bulkdl.run import state_folder
 from bulkdl.summary import clean
 from bulkdl.units import format_duration
+from bulkdl.wiring import Surroundings, state_folder
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator, Mapping, Sequence
 
     from bulkdl.cli.commands import Invocation
     from bulkdl.events import Event
     from bulkdl.model import Account, Settings
 
-__all__ = ["login", "report_json", "report_lines", "try_accounts"]
+__all__ = ["NIGHT_H", "login", "report_json", "report_lines", "try_accounts"]
 
 _CANNOT_LOG_IN = 3
-_NIGHT_H = 12.0
+NIGHT_H = 10.0
 
 
 def login(invocation: Invocation) -> int:
@@ -45,12 +40,26 @@ def login(invocation: Invocation) -> int:
     accounts = _chosen(manifest.accounts, invocation.arguments.account)
     if not accounts and not invocation.json:
         say("The manifest has no account: nothing to log in to.")
-    reports = asyncio.run(try_accounts(accounts, invocation.settings(manifest), invocation))
+    hours, rehearsal = _hours(invocation.arguments.hours), invocation.arguments.rehearse
+    reports = asyncio.run(try_accounts(accounts, invocation.settings(manifest), invocation, rehearsal=rehearsal))
     if invocation.json:
-        write_out(json.dumps({"accounts": {r.account: report_json(r) for r in reports}}, indent=2) + "\n")
+        found = {report.account: report_json(report, hours=hours) for report in reports}
+        write_out(json.dumps({"accounts": found}, indent=2) + "\n")
     else:
-        write_out("\n".join("\n".join(report_lines(r)) + "\n" for r in reports))
+        write_out("\n".join("\n".join(report_lines(report, hours=hours)) + "\n" for report in reports))
     return _CANNOT_LOG_IN if any(r.error is not None for r in reports) else 0
+
+
+def _hours(text: str | None) -> float:
+    if text is None:
+        return NIGHT_H
+    try:
+        hours = float(text)
+    except ValueError:
+        hours = math.nan
+    if not 0 < hours <= 1000:
+        raise UsageError(f'--hours: expected a number of hours up to 1000, found "{clean(text)[:40]}"')
+    return hours
 
 
 def _chosen(accounts: Mapping[str, Account], name: str | None) -> Sequence[Account]:
@@ -61,73 +70,82 @@ def _chosen(accounts: Mapping[str, Account], name: str | None) -> Sequence[Accou
     return (accounts[name],)
 
 
-async def try_accounts(accounts: Sequence[Account], settings: Settings, invocation: Invocation) -> list[LoginReport]:
-    """Log in to each account and out again; a failure is in its report."""
+async def try_accounts(
+    accounts: Sequence[Account], settings: Settings, invocation: Invocation, *, rehearsal: bool = False
+) -> list[LoginReport]:
+    """Log in to each account and out again; a failure is in its report.
+
+    `rehearsal`: with a forced refresh, and a second login with the next one-time code.
+    """
     verbosity = invocation.verbosity
 
     def observe(event: Event) -> None:
         if is_shown(event, verbosity):
             say(sentence(event))
 
-    clock, environ = SystemClock(), invocation.environ
-    connector = aiohttp.TCPConnector(ssl=_tls(settings, environ))
-    async with aiohttp.ClientSession(
-        connector=connector, cookie_jar=aiohttp.DummyCookieJar(), headers={"User-Agent": USER_AGENT}
-    ) as session:
-        endpoint = HttpTokenEndpoint(session, clock=clock, timeout=min(30.0, settings.timeout))
-        find = partial(resolve, environ=environ, prompt=prompt_for(), keyring=keyring_lookup())
+    around = Surroundings(
+        settings=settings,
+        environ=invocation.environ,
+        prompt=prompt_for(),
+        hub=Hub(observe),
+        clock=SystemClock(),
+        rng=random.Random(),  # noqa: S311 - jitter
+    )
+    async with around.network() as network:
         attempt = partial(
-            try_login,
-            endpoint=endpoint,
-            hub=Hub(observe),
-            clock=clock,
-            rng=random.Random(),  # noqa: S311 - jitter
-            state_dir=state_folder(environ),
+            rehearse if rehearsal else try_login,
+            endpoint=network.endpoint,
+            hub=around.hub,
+            clock=around.clock,
+            rng=around.rng,
+            state_dir=state_folder(around.environ),
         )
         # One after the other: two accounts may share a TOTP secret, and a person reads along.
-        return [await attempt(account, partial(find, account)) for account in accounts]
+        return [await attempt(account, partial(around.find, account)) for account in accounts]
 
 
-def _tls(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLContext:
-    files = tuple(str(file) for file in (settings.ca_file, environ.get("SSL_CERT_FILE")) if file)
-    try:
-        return ssl_context(files)
-    except OSError as error:  # `ssl.SSLError` is one
-        raise UsageError(
-            f"the CA certificates in {' or '.join(files)} cannot be read", hint="Check --ca-file and SSL_CERT_FILE"
-        ) from error
-
-
-def report_lines(report: LoginReport) -> Iterator[str]:
-    """What trying an account showed, for a person."""
+def report_lines(report: LoginReport, *, hours: float = NIGHT_H) -> Iterator[str]:
+    """What trying an account showed, for a person; `hours`: how long the night is."""
     state = "could not log in" if report.error else "not tried" if report.note else "logged in"
     yield f"{clean(report.account)}: {state}"
-    yield f"  {'grant':<16}{report.grant}{' with TOTP' if report.totp_used else ''}"
-    for name, source in report.sources.items():
-        yield f"  {name.replace('_', ' '):<16}from {source.value}"
-    for name, text in _lifetimes(report):
+    for name, text in _rows(report, hours):
         yield f"  {name:<16}{text}"
-    if report.note:
-        yield f"  {'note':<16}{clean(report.note)}"
-    if report.error is not None:
-        yield f"  {'why':<16}{clean(str(report.error))}"
 
 
-def _lifetimes(report: LoginReport) -> Iterator[tuple[str, str]]:
+def _rows(report: LoginReport, hours: float) -> Iterator[tuple[str, str]]:
+    yield "grant", f"{report.grant}{' with TOTP' if report.totp_used else ''}"
+    for name, source in report.sources.items():
+        yield name.replace("_", " "), f"from {source.value}"
     if report.access_lifetime is not None:
         yield "access token", f"valid {format_duration(report.access_lifetime)}"
         yield "refresh token", _refresh(report)
     if report.refreshed is not None:
-        yield "refresh", "works" if report.refreshed else "does not work"
+        yield "refresh", "works" if report.refreshed else "does not work: each access token is a new login"
     if report.rotation is not None:
         yield "rotation", "each refresh brings a new refresh token" if report.rotation else "none"
+    if report.logins > 1:
+        yield "second login", "works"
     if report.clock_skew is not None:
-        ahead = "ahead of" if report.clock_skew >= 0 else "behind"
-        skew = abs(report.clock_skew)
-        yield "server's clock", "agrees" if skew < 1 else f"{format_duration(skew)} {ahead} this machine's"
-    nightly = report.logins_per_night(_NIGHT_H)
+        yield "server's clock", _skew(report.clock_skew)
+    nightly = report.logins_per_night(hours)
     if nightly is not None:
-        yield f"in {_NIGHT_H:.0f} hours", f"about {nightly:,} login{'' if nightly == 1 else 's'}"
+        yield "logins", f"a night of {hours:g} hours will need {_at_most(nightly)}"
+    if report.note:
+        yield "note", clean(report.note)
+    if report.error is not None:
+        yield "why", clean(report.error.reason)
+        if report.error.hint:
+            yield "what to do", clean(report.error.hint)
+
+
+def _skew(seconds: float) -> str:
+    if abs(seconds) < 2:
+        return "agrees with this machine's"
+    return f"{format_duration(abs(seconds))} {'ahead of' if seconds > 0 else 'behind'} this machine's"
+
+
+def _at_most(logins: int) -> str:
+    return "1 login" if logins == 1 else f"at most about {logins:,} logins"
 
 
 def _refresh(report: LoginReport) -> str:
@@ -138,7 +156,7 @@ def _refresh(report: LoginReport) -> str:
     return f"yes, valid {format_duration(report.refresh_lifetime)}"
 
 
-def report_json(report: LoginReport) -> dict[str, object]:
+def report_json(report: LoginReport, *, hours: float = NIGHT_H) -> dict[str, object]:
     """The same for a program."""
     return {
         "ok": report.error is None,
@@ -148,8 +166,11 @@ def report_json(report: LoginReport) -> dict[str, object]:
         "access_lifetime_s": report.access_lifetime,
         "refresh_token": report.has_refresh_token,
         "refresh_lifetime_s": report.refresh_lifetime,
+        "refresh_works": report.refreshed,
+        "rotation": report.rotation,
         "clock_skew_s": report.clock_skew,
         "logins": report.logins,
+        "logins_a_night": report.logins_per_night(hours),
         "note": report.note,
         "error": "" if report.error is None else str(report.error),
     }

@@ -95,7 +95,7 @@ COMMANDS: tuple[Command, ...] = (
         name="login",
         summary="try the credentials and print how long what they bring will last",
         more="Prints where each secret was found, never the secret. Exit code 3 when an account cannot log in.",
-        examples=("bulkdl login products.yaml", "bulkdl login products.yaml creodias"),
+        examples=("bulkdl login products.yaml", "bulkdl login products.yaml creodias --rehearse"),
         options=("destination", "timeout", "ca_file", *_OUTPUT),
     ),
     Command(
@@ -180,6 +180,14 @@ def _fill(parser: argparse.ArgumentParser, command: Command) -> None:
             parser.add_argument("--requeue", action="store_true", help="mark the bad ones to be fetched again by `run`")
         case "login":
             parser.add_argument("account", metavar="ACCOUNT", nargs="?", help="only this account (default: all)")
+            parser.add_argument(
+                "--rehearse",
+                action="store_true",
+                help="also force a refresh, and log in a second time with the next one-time code (half a minute)",
+            )
+            parser.add_argument(
+                "--hours", metavar="N", help="how long the night is, for the number of logins (default: 10)"
+            )
         case "report":
             parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the HTML file to write")
         case "providers":

@@ -51,7 +51,7 @@ async def test_a_fixed_credential_is_said_to_be_untried(auth):
     ("access", "refresh", "has_refresh", "rotation", "logins"),
     [
         (600, 3600, True, False, 10),
-        (600, 3600, True, True, 1),
+        (600, 3600, True, True, 10),
         (600, None, True, None, 1),
         (300, None, False, None, 120),
         (86400, None, False, None, 1),

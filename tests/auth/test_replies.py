@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from urllib.parse import parse_qsl, quote, quote_plus
 
@@ -85,6 +86,29 @@ def test_each_answer_has_its_meaning_and_says_who_answered(status, body, kind, s
 
 
 @pytest.mark.parametrize(
+    ("description", "hint"),
+    [
+        ("Account disabled", "ask its support"),
+        ("Account is not fully set up", "Sign in once on the provider's website"),
+        ("Account temporarily disabled, contact admin or try again later.", "wait"),
+        ("Invalid user credentials", ""),
+    ],
+)
+def test_a_refusal_that_names_its_cause_has_a_hint_of_its_own(description, hint):
+    verdict = read(400, oauth("invalid_grant", description))
+    assert isinstance(verdict, Refused)
+    assert bool(verdict.hint) is bool(hint)
+    assert hint in verdict.hint
+
+
+@pytest.mark.parametrize(
+    "description", ["Too many sessions", "User session limit exceeded", "Max session number exceeded"]
+)
+def test_too_many_sessions_are_no_wrong_password(description):
+    assert isinstance(read(401, oauth("invalid_grant", description)), Unavailable)
+
+
+@pytest.mark.parametrize(
     ("description", "over"),
     [
         ("Session not active", True),
@@ -154,6 +178,29 @@ def test_a_refresh_token_without_a_known_end_is_tried(fields, alive_after_an_hou
 def test_retry_after_is_read_as_seconds_or_a_date_and_capped(value, wait):
     verdict = read(503, b"", {"retry-after": value})
     assert verdict.wait == wait
+
+
+def jwt(claims):
+    body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+    return {"access_token": f"eyJhbGciOiJub25lIn0.{body}.c2ln"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "skew"),
+    [
+        ({}, jwt({"iat": NOW + 90}), 90.5),
+        ({"Date": "Sun, 15 Jun 2025 15:06:45 GMT"}, jwt({"iat": NOW + 90}), 5.5),
+        ({}, jwt({"iat": "soon"}), None),
+        ({}, jwt({"iat": True}), None),
+        ({}, jwt([1]), None),
+        ({}, {"access_token": "a.b"}, None),
+        ({}, {"access_token": "a.ä.c"}, None),
+        ({}, [], None),
+    ],
+)
+def test_without_a_date_the_time_of_the_tokens_issue_tells_the_servers_clock(headers, body, skew):
+    reply = Reply(status=200, headers=headers, body=json.dumps(body).encode(), sent_at=0.0)
+    assert clock_skew(reply, wall=NOW) == skew
 
 
 @pytest.mark.parametrize(("date", "skew"), [("Sun, 15 Jun 2025 15:06:45 GMT", 5.5), (None, None), ("yesterday", None)])
