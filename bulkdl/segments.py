@@ -181,7 +181,6 @@ class Reception:
                     await self._counted_more()
         except (TryAgain, ProductFailed) as fault:
             # Not the product's fault: a server that minds a further connection says so in many ways.
-            self._job.most_connections = max(1, self._live - 1)
             if isinstance(fault, TryAgain):
                 self._fault = self._fault or fault
         finally:
@@ -207,6 +206,10 @@ class Reception:
                 async with self._range(claim) as reply:
                     if not await self._stream(reply, claim):
                         reply.close()
+            except (TryAgain, ProductFailed):
+                if claim.position == before:  # one that was cut has been welcome
+                    self._job.most_connections = max(1, self._live - 1)
+                raise
             finally:
                 if claim.position == before:
                     self._plan.hand_back(claim)

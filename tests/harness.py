@@ -6,8 +6,10 @@ import asyncio
 import hashlib
 import random
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import bulkdl
 from bulkdl.clock import SystemClock
 from bulkdl.events import Event, Hub, ProductFinished
 from bulkdl.manifest import from_mapping
@@ -17,7 +19,6 @@ from bulkdl.store.journal import Entry, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from bulkdl.clock import Clock
 
@@ -25,7 +26,7 @@ __all__ = ["Done", "HurriedClock", "Place", "body_of", "sha256"]
 
 _E = TypeVar("_E")
 _REAL_S = 0.25
-_KEPT_SETTINGS = frozenset({"window", "until"})
+_PROGRAM = Path(bulkdl.__file__).parent
 
 
 class HurriedClock(SystemClock):
@@ -117,8 +118,7 @@ class Place:
             clock=clock or HurriedClock(),
             rng=random.Random(7),
         )
-        left = {t for t in asyncio.all_tasks() - before if "bulkdl/archive" not in repr(t) and "tests" not in repr(t)}
-        assert not {t for t in left if "/bulkdl/" in repr(t)}
+        assert [task for task in asyncio.all_tasks() - before if _is_of_the_program(task)] == []
         assert hub.counters.flights == {}
         return Done(result, events)
 
@@ -148,6 +148,12 @@ class Place:
             for p in self.root.rglob("*")
             if p.is_file() and (".bulkdl" not in p.parts or "partials" in p.parts)
         )
+
+
+def _is_of_the_program(task: asyncio.Task[Any]) -> bool:
+    code = getattr(task.get_coro(), "cr_code", None)
+    file = Path(code.co_filename) if code is not None else Path()
+    return file.is_relative_to(_PROGRAM) and not file.is_relative_to(_PROGRAM / "archive")
 
 
 def body_of(size: int, seed: int = 0) -> bytes:
