@@ -32,6 +32,7 @@ def site(stage: Stage) -> Iterator[Site]:
 def place(tmp_path) -> Iterator[Place]:
     place = Place(tmp_path)
     yield place
+    place.close()
     assert place.leaks() == []
 
 
@@ -40,4 +41,5 @@ def shared_place(tmp_path_factory: TempPathFactory) -> Iterator[Place]:
     """For the one run that many tests of a module look at."""
     place = Place(tmp_path_factory.mktemp("shared"))
     yield place
+    place.close()
     assert place.leaks() == []

@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["SECRETS", "Done", "Place", "Routes", "Running", "Site", "Stage", "eventually"]
 
 _T = TypeVar("_T")
-PATIENCE_S = 60.0
-TOTP_SECRETS = {
-    name: secret
-    for name, secret in (("tina", "gezd gnbv gy3t qojq gezd gnbv gy3t qojq"), ("ines", "MFRG GZDF MZTW Q2LK NNWG 23TP"))
-}
+PATIENCE_S = 40.0
+TOTP_SECRETS = {"tina": "gezd gnbv gy3t qojq gezd gnbv gy3t qojq", "ines": "MFRG GZDF MZTW Q2LK NNWG 23TP"}
 SECRETS = {
     "JO_PASSWORD": "pÄss wörd+&=%€",
     "TINA_PASSWORD": "tina's %(secret)s = 7; #1",
@@ -220,10 +217,9 @@ class Done:
 class Running:
     """A process that is under way; its output goes to files."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path, place: Place) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         self.process = process
         self._folder = folder
-        self._place = place
 
     @property
     def ended(self) -> bool:
@@ -271,6 +267,13 @@ class Place:
         self.cwd.mkdir()
         self.products = self.cwd / "products"
         self._runs = 0
+        self._running: list[Running] = []
+
+    def close(self) -> None:
+        """No process outlives its test."""
+        for running in self._running:
+            if not running.ended:
+                running.kill()
 
     def write(self, products: Iterable[Any], *, name: str = "m.yaml", **more: Any) -> Path:
         """A manifest; `more`: accounts, settings, defaults, destination."""
@@ -324,7 +327,9 @@ class Place:
                 cwd=cwd or self.cwd,
                 env={name: value for name, value in environ.items() if value != ""},
             )
-        return Running(process, folder, self)
+        running = Running(process, folder)
+        self._running.append(running)
+        return running
 
     def __call__(self, *arguments: object, **how: Any) -> Done:
         return self.start(*arguments, **how).done()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import ssl
 import subprocess
@@ -279,8 +280,6 @@ class _Downgrade:
         self._context, self._target = context, target
 
     async def __aenter__(self) -> str:
-        import asyncio
-
         self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0, ssl=self._context)
         return f"https://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 

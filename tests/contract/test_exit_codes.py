@@ -1,0 +1,290 @@
+"""How a run ends: the exit code, which of several, and the summary whatever the end."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bulkdl.archive.faults import Chunked, Cut, LoginPage, Preparing, Refuse, Stall
+from bulkdl.archive.identity import EndpointFault, User
+from tests.contract.program import SECRETS, Done, Place, Site, eventually
+from tests.servers import announce, html, redirect, reply
+
+if TYPE_CHECKING:
+    from bulkdl.archive.catalogue import Item
+
+
+class Night:
+    """One run in which products fail in every way."""
+
+    def __init__(self, site: Site, place: Place) -> None:
+        self.site, self.place, self.retries = site, place, 2
+        self.expected: dict[str, str] = {}
+        self.products: list[Any] = []
+        for status in (404, 410, 400, 500, 503):
+            self._faulty(Refuse(status), "http")
+        self._faulty(Refuse(503, retry_after="4000"), "http")
+        self._faulty(Refuse(429, retry_after="4000"), "http")
+        self._faulty(Preparing("4000"), "offline")
+        self._faulty(LoginPage(), "content", known=False)
+        self._faulty(Cut(0), "network")
+        self._faulty(Chunked(0), "network", known=False)
+        self._add("size", size=17, checksum=...)
+        self._add("checksum", checksum=f"sha256:{'0' * 64}")
+        self._add("checksum", checksum=f"blake3:{'0' * 64}", size=...)
+        self._url("network", "http://127.0.0.1:9/refused")
+        self._url("network", "http://archive.invalid/x")
+        site.routes["/page.zip"] = html()
+        site.routes["/error.zip"] = reply(200, b'{"code": 401}', ("Content-Type", "application/json"))
+        site.routes["/truncated.zip"] = reply(200, b"PK\x03\x04 and then nothing of a zip")
+        site.routes["/short"] = announce(5000, b"x" * 10)
+        site.routes["/round"] = redirect("/round")
+        for path, kind in {
+            "/page.zip": "content",
+            "/error.zip": "content",
+            "/truncated.zip": "content",
+            "/short": "network",
+            "/round": "http",
+        }.items():
+            self._url(kind, site.raw.url(path))
+        self._add("auth", prefix="forbidden-", account="jo")
+        self._add("auth", prefix="header-")
+        place.put("mine.bin", b"mine")
+        self._add("conflict", file="mine.bin")
+        self.fine = [site.item() for _ in range(3)]
+        for item in self.fine:
+            self.products.append(site.entry(item))
+        place.write(self.products, accounts={"jo": site.oidc()})
+        self.done: Done = place.run("--retries", str(self.retries), "-j", "30", "--max-wait", "10", "--timeout", "20")
+
+    def _add(self, kind: str, *, prefix: str = "open-", **more: Any) -> Item:
+        item = self.site.item(prefix)
+        entry = self.site.entry(item, **more)
+        self.products.append(entry)
+        self.expected[entry["file"]] = kind
+        return item
+
+    def _faulty(self, effect: Any, kind: str, *, known: bool = True) -> None:
+        item = self._add(kind, **({} if known else {"size": ..., "checksum": ...}))
+        self.site.archive.faults.add(effect, item=item.name, times=None)
+
+    def _url(self, kind: str, url: str) -> None:
+        file = url.rpartition("/")[2]
+        self.products.append({"url": url})
+        self.expected[file] = kind
+
+
+@pytest.fixture(scope="module")
+def night(site: Site, shared_place: Place) -> Night:
+    return Night(site, shared_place)
+
+
+def test_each_failure_is_named_with_its_kind(night: Night):
+    found = {file: failure["kind"] for file, failure in night.done.failures.items()}
+    assert found == night.expected, night.done.err
+
+
+def test_a_run_with_failures_ends_with_1_and_everything_else_is_there(night: Night):
+    assert night.done.code == night.done.summary["exit_code"] == 1
+    assert night.done.counts == {"completed": 3, "failed": len(night.expected)}
+    assert all(night.place.get(item.name) == item.read() for item in night.fine)
+
+
+def test_each_failure_is_on_standard_error_too(night: Night):
+    assert [file for file in night.expected if file not in night.done.err] == []
+
+
+def test_every_reason_is_a_sentence(night: Night):
+    assert all(re.search(r"\w+ \w+", failure["reason"]) for failure in night.done.failures.values())
+
+
+def test_attempts_are_those_that_the_retries_allow(night: Night):
+    retried = [f for f, kind in night.expected.items() if kind == "network" and "refused" in f]
+    assert [night.done.failures[file]["attempts"] for file in retried] == [night.retries]
+    once = next(failure for failure in night.done.failures.values() if "404" in failure["reason"])
+    assert once["attempts"] == 1
+
+
+def test_nothing_of_a_failed_product_has_its_name(night: Night):
+    assert night.place.names() >= {item.name for item in night.fine}
+    wrong = {file for file in night.expected if night.place.get(file) is not None}
+    assert wrong == {"mine.bin"}
+    assert night.place.get("mine.bin") == b"mine"
+
+
+def test_a_product_that_is_refused_with_a_fresh_credential_is_asked_for_only_a_few_times(night: Night):
+    file = next(file for file in night.expected if file.startswith("forbidden-"))
+    assert 2 <= len(night.site.archive.requests(file)) <= 4
+    assert night.done.summary["accounts"]["jo"]["logins"] + night.done.summary["accounts"]["jo"]["refreshes"] <= 3
+
+
+def test_status_tells_the_same_story_in_the_morning(night: Night):
+    done = night.place("status", "m.yaml")
+    assert done.code == 1
+    assert [file for file in night.expected if file not in done.out] == []
+
+
+def locked_out(site: Site, name: str) -> dict[str, Any]:
+    site.identity.users[name] = User(name=name, password="another")
+    return site.oidc(name, password="${JO_PASSWORD}")
+
+
+def test_an_account_that_cannot_log_in_ends_with_3_and_its_products_stay_as_they_were(site: Site, place: Place):
+    ours, theirs, missing = [site.item("header-") for _ in range(6)], site.item("header-"), site.item()
+    place.write(
+        [
+            *(site.entry(item, account="bad") for item in ours),
+            site.entry(theirs, account="good"),
+            {"url": site.raw.url("/404"), "file": missing.name},
+        ],
+        accounts={"bad": locked_out(site, "eve"), "good": site.oidc()},
+    )
+    done = place.run()
+    # Code 3 goes before 1, which the missing product alone would give.
+    assert (done.code, done.counts) == (3, {"completed": 1, "pending": 6, "failed": 1})
+    assert list(done.failures) == [missing.name]
+    assert sum(call.user == "eve" for call in site.identity.log) == 1
+    assert place.names() == {theirs.name}
+    assert "bad" in done.err
+    assert place("status", "m.yaml").code == 1
+
+
+def test_the_right_password_later_brings_what_was_left(site: Site, place: Place):
+    item = site.item("header-")
+    site.identity.users["ann"] = User(name="ann", password=SECRETS["TINA_PASSWORD"])
+    place.write(
+        [site.entry(item)], accounts={"a": site.oidc("ann", password="${THE_PASSWORD}")}, defaults={"account": "a"}
+    )
+    assert place.run(env={"THE_PASSWORD": "wrong-guess"}).code == 3
+    site.identity.unlock("ann")
+    assert place.run(env={"THE_PASSWORD": SECRETS["TINA_PASSWORD"]}).code == 0
+    assert place.get(item.name) == item.read()
+
+
+def test_a_token_endpoint_that_is_down_is_no_crash(site: Site, place: Place):
+    item, fine = site.item("header-"), site.item()
+    account = site.oidc(token_url="http://127.0.0.1:9/token")
+    place.write([site.entry(item, account="a"), site.entry(fine)], accounts={"a": account})
+    done = place.run("--retries", "1", "--timeout", "5", "--max-wait", "2")
+    assert done.code in {1, 3}
+    assert place.get(fine.name) == fine.read()
+
+
+def test_a_page_from_the_token_endpoint_is_no_crash(site: Site, place: Place):
+    item = site.item("header-")
+    site.identity.script(EndpointFault(status=400, body=b"<html>no</html>"))
+    place.write([site.entry(item, account="a")], accounts={"a": site.oidc()})
+    assert place.run("--retries", "1").code in {0, 3}
+
+
+def test_a_second_run_into_the_same_destination_ends_with_4_and_names_the_process(site: Site, place: Place):
+    item = site.item(size=9000)
+    site.archive.faults.add(Stall(4000), item=item.name)
+    place.write([site.entry(item)])
+    first = place.start("run", "m.yaml", "--json", "--progress", "none")
+    first.until(lambda: place.get(f"{item.name}.part") is not None, "the first run's partial")
+    second = place.run()
+    assert second.code == second.summary["exit_code"] == 4
+    assert second.counts == {"pending": 1}
+    assert str(first.process.pid) in second.err + second.out
+    requeue = place("verify", "m.yaml", "--requeue")
+    assert requeue.code == 4
+    assert first.interrupt(signal.SIGTERM).code == 143
+    assert place.run().code == 0
+
+
+UNUSABLE = {
+    "a file in its place": lambda place: (place.cwd / "products").write_bytes(b"in the way"),
+    "a file above it": lambda place: (place.cwd / "products").write_bytes(b"in the way"),
+    "not writable": lambda place: (place.cwd / "products").mkdir(mode=0o555),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_destination_that_cannot_be_used_ends_with_4_before_any_request(case: str, site: Site, place: Place):
+    if case == "not writable" and os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    UNUSABLE[case](place)
+    item = site.item()
+    place.write([site.entry(item)])
+    more = ("-d", "products/below") if case == "a file above it" else ()
+    done = place.run(*more)
+    assert done.code == done.summary["exit_code"] == 4
+    assert "products" in done.err
+    assert not site.archive.requests(item)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_its_code_and_the_summary(number: int, code: int, site: Site, place: Place):
+    stalled, bad = site.item(size=9000), site.item("header-")
+    site.archive.faults.add(Stall(4000), item=stalled.name)
+    # A failure and an account that cannot log in come after the signal's code.
+    place.write(
+        [{"url": site.raw.url("/404")}, site.entry(bad, account="bad"), site.entry(stalled)],
+        accounts={"bad": locked_out(site, f"mallory{code}")},
+    )
+    running = place.start("run", "m.yaml", "--json", "--progress", "plain")
+    running.until(lambda: "404" in running.err and "bad" in running.err, "the failure and the account")
+    running.until(lambda: site.archive.requests(stalled), "the product that stalls")
+    done = running.interrupt(number)
+    assert done.code == done.summary["exit_code"] == code
+    assert done.counts == {"failed": 1, "pending": 2}
+
+
+def clock(seconds: float) -> str:
+    return f"{datetime.now().astimezone() + timedelta(seconds=seconds):%H:%M:%S}"
+
+
+def test_until_stops_the_run_with_5_before_1(site: Site, place: Place):
+    item, fine = site.item(size=9000), site.item()
+    site.archive.faults.add(Stall(4000), item=item.name)
+    place.write([{"url": site.raw.url("/404")}, site.entry(fine), site.entry(item)])
+    done = place.run("--until", clock(4))
+    assert done.code == done.summary["exit_code"] == 5
+    assert done.counts == {"completed": 1, "failed": 1, "pending": 1}
+    assert place.run().code == 1
+
+
+def test_an_account_that_cannot_log_in_goes_before_the_deadline(site: Site, place: Place):
+    item, bad = site.item(size=9000), site.item("header-")
+    site.archive.faults.add(Stall(4000), item=item.name)
+    place.write([site.entry(bad, account="bad"), site.entry(item)], accounts={"bad": locked_out(site, "trudy")})
+    assert place.run("--until", clock(4)).code == 3
+
+
+def test_outside_its_window_the_run_waits_asks_for_nothing_and_says_so(site: Site, place: Place):
+    item = site.item()
+    now = datetime.now().astimezone()
+    window = f"{now + timedelta(hours=2):%H:%M}-{now + timedelta(hours=3):%H:%M}"
+    place.write([site.entry(item)])
+    running = place.start("run", "m.yaml", "--json", "--progress", "plain", "--window", window)
+    opens = window.partition("-")[0]
+    running.until(lambda: "window" in running.err and opens in running.err, "a line about the window")
+    assert not site.archive.requests(item)
+    done = running.interrupt()
+    assert (done.code, done.counts) == (130, {"pending": 1})
+    assert not site.archive.requests(item)
+    inside = f"{now - timedelta(hours=1):%H:%M}-{now + timedelta(hours=1):%H:%M}"
+    assert place.run("--window", inside).code == 0
+
+
+def test_the_deadline_comes_outside_the_window_too(site: Site, place: Place):
+    now = datetime.now().astimezone()
+    window = f"{now + timedelta(hours=2):%H:%M}-{now + timedelta(hours=3):%H:%M}"
+    place.write([site.entry(site.item())], settings={"window": window})
+    assert place.run("--until", clock(3)).code == 5
+
+
+def test_retry_after_is_obeyed(site: Site, place: Place):
+    waiting, preparing = site.item(), site.item()
+    site.archive.faults.add(Refuse(503, retry_after="1"), item=waiting.name)
+    site.archive.faults.add(Preparing("1"), item=preparing.name)
+    place.write([site.entry(waiting), site.entry(preparing)])
+    done = place.run("--retries", "2", "--progress", "json")
+    assert (done.code, done.counts) == (0, {"completed": 2})
+    eventually(lambda: True)

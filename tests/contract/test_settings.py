@@ -1,0 +1,211 @@
+"""Flags, variables and the manifest: each has its effect, and which of them wins."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bulkdl.archive.faults import Refuse, Stall
+from tests.contract.program import Done, Place, Site
+from tests.servers import hang, head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.servers import RawRequest, Wire
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A setting, three values of it, and what a run shows of it."""
+
+    values: tuple[str, str, str]
+    """For the manifest, the variable, the flag."""
+    shown: Callable[[Done], Any]
+    expected: tuple[Any, Any, Any]
+
+
+def longest_wait(done: Done) -> str:
+    """The `--max-wait` that a failure names."""
+    found = re.search(r"max-wait\D*(\d+)", done.failures["later.bin"]["reason"])
+    return found[1] if found else ""
+
+
+EFFECTS = {
+    # More attempts take longer, so the flag goes back to what the manifest has.
+    "retries": Effect(("2", "3", "2"), lambda done: done.failures["busy.bin"]["attempts"], (2, 3, 2)),
+    "max_wait": Effect(("11", "12", "13"), longest_wait, ("11", "12", "13")),
+}
+
+
+@pytest.fixture(scope="module")
+def ways(site: Site, tmp_path_factory) -> list[Done]:
+    """A run with the manifest alone, one with variables above it, one with flags above both."""
+    place = Place(tmp_path_factory.mktemp("ways"))
+    busy, later = site.item(), site.item()
+    site.archive.faults.add(Refuse(503), item=busy.name, times=None)
+    site.archive.faults.add(Refuse(503, retry_after="4000"), item=later.name, times=None)
+    products = [site.entry(busy, file="busy.bin"), site.entry(later, file="later.bin")]
+    # Each host is paused for whoever asks for it, so the patient one has another name.
+    products[1]["url"] = products[1]["url"].replace(site.archive.origin, site.archive.other_origin)
+    settings = {name: int(effect.values[0]) for name, effect in EFFECTS.items()}
+    place.write(products, settings={**settings, "workers": 2}, destination="by-manifest")
+    variables = {f"BULKDL_{name.upper()}": effect.values[1] for name, effect in EFFECTS.items()}
+    variables |= {"BULKDL_DESTINATION": "by-variable"}
+    flags = [word for name, effect in EFFECTS.items() for word in (f"--{name.replace('_', '-')}", effect.values[2])]
+    return [
+        place.run(),
+        place.run(env=variables),
+        place.run(*flags, "-d", "by-flag", env=variables),
+    ]
+
+
+@pytest.mark.parametrize("setting", EFFECTS)
+def test_a_flag_beats_a_variable_and_a_variable_the_manifest(setting: str, ways: list[Done]):
+    effect = EFFECTS[setting]
+    assert tuple(effect.shown(done) for done in ways) == effect.expected
+
+
+def test_so_it_is_with_the_destination(ways: list[Done]):
+    assert [done.summary["destination"] for done in ways] == ["by-manifest", "by-variable", "by-flag"]
+
+
+@pytest.mark.parametrize("way", ["manifest", "variable", "flag"])
+def test_workers_is_the_number_of_products_in_flight(way: str, site: Site, place: Place):
+    paths = [f"/workers-{way}-{n}" for n in range(5)]
+    for path in paths:
+        site.routes[path] = hang()
+    settings = {"settings": {"workers": 2}} if way == "manifest" else {"settings": {"workers": 4}}
+    place.write([site.raw.url(path) for path in paths], **settings)
+    env = {"BULKDL_WORKERS": "2"} if way == "variable" else {"BULKDL_WORKERS": "3"} if way == "flag" else {}
+    running = place.start("run", "m.yaml", "--progress", "none", *(("-j", "2") if way == "flag" else ()), env=env)
+    running.until(lambda: sum(bool(site.routes.of(path)) for path in paths) >= 2, "two products in flight")
+    running.interrupt()
+    assert [bool(site.routes.of(path)) for path in paths] == [True, True, False, False, False]
+
+
+@pytest.mark.parametrize(("segments", "most"), [("1", 1), ("2", 2), ("auto", 99)])
+def test_segments_bounds_the_connections_to_one_product(segments: str, most: int, site: Site, place: Place):
+    item = site.item(size=24 * 1024 * 1024)
+    place.write([site.entry(item, checksum=...)])
+    done = place.run("-s", segments)
+    assert done.code == 0
+    requests = site.archive.requests(item)
+    assert all(record.status in {200, 206} for record in requests)
+    if segments == "1":
+        assert len(requests) == 1
+    assert place.get(item.name) == item.read()
+    assert done.summary["bytes"]["written"] == item.size
+
+
+async def trickle(request: RawRequest, wire: Wire) -> None:
+    """A few bytes now and then, for ever."""
+    await wire.send(head(200, ("Content-Length", 1_000_000)))
+    for _ in range(400):
+        await wire.send(b"x" * 10)
+        await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("cause", ["timeout", "min_rate"])
+def test_silence_and_a_trickle_end_a_connection(cause: str, site: Site, place: Place):
+    item = site.item(size=9000)
+    site.archive.faults.add(Stall(0), item=item.name, times=None)
+    site.routes["/trickle"] = trickle
+    url = site.url(item) if cause == "timeout" else site.raw.url("/trickle")
+    place.write([{"url": url, "file": "slow.bin"}])
+    env = {"BULKDL_MIN_RATE": "50K"} if cause == "min_rate" else {}
+    running = place.start("run", "m.yaml", "--progress", "plain", "-v", "--timeout", "1", env=env)
+    running.until(lambda: "slow.bin" in running.err and "Trying again" in running.err, "a second attempt")
+    running.interrupt()
+
+
+def test_limit_rate_bounds_the_whole_run(site: Site, place: Place):
+    items = [site.item(size=3_000_000) for _ in range(2)]
+    place.write([site.entry(item) for item in items])
+    done = place.run("--limit-rate", "2M")
+    assert done.code == 0
+    # Without the limit this takes far less than a second on loopback; the limit makes it about three.
+    assert done.summary["elapsed_s"] >= 1.5
+
+
+SWITCHES = {
+    "BULKDL_OVERWRITE": ("1", "overwrite"),
+    "BULKDL_TRUST_EXISTING": ("true", "trust"),
+    "BULKDL_DRY_RUN": ("yes", "dry"),
+    "BULKDL_SELECT": ("nothing-has-this-name", "select"),
+}
+
+
+@pytest.mark.parametrize("variable", SWITCHES)
+def test_each_switch_has_a_variable(variable: str, site: Site, place: Place):
+    value, effect = SWITCHES[variable]
+    item = site.item()
+    place.put(item.name, b"other")
+    place.write([site.bare(item) if effect == "trust" else site.entry(item)])
+    done = place.run(env={variable: value})
+    if effect == "overwrite":
+        assert (done.code, place.get(item.name)) == (0, item.read())
+    elif effect == "trust":
+        assert (done.code, done.counts) == (0, {"skipped": 1})
+    elif effect == "dry":
+        assert done.code == 0
+        assert not (place.products / ".bulkdl").exists()
+    else:
+        assert done.code in {0, 2}
+        assert place.get(item.name) == b"other"
+
+
+def test_the_variables_of_what_is_printed(site: Site, place: Place):
+    place.write([site.entry(site.item())])
+    env = {
+        "BULKDL_JSON": "1",
+        "BULKDL_PROGRESS": "json",
+        "BULKDL_LOG_FILE": "v.log",
+        "BULKDL_REPORT": "v.html",
+        "BULKDL_UNTIL": "none",
+        "BULKDL_WAIT_FOR_SPACE": "1",
+        "BULKDL_VERBOSE": "1",
+    }
+    done = place("run", "m.yaml", env=env)
+    assert done.code == 0
+    assert done.summary["exit_code"] == 0
+    assert '"event": "run_finished"' in done.err
+    assert (place.cwd / "v.log").stat().st_size > 0
+    assert (place.cwd / "v.html").stat().st_size > 0
+
+
+WRONG = [
+    ("-j", "0"),
+    ("-s", "many"),
+    ("--limit-rate", "fast"),
+    ("--retries", "-1"),
+    ("--timeout", "soon"),
+    ("--min-rate", "slow"),
+    ("--max-wait", "long"),
+    ("--window", "22"),
+    ("--until", "25:00"),
+    ("--progress", "loud"),
+    ("--ca-file", "nowhere.pem"),
+    ("--no-such-flag",),
+]
+
+
+@pytest.mark.parametrize("words", WRONG, ids=" ".join)
+def test_a_wrong_flag_ends_with_2_names_it_and_asks_for_nothing(words: tuple[str, ...], site: Site, place: Place):
+    place.write([site.entry(site.item())])
+    before = site.requests
+    done = place.run(*words)
+    assert (done.code, done.out, site.requests - before) == (2, "", 0)
+    assert words[0].lstrip("-") in done.err or words[-1] in done.err
+
+
+@pytest.mark.parametrize(("variable", "value"), [("BULKDL_WORKERS", "many"), ("BULKDL_OVERWRITE", "perhaps")])
+def test_a_wrong_variable_ends_with_2_and_names_it(variable: str, value: str, site: Site, place: Place):
+    place.write([site.entry(site.item())])
+    done = place.run(env={variable: value})
+    assert (done.code, done.out) == (2, "")
+    assert variable in done.err
