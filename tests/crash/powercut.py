@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,12 +25,11 @@ from typing import TYPE_CHECKING, Any
 from bulkdl.store.journal import Entry, Journal, Phase
 
 if TYPE_CHECKING:
-    import random
     from collections.abc import Callable, Iterator
 
     import pytest
 
-__all__ = ["Trace", "Wreck"]
+__all__ = ["Trace", "Wreck", "Write"]
 
 _PAGES = (512, 4096, 65536)
 
@@ -267,6 +267,11 @@ class Trace:
 
     # After the cut
 
+    def killed(self, at: int, *, unacknowledged: bool) -> Wreck:
+        """What a kill just before call `at` leaves: all that was called for, and of the journal's commits under way
+        all or none."""
+        return self.wreck(at, _Kind(unacknowledged=unacknowledged))
+
     def wreck(self, at: int, rng: random.Random) -> Wreck:
         """A state that a power cut just before call `at` may leave."""
         ops = self.ops[:at]
@@ -310,7 +315,7 @@ class Trace:
         known = {op.number for op in ops if isinstance(op, Record) and op.done}
         entries, sure = dict(self.entries), dict(self.entries)
         for op in ops:
-            if not isinstance(op, Record) or op.done or (op.number not in known and rng.random() < 0.5):
+            if not isinstance(op, Record) or op.done or (op.number not in known and rng.random() >= 0.5):
                 continue
             for state in (entries, sure) if op.number in known else (entries,):
                 if isinstance(op.entry, Entry):
@@ -319,6 +324,23 @@ class Trace:
                     state.pop(op.entry, None)
         done = {id_ for id_, entry in sure.items() if entry.phase is Phase.DONE and entries.get(id_) is entry}
         return entries, frozenset(done)
+
+
+class _Kind(random.Random):
+    """Chance that loses nothing."""
+
+    def __init__(self, *, unacknowledged: bool) -> None:
+        super().__init__(0)
+        self._value = 0.9 if unacknowledged else 0.1
+
+    def random(self) -> float:
+        return self._value
+
+    def randrange(self, *arguments: int) -> int:
+        return 1  # of what is lost: nothing
+
+    def choice(self, options: Any) -> Any:
+        return options[-1]  # of versions: the last
 
 
 def _folder(name: str) -> str:
@@ -348,7 +370,7 @@ def _content(inode: Inode, ops: list[Any], rng: random.Random) -> tuple[bytes, i
     for op in ops:
         if isinstance(op, Write | Cut) and op.inode is inode:
             versions.append(_after(versions[-1], op))
-            mtime_ns = rng.randrange(1, 2**60)
+            mtime_ns = rng.randrange(1, 2**60)  # whatever it was: nothing may rest on it
         elif isinstance(op, Sync) and op.inode is inode:
             versions = versions[-1:]
             mtime_ns = op.mtime_ns if op.mtime_ns is not None else mtime_ns

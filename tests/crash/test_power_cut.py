@@ -19,7 +19,7 @@ from bulkdl.clock import SystemClock
 from bulkdl.model import Product, RunOptions
 from bulkdl.store.journal import Entry, Journal, Phase
 from bulkdl.urls import Url
-from tests.crash.powercut import Trace, Wreck
+from tests.crash.powercut import Trace, Wreck, Write
 from tests.harness import Place
 
 if TYPE_CHECKING:
@@ -164,7 +164,10 @@ class Night:
         product = self.product(item)
         return Product(index=0, url=Url(product["url"]), file=product.get("file")).id
 
-    async def recover(self, place: Place, wreck: Wreck) -> None:
+    async def recover(self, wreck: Wreck) -> None:
+        """The next run on what is left: everything comes out right, and nothing finished is fetched again."""
+        place = self.place()
+        await wreck.build(place.root, SystemClock())
         asked = len(self.archive.log)
         done = await self.run(place)
         self.note_editions()
@@ -221,19 +224,36 @@ async def test_after_a_power_cut_every_product_comes_out_right(
         for count in range(STATES):
             wreck = trace.wreck(rng.randrange(len(trace.ops) + 1), rng)
             night.assert_survived(wreck)
-            again = night.place()
-            await wreck.build(again.root, SystemClock())
             if count % 4 == 3:
+                again = night.place()
+                await wreck.build(again.root, SystemClock())
                 second = await night.trace(again, wreck.entries, monkeypatch)
                 wreck = second.wreck(rng.randrange(len(second.ops) + 1), rng)
                 night.assert_survived(wreck)
-                again = night.place()
-                await wreck.build(again.root, SystemClock())
-            await night.recover(again, wreck)
+            await night.recover(wreck)
 
 
 STATES = 16
 """For each scenario."""
+
+
+@pytest.mark.parametrize("name", ["a plain night", "files that verify found wrong"])
+async def test_a_kill_between_any_two_steps_costs_nothing_finished(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Before each call to the disk or the journal, with the commit under way made or not."""
+    async with AsyncExitStack() as stack:
+        night = await _night(stack, tmp_path, SCENARIOS[name])
+        night.note_editions()
+        place = night.place()
+        trace = await night.trace(place, await night.prepare(place), monkeypatch)
+        # One write is like the next: of those, some are enough.
+        moments = [at for at, op in enumerate([*trace.ops, None]) if not isinstance(op, Write) or at % 5 == 0]
+        states = [trace.killed(at, unacknowledged=made) for at in moments for made in (False, True)]
+        for number, wreck in enumerate(states):
+            night.assert_survived(wreck)
+            if number == 0 or wreck != states[number - 1]:
+                await night.recover(wreck)
 
 
 @pytest.mark.usefixtures("small_steps")
