@@ -1,0 +1,147 @@
+"""What archives' errors mean: a table of answers, by provider."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkdl.dialects import MOST_BODY, Action, Answer, interpret, load, names, parse
+from bulkdl.model import FailureKind
+
+NOW = 1_750_000_000.0
+MAX_SESSIONS = "Max session number exceeded"
+
+
+def meaning(name, status, body=b"", **headers):
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    fields = {key.replace("_", "-"): value for key, value in headers.items()}
+    return interpret(name, Answer(status=status, headers=fields, body=raw), now=NOW)
+
+
+def zip_error(number, message="x"):
+    return {"detail": {"code": f"DAT-ZIP-{number}", "message": message}, "request_id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "body", "headers", "action", "wait"),
+    [
+        ("cdse", 429, zip_error(100), {}, Action.FEWER, 10),
+        ("cdse", 429, zip_error(100), {"Retry_After": "30"}, Action.FEWER, 30),
+        ("cdse", 429, {"code": "DAT-ZIP-100"}, {}, Action.FEWER, 10),
+        ("cdse", 422, zip_error(104), {}, Action.FAIL, None),
+        ("cdse", 401, zip_error(109), {}, Action.REFRESH, None),
+        ("cdse", 422, zip_error(111), {}, Action.FAIL, None),
+        ("cdse", 401, zip_error(604), {}, Action.FAIL, None),
+        ("cdse", 401, zip_error(609), {}, Action.STOP, None),
+        ("creodias", 401, zip_error(109), {}, Action.REFRESH, None),
+        ("creodias", 429, MAX_SESSIONS.encode(), {}, Action.FEWER, 10),
+        ("eumetsat", 429, {"retryAfter": int((NOW + 90) * 1000)}, {}, Action.WAIT, 90),
+        ("eumetsat", 429, {"retryAfter": str(int((NOW + 90) * 1000))}, {}, Action.WAIT, 90),
+        ("eumetsat", 429, {"retryAfter": int((NOW - 90) * 1000)}, {}, Action.WAIT, 0),
+        ("eumetsat", 429, {"retryAfter": "soon"}, {"Retry_After": "7"}, Action.WAIT, 7),
+        ("eumetsat", 429, b"<html>", {}, Action.WAIT, 60),
+        ("wekeo", 429, b"", {"X_Quota_Hourly_Remaining": "0", "X_Quota_Hourly_Reset": "1200"}, Action.WAIT, 1200),
+        ("wekeo", 403, b"", {"x_quota_remaining": "0", "x_quota_reset": f"{NOW + 60:.0f}"}, Action.WAIT, 60),
+        ("wekeo", 429, b"", {"X_Quota_Remaining": "0"}, Action.WAIT, 900),
+        ("wekeo", 429, b"", {"X_Quota_Remaining": "12"}, Action.WAIT, 60),
+        ("keycloak", 401, {"error": "invalid_token", "error_description": "Token verification failed"}, {}, Action.REFRESH, None),
+        ("keycloak", 401, {"error": "invalid_grant", "error_description": "Session not active"}, {}, Action.LOGIN, None),
+        ("terrascope", 403, {"error": "invalid_token"}, {}, Action.REFRESH, None),
+        (None, 403, {"message": "JWT expired at 2025-06-15"}, {}, Action.REFRESH, None),
+        ("unheard of", 401, b"Your token has expired.", {}, Action.REFRESH, None),
+        (None, 403, b"The account is suspended", {}, Action.STOP, None),
+        (None, 429, b"", {}, Action.FEWER, None),
+        (None, 429, {"retryAfter": 20}, {}, Action.FEWER, 20),
+        (None, 429, b"Quota exceeded", {}, Action.WAIT, 60),
+        (None, 503, b"Too many connections", {}, Action.FEWER, 10),
+    ],
+)  # fmt: skip
+def test_an_answer_has_the_meaning_that_its_provider_gives_it(name, status, body, headers, action, wait):
+    ruling = meaning(name, status, body, **headers)
+    assert (ruling.action, ruling.wait) == (action, wait)
+    assert ruling.says
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "body"),
+    [
+        (None, 401, b""),
+        (None, 403, b"<html>Forbidden</html>"),
+        ("cdse", 403, b""),
+        ("cdse", 401, zip_error(999)),
+        ("cdse", 404, zip_error(109)),
+        ("eumetsat", 500, {"retryAfter": 1}),
+        ("wekeo", 403, b""),
+        (None, 200, b"token expired"),
+        (None, 403, b"You have no expiring permission here"),
+    ],
+)
+def test_where_nothing_is_known_the_status_decides(name, status, body):
+    assert meaning(name, status, body) is None
+
+
+def test_a_failed_product_has_its_kind_and_its_code_and_what_to_do():
+    ruling = meaning("cdse", 401, zip_error(604))
+    assert (ruling.kind, ruling.code) == (FailureKind.AUTH, "DAT-ZIP-604")
+    assert "hosts" in ruling.hint
+
+
+def test_only_the_beginning_of_a_body_is_looked_at():
+    assert meaning(None, 401, b" " * MOST_BODY + b"token expired") is None
+
+
+def test_what_the_server_says_is_not_repeated(canary):
+    ruling = meaning("cdse", 401, zip_error(109, canary.value))
+    canary.assert_absent(repr(ruling))
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_dialect_is_well_formed_and_says_what_happened(name):
+    dialect = load(name)
+    for rule in dialect.rules:
+        assert rule.status
+        assert rule.says
+        assert not rule.says.endswith(".")
+        assert rule.wait.unit in ("s", "ms", "epoch_s", "epoch_ms", "auto")
+        assert not rule.code or dialect.codes
+    for other in dialect.also:
+        load(other)
+
+
+def test_there_is_no_dialect_without_a_file():
+    with pytest.raises(KeyError):
+        load("../cdse")
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"status": 429, "action": "shout", "says": "x"},
+        {"status": 429, "action": "wait", "says": "x", "colour": "red"},
+        {"status": 429, "action": "wait"},
+        {"status": 429, "action": "fail", "says": "x", "kind": "none such"},
+        {"status": 429, "action": "wait", "says": "x", "wait": {"xml": "a"}},
+    ],
+)
+def test_a_rule_that_is_wrong_is_refused(rule):
+    with pytest.raises((TypeError, ValueError)):
+        parse("mine", rules=[rule])
+
+
+@given(
+    st.sampled_from([None, *names()]),
+    st.integers(100, 599),
+    st.one_of(st.binary(max_size=80), st.from_type(dict[str, int | float | str]).map(lambda d: json.dumps(d).encode())),
+    st.dictionaries(st.sampled_from(["Retry-After", "X-Quota-Remaining", "X-Quota-Reset"]), st.text(max_size=12)),
+    st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=9)),
+)
+def test_no_answer_is_too_odd_and_no_wait_is_absurd(name, status, body, headers, retry):
+    for raw in (body, json.dumps({"retryAfter": retry}).encode()):
+        ruling = interpret(name, Answer(status=status, headers=headers, body=raw), now=NOW)
+        if ruling is not None and ruling.wait is not None:
+            assert math.isfinite(ruling.wait)
+            assert 0 <= ruling.wait <= 366 * 86400
