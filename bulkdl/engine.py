@@ -143,6 +143,7 @@ class Engine:
             self._park(job, 0.0)
         except AccountStopped as stopped:
             self.account_stops.setdefault(stopped.account, stopped)
+            self._wake(stopped.account)
             self._end(job, State.PENDING)
         except TryAgain as fault:
             await self._again(job, fault)
@@ -253,6 +254,13 @@ class Engine:
     def _room_again(self, job: Job) -> None:
         if job.waits_for_room:
             self._bench.hub.note(Level.INFO, f"there was room again for {job.shown}", job.product)
+
+    def _wake(self, account: str) -> None:
+        """Nothing of a stopped account is waited for, however long the archive wanted its products to wait."""
+        for parked in self._parked:
+            if parked.job.product.account == account:
+                parked.ready_at = 0.0
+        heapq.heapify(self._parked)
 
     # Ends
 

@@ -110,6 +110,25 @@ async def test_a_product_that_the_archive_names_is_continued_by_the_next_run(tmp
         assert place.names() == ["same.bin"]
 
 
+async def test_a_partial_of_an_earlier_run_is_never_written_to_by_a_product_of_the_same_name(tmp_path: Path):
+    first, second = body_of(300_000, 1), body_of(300_000, 2)
+    place = Place(tmp_path, retries=1)
+    cuts = iter([announce(300_000, second[:200_000], ("ETag", '"1"'), NAMED), reply(500)])
+
+    async def cut_then_down(request: RawRequest, wire: Wire) -> None:
+        await next(cuts)(request, wire)
+
+    async def half(request: RawRequest, wire: Wire) -> None:
+        await announce(300_000, first[:100_000], ("ETag", '"1"'), NAMED)(request, wire)
+
+    async with RawServer(routes(a=half, b=cut_then_down)) as server:
+        assert (await place.run(server.url("/b"))).code == 1
+        both = await place.run(server.url("/a"), workers=1)
+        assert both.code == 1
+        parts = {name: place.file(name) for name in place.names()}
+        assert sorted(parts.values(), key=bytes.__len__, reverse=True) == [second[:200_000], first[:100_000]]
+
+
 async def test_a_mirror_gives_what_the_first_source_has_not(tmp_path: Path):
     body = body_of(50_000)
     place = Place(tmp_path)

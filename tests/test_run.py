@@ -13,9 +13,10 @@ import pytest
 
 from bulkdl.archive.access import Access
 from bulkdl.archive.catalogue import Item
+from bulkdl.archive.faults import Preparing
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.archive.server import Archive
-from bulkdl.events import ProductFinished
+from bulkdl.events import ProductFinished, Retrying
 from bulkdl.model import RunOptions, Window
 from bulkdl.ranges import cover
 from bulkdl.run import StopReason, StopSignal
@@ -95,6 +96,29 @@ async def test_tokens_that_are_revoked_during_the_run_fail_no_product(tmp_path: 
         assert all(record.status in (200, 401) for record in archive.log)
     use = done.result.accounts["jo"]
     assert use.logins + use.refreshes >= 2
+
+
+async def test_products_of_an_account_that_stopped_during_the_run_are_not_waited_for(tmp_path: Path):
+    items = [Item(name="slow.bin", size=5000), Item(name="next.bin", size=5000)]
+    identity, place, clock = realm(), Place(tmp_path), HurriedClock()
+    place.environ["JO"] = "right"
+
+    def lock_out(event: Event) -> None:
+        if isinstance(event, Retrying):
+            identity.users["jo"] = User(name="jo", password="changed")
+            identity.end_sessions()
+
+    async with Archive(items, access={"": Access(header=identity)}, identity=identity) as archive:
+        archive.faults.add(Preparing(retry_after="3000"), item="slow.bin", times=None)
+        done = await place.run(
+            *[{"url": archive.url(i), "account": "jo"} for i in items],
+            accounts={"jo": account(archive, "jo")},
+            clock=clock,
+            watch=lock_out,
+            workers=1,
+        )
+    assert (done.code, done.result.pending, done.result.failed) == (1, 2, 0)
+    assert max(clock.slept, default=0) < 3000
 
 
 # ---- Signals, deadlines, the window
