@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -81,9 +82,11 @@ _STEPS: Final[Steps] = (
         ) WITHOUT ROWID
         """,
     ),
+    ("ALTER TABLE product ADD COLUMN crc INTEGER",),
 )
-_PUT: Final = f"INSERT OR REPLACE INTO product ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"  # noqa: S608
-_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM product"  # noqa: S608 - names of our own fields
+_STORED: Final = (*_COLUMNS, "crc")
+_PUT: Final = f"INSERT OR REPLACE INTO product ({', '.join(_STORED)}) VALUES ({', '.join('?' * len(_STORED))})"  # noqa: S608
+_SELECT: Final = f"SELECT {', '.join(_STORED)} FROM product"  # noqa: S608 - names of our own fields
 
 Value = str | bytes | float | None
 
@@ -100,7 +103,17 @@ def _text(value: str | None) -> str | bytes | None:
     return value
 
 
+def _crc(values: Sequence[Value]) -> int:
+    """Of one row: SQLite's own checks see damage to its structure, not to what stands in it."""
+    return zlib.crc32(repr([v.encode() if isinstance(v, str) else v for v in values]).encode())
+
+
 def _encode(entry: Entry, *, updated: float) -> tuple[Value, ...]:
+    values = _values(entry, updated=float(updated))
+    return (*values, _crc(values))
+
+
+def _values(entry: Entry, *, updated: float) -> tuple[Value, ...]:
     return (
         _text(entry.id),
         entry.phase.value,
@@ -124,6 +137,9 @@ def _encode(entry: Entry, *, updated: float) -> tuple[Value, ...]:
 
 def _decode(row: Sequence[Any]) -> Entry:
     """Raise `ValueError`, `TypeError` or `AttributeError` for a row that no journal wrote."""
+    *row, crc = row
+    if crc is not None and crc != _crc(row):
+        raise ValueError("damaged")
     (id_, phase, file, source, total, etag, modified, ranges, part, size, mtime, digests, note, kind, reason, *rest) = (
         row
     )
