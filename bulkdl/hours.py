@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from bulkdl.model import Window
 
-__all__ = ["seconds_until", "window_closes_in", "window_opens_in"]
+__all__ = ["deadline_in", "seconds_until", "window_closes_in", "window_opens_in"]
 
 
 def seconds_until(moment: time, *, now: datetime) -> float:
@@ -21,6 +21,12 @@ def seconds_until(moment: time, *, now: datetime) -> float:
     """
     days = (now.date(), now.date() + timedelta(days=1))
     return min(ahead for day in days for at in _shown(day, moment) if (ahead := (at - now).total_seconds()) > 0)
+
+
+def deadline_in(moment: time, *, now: datetime) -> float:
+    """Like `seconds_until`, but 0 within the minute of a `moment` that was given to the minute: 06:30 lasts that long."""
+    same_minute = (now.hour, now.minute, 0, 0) == (moment.hour, moment.minute, moment.second, moment.microsecond)
+    return 0.0 if same_minute else seconds_until(moment, now=now)
 
 
 def _shown(day: date, moment: time) -> tuple[datetime, ...]:

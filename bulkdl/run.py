@@ -18,7 +18,7 @@ from bulkdl.clock import SystemClock
 from bulkdl.engine import Engine
 from bulkdl.errors import RunStopped, first_error
 from bulkdl.events import Level, RunStarted
-from bulkdl.hours import seconds_until
+from bulkdl.hours import deadline_in
 from bulkdl.limits import Connections, HostPauses, RateLimit
 from bulkdl.placing import conclude
 from bulkdl.plan import selected, survey
@@ -66,7 +66,8 @@ async def run(
     `ca_file` cannot be read. `environ` is the only environment that is looked at; `prompt` None: nobody to ask.
     """
     clock, rng, stop = clock or SystemClock(), rng or random.Random(), stop or StopSignal()  # noqa: S311 - jitter
-    began = clock.monotonic()
+    began, until_s = clock.monotonic(), _deadline(settings, clock)
+    ends_at = None if until_s is None else began + until_s
     tally, ending = Tally(hub), Ending()
     hub.subscribe_first(tally)
     products = selected(manifest.products, options.select)
@@ -78,7 +79,7 @@ async def run(
             await conclude(bench, items)
             engine = Engine(bench, items)
             try:
-                await _until_stopped(engine, stop=stop, until_s=_deadline(settings, clock), ending=ending)
+                await _until_stopped(engine, stop=stop, until_s=_left(ends_at, clock), ending=ending)
             finally:
                 engine.leave()
             ending.machine = engine.full
@@ -192,4 +193,9 @@ async def _log_out(signers: Mapping[str | None, Signer], ending: Ending) -> None
 def _deadline(settings: Settings, clock: Clock) -> float | None:
     if settings.until is None:
         return None
-    return seconds_until(settings.until, now=datetime.fromtimestamp(clock.wall()).astimezone())
+    return deadline_in(settings.until, now=datetime.fromtimestamp(clock.wall()).astimezone())
+
+
+def _left(ends_at: float | None, clock: Clock) -> float | None:
+    """Preparing takes its time: a deadline that has passed meanwhile is not tomorrow's."""
+    return None if ends_at is None else max(0.0, ends_at - clock.monotonic())

@@ -103,6 +103,7 @@ class Tally:
         """The result of a run of `total` products; those without an outcome are pending."""
         counters = self.hub.counters
         pending = total - counters.completed - counters.skipped - counters.failed
+        ending.deadline = ending.deadline and pending > 0  # it came when everything was done
         named = {name: signer for name, signer in ending.signers.items() if name is not None}
         code = exit_code(
             signal=ending.signal.value if ending.signal is not None else None,

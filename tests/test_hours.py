@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl.hours import seconds_until, window_closes_in, window_opens_in
+from bulkdl.hours import deadline_in, seconds_until, window_closes_in, window_opens_in
 from bulkdl.model import Window
 
 pytestmark = pytest.mark.skipif(not hasattr(clock, "tzset"), reason="the zone of a process cannot be set here")
@@ -145,3 +145,18 @@ def test_a_window_is_open_or_opens_within_a_day_and_never_stays_open_longer(at, 
     assert 0 <= opens <= 25 * HOUR
     assert (closes is None) == (window.start == window.end)
     assert closes is None or 0 < closes <= 25 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("moment", "now", "expected"),
+    [
+        (time(6, 30), "2025-06-01 06:29:59", 1.0),
+        (time(6, 30), "2025-06-01 06:30:00", 0.0),
+        (time(6, 30), "2025-06-01 06:30:59", 0.0),
+        (time(6, 30), "2025-06-01 06:31:00", 24 * HOUR - 60),
+        (time(6, 30, 10), "2025-06-01 06:30:20", 24 * HOUR - 10),
+        (time(6, 30), "2025-06-01 22:00:00", 8.5 * HOUR),
+    ],
+)
+def test_a_deadline_has_come_throughout_its_minute(moment, now, expected):
+    assert deadline_in(moment, now=local(now)) == expected
