@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
@@ -11,15 +11,16 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.oidc import Token
 
-__all__ = ["Held", "Phase", "Reason", "hold", "hold_to_the_end", "is_useless"]
+__all__ = ["Held", "Phase", "Reason", "hold", "hold_to_the_end", "is_useless", "run_out"]
 
 _SOFT_FRACTION = 0.8
 _JITTER_FRACTION = 0.06
 _HARD_FRACTION = 0.1
 _HARD_MOST_S = 5.0
 _USELESS_FRACTION = 0.1
-_USELESS_S = 1.0
+_USELESS_S = 2.0
 _LEAST_USE_S = 1.0
+_ROUNDING_S = 1.0
 
 
 class Phase(Enum):
@@ -68,28 +69,45 @@ class Held:
 
 
 def hold(token: Token, *, generation: int, because: Reason, now: float, rng: random.Random) -> Held:
-    """Plan a token's life: renewed beside its use from 80 to 86 %, waited for in the last `min(5 s, 10 %)`.
+    """Plan a token's life: renewed beside its use from 80 to 86 %, waited for at its very end.
 
     One whose answer took longer than its life is tried for a second all the same: the archive decides, and a slow
     endpoint is not asked in a circle.
     """
     life = token.lifetime
-    if now >= token.expires - min(_HARD_MOST_S, life * _HARD_FRACTION):
+    if now >= token.expires - _hard_margin(life):
         return hold_to_the_end(token, generation=generation, because=because, now=now)
     return Held(
         generation=generation,
         token=token,
         soft_at=token.issued + life * (_SOFT_FRACTION + _JITTER_FRACTION * rng.random()),
-        hard_at=token.expires - min(_HARD_MOST_S, life * _HARD_FRACTION),
+        hard_at=token.expires - _hard_margin(life),
         over_at=token.expires,
         because=because,
     )
+
+
+def _hard_margin(life: float) -> float:
+    """Seconds before its end from which a token is waited for: 10 % of its life, at most 5 s, at least the last second.
+
+    Servers count in whole seconds, so a token may be over up to one sooner than they said. Never before the renewal is
+    due, which would ask for more of them.
+    """
+    return min(_HARD_MOST_S, max(life * _HARD_FRACTION, min(_ROUNDING_S, life * (1 - _SOFT_FRACTION))))
 
 
 def hold_to_the_end(token: Token, *, generation: int, because: Reason, now: float) -> Held:
     """For a server that gives out the same token until it expires: asking sooner brings nothing."""
     end = max(token.expires, now + _LEAST_USE_S)
     return Held(generation=generation, token=token, soft_at=end, hard_at=end, over_at=end, because=because)
+
+
+def run_out(held: Held, *, now: float) -> Held | None:
+    """`held` used for what is left of its life, and replaced by a login then; None where nothing worth it is left."""
+    end = held.token.expires - _hard_margin(held.token.lifetime) - _ROUNDING_S
+    if held.rejected or end <= now:
+        return None
+    return replace(held, token=replace(held.token, refresh=None), soft_at=end, hard_at=end, over_at=end)
 
 
 def is_useless(lifetime: float, *, usual: float) -> bool:

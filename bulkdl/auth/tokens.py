@@ -11,7 +11,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.lifetime import Held, Phase, Reason, hold, hold_to_the_end, is_useless
+from bulkdl.auth.lifetime import Held, Phase, Reason, hold, hold_to_the_end, is_useless, run_out
 from bulkdl.auth.oidc import Token
 from bulkdl.auth.replies import DEFAULT_LIFETIME_S, Misconfigured, Refused, Unavailable
 from bulkdl.errors import AccountStopped
@@ -215,7 +215,14 @@ class TokenManager:
         token = _with_refresh_token(verdict, held.token)
         self._session = token.refresh
         if is_useless(token.lifetime, usual=self._usual_lifetime):
-            return Reason.USELESS_LIFETIME
+            # A login closes the session, and with it the token that workers have: it is used up first.
+            rest = run_out(held, now=self._clock.monotonic())
+            if rest is None:
+                return Reason.USELESS_LIFETIME
+            self._held = rest
+            self.refreshes += 1
+            self._emit(AccountAction.REFRESH, Reason.USELESS_LIFETIME.value, token.lifetime)
+            return None
         if held.rejected and token.access == held.token.access:
             return Reason.REJECTED
         self.refreshes += 1

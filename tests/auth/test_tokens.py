@@ -77,6 +77,33 @@ async def test_workers_go_on_with_the_old_token_while_one_refresh_runs():
         assert realm.told("refresh") == ["most of its life is over"]
 
 
+async def test_the_last_second_of_a_short_token_is_waited_out_since_servers_count_in_whole_ones():
+    async with Realm(expires_in=5) as realm:
+        signer = realm.signer()
+        first = await signer.credential()
+        await realm.clock.advance(3.95)
+        assert (await signer.credential()).generation == first.generation
+        await realm.clock.advance(0.1)
+        assert (await signer.credential()).generation == first.generation + 1
+
+
+async def test_the_rest_of_a_token_is_used_up_before_a_login_that_ends_its_session():
+    async with Realm(expires_in=100, session_max=185) as realm:
+        signer = realm.signer()
+        await signer.credential()
+        await realm.clock.advance(95)
+        second = await signer.credential()
+        await realm.clock.advance(82)
+        for _ in range(2):
+            assert (await signer.credential()).generation == second.generation
+            await settled(signer)
+            assert realm.identity.check(bearer(second))
+        assert (realm.identity.logins, realm.identity.refreshes) == (1, 2)
+        await realm.clock.advance(20)
+        assert realm.identity.check(bearer(await signer.credential()))
+        assert realm.identity.logins == 2
+
+
 async def test_all_workers_wait_for_the_refresh_in_the_last_tenth_of_a_tokens_life():
     async with Realm(expires_in=100) as realm:
         signer = realm.signer()
