@@ -19,11 +19,12 @@ from bulkdl.events import Flight, Level, ProductFinished, ProductStarted, Retryi
 from bulkdl.existing import Settled, conflict, settle
 from bulkdl.hours import window_closes_in, window_opens_in
 from bulkdl.model import Failure, FailureKind, Outcome, State
-from bulkdl.placing import place, record_settled
+from bulkdl.placing import check, move, record_settled, unpack
 from bulkdl.ranges import cover
 from bulkdl.retry import Budget, next_step
 from bulkdl.room import check_room
 from bulkdl.standing import Standing
+from bulkdl.store.disk import settled
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.transfer import attempt
 
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bulkdl.bench import Bench
+    from bulkdl.placing import Checked
     from bulkdl.plan import Item
 
 __all__ = ["Engine"]
 
-SPACE_LOOK_S = 10.0
+SPACE_LOOK_S = 2.0
 _ELSEWHERE = frozenset({FailureKind.HTTP, FailureKind.NETWORK, FailureKind.AUTH, FailureKind.SIZE, FailureKind.CONTENT})
 """Failures of a source rather than of the product: a mirror may do better."""
 
@@ -156,25 +158,43 @@ class Engine:
             self._bench.admitted.discard(job.product.id)
 
     async def _attempt(self, job: Job) -> None:
-        settled = await settle(self._bench, job)
-        if settled is None:
+        standing = await settle(self._bench, job)
+        if standing is None:
             await check_room(self._bench, job, await self._bench.journal.get(job.product.id))
             if job.attempts == 0:
                 self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
             job.attempts += 1
             done = await attempt(self._bench, job)
             if not isinstance(done, Settled):
-                placed = await place(self._bench, job, done.entry)
-                self._end(job, State.COMPLETED, written=placed.size)
-                self._room_again(job)
+                await self._deliver(job, await check(self._bench, job, done.entry))
                 return
-            settled = done
+            standing = done
         facts = await self._bench.storage.stat(self._bench.storage.final(job.file or ""))
         other = self._bench.claims.finish(job.file or "", job.product.index)
         if other is not None or facts is None:
             raise conflict(job, "is another product's")
-        await record_settled(self._bench, job, settled, facts)
-        self._end(job, State.SKIPPED, note=settled.note)
+        await record_settled(self._bench, job, standing, facts)
+        self._end(job, State.SKIPPED, note=standing.note)
+
+    async def _deliver(self, job: Job, checked: Checked) -> None:
+        """From a partial that is right to a completed product.
+
+        A stop waits for the moments from the move to the outcome: what has its name is never reported as pending.
+        """
+        if not job.product.extract:
+            await settled(self._move_and_record(job, checked))
+            return
+        entry = await settled(move(self._bench, job, checked))
+        await unpack(self._bench, job)
+        await settled(self._record(job, entry))
+
+    async def _move_and_record(self, job: Job, checked: Checked) -> None:
+        await self._record(job, await move(self._bench, job, checked))
+
+    async def _record(self, job: Job, entry: Entry) -> None:
+        await self._bench.journal.put(entry)
+        self._end(job, State.COMPLETED, written=entry.size or 0)
+        self._room_again(job)
 
     def _closed_for(self, job: Job) -> float:
         """Seconds until this job may go on: the daily window, a host that asked for a pause."""

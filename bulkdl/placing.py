@@ -15,7 +15,6 @@ from bulkdl.store.storage import storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from bulkdl.bench import Bench, Job
     from bulkdl.existing import Settled
@@ -23,43 +22,61 @@ if TYPE_CHECKING:
     from bulkdl.plan import Item
     from bulkdl.store.storage import FileFacts
 
-__all__ = ["Placed", "conclude", "place", "record_settled"]
+__all__ = ["Checked", "check", "conclude", "move", "record_settled", "unpack"]
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
-    """A product at its final name."""
+class Checked:
+    """A complete partial that is the product."""
 
-    path: Path
-    size: int
+    entry: Entry
+    verified: tuple[Checksum, ...]
 
 
-async def place(bench: Bench, job: Job, entry: Entry) -> Placed:
-    """Verify the complete partial and move it to its final name.
+async def check(bench: Bench, job: Job, entry: Entry) -> Checked:
+    """Hold the complete partial against everything that is known of the product.
 
-    Raise `TryAgain` (restart) when the bytes are wrong and another fetch may mend that, `ProductFailed` when the source itself
-    is wrong or the name is taken, `StorageStopped` when this machine is in the way.
+    Raise `TryAgain` (restart) when the bytes are wrong and another fetch may mend that, `ProductFailed` when the source
+    itself is wrong, `StorageStopped` when this machine is in the way.
     """
-    flight = bench.hub.counters.flights[job.product.id]
-    flight.phase = "verifying"
-    part, final = bench.storage.root / (entry.part or ""), bench.storage.final(job.file or "")
+    bench.hub.counters.flights[job.product.id].phase = "verifying"
+    part, name = bench.storage.root / (entry.part or ""), bench.storage.final(job.file or "").name
     try:
-        verified = await check_product(part, job.product, name=final.name, content_type=job.content_type)
+        return Checked(entry, await check_product(part, job.product, name=name, content_type=job.content_type))
     except ProductFailed as error:
         raise await _wrong(bench, job, entry, error) from error
     except OSError as error:
         raise storage_error(error, path=part, what="read", root=bench.storage.root) from error
-    flight.phase = "placing"
+
+
+async def move(bench: Bench, job: Job, checked: Checked) -> Entry:
+    """Give the product its final name, durably; the entry that says so. `record` is the last step.
+
+    Raise `ProductFailed` when the name is taken. To be run to its end once it has begun, also when the run is stopped.
+    """
+    entry = checked.entry
+    bench.hub.counters.flights[job.product.id].phase = "placing"
+    part, final = bench.storage.root / (entry.part or ""), bench.storage.final(job.file or "")
     async with bench.storage.open_partial(entry.part or "") as partial:
         facts = await partial.seal()
     _confirm_name(bench, job)
     # What `verify` found wrong stays to be replaced until that has happened: the old file may survive a crash.
     moving = Phase.REQUEUED if entry.phase is Phase.REQUEUED else Phase.PLACING
-    await bench.journal.put(_placed_entry(bench, entry, moving, facts, verified))
+    await bench.journal.put(_placed_entry(bench, entry, moving, facts, checked.verified))
     facts = await bench.storage.place(part, final, overwrite=job.overwrite)
-    await _extract(bench, job, final)  # before it is recorded as done, so that no run takes it for unpacked
-    await bench.journal.put(_placed_entry(bench, entry, Phase.DONE, facts, verified))
-    return Placed(final, facts.size)
+    return _placed_entry(bench, entry, Phase.DONE, facts, checked.verified)
+
+
+async def unpack(bench: Bench, job: Job) -> None:
+    """Unpack the product beside itself where that is wished: before it is recorded as done, so that no run skips it."""
+    if not job.product.extract:
+        return
+    final = bench.storage.final(job.file or "")
+    bench.hub.counters.flights[job.product.id].phase = "extracting"
+    try:
+        await extract(final, final.parent / folder_for(final.name))
+    except OSError as error:
+        raise storage_error(error, path=final, what="extract", root=bench.storage.root) from error
 
 
 async def conclude(bench: Bench, items: Iterable[Item]) -> None:
@@ -75,7 +92,7 @@ async def conclude(bench: Bench, items: Iterable[Item]) -> None:
 
 async def record_settled(bench: Bench, job: Job, settled: Settled, facts: FileFacts) -> None:
     """Remember a file that was there before as the product that it is, unpacked where that is wished."""
-    await _extract(bench, job, bench.storage.final(job.file or ""))
+    await unpack(bench, job)
     before = await bench.journal.get(job.product.id)
     if before is not None and before.part is not None and bench.parts.get(before.part) == job.product.id:
         await bench.storage.remove(bench.storage.root / before.part)
@@ -132,13 +149,3 @@ def _placed_entry(bench: Bench, entry: Entry, phase: Phase, facts: FileFacts, ve
         digests=verified,
         updated=bench.clock.wall(),
     )
-
-
-async def _extract(bench: Bench, job: Job, final: Path) -> None:
-    if not job.product.extract:
-        return
-    bench.hub.counters.flights[job.product.id].phase = "extracting"
-    try:
-        await extract(final, final.parent / folder_for(final.name))
-    except OSError as error:
-        raise storage_error(error, path=final, what="extract", root=bench.storage.root) from error

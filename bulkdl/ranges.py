@@ -5,6 +5,7 @@ A range is half-open, `(start, end)`; HTTP's are closed (RFC 9110 §14.1.2) and 
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -85,23 +86,32 @@ class Claim:
     end: int
     limit: int = 0
     """Where it ended at first: how far the body that was asked for goes."""
+    rate: float = 0.0
+    """Bytes a second that its connection brings; 0: not measured yet."""
 
     @property
     def left(self) -> int:
         return max(0, self.end - self.position)
 
+    @property
+    def left_s(self) -> float:
+        """Seconds until its end at this rate; 0 where it is not measured yet, and so not worth a split."""
+        return self.left / self.rate if self.rate > 0 else 0.0
+
 
 class SegmentPlan:
     """Shares what is missing of one product among its connections.
 
-    A connection claims a gap; where no gap is free, it takes the second half of the largest stretch that another still
-    has before it, so that the end of a product is never one slow stream. No stretch is split below `min_split` bytes.
+    A connection claims a gap; where no gap is free, it takes the second half of the stretch that would take longest, so that
+    the end of a product is never one slow stream. A split costs what the cut connection has under way, and a new
+    request: none is made of less than `min_split` bytes, nor where both halves would not take `min_split_s` seconds.
     """
 
-    def __init__(self, gaps: Iterable[Range], *, min_split: int) -> None:
+    def __init__(self, gaps: Iterable[Range], *, min_split: int, min_split_s: float) -> None:
         self._free: list[Range] = list(normalise(gaps))
         self._active: list[Claim] = []
         self._min_split = min_split
+        self._min_split_s = min_split_s
 
     @property
     def left(self) -> int:
@@ -110,15 +120,27 @@ class SegmentPlan:
 
     def claim(self) -> Claim | None:
         """The next stretch to fetch, or None when nothing is worth another connection."""
-        if self._free:
-            start, end = self._free.pop(0)
-            return self._begin(start, end)
-        victim = max(self._active, key=lambda c: c.left, default=None)
-        if victim is None or victim.left < 2 * self._min_split:
+        if not self.offer(1):
             return None
-        middle = victim.position + (victim.left + 1) // 2
-        end, victim.end = victim.end, middle
-        return self._begin(middle, end)
+        start, end = self._free.pop(0)
+        return self._begin(start, end)
+
+    def offer(self, count: int) -> int:
+        """Make room for up to `count` more connections, dividing a stretch evenly; how many would find work."""
+        lacking = count - len(self._free)
+        victim = max(self._active, key=lambda c: c.left_s, default=None)
+        if lacking > 0 and victim is not None:
+            self._divide(victim, lacking + 1)
+        return min(count, len(self._free))
+
+    def _divide(self, victim: Claim, parts: int) -> None:
+        parts = min(parts, victim.left // self._min_split, int(victim.left_s / self._min_split_s))
+        if parts < 2:
+            return
+        start, end, left = victim.position, victim.end, victim.left
+        edges = [start + left * i // parts for i in range(1, parts)] + [end]
+        victim.end = edges[0]
+        self._free += itertools.pairwise(edges)
 
     def claim_at(self, start: int) -> Claim:
         """What is missing from `start` on; empty where `start` is not missing. For a response that is already there."""
@@ -130,10 +152,6 @@ class SegmentPlan:
 
     def __contains__(self, claim: Claim) -> bool:
         return claim in self._active
-
-    def has_work(self) -> bool:
-        """Whether `claim` would give something, without claiming it."""
-        return bool(self._free) or any(c.left >= 2 * self._min_split for c in self._active)
 
     def release(self, claim: Claim) -> None:
         """Give back what `claim` did not fetch; it is finished or given up."""

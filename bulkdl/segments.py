@@ -17,7 +17,7 @@ from bulkdl.content.sniff import objection
 from bulkdl.errors import ProductFailed, TryAgain, first_error
 from bulkdl.model import FailureKind
 from bulkdl.ranges import Claim, Range, SegmentPlan, cover, missing, normalise
-from bulkdl.resume import Action, Ask, judge, strong_etag
+from bulkdl.resume import Action, Ask, judge, validator
 from bulkdl.store.disk import settled
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ BLOCK = 1024 * 1024
 SNIFF = 1024
 MIN_SPLIT = 4 * 1024 * 1024
 """No connection is opened for less than this many bytes."""
+MIN_SPLIT_S = 1.0
+"""Nor for what the others would have fetched this soon: a connection that is cut short loses what it has under way."""
+RATE_S = 0.1
+"""How long a connection is watched before its rate counts."""
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_S = 1.0
 """A power cut can cost this much of each product in flight, whichever comes first."""
@@ -89,7 +93,7 @@ class Reception:
             gaps = ((start, total),)  # the range was ignored, the edition is the same: written over what is there
         else:
             gaps = missing(self._durable, total)
-        self._plan = SegmentPlan(gaps, min_split=MIN_SPLIT)
+        self._plan = SegmentPlan(gaps, min_split=MIN_SPLIT, min_split_s=MIN_SPLIT_S)
         self._start = start
         self._live = 1
         self._spawner: asyncio.Task[None] | None = None
@@ -222,7 +226,7 @@ class Reception:
     async def _range(self, claim: Claim) -> AsyncIterator[Reply]:
         """The response to a request for one stretch, when it is exactly that, of the same edition."""
         job, known = self._job, known_of(self._entry)
-        ask = Ask(range=(claim.position, claim.end), if_range=strong_etag(known.etag) or known.last_modified)
+        ask = Ask(range=(claim.position, claim.end), if_range=validator(known, job.source.source))
         async with self._bench.open(job, headers=ask.headers) as reply:
             decision = judge(
                 reply.head,
@@ -241,9 +245,7 @@ class Reception:
         job = self._job
         while self._live and self._plan.left:
             spare = self._bench.connections.spare(account=job.product.account, host=job.source.host)
-            for _ in range(min(spare, self._most() - self._live)):
-                if not self._plan.has_work():
-                    break
+            for _ in range(self._plan.offer(max(0, min(spare, self._most() - self._live)))):
                 self._live += 1
                 connections.create_task(self._extra())
             await self._bench.clock.sleep(LOOK_AGAIN_S)
@@ -258,7 +260,9 @@ class Reception:
 
         True when the body was read to its own end.
         """
-        buffer, at, ended, began = bytearray(), claim.position, False, self._bench.clock.monotonic()
+        buffer, at, ended = bytearray(), claim.position, False
+        first, opened = claim.position, self._bench.clock.monotonic()
+        began = opened
         behind, pace = _Behind(self._partial, self._note), self._bench.pace()
         try:
             while claim.position < claim.end and not ended:
@@ -274,6 +278,8 @@ class Reception:
                 buffer += chunk
                 claim.position += len(chunk)
                 now = self._bench.clock.monotonic()
+                if now - opened >= RATE_S:
+                    claim.rate = (claim.position - first) / (now - opened)
                 if len(buffer) >= BLOCK or (now - began >= CHECKPOINT_S and len(buffer) >= SNIFF):
                     self._sniff(reply, at, buffer)
                     await behind.put(at, buffer)
@@ -326,7 +332,7 @@ class Reception:
         if self._job.product.size is not None and claim.position < self._job.product.size:
             raise TryAgain("the body ended early", kind=FailureKind.NETWORK)
         self._entry = replace(self._entry, total=claim.position)
-        self._plan = SegmentPlan((), min_split=MIN_SPLIT)
+        self._plan = SegmentPlan((), min_split=MIN_SPLIT, min_split_s=MIN_SPLIT_S)
         self._flight.total = claim.position
 
 

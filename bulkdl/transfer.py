@@ -15,7 +15,7 @@ from bulkdl.existing import Settled, settle_named
 from bulkdl.model import FailureKind
 from bulkdl.names import from_content_disposition, from_url
 from bulkdl.ranges import normalise
-from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, strong_date, strong_etag
+from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, strong_date, validator
 from bulkdl.retry import parse_retry_after
 from bulkdl.room import check_room
 from bulkdl.segments import Reception, not_the_product, objection_to
@@ -174,7 +174,7 @@ async def _overlap(bench: Bench, entry: Entry, ask: Ask) -> bytes:
 def _splittable(head: Head, decision: Decision, entry: Entry, *, has_checksum: bool) -> bool:
     """Whether further connections could fetch other parts of this very edition."""
     ranges = head.status == 206 or "bytes" in head.accept_ranges.lower()
-    sure = bool(strong_etag(entry.etag) or entry.last_modified or has_checksum)
+    sure = bool(validator(known_of(entry), entry.source) or has_checksum)
     return ranges and sure and entry.total is not None and decision.why is not Why.SAME_EDITION_FROM_ZERO
 
 

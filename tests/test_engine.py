@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkdl import segments
 from bulkdl.events import Retrying
 from bulkdl.ranges import cover
 from bulkdl.run import StopReason, StopSignal
@@ -185,6 +186,13 @@ def paced(body: bytes, tag: str, *, rate: float = 40_000_000) -> Responder:
     return respond
 
 
+@pytest.fixture
+def keen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further connections pay off after moments rather than seconds, so that no test has to last for seconds."""
+    monkeypatch.setattr(segments, "MIN_SPLIT_S", 0.02)
+
+
+@pytest.mark.usefixtures("keen")
 async def test_a_large_product_comes_over_several_connections(tmp_path: Path):
     place = Place(tmp_path, segments=4)
     async with RawServer(paced(LARGE, '"1"')) as server:
@@ -195,6 +203,7 @@ async def test_a_large_product_comes_over_several_connections(tmp_path: Path):
         assert done.result.received < len(LARGE) * 1.2
 
 
+@pytest.mark.usefixtures("keen")
 async def test_a_slow_first_connection_is_helped_by_faster_ones(tmp_path: Path):
     place = Place(tmp_path, segments=4)
     slow, fast = paced(LARGE, '"1"', rate=4_000_000), paced(LARGE, '"1"')
@@ -205,6 +214,7 @@ async def test_a_slow_first_connection_is_helped_by_faster_ones(tmp_path: Path):
         assert min(starts)[0] < len(LARGE) // 3  # what was left of the slow one's half has been split again
 
 
+@pytest.mark.usefixtures("keen")
 @pytest.mark.parametrize("refusal", [reply(429), reply(503), reply(403), html(), reset(5, b"")])
 async def test_a_server_that_minds_a_second_connection_still_gives_the_product(refusal: Responder, tmp_path: Path):
     open_now = 0
@@ -228,6 +238,7 @@ async def test_a_server_that_minds_a_second_connection_still_gives_the_product(r
         assert done.of(Retrying) == []
 
 
+@pytest.mark.usefixtures("keen")
 @pytest.mark.parametrize("checked", [False, True])
 async def test_an_edition_that_changes_between_segments_is_never_spliced(checked: bool, tmp_path: Path):  # noqa: FBT001
     place = Place(tmp_path, segments=4)
@@ -246,6 +257,7 @@ async def test_an_edition_that_changes_between_segments_is_never_spliced(checked
         assert place.names() == ["x.bin"]
 
 
+@pytest.mark.usefixtures("keen")
 async def test_a_stop_while_segments_are_in_flight_keeps_each_of_them(tmp_path: Path):
     place, stop = Place(tmp_path, segments=4), StopSignal()
     asked = 0

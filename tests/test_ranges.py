@@ -127,22 +127,23 @@ class Plan(RuleBasedStateMachine):
         self.min_split = 1
         self.active: list[Claim] = []
         self.fetched: list[int] = []
-        self.plan = SegmentPlan([(0, self.TOTAL)], min_split=1)
+        self.plan = SegmentPlan([(0, self.TOTAL)], min_split=1, min_split_s=1.0)
 
     @precondition(lambda self: not self.active and not self.fetched)
     @rule(have=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 200)), max_size=4), min_split=st.integers(1, 60))
     def begin(self, have, min_split):
         self.have, self.min_split = normalise(have), min_split
-        self.plan = SegmentPlan(missing(have, self.TOTAL), min_split=min_split)
+        self.plan = SegmentPlan(missing(have, self.TOTAL), min_split=min_split, min_split_s=1.0)
 
     @rule(target=claims)
     def claim(self):
-        promised = self.plan.has_work()
+        promised = self.plan.offer(1)
         claim = self.plan.claim()
-        assert promised == (claim is not None)
+        assert bool(promised) == (claim is not None)
         if claim is None:
-            # Refused only when every stretch is too short to share.
-            assert all(other.left < 2 * self.min_split for other in self.active)
+            # Refused only when the stretch that takes longest is too short to share.
+            longest = max(self.active, key=lambda c: c.left_s, default=Claim(0, 0))
+            assert longest.left < 2 * self.min_split or longest.left_s < 2
             return Claim(0, 0)
         assert claim.left
         self.active.append(claim)
@@ -158,10 +159,15 @@ class Plan(RuleBasedStateMachine):
         self.active.append(claim)
         return claim
 
-    @rule(claim=claims, share=st.floats(0, 1))
-    def receive(self, claim, share):
+    @rule(count=st.integers(0, 6))
+    def offer(self, count):
+        assert 0 <= self.plan.offer(count) <= count
+
+    @rule(claim=claims, share=st.floats(0, 1), rate=st.floats(0, 50))
+    def receive(self, claim, share, rate):
         if claim not in self.plan:
             return
+        claim.rate = rate
         count = round(claim.left * share)
         self.fetched += range(claim.position, claim.position + count)
         claim.position += count
@@ -208,19 +214,40 @@ TestPlan = Plan.TestCase
 TestPlan.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
-def test_gaps_are_claimed_in_order_then_the_largest_stretch_is_split():
-    plan = SegmentPlan([(50, 100), (0, 10)], min_split=10)
-    first, second = plan.claim(), plan.claim()
-    assert [(c.position, c.end) for c in (first, second)] == [(0, 10), (50, 100)]
+def test_gaps_are_claimed_in_order_then_the_stretch_that_would_take_longest_is_halved():
+    plan = SegmentPlan([(50, 100), (0, 40)], min_split=10, min_split_s=1.0)
+    quick, slow = plan.claim(), plan.claim()
+    assert [(c.position, c.end) for c in (quick, slow)] == [(0, 40), (50, 100)]
+    quick.rate, slow.rate = 20.0, 5.0
     third = plan.claim()
     assert (third.position, third.end) == (75, 100)
-    assert second.end == 75
+    assert (quick.end, slow.end) == (40, 75)
 
 
-@pytest.mark.parametrize(("left", "split"), [(19, False), (20, True), (21, True)])
-def test_no_stretch_is_split_below_the_least(left, split):
-    plan = SegmentPlan([(0, left)], min_split=10)
+def test_a_stretch_is_divided_evenly_among_all_that_can_help_at_once():
+    plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
+    first = plan.claim()
+    first.rate = 1.0
+    assert plan.offer(3) == 3
+    others = [plan.claim() for _ in range(3)]
+    assert [(c.position, c.end) for c in (first, *others)] == [(0, 25), (25, 50), (50, 75), (75, 100)]
+
+
+@pytest.mark.parametrize(
+    ("left", "rate", "split"),
+    [
+        (19, 1.0, False),  # too short
+        (20, 1.0, True),
+        (21, 1.0, True),
+        (20, 10.0, True),  # two halves of a second each
+        (20, 10.1, False),  # over before a new connection helps
+        (20, 0.0, False),  # not measured yet
+    ],
+)
+def test_nothing_is_split_that_is_short_or_will_be_here_soon(left, rate, split):
+    plan = SegmentPlan([(0, left)], min_split=10, min_split_s=1.0)
     whole = plan.claim()
+    whole.rate = rate
     part = plan.claim()
     assert (part is not None) == split
     if part is not None:
