@@ -159,5 +159,5 @@ def _written(place: Scene) -> int:
 
 
 async def _look(come: Callable[[], bool]) -> None:
-    while not come():
+    while not come():  # noqa: ASYNC110 - a process beside us, which tells nobody
         await asyncio.sleep(_LOOK_S)

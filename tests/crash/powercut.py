@@ -101,6 +101,12 @@ class Wreck:
 
     async def build(self, root: Path, clock: Any) -> None:
         """Lay it out below `root`, which does not exist yet."""
+        self._lay_out(root)
+        async with Journal.open(root, clock=clock) as journal:
+            for entry in self.entries.values():
+                journal.put_soon(entry)
+
+    def _lay_out(self, root: Path) -> None:
         root.mkdir()
         for folder in sorted(self.folders):
             (root / folder).mkdir(parents=True, exist_ok=True)
@@ -112,9 +118,6 @@ class Wreck:
         for name, twin in self.twins:
             (root / twin).unlink()
             os.link(root / name, root / twin)
-        async with Journal.open(root, clock=clock) as journal:
-            for entry in self.entries.values():
-                journal.put_soon(entry)
 
 
 @dataclass(slots=True)
@@ -197,7 +200,7 @@ class Trace:
 
         def synced(real: Any, fd: int) -> None:
             name, inode = self._fds.get(fd, ("", Inode()))
-            if inode.folder or fd in self._fds and not name:
+            if inode.folder or (fd in self._fds and not name):
                 if lose != "folders":
                     self.ops.append(SyncFolder(name))
             elif lose != "data":

@@ -9,7 +9,6 @@ import sqlite3
 import sys
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.archive.catalogue import Item, Kind, Validators
@@ -21,6 +20,7 @@ from bulkdl.urls import Url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
 
 __all__ = ["ITEMS", "PATIENCE_S", "Done", "Scene", "program"]
 

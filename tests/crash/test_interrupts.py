@@ -1,5 +1,7 @@
 """Signals, a second run beside the first, and what a run that was killed leaves to the next."""
 
+# ruff: noqa: ASYNC110 - what happens in a process beside us can only be looked at
+
 from __future__ import annotations
 
 import asyncio
@@ -67,7 +69,7 @@ async def test_a_signal_at_any_moment_saves_everything_and_says_how_to_go_on(
             assert done.code == 0, done.err
             place.assert_complete()
     with capsys.disabled():
-        print(
+        print(  # noqa: T201 - figures for the notes
             f"\n{len(took)} signals: left after {statistics.median(took):.2f} s (median), {max(took):.2f} s (worst); sent "
             f"again {statistics.median(again) / 1e6:.2f} MB (median), {max(again) / 1e6:.2f} MB (worst)"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.crash.kills import Toll, endure
-from tests.crash.scene import ITEMS, ended, scene
+from tests.crash.scene import ITEMS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,7 +32,7 @@ async def test_forty_kills_cost_no_finished_product_and_little_else(tmp_path: Pa
         both.sent += toll.sent
         both.wanted += toll.wanted
     with capsys.disabled():
-        print(f"\n{both}")
+        print(f"\n{both}")  # noqa: T201 - figures for the notes
     # What is in flight: each product is smaller than 16 MiB, so that only the second of a checkpoint bounds it here,
     # and how much arrives in one is the machine's affair. A kill costs less than everything all the same.
     total = sum(item.size for item in ITEMS.values())

@@ -49,7 +49,7 @@ class Scenario:
     here: Mapping[str, bytes] = field(default_factory=dict)
     """What stands at final names beforehand."""
     requeued: tuple[str, ...] = ()
-    options: RunOptions = RunOptions()
+    options: RunOptions = field(default_factory=RunOptions)
     changes: bool = False
     """The archive has other editions when the power is back."""
 
@@ -139,7 +139,9 @@ class Night:
                 await journal.put(Entry(id=name, phase=Phase.REQUEUED, file=name))
             return await journal.entries()
 
-    async def trace(self, place: Place, entries: dict[str, Entry], patch: pytest.MonkeyPatch, *, lose: str = "") -> Trace:
+    async def trace(
+        self, place: Place, entries: dict[str, Entry], patch: pytest.MonkeyPatch, *, lose: str = ""
+    ) -> Trace:
         trace = Trace(place.root, entries=entries)
         with trace.recording(patch, lose=lose):
             await self.run(place)
@@ -164,6 +166,10 @@ class Night:
         product = self.product(item)
         return Product(index=0, url=Url(product["url"]), file=product.get("file")).id
 
+    def assert_all_survive(self, trace: Trace, rng: random.Random, count: int) -> None:
+        for _ in range(count):
+            self.assert_survived(trace.wreck(rng.randrange(len(trace.ops) + 1), rng))
+
     async def recover(self, wreck: Wreck) -> None:
         """The next run on what is left: everything comes out right, and nothing finished is fetched again."""
         place = self.place()
@@ -174,7 +180,9 @@ class Night:
         asked_for = {record.item for record in self.archive.log[asked:]}
         for item in ITEMS:
             name = self.file(item)
-            assert place.file(name) in self.right[name], f"{name} is wrong after the next run: {done.outcomes.get(name)}"
+            assert place.file(name) in self.right[name], (
+                f"{name} is wrong after the next run: {done.outcomes.get(name)}"
+            )
             if self.id(item) in wreck.acknowledged:
                 assert item.name not in asked_for, f"{name} was done, and was asked for again"
         assert done.code == 0, [outcome.failure for outcome in done.outcomes.values() if outcome.failure]
@@ -184,7 +192,7 @@ class Night:
 @contextmanager
 def quick_folder(tmp_path: Path) -> Iterator[Path]:
     """In memory where that is possible: the model says what an fsync keeps, so that the real one need cost nothing."""
-    memory = Path("/dev/shm")  # noqa: S108
+    memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
         yield Path(folder)
 
@@ -266,5 +274,4 @@ async def test_the_model_misses_an_fsync_that_is_left_out(lost: str, tmp_path: P
         night.note_editions()
         trace = await night.trace(night.place(), {}, monkeypatch, lose=lost)
         with pytest.raises(AssertionError, match=r"was done, and is (gone|wrong)|wrong at its final name"):
-            for _ in range(200):
-                night.assert_survived(trace.wreck(rng.randrange(len(trace.ops) + 1), rng))
+            night.assert_all_survive(trace, rng, 200)
