@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import shutil
+import ssl
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -121,3 +125,48 @@ async def test_a_host_that_is_not_listed_is_named_when_it_refuses(tmp_path: Path
         done = await place.run(product(server.url()), accounts=accounts)
         assert server.log[0].header("Authorization") is None
     assert "`hosts` do not list 127.0.0.1" in done.failure[2]
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1 with its key, in one PEM file."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    made, key = tmp_path / "own.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(made)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    made.write_bytes(made.read_bytes() + key.read_bytes())
+    return made
+
+
+async def test_a_credential_never_goes_from_https_to_http_although_the_host_is_listed(
+    tmp_path: Path, certificate: Path
+):
+    place, accounts = place_with(tmp_path, hosts=["127.0.0.1"])
+    heads: list[bytes] = []
+
+    async def secure(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(f"HTTP/1.1 302 Found\r\nLocation: {plain.url()}\r\nContent-Length: 0\r\n\r\n".encode())
+        writer.close()
+        await writer.wait_closed()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    async with RawServer(ranges(BODY)) as plain:
+        server = await asyncio.start_server(secure, "127.0.0.1", 0, ssl=context)
+        async with server:
+            url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/x"
+            done = await place.run(product(url, headers={"X-Key": "k"}), accounts=accounts, ca_file=certificate)
+            assert done.code == 0, done.result.failures
+            untrusted = await Place(tmp_path / "b").run(url)
+        assert f"Bearer {SECRET}".encode() in heads[0]
+        assert (plain.log[0].header("Authorization"), plain.log[0].header("X-Key")) == (None, None)
+    assert (untrusted.code, untrusted.failure[:2]) == (1, ("network", 1))
+    assert "certificate" in untrusted.failure[2]
