@@ -28,6 +28,7 @@ _MODULES = {
     "status": "looking",
     "verify": "looking",
     "login": "accounts",
+    "manifest": "converting",
     "providers": "presets",
     "report": "report",
     "schema": "printing",

@@ -105,6 +105,18 @@ COMMANDS: tuple[Command, ...] = (
         options=("destination", "quiet", "verbose"),
     ),
     Command(
+        name="manifest",
+        summary="make a manifest from a list that you have already",
+        more="Formats: urls, csv, aria2, metalink, stac, odata, sha256sums. The manifest goes to standard output unless -o is given.",
+        examples=(
+            "bulkdl manifest metalink products.meta4 -o products.yaml",
+            "bulkdl manifest sha256sums SHA256SUMS --base-url https://archive.example.org/data/ -o products.yaml",
+            "some-search | bulkdl manifest odata - -o products.yaml",
+        ),
+        manifest=False,
+        options=("quiet", "verbose"),
+    ),
+    Command(
         name="providers",
         summary="the presets for known archives, and what each sets",
         examples=("bulkdl providers", "bulkdl providers creodias"),
@@ -190,6 +202,8 @@ def _fill(parser: argparse.ArgumentParser, command: Command) -> None:
             )
         case "report":
             parser.add_argument("-o", "--output", metavar="FILE", required=True, help="the HTML file to write")
+        case "manifest":
+            _add_conversion(parser)
         case "providers":
             parser.add_argument("name", metavar="NAME", nargs="?", help="show what this preset sets")
         case "completion":
@@ -197,6 +211,17 @@ def _fill(parser: argparse.ArgumentParser, command: Command) -> None:
         case _:
             pass
     _add_options(parser, (by_name(name) for name in command.options), demo=command.name == "demo")
+
+
+def _add_conversion(parser: argparse.ArgumentParser) -> None:
+    from bulkdl.formats import FORMATS  # noqa: PLC0415 - nothing else needs it
+
+    parser.add_argument("format", metavar="FORMAT", choices=tuple(FORMATS), help=", ".join(FORMATS))
+    parser.add_argument("source", metavar="SOURCE", help="the list; - for standard input")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", default="-", help="the manifest to write (default: standard output)"
+    )
+    parser.add_argument("--base-url", metavar="URL", help="what names and relative links in the list are relative to")
 
 
 def _add_options(parser: argparse.ArgumentParser, options: Iterable[Option], *, demo: bool) -> None:

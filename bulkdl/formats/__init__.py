@@ -1,0 +1,32 @@
+"""Lists of products that users already have, to a manifest: one module a format, pure parsing."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from bulkdl.formats.found import Collected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["FORMATS", "Collected", "convert"]
+
+FORMATS = {
+    "urls": "urls",
+    "csv": "table",
+    "aria2": "aria2",
+    "metalink": "metalink",
+    "stac": "stac",
+    "odata": "odata",
+    "sha256sums": "sums",
+}
+"""Name of a format -> its module."""
+
+
+def convert(form: str, text: str, *, base_url: str | None = None) -> Collected:
+    """What `text` lists, with everything that is wrong with it; `base_url`: what relative names are relative to."""
+    collected = Collected(base_url=base_url)
+    read: Callable[[str, Collected], None] = import_module(f"bulkdl.formats.{FORMATS[form]}").read
+    read(text, collected)
+    return collected

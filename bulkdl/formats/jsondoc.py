@@ -1,0 +1,34 @@
+"""JSON documents with typed looks into them: what has another shape than expected counts as absent."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bulkdl.formats.found import Collected
+
+__all__ = ["mapping", "mappings", "parse", "text"]
+
+
+def parse(source: str, into: Collected) -> Any:
+    """The document; None, with a problem, where it is none."""
+    try:
+        return json.loads(source)
+    except json.JSONDecodeError as error:
+        into.wrong(f"this is not JSON: {error.msg}", error.lineno)
+    except RecursionError:
+        into.wrong("this JSON is nested too deeply")
+    return None
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def mappings(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
