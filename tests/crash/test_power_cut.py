@@ -256,7 +256,7 @@ async def test_a_kill_between_any_two_steps_costs_nothing_finished(
         place = night.place()
         trace = await night.trace(place, await night.prepare(place), monkeypatch)
         # One write is like the next: of those, some are enough.
-        moments = [at for at, op in enumerate([*trace.ops, None]) if not isinstance(op, Write) or at % 5 == 0]
+        moments = [at for at, op in enumerate([*trace.ops, None]) if not isinstance(op, Write) or at % 12 == 0]
         states = [trace.killed(at, unacknowledged=made) for at in moments for made in (False, True)]
         for number, wreck in enumerate(states):
             night.assert_survived(wreck)

@@ -1,0 +1,62 @@
+"""A journal whose structure is sound and whose content is not: SQLite sees nothing, the rows' own sums do."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bulkdl.clock import SystemClock
+from bulkdl.model import Checksum
+from bulkdl.store.journal import Entry, Journal, Phase, read
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HARMED = Entry(
+    id="a.bin",
+    phase=Phase.PARTIAL,
+    file="a.bin",
+    source="https://archive.example.org/a",
+    total=900,
+    etag='"x"',
+    ranges=((0, 100), (400, 500)),
+    part="a.bin.part",
+    size=7,
+    mtime_ns=8,
+    digests=(Checksum("md5", "0" * 32),),
+    failure_reason="café",
+)
+WHOLE = Entry(id="b.bin", phase=Phase.DONE, file="b.bin", size=1, mtime_ns=2)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("ranges", "0-300,400-500"),
+        ("total", 901),
+        ("etag", '"y"'),
+        ("size", 8),
+        ("mtime_ns", 9),
+        ("part", "b.bin.part"),
+        ("phase", "done"),
+        ("digests", f"md5:{'1' * 32}"),
+        ("source", "https://archive.example.org/b"),
+        ("file", "c.bin"),
+    ],
+)
+async def test_a_changed_value_costs_the_history_of_its_product_and_is_said(column: str, value: object, tmp_path: Path):
+    """A flipped bit in a range would make a hole pass for bytes that have arrived."""
+    async with Journal.open(tmp_path, clock=SystemClock()) as journal:
+        await journal.put(HARMED)
+        await journal.put(WHOLE)
+    assert set(read(tmp_path) or {}) == {"a.bin", "b.bin"}
+    with closing(sqlite3.connect(tmp_path / ".bulkdl" / "journal.sqlite")) as connection, connection:
+        connection.execute(f"UPDATE product SET {column} = ? WHERE id = 'a.bin'", (value,))
+    async with Journal.open(tmp_path, clock=SystemClock()) as journal:
+        assert set(await journal.entries()) == {"b.bin"}
+        assert "1 unreadable record" in journal.recovered
+        await journal.put(HARMED)
+        assert set(await journal.entries()) == {"a.bin", "b.bin"}
