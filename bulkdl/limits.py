@@ -17,12 +17,24 @@ __all__ = ["Connections", "HostPauses", "RateLimit"]
 
 HOST_CONNECTIONS = 16
 """Most connections to one host that no account limits."""
+BURST_S = 1.0
+"""Refusals that come this close together are one: they were under way when the first came."""
+QUIET_S = 60.0
+"""After so long without a refusal one connection more is tried."""
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
     keys: tuple[str, ...]
     turn: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class _Lowered:
+    """A limit that a server has lowered, until it is back."""
+
+    original: int
+    at: float
 
 
 class Connections:
@@ -34,12 +46,16 @@ class Connections:
     else can ask. So who fits on arrival overtakes nobody.
     """
 
-    def __init__(self, *, most: int, accounts: Mapping[str, int | None], host: int = HOST_CONNECTIONS) -> None:
+    def __init__(
+        self, *, most: int, accounts: Mapping[str, int | None], clock: Clock, host: int = HOST_CONNECTIONS
+    ) -> None:
         self._limits: dict[str, int] = {"run": most}
         self._limits |= {f"account {name}": limit for name, limit in accounts.items() if limit is not None}
         self._host = host
         self._held: Counter[str] = Counter()
         self._waiting: deque[_Waiter] = deque()
+        self._clock = clock
+        self._lowered: dict[str, _Lowered] = {}
 
     @asynccontextmanager
     async def permit(self, *, account: str | None, host: str) -> AsyncIterator[None]:
@@ -69,10 +85,22 @@ class Connections:
         return max(0, min(self._limit(key) - self._held[key] for key in keys))
 
     def lower(self, account: str | None, host: str) -> int:
-        """The server finds us too many: one connection fewer from now on than are held; the new limit."""
-        key = f"account {account}" if account and f"account {account}" in self._limits else f"host {host}"
-        self._limits[key] = max(1, min(self._limit(key), self._held[key]) - 1)
+        """The server finds us too many: one connection fewer than are held, until it has been quiet; the new limit."""
+        key, now = self._keys(account, host)[1], self._clock.monotonic()
+        lowered = self._lowered.setdefault(key, _Lowered(self._limit(key), -BURST_S))
+        if now - lowered.at >= BURST_S:
+            self._limits[key] = max(1, min(self._limit(key), self._held[key]) - 1)
+        lowered.at = now
         return self._limits[key]
+
+    def _recover(self) -> None:
+        now = self._clock.monotonic()
+        for key, lowered in list(self._lowered.items()):
+            if now - lowered.at >= QUIET_S:
+                self._limits[key] += 1
+                lowered.at = now
+            if self._limits[key] >= lowered.original:
+                del self._lowered[key]
 
     def _keys(self, account: str | None, host: str) -> tuple[str, ...]:
         # An account's own limit replaces the host's: its provider has said what it allows.
@@ -105,6 +133,7 @@ class Connections:
 
     def _release(self, keys: tuple[str, ...]) -> None:
         self._held.subtract(keys)
+        self._recover()
         for waiter in [w for w in self._waiting if not w.turn.done()]:
             if self._fits(waiter.keys):
                 self._take(waiter.keys)

@@ -64,7 +64,7 @@ async def look(
         needed = {p.account for p in products if p.account is not None}
         signers = around.signers(manifest.accounts, needed=needed, endpoint=network.endpoint)
         limits = {name: signer.max_connections for name, signer in signers.items() if name is not None}
-        connections = Connections(most=settings.workers, accounts=limits)
+        connections = Connections(most=settings.workers, accounts=limits, clock=clock)
 
         async def one(product: Product) -> RemoteFacts:
             async with connections.permit(account=product.account, host=product.url.host):

@@ -127,7 +127,7 @@ class _Preparation:
             rng=self.around.rng,
             http=network.http,
             signers=signers,
-            connections=_connections(self.around.settings, signers),
+            connections=_connections(self.around.settings, signers, self.around.clock),
             rate=RateLimit(self.around.settings.limit_rate, clock=self.around.clock),
             pauses=HostPauses(clock=self.around.clock),
             storage=storage,
@@ -176,11 +176,11 @@ def _needed(items: list[Item]) -> set[str]:
     return {i.product.account for i in items if i.standing is not Standing.IN_PLACE and i.product.account is not None}
 
 
-def _connections(settings: Settings, signers: Mapping[str | None, Signer]) -> Connections:
+def _connections(settings: Settings, signers: Mapping[str | None, Signer], clock: Clock) -> Connections:
     segments = settings.segments
     most = max(settings.workers, AUTO_CONNECTIONS) if segments is None else settings.workers * segments
     limits = {name: signer.max_connections for name, signer in signers.items() if name is not None}
-    return Connections(most=most, accounts=limits, host=most)
+    return Connections(most=most, accounts=limits, clock=clock, host=most)
 
 
 async def _log_out(signers: Mapping[str | None, Signer], ending: Ending) -> None:

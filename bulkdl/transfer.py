@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Complete", "attempt"]
 
+SHORT_PAUSE_S = 30.0
 _RETRY_AFTER_STATUSES = (429, 503)
 
 
@@ -234,6 +235,8 @@ def _refused(job: Job, reply: Reply) -> ProductFailed:
 def _ease(bench: Bench, job: Job, status: int, wait: float | None) -> None:
     """The archive finds us too many or too fast: every worker leaves it alone until then, and one connection goes."""
     if wait:
-        bench.pauses.pause(job.source.host, min(wait, bench.settings.max_wait))
+        # A 503 may be one product's own trouble, so it does not stop the others for long.
+        longest = bench.settings.max_wait if status == 429 else SHORT_PAUSE_S
+        bench.pauses.pause(job.source.host, min(wait, longest))
     if status == 429:
         bench.connections.lower(job.product.account, job.source.host)

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from bulkdl.limits import Connections, HostPauses, RateLimit
+from tests.clocks import ManualClock
 
 
 class Worker:
@@ -52,7 +53,7 @@ def having(workers: list[Worker]) -> list[bool]:
 
 
 async def test_permits_are_given_in_the_order_of_asking():
-    connections = Connections(most=2, accounts={})
+    connections = Connections(most=2, accounts={}, clock=ManualClock())
     workers = [Worker(connections) for _ in range(5)]
     await settle()
     assert having(workers) == [True, True, False, False, False]
@@ -66,7 +67,7 @@ async def test_permits_are_given_in_the_order_of_asking():
 
 
 async def test_one_account_at_its_limit_does_not_hold_up_another():
-    connections = Connections(most=10, accounts={"a": 1, "b": 2})
+    connections = Connections(most=10, accounts={"a": 1, "b": 2}, clock=ManualClock())
     workers = [Worker(connections, name) for name in ("a", "a", "b", "a", "b", "b")]
     await settle()
     assert having(workers) == [True, False, True, False, True, False]
@@ -77,7 +78,7 @@ async def test_one_account_at_its_limit_does_not_hold_up_another():
 
 
 async def test_a_host_has_its_limit_unless_an_account_brings_one():
-    connections = Connections(most=10, accounts={"limited": 3, "free": None}, host=1)
+    connections = Connections(most=10, accounts={"limited": 3, "free": None}, host=1, clock=ManualClock())
     workers = [Worker(connections, name) for name in ("free", None, "limited", "limited", "limited", "limited")]
     await settle()
     assert having(workers) == [True, False, True, True, True, False]
@@ -88,7 +89,7 @@ async def test_a_host_has_its_limit_unless_an_account_brings_one():
 
 
 async def test_the_run_has_a_limit_over_all_accounts_and_hosts():
-    connections = Connections(most=3, accounts={"a": 5, "b": 5})
+    connections = Connections(most=3, accounts={"a": 5, "b": 5}, clock=ManualClock())
     workers = [Worker(connections, name, host=name) for name in ("a", "b", "a", "b")]
     await settle()
     assert having(workers) == [True, True, True, False]
@@ -96,7 +97,7 @@ async def test_the_run_has_a_limit_over_all_accounts_and_hosts():
 
 
 async def test_whoever_stops_waiting_is_passed_over():
-    connections = Connections(most=1, accounts={})
+    connections = Connections(most=1, accounts={}, clock=ManualClock())
     workers = [Worker(connections) for _ in range(3)]
     await settle()
     await end(workers[1])
@@ -107,7 +108,7 @@ async def test_whoever_stops_waiting_is_passed_over():
 
 
 async def test_a_permit_that_comes_in_the_moment_of_a_cancellation_goes_to_the_next():
-    connections = Connections(most=1, accounts={})
+    connections = Connections(most=1, accounts={}, clock=ManualClock())
     workers = [Worker(connections) for _ in range(3)]
     await settle()
     workers[0].leave()
@@ -120,7 +121,7 @@ async def test_a_permit_that_comes_in_the_moment_of_a_cancellation_goes_to_the_n
 
 
 async def test_an_arrival_between_a_cancellation_and_its_end_does_not_wait_for_ever():
-    connections = Connections(most=1, accounts={})
+    connections = Connections(most=1, accounts={}, clock=ManualClock())
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(connections.permit(account=None, host="h"))
         waiting = Worker(connections)
@@ -133,7 +134,7 @@ async def test_an_arrival_between_a_cancellation_and_its_end_does_not_wait_for_e
 
 
 async def test_an_extra_connection_takes_only_what_is_free():
-    connections = Connections(most=3, accounts={"a": 2})
+    connections = Connections(most=3, accounts={"a": 2}, clock=ManualClock())
     async with connections.permit(account="a", host="h"):
         assert connections.spare(account="a", host="h") == 1
         async with (
@@ -147,7 +148,7 @@ async def test_an_extra_connection_takes_only_what_is_free():
 
 
 async def test_an_extra_connection_never_takes_the_place_that_a_product_waits_for():
-    connections = Connections(most=2, accounts={})
+    connections = Connections(most=2, accounts={}, clock=ManualClock())
     workers = [Worker(connections) for _ in range(3)]
     await settle()
     workers[0].leave()
@@ -161,7 +162,7 @@ async def test_an_extra_connection_never_takes_the_place_that_a_product_waits_fo
 
 
 async def test_products_that_wait_for_one_account_keep_no_extra_from_another():
-    connections = Connections(most=8, accounts={"a": 1, "b": 4})
+    connections = Connections(most=8, accounts={"a": 1, "b": 4}, clock=ManualClock())
     workers = [Worker(connections, "a") for _ in range(3)]
     await settle()
     assert connections.spare(account="b", host="h") == 4
@@ -171,7 +172,8 @@ async def test_products_that_wait_for_one_account_keep_no_extra_from_another():
 
 
 async def test_a_limit_is_lowered_below_what_is_held_and_never_below_one():
-    connections = Connections(most=16, accounts={"a": 8})
+    clock = ManualClock()
+    connections = Connections(most=16, accounts={"a": 8}, clock=clock)
     workers = [Worker(connections, "a") for _ in range(4)]
     await settle()
     assert connections.lower("a", "h") == 3
@@ -183,14 +185,43 @@ async def test_a_limit_is_lowered_below_what_is_held_and_never_below_one():
     workers[1].leave()
     await settle()
     assert late.has
-    assert [connections.lower("a", "h") for _ in range(5)] == [2, 1, 1, 1, 1]
+    lowered = []
+    for _ in range(4):
+        await clock.advance(1.0)
+        lowered.append(connections.lower("a", "h"))
+    assert lowered == [2, 1, 1, 1]
     await end(*workers, late)
+
+
+async def test_refusals_that_come_together_count_once():
+    connections = Connections(most=16, accounts={"a": 8}, clock=ManualClock())
+    workers = [Worker(connections, "a") for _ in range(8)]
+    await settle()
+    assert [connections.lower("a", "h") for _ in range(8)] == [7] * 8
+    await end(*workers)
+
+
+async def test_a_lowered_limit_comes_back_one_by_one_while_it_is_quiet():
+    clock = ManualClock()
+    connections = Connections(most=16, accounts={"a": 3}, clock=clock)
+    workers = [Worker(connections, "a") for _ in range(3)]
+    await settle()
+    assert connections.lower("a", "h") == 2
+    await clock.advance(1.0)
     assert connections.lower("a", "h") == 1
-    assert connections.spare(account="a", host="h") == 1
+    await end(*workers)
+    found = []
+    for _ in range(3):
+        await clock.advance(60.0)
+        worker = Worker(connections, "a")
+        await settle()
+        await end(worker)
+        found.append(connections.spare(account="a", host="h"))
+    assert found == [2, 3, 3]
 
 
 async def test_without_an_account_of_its_own_the_hosts_limit_is_lowered():
-    connections = Connections(most=16, accounts={"free": None}, host=4)
+    connections = Connections(most=16, accounts={"free": None}, host=4, clock=ManualClock())
     workers = [Worker(connections, "free", host="one") for _ in range(3)]
     await settle()
     assert connections.lower("free", "one") == 2
@@ -204,7 +235,7 @@ async def test_no_permit_is_lost_or_doubled_whatever_is_cancelled_when(seed):
     rng = random.Random(seed)
     limits = {"a": 2, "b": 3, "c": None}
     most, host_limit = 6, 2
-    connections = Connections(most=most, accounts=limits, host=host_limit)
+    connections = Connections(most=most, accounts=limits, host=host_limit, clock=ManualClock())
     workers: list[Worker] = []
     for _ in range(300):
         match rng.randrange(8):
