@@ -195,10 +195,10 @@ def keen(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("keen")
 async def test_a_large_product_comes_over_several_connections(tmp_path: Path):
     place = Place(tmp_path, segments=4)
-    async with RawServer(paced(LARGE, '"1"')) as server:
+    async with RawServer(paced(LARGE, '"1"', rate=15_000_000)) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"})
         assert (done.code, place.file("x.bin") == LARGE) == (0, True)
-        assert server.connections >= 4
+        assert server.connections >= 2
         assert [r.header("If-Range") for r in server.log[1:]] == ['"1"'] * (len(server.log) - 1)
         assert done.result.received < len(LARGE) * 1.2
 
