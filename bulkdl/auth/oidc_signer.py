@@ -124,7 +124,7 @@ class OidcSigner:
         held = manager.held
         if manager.stopped is not None or held is None or used.generation < held.generation:
             return True
-        expired = self._clock.monotonic() >= held.token.expires
+        expired = self._clock.monotonic() >= held.hard_at  # by the server's clock it may be
         if status != 401 and not says_invalid_token(challenge) and not expired:
             return False
         if held.rejected:

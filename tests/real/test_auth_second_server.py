@@ -1,0 +1,156 @@
+"""Nothing is Keycloak's alone: django-oauth-toolkit answers 400 for a wrong password and 403 for an expired token."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import random
+import sys
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from bulkdl.auth.credentials import Credentials
+from bulkdl.auth.endpoint import HttpTokenEndpoint
+from bulkdl.auth.signing import signer_for
+from bulkdl.clock import SystemClock
+from bulkdl.events import Hub
+from bulkdl.model import Account, AuthKind
+from bulkdl.secret import Secret
+from bulkdl.urls import Url
+
+from .processes import spawn, stop, until
+from .products import write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bulkdl.auth.signer import Credential
+
+    from .program import Program
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
+
+PRODUCTS = 12
+PASSWORD = "pÄss wörd+&=%€"
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """django-oauth-toolkit, and behind its tokens files of 64 KiB."""
+
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def counts(self) -> dict[str, int]:
+        """Answers of the token endpoint, by grant and status."""
+        with _direct.open(f"{self.url}/counts", timeout=10) as response:
+            found: dict[str, int] = json.loads(response.read())
+        return found
+
+    def account(self, **more: object) -> dict[str, object]:
+        return {
+            "auth": "oidc",
+            "token_url": f"{self.url}/o/token",
+            "client_id": "public",
+            "username": "dora",
+            "password": "${DORA_PASSWORD}",
+            "hosts": ["127.0.0.1"],
+            **more,
+        }
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Second]:
+    if importlib.util.find_spec("oauth2_provider") is None:
+        reason = "needs django-oauth-toolkit; .ci/run installs it"
+        pytest.fail(reason) if os.environ.get("BULKDL_REAL") == "require" else pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("second")
+    log = folder / "log"
+    process = spawn([sys.executable, "-P", Path(__file__).with_name("second_server.py"), folder], log=log)
+    try:
+        until(lambda: log.read_text().strip().isdigit(), process, what="django-oauth-toolkit", log=log, timeout_s=60)
+        yield Second(int(log.read_text()))
+    finally:
+        stop(process)
+
+
+@pytest.fixture
+def counted(second: Second) -> Callable[[], dict[str, int]]:
+    """What the token endpoint has answered since the test began, by grant and status."""
+    before = second.counts()
+    return lambda: {key: n - before.get(key, 0) for key, n in second.counts().items() if n > before.get(key, 0)}
+
+
+def run(second: Second, program: Program, folder: Path, *arguments: str, password: str = PASSWORD, **account: object):
+    products = [{"url": f"{second.url}/files/{n}.bin", "account": "dora", "size": 65536} for n in range(PRODUCTS)]
+    manifest = write_manifest(folder / "m.yaml", products, accounts={"dora": second.account(**account)})
+    return program.run(manifest, *arguments, env={"DORA_PASSWORD": password})
+
+
+def test_a_run_over_many_short_tokens_costs_one_login_and_no_product(second, program, place, counted, figure):
+    done = run(second, program, place, "--limit-rate", "100K", "--workers", "1")
+    assert done.code == 0, done.err
+    assert done.summary["products"]["completed"] == PRODUCTS
+    counts = counted()
+    assert counts["password 200"] == 1
+    assert counts["refresh_token 200"] >= 2
+    assert set(counts) == {"password 200", "refresh_token 200"}
+    figure(f"django-oauth-toolkit, tokens of 3 s: {counts}")
+
+
+def test_a_wrong_password_that_is_answered_with_400_is_tried_once(second, program, place, counted):
+    done = run(second, program, place, "--workers", "50", password="wrong one")
+    assert done.code == 3
+    assert done.summary["products"]["pending"] == PRODUCTS
+    assert "Invalid credentials given" in done.err
+    assert counted() == {"password 400": 1}
+
+
+async def test_an_expired_token_that_is_answered_with_403_and_no_word_is_replaced(second, counted, tmp_path):
+    async with aiohttp.ClientSession() as session:
+        clock = SystemClock()
+        account = Account(name="dora", auth=AuthKind.OIDC, token_url=Url(f"{second.url}/o/token"), client_id="public")
+        signer = signer_for(
+            account,
+            Credentials(username="dora", password=Secret(PASSWORD)),
+            endpoint=HttpTokenEndpoint(session, clock=clock),
+            hub=Hub(),
+            clock=clock,
+            rng=random.Random(1),
+            state_dir=tmp_path,
+        )
+        old = await signer.credential()
+        assert await status(session, second, old) == 200
+        await asyncio.sleep(3.1)
+        assert await status(session, second, old) == 403
+        assert await signer.rejected(old, status=403)
+        assert await status(session, second, await signer.credential()) == 200
+        await signer.aclose()
+    assert counted() == {"password 200": 1, "refresh_token 200": 1}
+
+
+async def status(session: aiohttp.ClientSession, second: Second, credential: Credential) -> int:
+    headers = {"Authorization": credential.header.reveal()}
+    async with session.get(f"{second.url}/files/a.bin", headers=headers) as response:
+        return response.status
+
+
+def test_login_rehearses_the_night_without_a_log_out_or_the_words_of_keycloak(second, program, place, counted):
+    manifest = write_manifest(place / "m.yaml", [f"{second.url}/files/a.bin"], accounts={"dora": second.account()})
+    done = program("login", manifest, "--rehearse", env={"DORA_PASSWORD": PASSWORD})
+    assert done.code == 0, done.err
+    assert "refresh         works" in done.out
+    assert "rotation        each refresh brings a new refresh token" in done.out
+    assert "second login    works" in done.out
+    assert counted() == {"password 200": 2, "refresh_token 200": 1}
