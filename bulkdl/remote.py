@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteFacts", "look"]
 
+_PERHAPS_ONLY_HEAD = frozenset({400, 403, 404, 405, 406, 500, 501})
+"""Archives that do not know HEAD say so in many ways; a GET that is given up at once settles it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFacts:
@@ -85,7 +88,7 @@ async def _look(http: Http, product: Product, signer: Signer) -> RemoteFacts:
     name = product.file or from_url(product.url)
     try:
         head = await _head(http, product, signer, "HEAD")
-        if head.status in (403, 405, 501) or (head.status == 200 and head.content_length is None):
+        if head.status in _PERHAPS_ONLY_HEAD or (head.status == 200 and head.content_length is None):
             head = await _head(http, product, signer, "GET")
     except AccountStopped as error:
         return RemoteFacts(file=name, problem=str(error), account_stopped=True)

@@ -38,18 +38,17 @@ def check(invocation: Invocation) -> int:
     if not invocation.arguments.remote:
         _print_plan(invocation, manifest, report)
         return code
-    from bulkdl.cli.accounts import report_json, report_lines, try_accounts  # noqa: PLC0415 - only with --remote
+    from bulkdl.cli.asking import ask, remote_json, remote_lines  # noqa: PLC0415 - only with --remote
 
-    used = {product.account for product in manifest.products}
-    accounts = [account for account in manifest.accounts.values() if account.name in used]
-    logins = asyncio.run(try_accounts(accounts, invocation.settings(manifest), invocation))
-    _print_plan(invocation, manifest, report, logins={r.account: report_json(r) for r in logins})
+    found = ask(invocation, manifest)
+    _print_plan(invocation, manifest, report, remote=remote_json(found))
     if not invocation.json:
-        write_out("".join("\n" + "\n".join(report_lines(login)) + "\n" for login in logins))
+        every = invocation.verbosity > 0 or len(found) <= LISTED
+        write_out("\nAt the archives:\n" + "\n".join(remote_lines(found, every=every)) + "\n")
     return exit_code(
         machine=not report.fits,
-        account=any(login.error is not None for login in logins),
-        failed=len(report.conflicts),
+        account=any(facts.account_stopped for facts in found),
+        failed=len(report.conflicts) + sum(1 for facts in found if facts.problem),
     )
 
 
@@ -67,11 +66,11 @@ def _checked(invocation: Invocation) -> tuple[Manifest, CheckReport]:
 
 
 def _print_plan(
-    invocation: Invocation, manifest: Manifest, report: CheckReport, logins: dict[str, object] | None = None
+    invocation: Invocation, manifest: Manifest, report: CheckReport, remote: dict[str, object] | None = None
 ) -> None:
     if invocation.json:
-        remote = {} if logins is None else {"logins": logins}
-        write_out(json.dumps(check_json(report, manifest) | remote, indent=2) + "\n")
+        more = {} if remote is None else {"remote": remote}
+        write_out(json.dumps(check_json(report, manifest) | more, indent=2) + "\n")
     else:
         write_out("\n".join(check_lines(report, manifest)) + "\n")
 

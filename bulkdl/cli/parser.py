@@ -186,7 +186,7 @@ def _fill(parser: argparse.ArgumentParser, command: Command) -> None:
             parser.add_argument(
                 "--remote",
                 action="store_true",
-                help="also try the logins of the accounts in use; nothing is downloaded",
+                help="also log in and ask the archives about each product; nothing is downloaded",
             )
         case "verify":
             parser.add_argument("--requeue", action="store_true", help="mark the bad ones to be fetched again by `run`")

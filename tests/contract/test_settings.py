@@ -179,15 +179,9 @@ def test_the_variables_of_what_is_printed(site: Site, place: Place):
 
 
 WRONG = [
-    ("-j", "0"),
     ("-s", "many"),
     ("--limit-rate", "fast"),
-    ("--retries", "-1"),
-    ("--timeout", "soon"),
-    ("--min-rate", "slow"),
-    ("--max-wait", "long"),
     ("--window", "22"),
-    ("--until", "25:00"),
     ("--progress", "loud"),
     ("--ca-file", "nowhere.pem"),
     ("--no-such-flag",),
