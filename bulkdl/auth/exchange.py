@@ -77,14 +77,17 @@ class Exchange:
         login = self._login.password
         if login is None:
             return await self._ask(client_credentials_form(self._login.client))
-        code = None
-        if login.totp_secret is not None:
-            skew = self.skew if self.skew is not None and abs(self.skew) >= _NEGLIGIBLE_SKEW_S else 0.0
-            code = await self._ledger.reserve(login.totp_secret, skew=skew, waiting=waiting)
-        totp = None if code is None else (login.totp_field, code)
-        form = password_form(self._login.client, login.username, login.password, totp)
+        # The code is made within the turn, so that it cannot grow old while another login is under way.
         async with self._turns.turn(self._login.token_url, login.username):
-            return await self._ask(form, code)
+            code = await self._code(login, waiting)
+            totp = None if code is None else (login.totp_field, code)
+            return await self._ask(password_form(self._login.client, login.username, login.password, totp), code)
+
+    async def _code(self, login: PasswordLogin, waiting: Callable[[float], None]) -> Secret | None:
+        if login.totp_secret is None:
+            return None
+        skew = self.skew if self.skew is not None and abs(self.skew) >= _NEGLIGIBLE_SKEW_S else 0.0
+        return await self._ledger.reserve(login.totp_secret, skew=skew, waiting=waiting)
 
     async def refresh(self, refresh: Secret) -> Verdict:
         return await self._ask(refresh_form(self._login.client, refresh), refresh)

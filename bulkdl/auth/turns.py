@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["LoginTurns"]
 
 _LOOK_S = 0.1
-_LONGEST_S = 60.0
+_LONGEST_S = 120.0
+"""Others may each wait for a one-time code in their turn."""
 _APART_S = 0.3
 """The server lets go of a login a moment after it has answered."""
 
@@ -32,7 +33,7 @@ _APART_S = 0.3
 class LoginTurns:
     """One login at a time for each (token endpoint, user), over all processes that share `directory`.
 
-    Where the directory cannot be written, or somebody holds a turn for a minute, the login goes ahead without one.
+    Where the directory cannot be written, or somebody holds a turn for two minutes, the login goes ahead without one.
     """
 
     def __init__(self, directory: Path, *, clock: Clock) -> None:
