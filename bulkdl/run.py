@@ -44,6 +44,7 @@ __all__ = ["AccountUse", "RunResult", "StopReason", "StopSignal", "run", "state_
 
 AUTO_CONNECTIONS = 16
 """Most connections of a run whose `segments` is auto, where it has no more workers than that."""
+LOOK_S = 30.0
 LEAVE_S = 1.5
 """For logging out when someone waits for the program to end."""
 
@@ -79,7 +80,7 @@ async def run(
             await conclude(bench, items)
             engine = Engine(bench, items)
             try:
-                await _until_stopped(engine, stop=stop, until_s=_left(ends_at, clock), ending=ending)
+                await _until_stopped(engine, stop=stop, deadline=ends_at, clock=clock, ending=ending)
             finally:
                 engine.leave()
             ending.machine = engine.full
@@ -88,16 +89,25 @@ async def run(
     return tally.result(ending, total=len(products), elapsed_s=clock.monotonic() - began)
 
 
-async def _until_stopped(engine: Engine, *, stop: StopSignal, until_s: float | None, ending: Ending) -> None:
-    """Run the engine until it is done, the deadline comes, or someone asks it to stop."""
+async def _until_stopped(
+    engine: Engine, *, stop: StopSignal, deadline: float | None, clock: Clock, ending: Ending
+) -> None:
+    """Run the engine until it is done, the deadline (on `clock`'s monotonic time) comes, or someone asks it to stop."""
     with first_error():
         async with asyncio.TaskGroup() as group:
             work, asked = group.create_task(engine.run()), group.create_task(stop.wait())
-            await asyncio.wait((work, asked), timeout=until_s, return_when=asyncio.FIRST_COMPLETED)
+            over = group.create_task(_passed(deadline, clock)) if deadline is not None else asked
+            await asyncio.wait((work, asked, over), return_when=asyncio.FIRST_COMPLETED)
             ending.signal = stop.reason
             ending.deadline = not work.done() and stop.reason is None
-            work.cancel()
-            asked.cancel()
+            for task in (work, asked, over):
+                task.cancel()
+
+
+async def _passed(deadline: float, clock: Clock) -> None:
+    """Return once `deadline` has passed; looked at again and again, since a sleep does not count a laptop's own."""
+    while (left := deadline - clock.monotonic()) > 0:
+        await clock.sleep(min(left, LOOK_S))
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +204,3 @@ def _deadline(settings: Settings, clock: Clock) -> float | None:
     if settings.until is None:
         return None
     return deadline_in(settings.until, now=datetime.fromtimestamp(clock.wall()).astimezone())
-
-
-def _left(ends_at: float | None, clock: Clock) -> float | None:
-    """Preparing takes its time: a deadline that has passed meanwhile is not tomorrow's."""
-    return None if ends_at is None else max(0.0, ends_at - clock.monotonic())
