@@ -16,6 +16,8 @@ import aiohttp
 from yarl import URL
 
 from bulkdl._version import __version__
+from bulkdl.clock import SystemClock
+from bulkdl.dialects import MOST_BODY, Action, Answer, interpret
 from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
 from bulkdl.model import FailureKind
 from bulkdl.ranges import parse_content_range
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from bulkdl.auth.signing import Credential, Signer
+    from bulkdl.clock import Clock
+    from bulkdl.dialects import Ruling
 
 __all__ = ["Http", "Reply", "ssl_context"]
 
@@ -34,6 +38,7 @@ MOST_HOPS = 15
 MOST_RENEWALS = 2
 USER_AGENT = f"bulkdl/{__version__}"
 _DRAIN = 64 * 1024
+_ERROR_S = 5.0
 
 
 def ssl_context(ca_files: tuple[str, ...]) -> ssl.SSLContext:
@@ -54,6 +59,8 @@ class Reply:
     signed: bool
     """Whether a credential went with the last hop."""
     _response: aiohttp.ClientResponse
+    ruling: Ruling | None = None
+    """What an error means in the dialect of the account's provider; None where only the status tells."""
     _peeked: list[bytes] = field(default_factory=list)
 
     async def read(self) -> bytes:
@@ -99,8 +106,10 @@ class Http:
         timeout: float,
         tls: ssl.SSLContext,
         proxy_for: Callable[[Url], str | None] = lambda _url: None,
+        clock: Clock | None = None,
     ) -> None:
         """`timeout`: seconds without a byte before a connection is given up."""
+        self._clock = clock or SystemClock()
         self.connector = aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, timeout), sock_read=timeout)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
@@ -148,6 +157,7 @@ class Http:
         request = _Request(method=method, headers=headers or {}, signer=signer, allowed=allowed, origin=url.origin)
         for _ in range(MOST_RENEWALS + 1):
             reply, used = await self._follow(url, request)
+            reply = replace(reply, ruling=await self._ruling(reply, signer.dialect))
             if used is None or not await self._renewed(reply, used, signer):
                 break
         try:
@@ -157,19 +167,39 @@ class Http:
 
     async def _renewed(self, reply: Reply, used: Credential, signer: Signer) -> bool:
         """Tell the signer what became of its credential; True when the request is worth another try with a new one."""
-        if classify(reply.head.status) is not StatusClass.CREDENTIAL:
+        asks = None if reply.ruling is None else reply.ruling.action
+        at_fault = asks in (Action.REFRESH, Action.LOGIN)
+        if classify(reply.head.status) is not StatusClass.CREDENTIAL and not at_fault:
             signer.accepted(used)
             return False
         if not reply.signed:
             return False  # refused at a host that never saw the credential
+        # An archive that says what is wrong is believed: 401 blames the token, 403 the product.
+        status = reply.head.status if asks is None else 401 if at_fault else 403
         try:
-            again = await signer.rejected(used, status=reply.head.status, challenge=reply.challenge)
+            again = await signer.rejected(
+                used, status=status, challenge=reply.challenge, session_over=asks is Action.LOGIN
+            )
         except BaseException:
             reply._response.close()  # noqa: SLF001
             raise
         if again:
             await _finish(reply._response)  # noqa: SLF001
         return again
+
+    async def _ruling(self, reply: Reply, dialect: str | None) -> Ruling | None:
+        """Read the beginning of an error's body for what its archive means by it."""
+        if reply.head.status < 400:
+            return None
+        response, body = reply._response, bytearray()  # noqa: SLF001
+        try:
+            async with asyncio.timeout(_ERROR_S):
+                while len(body) < MOST_BODY and (piece := await response.content.read(MOST_BODY - len(body))):
+                    body += piece
+        except (aiohttp.ClientError, OSError):  # TimeoutError is one; what has come may say enough
+            pass
+        answer = Answer(status=reply.head.status, headers=response.headers, body=bytes(body))
+        return interpret(dialect, answer, now=self._clock.wall())
 
     async def _follow(self, url: Url, request: _Request) -> tuple[Reply, Credential | None]:
         """Our own redirect loop (RFC 9110 §15.4), so that each hop is judged before anything is sent to it.

@@ -18,11 +18,13 @@ from bulkdl.ranges import normalise
 from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, strong_date, validator
 from bulkdl.retry import parse_retry_after
 from bulkdl.room import check_room
+from bulkdl.ruling import obey
 from bulkdl.segments import Reception, not_the_product, objection_to
 from bulkdl.store.journal import Entry, Phase
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench, Job
+    from bulkdl.errors import AccountStopped
     from bulkdl.http import Reply
     from bulkdl.resume import Head
 
@@ -179,8 +181,10 @@ def _splittable(head: Head, decision: Decision, entry: Entry, *, has_checksum: b
     return ranges and sure and entry.total is not None and decision.why is not Why.SAME_EDITION_FROM_ZERO
 
 
-def _objection(bench: Bench, job: Job, reply: Reply, decision: Decision) -> TryAgain | ProductFailed:
+def _objection(bench: Bench, job: Job, reply: Reply, decision: Decision) -> TryAgain | ProductFailed | AccountStopped:
     """The error that says what became of a response whose body is of no use."""
+    if reply.ruling is not None and (ruled := obey(bench, job, reply, reply.ruling)) is not None:
+        return ruled
     status, where = reply.head.status, reply.url.host
     wait = parse_retry_after(reply.head.retry_after, now=bench.clock.wall())
     match decision.action:

@@ -64,7 +64,7 @@ class Surroundings:
         """Raise `UsageError` where the CA certificates cannot be read."""
         tls = _tls(self.settings.ca_file, self.environ)
         async with (
-            Http(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies()) as http,
+            Http(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock) as http,
             aiohttp.ClientSession(
                 connector=http.connector,
                 connector_owner=False,

@@ -18,7 +18,7 @@ LAYERS: dict[str, str] = {
     "decisions": "ranges resume retry dialects names claims hours ending content/__init__ content/kinds content/sniff",
     "reading": "manifest/* auth/__init__ auth/providers auth/credentials auth/secretfiles content/safe",
     "edges": "store/* content/* limits http auth/*",
-    "work": "bench standing existing room plan segments transfer placing engine wiring tally run inspect remote",
+    "work": "bench standing existing room ruling plan segments transfer placing engine wiring tally run inspect remote",
     "outside": "__init__ __main__ summary api archive/* formats/* cli/*",
 }
 ORDER = list(LAYERS)

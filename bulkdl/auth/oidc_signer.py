@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from bulkdl.auth.lifetime import Reason
+from bulkdl.auth.oidc import logout_url
 from bulkdl.auth.signer import Credential
 from bulkdl.errors import AccountStopped
 from bulkdl.events import AccountAction, AccountEvent
@@ -42,6 +43,8 @@ class OidcSigner:
         self._clock = clock
         self._manager: TokenManager | None = None
         self._unmade: AccountStopped | None = None
+        self._stopped: AccountStopped | None = None
+        """By the archive."""
         self._closed = False
         self._accepted = 0
         """The newest generation that an archive took."""
@@ -61,6 +64,12 @@ class OidcSigner:
         return self._account.hosts
 
     @property
+    def dialect(self) -> str | None:
+        """The preset's; else Keycloak's where the token endpoint is one."""
+        url = self._account.token_url
+        return self._account.provider or ("keycloak" if url is not None and logout_url(url) is not None else None)
+
+    @property
     def max_connections(self) -> int | None:
         return self._account.max_connections
 
@@ -78,12 +87,14 @@ class OidcSigner:
 
     @property
     def worked(self) -> bool:
+        if self._stopped is not None:
+            return self._accepted > 0
         return self._manager is not None and self._manager.logins > 0
 
     @property
     def stopped(self) -> AccountStopped | None:
-        if self._manager is None:
-            return self._unmade
+        if self._manager is None or self._stopped is not None:
+            return self._stopped or self._unmade
         return None if self._manager.stopped is None else self._mine(self._manager.stopped)
 
     @property
@@ -92,6 +103,8 @@ class OidcSigner:
 
     async def token(self) -> Held:
         """The token itself, for whoever reports its lifetimes. Raise `AccountStopped`."""
+        if self._stopped is not None:
+            raise AccountStopped(self._stopped.reason, account=self.name, hint=self._stopped.hint)
         try:
             return await self._made().get()
         except AccountStopped as stop:
@@ -112,13 +125,20 @@ class OidcSigner:
             return Credential(held.generation, query=(self._account.token_param, access))
         return Credential(held.generation, header=Secret(f"Bearer {access.reveal()}"))
 
+    def stop(self, stop: AccountStopped) -> None:
+        """See `Signer.stop`; the session lives on for other accounts that share it, until the end."""
+        if self._stopped is None:
+            self._stopped = stop
+            self._hub.counters.accounts[self.name] = "stopped"
+            self._hub.emit(AccountEvent(account=self.name, action=AccountAction.STOPPED, detail=str(stop)))
+
     def accepted(self, used: Credential) -> None:
         self._accepted = max(self._accepted, used.generation)
         held = None if self._manager is None else self._manager.held
         if held is not None and used.generation == held.generation:
             self._streak = 0
 
-    async def rejected(self, used: Credential, *, status: int, challenge: str = "") -> bool:
+    async def rejected(self, used: Credential, *, status: int, challenge: str = "", session_over: bool = False) -> bool:
         """See `Signer.rejected`. A refusal of an old generation costs no request."""
         manager = self._made()
         held = manager.held
@@ -136,7 +156,7 @@ class OidcSigner:
         if held.because is Reason.REJECTED:
             self._cooldown = min(_LONGEST_COOLDOWN_S, 2 * self._cooldown) if self._vain else _FIRST_COOLDOWN_S
         self._replaced_at, self._vain, self._streak = self._clock.monotonic(), False, 0
-        manager.reject(held.generation)
+        manager.reject(held.generation, session_over=session_over)
         return True
 
     def _worth_another(self, held: Held) -> bool:

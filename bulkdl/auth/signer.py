@@ -36,6 +36,11 @@ class Signer(Protocol):
         ...
 
     @property
+    def dialect(self) -> str | None:
+        """The provider whose errors the archive's are; None: nothing is known of it."""
+        ...
+
+    @property
     def max_connections(self) -> int | None: ...
     @property
     def logins(self) -> int: ...
@@ -55,12 +60,16 @@ class Signer(Protocol):
         """The credential to use now; may log in, refresh or wait. Raise `AccountStopped`."""
         ...
 
-    async def rejected(self, used: Credential, *, status: int, challenge: str = "") -> bool:
-        """Report a 401 or 403 with its `WWW-Authenticate`.
+    async def rejected(self, used: Credential, *, status: int, challenge: str = "", session_over: bool = False) -> bool:
+        """Report a 401 or 403 with its `WWW-Authenticate`; `session_over`: no refresh will bring a better one.
 
         True: ask `credential` again (it gives another one, or raises `AccountStopped`) and repeat the request.
         False: the credential is good as far as is known, and it is the product that is refused.
         """
+        ...
+
+    def stop(self, stop: AccountStopped) -> None:
+        """The archive has said that the account can get nothing there."""
         ...
 
     def accepted(self, used: Credential) -> None:

@@ -48,6 +48,10 @@ class _Named:
         return self._account.hosts
 
     @property
+    def dialect(self) -> str | None:
+        return self._account.provider
+
+    @property
     def max_connections(self) -> int | None:
         return self._account.max_connections
 
@@ -61,8 +65,18 @@ class NoSigner(_Named):
     async def credential(self) -> Credential:
         return Credential(0)
 
-    async def rejected(self, used: Credential, *, status: int, challenge: str = "") -> bool:  # noqa: ARG002
+    async def rejected(
+        self,
+        used: Credential,  # noqa: ARG002
+        *,
+        status: int,  # noqa: ARG002
+        challenge: str = "",  # noqa: ARG002
+        session_over: bool = False,  # noqa: ARG002
+    ) -> bool:
         return False
+
+    def stop(self, stop: AccountStopped) -> None:
+        """There is nothing to stop: its products fail one by one."""
 
     def accepted(self, used: Credential) -> None:
         """Nothing to learn."""
@@ -106,7 +120,19 @@ class StaticSigner(_Named):
             self._hub.counters.accounts[self.name] = "accepted"
         self._release()
 
-    async def rejected(self, used: Credential, *, status: int, challenge: str = "") -> bool:  # noqa: ARG002
+    def stop(self, stop: AccountStopped) -> None:
+        if self.stopped is None:
+            self._stop(stop)
+        self._release()
+
+    async def rejected(
+        self,
+        used: Credential,  # noqa: ARG002
+        *,
+        status: int,
+        challenge: str = "",
+        session_over: bool = False,  # noqa: ARG002
+    ) -> bool:
         """See `Signer.rejected`. Before anything was accepted, a 401 stops the account after this one request."""
         unauthorised = status == 401 or says_invalid_token(challenge)
         if unauthorised and not self.worked and self.stopped is None:

@@ -133,10 +133,15 @@ class TokenManager:
                 return held
             await self._wait_for(task)
 
-    def reject(self, generation: int) -> None:
-        """The archive refused this generation: the next `get` brings a newer one (one request, whoever asks)."""
-        if self._held is not None and self._held.generation == generation:
-            self._held = dataclasses.replace(self._held, rejected=True)
+    def reject(self, generation: int, *, session_over: bool = False) -> None:
+        """The archive refused this generation: the next `get` brings a newer one (one request, whoever asks).
+
+        `session_over`: by a login, since a refresh cannot bring it.
+        """
+        held = self._held
+        if held is not None and held.generation == generation:
+            token = dataclasses.replace(held.token, refresh=None) if session_over else held.token
+            self._held = dataclasses.replace(held, token=token, rejected=True)
 
     async def renew(self, reason: Reason) -> Held:
         """Renew now, whatever the phase, and give what came; for rehearsals. Raise `AccountStopped`."""

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-untyped,import-not-found,untyped-decorator"
 """A token server that is no Keycloak: django-oauth-toolkit with a protected archive, as `python second_server.py FOLDER`.
 
 Prints its port when it is ready. It differs where servers differ: 400 for a wrong password, 403 for an expired token, no
