@@ -56,6 +56,8 @@ class Job:
     dead_sources: set[int] = field(default_factory=set)
     """Those that can never give the product."""
     waits_for_room: bool = False
+    told_size: int | None = None
+    """Bytes of the whole product, as the manifest or the archive last said."""
     overwrite: bool = False
     served_by: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)

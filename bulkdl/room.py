@@ -16,7 +16,7 @@ __all__ = ["check_room"]
 
 MARGIN = 1024 * 1024
 """Bytes that stay free for the journal."""
-UNKNOWN = 64 * 1024 * 1024
+UNKNOWN = 16 * 1024 * 1024
 """Bytes that must be free before a product of unknown size, which the disk had no room for, is asked for again."""
 
 
@@ -26,8 +26,10 @@ async def check_room(bench: Bench, job: Job, entry: Entry | None) -> None:
     `entry`: what is known of it and on disk; asked again once the archive has told the size.
     """
     size = job.product.size if job.product.size is not None else (entry.total if entry is not None else None)
-    if size is None and job.waits_for_room:
-        size = UNKNOWN
+    if size is not None:
+        job.told_size = size
+    elif job.waits_for_room:
+        size = job.told_size or UNKNOWN
     left = max(0, (size or 0) - (cover(entry.ranges) if entry is not None else 0))
     free = await bench.storage.free_bytes() - MARGIN if left else 0
     # From here on nothing is awaited: of two that are asked for at once, the second sees what the first was promised.
