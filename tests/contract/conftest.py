@@ -11,8 +11,6 @@ from tests.contract.program import Place, Site, Stage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest import TempPathFactory
-
 
 @pytest.fixture(scope="session")
 def stage() -> Iterator[Stage]:
@@ -37,7 +35,7 @@ def place(tmp_path) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def shared_place(tmp_path_factory: TempPathFactory) -> Iterator[Place]:
+def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """For the one run that many tests of a module look at."""
     place = Place(tmp_path_factory.mktemp("shared"))
     yield place

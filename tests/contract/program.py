@@ -313,7 +313,8 @@ class Place:
         folder = self.root / f"output-{self._runs}"
         folder.mkdir()
         (folder / "in").write_text(stdin or "", encoding="utf-8")
-        environ = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8", **SECRETS, **(env or {})}
+        kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SYSTEMROOT") if name in os.environ}
+        environ = {**kept, "HOME": str(self.home), "LANG": "C.UTF-8", **SECRETS, **(env or {})}
         with (
             (folder / "in").open("rb") as given,
             (folder / "out").open("wb") as out,

@@ -120,7 +120,9 @@ def test_a_credential_goes_where_its_account_says(name: str, way: Given, night: 
 
 def test_the_summary_counts_the_logins_of_each_account(night: Night):
     logins = {name: use["logins"] for name, use in night.done.summary["accounts"].items()}
-    one = ("password", "totp", "article", "field", "client", "netrc", "wide")
+    # Two accounts with the same user at the same place may share one login.
+    assert logins.pop("field") + logins.pop("wide") in {1, 2}
+    one = ("password", "totp", "article", "client", "netrc")
     assert {name: count for name, count in logins.items() if count} == dict.fromkeys(one, 1)
 
 
@@ -240,7 +242,7 @@ def secure(stage: Stage, certificate: tuple[Path, Path]):
         yield archive
 
 
-@pytest.mark.parametrize("way", ["flag", "variable", "manifest", "SSL_CERT_FILE", "nothing"])
+@pytest.mark.parametrize("way", ["manifest", "variable", "SSL_CERT_FILE", "nothing"])
 def test_a_certificate_of_ones_own_is_trusted_when_it_is_named(
     way: str, secure: Archive, certificate: tuple[Path, Path], place: Place
 ):
@@ -248,9 +250,8 @@ def test_a_certificate_of_ones_own_is_trusted_when_it_is_named(
     item = secure.items["tls.bin"]
     settings = {"settings": {"ca_file": cert}} if way == "manifest" else {}
     place.write([{"url": secure.url(item), "size": item.size}], **settings)
-    flags = ("--ca-file", cert) if way == "flag" else ()
     env = {"variable": {"BULKDL_CA_FILE": cert}, "SSL_CERT_FILE": {"SSL_CERT_FILE": cert}}.get(way, {})
-    done = place.run("--retries", "0", *flags, env=env)
+    done = place.run("--retries", "0", env=env)
     if way == "nothing":
         assert (done.code, done.kind("tls.bin")) == (1, "network")
     else:

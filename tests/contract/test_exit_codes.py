@@ -60,7 +60,7 @@ class Night:
         for item in self.fine:
             self.products.append(site.entry(item))
         place.write(self.products, accounts={"jo": site.oidc()})
-        self.done: Done = place.run("--retries", str(self.retries), "-j", "30", "--max-wait", "10", "--timeout", "20")
+        self.done: Done = place.run("--retries", str(self.retries), "-j", "30", "--max-wait", "2", "--timeout", "20")
 
     def _add(self, kind: str, *, prefix: str = "open-", **more: Any) -> Item:
         item = self.site.item(prefix)
@@ -260,7 +260,7 @@ def deadlines(site: Site, tmp_path_factory) -> dict[str, tuple[Place, Done]]:
         "window": ([site.entry(fine)], ("--window", window(*LATER))),
     }
     places = {name: Place(tmp_path_factory.mktemp(name)) for name in cases}
-    until, running = ahead(12), {}
+    until, running = ahead(10), {}
     for name, (products, more) in cases.items():
         places[name].write(products, accounts=accounts)
         running[name] = places[name].start("run", "m.yaml", "--json", "--until", until, *more)

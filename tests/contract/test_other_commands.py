@@ -299,14 +299,12 @@ def test_providers_lists_the_presets_and_what_each_sets(place: Place):
     assert place("providers", "creodais").code == 2
 
 
-@pytest.mark.parametrize("form", ["urls", "csv", "aria2", "sha256sums"])
+@pytest.mark.parametrize("form", ["csv", "sha256sums"])
 def test_a_list_becomes_a_manifest_that_runs(form: str, site: Site, place: Place):
     item = site.item()
     url, sha = site.url(item), item.digest("sha256")
     text = {
-        "urls": f"{url}\n",
         "csv": f"url,file,sha256\n{url},x.bin,{sha}\n",
-        "aria2": f"{url}\n  out=x.bin\n  checksum=sha-256={sha}\n",
         "sha256sums": f"{sha}  {item.name}\n",
     }[form]
     more = ("--base-url", f"{site.archive.origin}/files") if form == "sha256sums" else ()
@@ -314,7 +312,7 @@ def test_a_list_becomes_a_manifest_that_runs(form: str, site: Site, place: Place
     made = place("manifest", form, "list", "-o", "m.yaml", *more)
     assert (made.code, made.out) == (0, "")
     assert place.run().code == 0
-    assert place.get("x.bin" if form in {"csv", "aria2"} else item.name) == item.read()
+    assert place.get("x.bin" if form == "csv" else item.name) == item.read()
 
 
 def test_a_manifest_may_go_through_pipes(site: Site, place: Place):

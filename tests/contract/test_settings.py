@@ -90,7 +90,7 @@ def test_workers_is_the_number_of_products_in_flight(way: str, site: Site, place
 
 @pytest.mark.parametrize(("segments", "most"), [("1", 1), ("2", 2), ("auto", 99)])
 def test_segments_bounds_the_connections_to_one_product(segments: str, most: int, site: Site, place: Place):
-    item = site.item(size=24 * 1024 * 1024)
+    item = site.item(size=12 * 1024 * 1024)
     place.write([site.entry(item, checksum=...)])
     done = place.run("-s", segments)
     assert done.code == 0

@@ -9,11 +9,11 @@ import jsonschema_rs
 import pytest
 
 from bulkdl.archive.faults import Refuse
-from tests.contract.program import Done, Place, Site
 from tests.servers import reply
 
 if TYPE_CHECKING:
     from bulkdl.archive.catalogue import Item
+    from tests.contract.program import Done, Place, Site
 
 COUNT = {"type": "integer", "minimum": 0}
 KINDS = ["http", "network", "auth", "checksum", "size", "content", "conflict", "storage", "offline"]
@@ -145,7 +145,7 @@ def test_progress_none_prints_nothing_while_it_runs(site: Site, place: Place):
     assert (done.code, done.err) == (1, "")
 
 
-@pytest.mark.parametrize("mode", ["auto", "bar", "plain"])
+@pytest.mark.parametrize("mode", ["auto", "bar"])
 def test_progress_off_a_terminal_draws_no_bar_and_moves_no_cursor(mode: str, site: Site, place: Place):
     item = site.item()
     place.write([site.entry(item)])
