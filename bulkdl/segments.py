@@ -284,6 +284,7 @@ class Reception:
                     self._sniff(reply, at, buffer)
                     await behind.put(at, buffer)
                     at, buffer, began = at + len(buffer), bytearray(), now
+                    await self._keep_step()
                 await self._bench.rate.take(len(chunk))
             self._sniff(reply, at, buffer)
         finally:
@@ -296,6 +297,12 @@ class Reception:
         if buffer and not self._objection(reply, at, buffer):
             await behind.put(at, buffer)
             await behind.drain()
+
+    async def _keep_step(self) -> None:
+        """Run no further ahead of a slow disk than one checkpoint beside the one under way: that bounds what a crash costs."""
+        if self._unsynced >= CHECKPOINT_BYTES and self._checkpointing.locked():
+            async with self._checkpointing:
+                pass
 
     def _note(self, at: int, count: int) -> None:
         self._written = normalise((*self._written, (at, at + count)))
