@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from bulkdl.bench import Job
 from bulkdl.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
 from bulkdl.events import Flight, Level, ProductFinished, ProductStarted, Retrying
-from bulkdl.existing import Settled, conflict, settle
+from bulkdl.existing import Settled, ask_size, conflict, settle
 from bulkdl.hours import window_closes_in, window_opens_in
 from bulkdl.model import Failure, FailureKind, Outcome, State
 from bulkdl.placing import check, move, record_settled, unpack
 from bulkdl.ranges import cover
 from bulkdl.retry import Budget, next_step
-from bulkdl.room import check_room
+from bulkdl.room import check_room, known_size
 from bulkdl.standing import Standing
 from bulkdl.store.disk import settled
 from bulkdl.store.journal import Entry, Phase
@@ -160,7 +160,10 @@ class Engine:
     async def _attempt(self, job: Job) -> None:
         standing = await settle(self._bench, job)
         if standing is None:
-            await check_room(self._bench, job, await self._bench.journal.get(job.product.id))
+            entry = await self._bench.journal.get(job.product.id)
+            if self.full is not None and known_size(job, entry) is None:
+                job.told_size = await ask_size(self._bench, job)  # a body that does not fit is not even begun
+            await check_room(self._bench, job, entry)
             if job.attempts == 0:
                 self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
             job.attempts += 1

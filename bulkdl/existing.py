@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bulkdl.http import Reply
     from bulkdl.store.journal import Entry
 
-__all__ = ["Settled", "ask_archive", "compare_digests", "conflict", "settle", "settle_named"]
+__all__ = ["Settled", "ask_archive", "ask_size", "compare_digests", "conflict", "settle", "settle_named"]
 
 UNVERIFIED = "existing, unverified"
 TRUSTED = "existing, trusted unseen"
@@ -122,6 +122,15 @@ async def ask_archive(bench: Bench, job: Job) -> Settled:
     if remote != here:
         raise conflict(job, _sizes(here, remote))
     return Settled(here, note=UNVERIFIED)
+
+
+async def ask_size(bench: Bench, job: Job) -> int | None:
+    """The size that the archive names without sending anything, None where it does not."""
+    async with (
+        bench.connections.permit(account=job.product.account, host=job.source.host),
+        bench.open(job, headers={}, method="HEAD") as reply,
+    ):
+        return _size(reply)
 
 
 def _size(reply: Reply) -> int | None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bulkdl.bench import Bench, Job
     from bulkdl.store.journal import Entry
 
-__all__ = ["check_room"]
+__all__ = ["check_room", "known_size"]
 
 MARGIN = 1024 * 1024
 """Bytes that stay free for the journal."""
@@ -20,16 +20,23 @@ UNKNOWN = 16 * 1024 * 1024
 """Bytes that must be free before a product of unknown size, which the disk had no room for, is asked for again."""
 
 
+def known_size(job: Job, entry: Entry | None) -> int | None:
+    """Bytes of the product, as the manifest, the journal or the archive has told."""
+    if job.product.size is not None:
+        return job.product.size
+    return entry.total if entry is not None and entry.total is not None else job.told_size
+
+
 async def check_room(bench: Bench, job: Job, entry: Entry | None) -> None:
     """Raise `StorageStopped` (full) when what is left of the product does not fit beside what is in flight.
 
     `entry`: what is known of it and on disk; asked again once the archive has told the size.
     """
-    size = job.product.size if job.product.size is not None else (entry.total if entry is not None else None)
+    size = known_size(job, entry)
     if size is not None:
         job.told_size = size
     elif job.waits_for_room:
-        size = job.told_size or UNKNOWN
+        size = UNKNOWN
     left = max(0, (size or 0) - (cover(entry.ranges) if entry is not None else 0))
     free = await bench.storage.free_bytes() - MARGIN if left else 0
     # From here on nothing is awaited: of two that are asked for at once, the second sees what the first was promised.
