@@ -206,7 +206,7 @@ class Http:
 
         With the reply comes the credential that was used last, at whichever hop.
         """
-        seen_https = False
+        first, seen_https = url, False
         used: Credential | None = None
         for _ in range(MOST_HOPS):
             downgraded = seen_https and url.scheme == "http"
@@ -223,9 +223,9 @@ class Http:
                 return _reply(url, response, signed=signed), used
             location = response.headers["Location"]
             await _finish(response)
-            url = _target(url, location, used)
-        raise ProductFailed(
-            f"{url} redirects more than {MOST_HOPS} times",
+            url = _target(url, location, used, first=first)
+        raise ProductFailed(  # of the last hop nothing is said: its path may hold what the server echoed
+            f"{first} redirects more than {MOST_HOPS} times",
             kind=FailureKind.HTTP,
             hint="Open the URL in a browser: it may want you to sign in or to accept a licence there",
         )
@@ -262,13 +262,11 @@ def _generic(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() in _GENERIC}
 
 
-def _target(url: Url, location: str, credential: Credential | None) -> Url:
+def _target(url: Url, location: str, credential: Credential | None, *, first: Url) -> Url:
     try:
         target = url.join(location)
-    except ValueError as error:
-        raise ProductFailed(
-            f"{url} redirects to something that is not a usable URL ({error})", kind=FailureKind.HTTP
-        ) from None
+    except ValueError:
+        raise ProductFailed(f"{first} redirects to something that is not a usable URL", kind=FailureKind.HTTP) from None
     return target if credential is None else _without_secret(target, credential)
 
 
@@ -359,7 +357,7 @@ def _network_error(error: Exception, url: Url) -> BulkdlError:
         )
     if isinstance(error, (aiohttp.InvalidURL, ValueError)):
         return ProductFailed(
-            f"{url} is not a URL that can be requested", kind=FailureKind.HTTP, hint="Mend it in the manifest"
+            f"a URL of {where} cannot be requested", kind=FailureKind.HTTP, hint="Mend it in the manifest"
         )
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return TryAgain(

@@ -39,6 +39,7 @@ DEFAULT_LIFETIME_S = 300.0
 _LONGEST_LIFETIME_S = 365 * 86400.0
 _LONGEST_WAIT_S = 300.0
 _LONGEST_QUOTE = 200
+_SHORTEST_SECRET = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,8 @@ def clean(text: str, secrets: Iterable[Secret]) -> str:
     """Text from a server, fit to be shown: no secret raw or percent-encoded, no control characters, at most 200."""
     for secret in secrets:
         raw = secret.reveal()
+        if len(raw) < _SHORTEST_SECRET:
+            continue  # a mask in place of each such letter would tell what it hides
         for form in sorted({raw, raw.strip(), quote(raw, safe=""), quote_plus(raw), quote(raw)} - {""}, key=len)[::-1]:
             text = re.sub(re.escape(form), MASK, text, flags=re.IGNORECASE)
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
