@@ -240,7 +240,7 @@ def _ease(bench: Bench, job: Job, status: int, wait: float | None) -> None:
     """The archive finds us too many or too fast: every worker leaves it alone until then, and one connection goes."""
     if wait:
         # A 503 may be one product's own trouble, so it does not stop the others for long.
-        longest = bench.settings.max_wait if status == 429 else SHORT_PAUSE_S
-        bench.pauses.pause(job.source.host, min(wait, longest))
+        longest = wait if status == 429 else SHORT_PAUSE_S
+        bench.pauses.pause(job.source.host, min(wait, longest, bench.settings.max_wait))
     if status == 429:
         bench.connections.lower(job.product.account, job.source.host)
