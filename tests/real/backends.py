@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from bulkdl.auth.signer import Credential
     from bulkdl.clock import Clock
 
-__all__ = ["CLIENT_SECRET", "PASSWORD", "Backend", "FakeBackend", "KeycloakBackend", "base32", "bearer"]
+__all__ = ["CLIENT_SECRET", "PASSWORD", "Backend", "FakeBackend", "KeycloakBackend", "base32", "bearer", "new_name"]
 
 PASSWORD = "correct horse 6"
 CLIENT_SECRET = "s3cr:et +%"
@@ -56,7 +56,12 @@ _CLIENTS = (
     ClientApp(id="machine", secret=CLIENT_SECRET),
 )
 _POLICIES = {REALM: Policy(failure_factor=3), BRIEF: Policy(expires_in=4, session_max=10, failure_factor=3)}
-_names = (f"person{number}-{os.getpid()}" for number in itertools.count())
+_numbers = itertools.count()
+
+
+def new_name() -> str:
+    """Of a person that no server knows yet, whichever test run it has seen before."""
+    return f"person{next(_numbers)}-{os.getpid()}"
 
 
 def bearer(credential: Credential) -> str:
@@ -136,7 +141,7 @@ class Backend:
 
     def person(self, *, password: str = PASSWORD, totp_key: str | None = None, enabled: bool = True) -> str:
         """A new person that nobody has counted anything of."""
-        name = next(_names)
+        name = new_name()
         self.server.add(self.realm, name, password=password, totp_key=totp_key, enabled=enabled)
         return name
 

@@ -15,7 +15,7 @@ from bulkdl.archive.access import Access
 from bulkdl.archive.catalogue import Item
 from bulkdl.archive.server import Archive
 
-from .backends import PASSWORD, KeycloakBackend, base32, introspect
+from .backends import PASSWORD, KeycloakBackend, base32, introspect, new_name
 from .products import write_manifest
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Place:
         await self._stack.aclose()
 
     def person(self, **given: Any) -> str:
-        name = f"runner-{self.folder.name}".lower().replace("_", "-")[:60]
+        name = new_name()
         self.server.add(REALM, name, password=PASSWORD, totp_key=given.get("totp_key"), enabled=True)
         return name
 
