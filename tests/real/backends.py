@@ -75,7 +75,10 @@ def base32(key: str) -> str:
 
 
 class Hurried(SystemClock):
-    """Real time, but for waits, which are over at once and count as passed."""
+    """Real time, but for waits, of which a twentieth of a second is real and the rest counts as passed.
+
+    Without any, Keycloak would now and then still be busy with the login before.
+    """
 
     def __init__(self) -> None:
         self._skipped = 0.0
@@ -84,8 +87,9 @@ class Hurried(SystemClock):
         return super().monotonic() + self._skipped
 
     async def sleep(self, seconds: float) -> None:
-        self._skipped += max(0.0, seconds)
-        await asyncio.sleep(0)
+        waited = min(max(0.0, seconds), 0.05)
+        self._skipped += max(0.0, seconds - waited)
+        await super().sleep(waited)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
