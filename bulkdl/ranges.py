@@ -134,7 +134,7 @@ class SegmentPlan:
         return min(count, len(self._free))
 
     def _divide(self, victim: Claim, parts: int) -> None:
-        parts = min(parts, victim.left // self._min_split, int(victim.left_s / self._min_split_s))
+        parts = int(min(parts, victim.left // self._min_split, victim.left_s / self._min_split_s))
         if parts < 2:
             return
         start, end, left = victim.position, victim.end, victim.left
