@@ -122,5 +122,6 @@ def _bar(fraction: float, width: int, glyphs: Glyphs) -> Text:
 def _cut(line: Text, width: int, ellipsis: str = "") -> Text:
     if line.cell_len <= width:
         return line
-    line.truncate(max(0, width - cell_len(ellipsis)))
-    return line.append(ellipsis)
+    room = width - cell_len(ellipsis)
+    line.truncate(max(0, width if room < 0 else room))
+    return line if room < 0 else line.append(ellipsis)
