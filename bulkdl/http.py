@@ -224,6 +224,8 @@ class Http:
             location = response.headers["Location"]
             await _finish(response)
             url = _target(url, location, used, first=first)
+            if used is not None and not request.allowed.allows(url):
+                url = _scrubbed(url, used, first=first)
         raise ProductFailed(  # of the last hop nothing is said: its path may hold what the server echoed
             f"{first} redirects more than {MOST_HOPS} times",
             kind=FailureKind.HTTP,
@@ -272,12 +274,46 @@ def _target(url: Url, location: str, credential: Credential | None, *, first: Ur
 
 def _without_secret(url: Url, credential: Credential) -> Url:
     """`url` without any query field that holds the credential: servers like to echo a token into their redirects."""
-    secrets = {
-        s.reveal() for s in (credential.header, credential.query[1] if credential.query else None) if s is not None
-    }
-    secrets |= {s.partition(" ")[2] for s in secrets if " " in s}
+    secrets = _secrets(credential)
+    return _keeping(url, lambda value: value not in secrets)
+
+
+def _scrubbed(url: Url, credential: Credential, *, first: Url) -> Url:
+    """`url` for a host that may not have the credential: no query field has it inside, such as a page to come back to.
+
+    Raise `ProductFailed` when it stands elsewhere in the URL.
+    """
+    secrets = [secret for secret in _secrets(credential) if len(secret) >= _TELLING]
+    url = _keeping(url, lambda value: not _holds(value, secrets))
+    if _holds(unquote_plus(url.raw), secrets):
+        raise ProductFailed(
+            f"{first} redirects to another host with the account's credential in the URL; it was not followed",
+            kind=FailureKind.AUTH,
+            hint="If that host is the archive's own, add it to the account's `hosts`",
+        )
+    return url
+
+
+_TELLING = 6
+"""A shorter secret could stand in a URL by chance."""
+
+
+def _secrets(credential: Credential) -> set[str]:
+    held = {s.reveal() for s in (credential.header, credential.query[1] if credential.query else None) if s is not None}
+    return held | {s.partition(" ")[2] for s in held if " " in s}
+
+
+def _holds(text: str, secrets: list[str]) -> bool:
+    """Whether a secret stands in `text`, plain or percent-encoded once or twice more."""
+    return any(
+        secret in form for form in (text, unquote_plus(text), unquote_plus(unquote_plus(text))) for secret in secrets
+    )
+
+
+def _keeping(url: Url, wanted: Callable[[str], bool]) -> Url:
+    """`url` with those query fields whose decoded value is `wanted`."""
     fields = url.query.split("&") if url.query else []
-    kept = [f for f in fields if unquote_plus(f.partition("=")[2]) not in secrets]
+    kept = [f for f in fields if wanted(unquote_plus(f.partition("=")[2]))]
     if len(kept) == len(fields):
         return url
     base = url.raw.partition("#")[0].partition("?")[0]

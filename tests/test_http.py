@@ -7,12 +7,14 @@ import shutil
 import ssl
 import subprocess
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
 from bulkdl.archive.access import Access, Given
 from bulkdl.archive.catalogue import Item
 from bulkdl.archive.server import Archive, Route
+from bulkdl.model import FailureKind
 from tests.canary import Canary
 from tests.harness import Place, body_of
 from tests.servers import RawRequest, RawServer, Wire, ranges, redirect, reply
@@ -68,6 +70,33 @@ async def test_a_token_that_a_redirect_echoes_is_taken_out_and_put_on_where_it_m
         assert done.code == 0
         assert server.log[0].query == f"a=1&token={SECRET}"
         assert other.log[0].query == ("a=1" if host == "localhost" else f"a=1&token={SECRET}")
+    Canary(SECRET).assert_absent(tmp_path, repr(done.events), repr(done.result))
+
+
+async def test_a_token_inside_another_field_of_a_redirect_does_not_reach_a_host_that_may_not_have_it(tmp_path: Path):
+    place, accounts = place_with(tmp_path, token_in="query", hosts=["127.0.0.1"])
+
+    async def come_back_later(request: RawRequest, wire: Wire) -> None:
+        back = quote(server.url(f"/p?{request.query}"), safe="")
+        await redirect(f"{other.url('/there', host='localhost')}?back={back}&b=2")(request, wire)
+
+    async with RawServer(ranges(BODY)) as other, RawServer(come_back_later) as server:
+        done = await place.run(product(server.url("/p?a=1")), accounts=accounts)
+        assert done.code == 0
+        assert other.log[0].query == "b=2"
+
+
+async def test_a_redirect_with_the_token_in_its_path_is_not_followed_to_a_host_that_may_not_have_it(tmp_path: Path):
+    place, accounts = place_with(tmp_path, token_in="query", hosts=["127.0.0.1"])
+
+    async def in_the_path(request: RawRequest, wire: Wire) -> None:
+        await redirect(other.url(f"/{request.query.partition('token=')[2]}/x", host="localhost"))(request, wire)
+
+    async with RawServer(ranges(BODY)) as other, RawServer(in_the_path) as server:
+        done = await place.run(product(server.url("/p?a=1")), accounts=accounts)
+        assert done.code == 1
+        assert done.result.failures[0].failure.kind is FailureKind.AUTH
+        assert other.log == []
     Canary(SECRET).assert_absent(tmp_path, repr(done.events), repr(done.result))
 
 
