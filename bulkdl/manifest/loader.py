@@ -6,7 +6,7 @@ import difflib
 import io
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bulkdl.errors import ManifestError, Problem
@@ -148,7 +148,7 @@ class _Loading:
         return Manifest(
             path=self.path,
             destination=destination,
-            destination_shown=shown,
+            destination_shown=str(PurePath(shown)),
             settings=settings,
             accounts=accounts,
             products=products.finish(defaults, accounts),

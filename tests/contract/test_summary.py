@@ -90,7 +90,7 @@ def test_counts_and_bytes(night: Night):
 
 
 def test_manifest_and_destination_are_as_the_user_wrote_them(night: Night):
-    assert (night.done.summary["manifest"], night.done.summary["destination"]) == ("m.yaml", "./products")
+    assert (night.done.summary["manifest"], night.done.summary["destination"]) == ("m.yaml", "products")
 
 
 def test_a_failure_has_its_attempts_and_its_url(night: Night):

@@ -72,7 +72,7 @@ products:
 def test_the_whole_of_the_format_is_read():
     m = read(WHOLE)
     assert m.destination == BASE / "products"
-    assert m.destination_shown == "./products"
+    assert m.destination_shown == "products"
     assert m.warnings == ()
     assert m.settings == {
         "workers": 8,
