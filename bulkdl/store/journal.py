@@ -220,6 +220,9 @@ class Journal:
         """The type of the network file system that it lies on, where that was detected."""
         self._clock = clock
         self._writer = Writer(path, self._connect)
+        self._found: set[str] | None = None
+        """Those that had an entry when all were read: nothing is asked for the many that have none."""
+        self._put: set[str] = set()
 
     @classmethod
     @asynccontextmanager
@@ -241,10 +244,13 @@ class Journal:
         entries, unreadable = await self._writer.do(_load)
         if unreadable and not self.recovered:
             self.recovered = f"The journal has {unreadable} unreadable records; their products are looked at anew"
+        self._found = set(entries)
         return entries
 
     async def get(self, id: str) -> Entry | None:  # noqa: A002
         """The entry of `id`, with everything that was put before."""
+        if self._found is not None and id not in self._found and id not in self._put:
+            return None
         return await self._writer.do(lambda connection: _load(connection, id)[0].get(id))
 
     async def put(self, entry: Entry) -> None:
@@ -260,6 +266,7 @@ class Journal:
         await self._writer.do(_executing("DELETE FROM product WHERE id = ?", (_text(id),)))
 
     def _putting(self, entry: Entry) -> Callable[[sqlite3.Connection], None]:
+        self._put.add(entry.id)
         return _executing(_PUT, _encode(entry, updated=self._clock.wall()))
 
     def _connect(self) -> sqlite3.Connection:
