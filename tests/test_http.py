@@ -17,7 +17,7 @@ from bulkdl.archive.server import Archive, Route
 from bulkdl.model import FailureKind
 from tests.canary import Canary
 from tests.harness import Place, body_of
-from tests.servers import RawRequest, RawServer, Wire, ranges, redirect, reply
+from tests.servers import RawRequest, RawServer, Wire, head, ranges, redirect, reply
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -199,3 +199,29 @@ async def test_a_credential_never_goes_from_https_to_http_although_the_host_is_l
         assert (plain.log[0].header("Authorization"), plain.log[0].header("X-Key")) == (None, None)
     assert (untrusted.code, untrusted.failure[:2]) == (1, ("network", 1))
     assert "certificate" in untrusted.failure[2]
+
+
+async def test_a_token_that_expires_during_a_transfer_ends_nothing_and_the_resume_carries_its_successor(tmp_path: Path):
+    place, issued = Place(tmp_path), 0
+    place.environ["PASSWORD"] = SECRET
+
+    async def token(request: RawRequest, wire: Wire) -> None:
+        nonlocal issued
+        issued += 1
+        body = f'{{"access_token": "access-{issued}", "refresh_token": "more-{issued}", "expires_in": 1.5}}'.encode()
+        await wire.send(head(200, ("Content-Type", "application/json"), ("Content-Length", len(body))) + body)
+
+    async def outlive_the_token(request: RawRequest, wire: Wire) -> None:
+        await wire.send(head(200, ("Content-Length", len(BODY)), ("ETag", '"1"')) + BODY[:1000])
+        await asyncio.sleep(2)
+        await wire.send(BODY[1000:3000])  # and then the connection is cut
+
+    async with RawServer(token) as login, RawServer(outlive_the_token, ranges(BODY, etag='"1"')) as server:
+        account = {"auth": "oidc", "token_url": login.url("/token"), "client_id": "public", "username": "jo"}
+        done = await place.run(product(server.url()), accounts={"own": {**account, "password": "${PASSWORD}"}})
+    assert done.code == 0
+    first, second = server.log
+    assert first.header("Authorization") == "Bearer access-1"
+    assert second.header("Range") == "bytes=3000-"
+    assert second.header("Authorization") not in {None, "Bearer access-1"}
+    assert done.result.failed == 0
