@@ -68,20 +68,23 @@ class Held:
         return Phase.SOFT if now >= self.soft_at else Phase.FRESH
 
 
-def hold(token: Token, *, generation: int, because: Reason, now: float, rng: random.Random) -> Held:
+def hold(token: Token, *, generation: int, because: Reason, now: float, rng: random.Random, usual: float = 0.0) -> Held:
     """Plan a token's life: renewed beside its use from 80 to 86 %, waited for at its very end.
+
+    `usual`: the lifetime that a login brings; a shorter one ends with its session.
 
     One whose answer took longer than its life is tried for a second all the same: the archive decides, and a slow
     endpoint is not asked in a circle.
     """
     life = token.lifetime
-    if now >= token.expires - _hard_margin(life):
+    margin = max(_hard_margin(life), _ROUNDING_S if 2 * _ROUNDING_S < life < usual else 0.0)  # the last of its session
+    if now >= token.expires - margin:
         return hold_to_the_end(token, generation=generation, because=because, now=now)
     return Held(
         generation=generation,
         token=token,
         soft_at=token.issued + life * (_SOFT_FRACTION + _JITTER_FRACTION * rng.random()),
-        hard_at=token.expires - _hard_margin(life),
+        hard_at=token.expires - margin,
         over_at=token.expires,
         because=because,
     )

@@ -260,7 +260,8 @@ class TokenManager:
             self._held = hold_to_the_end(token, generation=held.generation, because=held.because, now=now)
         else:
             generation = 1 if held is None else held.generation + 1
-            self._held = hold(token, generation=generation, because=reason, now=now, rng=self._rng)
+            usual = self._usual_lifetime
+            self._held = hold(token, generation=generation, because=reason, now=now, rng=self._rng, usual=usual)
         self._show(f"token valid {token.lifetime:.0f} s")
         skew = self._exchange.skew
         if skew is not None and abs(skew) >= _NOTABLE_SKEW_S and not self._skew_noted:
@@ -315,7 +316,11 @@ class TokenManager:
     async def _end_session(self) -> None:
         """Every password login is a new session, and servers limit them: the old one is closed first."""
         session, self._session = self._session, None
-        if session is not None and not await self._exchange.log_out(session):
+        if session is None:
+            return
+        if self._held is not None:  # it goes with its session: nobody is given it any more
+            self._held = dataclasses.replace(self._held, rejected=True)
+        if not await self._exchange.log_out(session):
             self._leftovers = [*self._leftovers, session][-_MOST_LEFTOVERS:]
 
     async def _log_out_all(self) -> None:

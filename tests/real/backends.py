@@ -55,7 +55,9 @@ _CLIENTS = (
     ClientApp(id="closed", direct_grant=False),
     ClientApp(id="machine", secret=CLIENT_SECRET),
 )
-_POLICIES = {REALM: Policy(failure_factor=3), BRIEF: Policy(expires_in=4, session_max=10, failure_factor=3)}
+_POLICIES = {REALM: Policy(failure_factor=3), BRIEF: Policy(expires_in=5, session_max=12, failure_factor=3)}
+SLOW_S = 0.1
+"""A check of a token that took longer than this says nothing of the moment when it was given out."""
 _numbers = itertools.count()
 
 
@@ -233,15 +235,24 @@ class Backend:
         return False
 
     async def work(self, signer: OidcSigner, *, workers: int, seconds: float, every: float = 0.1) -> list[str]:
-        """Workers that ask again and again for so long; the tokens that any of them saw, which were all valid then."""
+        """Workers that ask again and again for so long; the tokens that any of them saw, which were all valid then.
+
+        The check of a token is a request of its own, which a busy machine may hold up until the token is over: one that took
+        longer than the margin that servers' whole seconds leave says nothing, and the token is refused as an archive would.
+        """
         seen: dict[str, None] = {}
         began = self.clock.monotonic()
         while (now := self.clock.monotonic()) - began < seconds:
             held = {bearer(c): c for c in await asyncio.gather(*(signer.credential() for _ in range(workers)))}
             for token, credential in held.items():
                 seen[token] = None
-                assert await self.valid(token), f"an invalid token after {now - began:.1f} s"
-                signer.accepted(credential)
+                given = self.clock.monotonic()
+                if await self.valid(token):
+                    signer.accepted(credential)
+                elif self.clock.monotonic() - given > SLOW_S:
+                    await signer.rejected(credential, status=401)
+                else:
+                    raise AssertionError(f"an invalid token after {now - began:.1f} s")
             await self.pass_time(every)
         return list(seen)
 

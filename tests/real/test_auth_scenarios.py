@@ -65,7 +65,7 @@ async def test_a_night_in_small_shows_no_worker_an_error_and_costs_one_login(bac
     counts = backend.counts(name)
     assert (counts.logins, counts.failed_logins) == (1, 0)
     assert seconds / 6 - 1 <= counts.refreshes <= seconds / (0.8 * 5) + 1
-    assert len(tokens) == 1 + counts.refreshes
+    assert 0 <= 1 + counts.refreshes - len(tokens) <= 1  # the last one may have come when the workers were done
     seen(
         f"{WORKERS} workers, 5 s tokens with rotation, {seconds} s: {counts.logins} login, {counts.refreshes} refreshes"
     )
@@ -144,12 +144,12 @@ async def test_near_a_sessions_greatest_age_there_is_one_login_and_no_storm(back
     backend.realm = BRIEF
     name = backend.person()
     signer = backend.signer(name)
-    await backend.work(signer, workers=5, seconds=14, every=0.2)
+    await backend.work(signer, workers=5, seconds=17, every=0.2)
     counts = backend.counts(name)
     assert 2 <= counts.logins <= 3
     assert counts.refreshes <= 6
     assert counts.sessions == 1
-    seen(f"14 s with sessions of 10 s and tokens of 4 s: {counts.logins} logins, {counts.refreshes} refreshes")
+    seen(f"17 s with sessions of 12 s and tokens of 5 s: {counts.logins} logins, {counts.refreshes} refreshes")
 
 
 async def test_closing_leaves_no_session(backend: Backend):
