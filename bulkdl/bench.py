@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from bulkdl.content.coding import is_the_format, named
 from bulkdl.errors import TryAgain
 from bulkdl.model import FailureKind
-from bulkdl.names import from_url
+from bulkdl.names import from_content_disposition, from_url
 from bulkdl.resume import Known
 from bulkdl.standing import Standing
 from bulkdl.urls import HostList, Url
@@ -84,10 +85,11 @@ class Job:
         """A name for people, from the start."""
         return self.file or self.product.file or from_url(self.product.url)
 
-    @property
-    def keeps_coding(self) -> bool:
+    def keeps_coding(self, reply: Reply) -> bool:
         """A `.gz` that is served with `Content-Encoding: gzip` is meant as it comes."""
-        return self.shown.lower().endswith((".gz", ".tgz", ".br", ".zst"))
+        told = from_content_disposition(reply.head.disposition)
+        names = (self.shown, told or "", from_url(self.source), from_url(reply.url))
+        return is_the_format(named((reply.head.content_encoding,)), names)
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bulkdl.content.coding import named
 from bulkdl.content.verify import digests
 from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.model import Checksum, FailureKind
@@ -108,10 +109,10 @@ async def ask_archive(bench: Bench, job: Job) -> Settled:
     here = facts.size if facts is not None else 0
     async with bench.connections.permit(account=job.product.account, host=job.source.host):
         async with bench.open(job, headers={}, method="HEAD") as reply:
-            remote = _size(reply)
+            remote = _size(job, reply)
         if remote is None:  # HEAD is optional in practice, and archives that make zips on the fly know no length before
             async with bench.open(job, headers={}) as reply:
-                remote = _size(reply)
+                remote = _size(job, reply)
                 reply.close()
                 if classify(reply.head.status) in (StatusClass.LATER, StatusClass.PREPARING):
                     raise TryAgain(
@@ -130,11 +131,12 @@ async def ask_size(bench: Bench, job: Job) -> int | None:
         bench.connections.permit(account=job.product.account, host=job.source.host),
         bench.open(job, headers={}, method="HEAD") as reply,
     ):
-        return _size(reply)
+        return _size(job, reply)
 
 
-def _size(reply: Reply) -> int | None:
-    return reply.head.content_length if reply.head.status == 200 else None
+def _size(job: Job, reply: Reply) -> int | None:
+    coded = named((reply.head.content_encoding,)) and not job.keeps_coding(reply)
+    return reply.head.content_length if reply.head.status == 200 and not coded else None
 
 
 def conflict(job: Job, why: str) -> ProductFailed:

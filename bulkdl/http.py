@@ -17,11 +17,12 @@ from yarl import URL
 
 from bulkdl._version import __version__
 from bulkdl.clock import SystemClock
+from bulkdl.content.coding import Decoder
 from bulkdl.dialects import MOST_BODY, Action, Answer, interpret
 from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
 from bulkdl.model import FailureKind
 from bulkdl.ranges import parse_content_range
-from bulkdl.resume import Head
+from bulkdl.resume import Head, uncoded
 from bulkdl.retry import StatusClass, classify
 from bulkdl.urls import HostList, Url
 
@@ -62,11 +63,27 @@ class Reply:
     ruling: Ruling | None = None
     """What an error means in the dialect of the account's provider; None where only the status tells."""
     _peeked: list[bytes] = field(default_factory=list)
+    decoder: Decoder | None = None
+    """Takes off a coding that was not asked for; None where the bytes are the product's."""
+
+    def decoded(self, coding: str) -> Reply:
+        """This response as one whose body comes without `coding`. To be called before the body is read."""
+        return replace(self, head=uncoded(self.head), decoder=Decoder(coding))
 
     async def read(self) -> bytes:
-        """The next bytes of the body, b"" at its end; raise `TryAgain` when the connection or the framing breaks."""
+        """The next bytes of the body, b"" at its end; raise `TryAgain` when connection, framing or coding break."""
         if self._peeked:
             return self._peeked.pop()
+        if self.decoder is None:
+            return await self._arrival()
+        while not (piece := self.decoder.step()):
+            if not (coded := await self._arrival()):
+                self.decoder.finish()
+                break
+            self.decoder.feed(coded)
+        return piece
+
+    async def _arrival(self) -> bytes:
         content = self._response.content
         with _mapped(self.url):
             try:

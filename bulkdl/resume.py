@@ -7,9 +7,10 @@ into a `Decision`. Everything that could splice two editions of a product into o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 
+from bulkdl.content.coding import decodable, named
 from bulkdl.model import FailureKind, Resume
 from bulkdl.ranges import ContentRange, Range, cover, normalise
 from bulkdl.retry import StatusClass, classify, parse_http_date
@@ -25,6 +26,7 @@ __all__ = [
     "judge",
     "strong_date",
     "strong_etag",
+    "uncoded",
     "validator",
 ]
 
@@ -132,6 +134,8 @@ class Decision:
     """The length of the representation, where the server told."""
     kind: FailureKind = FailureKind.HTTP
     detail: str = ""
+    coding: str = ""
+    """What has to come off the body before it is the product; such a body cannot be continued."""
 
 
 def strong_etag(etag: str | None) -> str | None:
@@ -192,12 +196,30 @@ def judge(
         return Decision(action=Action.ASK_ANEW, why=Why.RANGE_UNSATISFIABLE)
     if group is not StatusClass.BODY:
         return Decision(action=Action.REJECT, why=Why.STATUS)
-    coding = head.content_encoding.strip().lower()
-    if coding not in ("", "identity") and not keep_coding:
+    coding = "" if keep_coding else named((head.content_encoding,))
+    if coding and not decodable(coding):
         return Decision(action=Action.REJECT, why=Why.CODED, kind=FailureKind.CONTENT, detail=coding[:40])
+    if coding and head.status == 200:
+        return replace(_judge_coded(head, ask=ask, known=known, source=source), coding=coding)
+    if coding and ask.range is not None:
+        return Decision(action=Action.ASK_ANEW, why=Why.CODED)  # a part of the coded bytes is no part of the product
     if head.status == 200:
         return _judge_whole(head, ask=ask, known=known, source=source, expected_size=expected_size)
     return _judge_part(head, ask=ask, known=known, source=source, expected_size=expected_size)
+
+
+def uncoded(head: Head) -> Head:
+    """`head` without what speaks of the coded representation alone.
+
+    Its length, its ranges and its validators are not those of the product (RFC 9110 §8.4, §8.6, §8.8.3, §14.2).
+    """
+    return replace(head, content_encoding="", content_length=None, etag=None, last_modified=None, accept_ranges="")
+
+
+def _judge_coded(head: Head, *, ask: Ask, known: Known, source: str) -> Decision:
+    if head.content_length is not None and head.content_length > _MOST_BYTES:
+        return Decision(action=Action.RETRY, why=Why.ABSURD_LENGTH)
+    return _judge_whole(uncoded(head), ask=ask, known=known, source=source, expected_size=None)
 
 
 def _judge_whole(head: Head, *, ask: Ask, known: Known, source: str, expected_size: int | None) -> Decision:

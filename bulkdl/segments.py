@@ -97,6 +97,7 @@ class Reception:
         self._start = start
         self._live = 1
         self._spawner: asyncio.Task[None] | None = None
+        self._continuable = True
         self._fault: TryAgain | None = None
         self._flight = bench.hub.counters.flights[job.product.id]
         self._flight.have = cover(self._written)
@@ -106,6 +107,7 @@ class Reception:
 
         Raise `TryAgain` when something is still missing, with everything that arrived durable and in the journal.
         """
+        self._continuable = reply.decoder is None
         try:
             with first_error():
                 await self._connect(reply, compare, splittable=splittable)
@@ -127,6 +129,8 @@ class Reception:
             if ranges == self._durable:
                 return
             await self._partial.sync()
+            if not self._continuable:
+                return  # no later answer can be asked to go on inside a coding, so nothing of it is known
             self._entry = replace(self._entry, ranges=ranges, updated=self._bench.clock.wall())
             await self._bench.journal.put(self._entry)
             self._durable = ranges
@@ -234,7 +238,7 @@ class Reception:
                 known=known,
                 source=job.source.source,
                 expected_size=job.product.size,
-                keep_coding=job.keeps_coding,
+                keep_coding=job.keeps_coding(reply),
             )
             if decision.action is not Action.APPEND or decision.start != claim.position:
                 raise TryAgain(f"a further range was refused ({decision.why})", kind=FailureKind.HTTP)
@@ -268,7 +272,7 @@ class Reception:
             while claim.position < claim.end and not ended:
                 found = await _read(pace, reply, patience_s=CHECKPOINT_S if buffer else None)
                 chunk, ended = found or b"", found == b""
-                self._bench.hub.counters.received += len(chunk)
+                self._bench.hub.counters.received += len(chunk) if reply.decoder is None else reply.decoder.taken()
                 if compare and chunk:
                     chunk, compare = _compared(chunk, compare)
                 if compare and ended:

@@ -88,8 +88,10 @@ async def _receive(bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Ent
         known=known,
         source=source,
         expected_size=job.product.size,
-        keep_coding=job.keeps_coding,
+        keep_coding=job.keeps_coding(reply),
     )
+    if decision.coding:
+        reply = reply.decoded(decision.coding)
     if decision.action is Action.RESTART or (decision.why is Why.WRONG_SIZE and reply.head.status == 200):
         await _refuse_page(job, reply)
     if decision.action not in (Action.APPEND, Action.RESTART):
@@ -106,7 +108,7 @@ async def _receive(bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Ent
     job.content_type = reply.head.content_type
     if reply.url.host not in job.served_by:
         job.served_by.append(reply.url.host)
-    if known.ranges and not kept:
+    if (known.ranges or reply.decoder) and not kept:
         await bench.journal.put(current)  # known before bytes of another edition touch the file
     async with bench.storage.open_partial(current.part or "") as partial:
         if not kept:

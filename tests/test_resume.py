@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 
 from bulkdl.model import FailureKind, Resume
 from bulkdl.ranges import ContentRange, missing, parse_content_range
-from bulkdl.resume import OVERLAP, Action, Ask, Head, Known, Why, ask_for, judge, strong_date, strong_etag, validator
+from bulkdl.resume import (
+    OVERLAP,
+    Action,
+    Ask,
+    Head,
+    Known,
+    Why,
+    ask_for,
+    judge,
+    strong_date,
+    strong_etag,
+    uncoded,
+    validator,
+)
 
 HERE, MIRROR = "https://a.example.org:443/p", "https://b.example.org:443/p"
 STRONG, WEAK, OTHER = '"one"', 'W/"one"', '"two"'
@@ -156,8 +169,16 @@ JUDGED = [
     ("416 (§15.5.17)", Head(status=416), REST, HALF, {}, (Action.ASK_ANEW, Why.RANGE_UNSATISFIABLE)),
     ("416 to the whole", Head(status=416), WHOLE, Known(), {}, (Action.RETRY, Why.RANGE_UNSATISFIABLE)),
     # Codings (§8.4)
-    ("a coding", whole(content_encoding="gzip"), WHOLE, Known(), {}, (Action.REJECT, Why.CODED)),
-    ("a coding of a part", part("bytes 50-99/100", content_encoding="br"), REST, HALF, {}, (Action.REJECT, Why.CODED)),
+    ("a coding that comes off", whole(content_encoding="gzip"), WHOLE, Known(), {}, RESTART),
+    ("a coding that comes off, whatever its length", whole(7, content_encoding="gzip"), WHOLE, Known(), {"expected_size": 100}, RESTART),
+    ("a coding that comes off, of an absurd length", whole(2**63, content_encoding="deflate"), WHOLE, Known(), {}, (Action.RETRY, Why.ABSURD_LENGTH)),
+    ("a coding of what is on disk plain (§8.8.3)", whole(content_encoding="gzip", etag=STRONG), REST, HALF, {}, IGNORED),
+    ("another coding", whole(content_encoding="zstd"), WHOLE, Known(), {}, (Action.REJECT, Why.CODED)),
+    ("two codings", whole(content_encoding="gzip, gzip"), WHOLE, Known(), {}, (Action.REJECT, Why.CODED)),
+    ("a part of a coding", part("bytes 50-99/100", content_encoding="gzip", etag=STRONG), REST, HALF, {}, (Action.ASK_ANEW, Why.CODED)),
+    ("a part of a coding that was not asked for", part("bytes 0-99/100", content_encoding="gzip"), WHOLE, Known(), {}, (Action.RETRY, Why.UNASKED_RANGE)),
+    ("a part of a coding that is the format", part("bytes 50-99/100", content_encoding="gzip", etag=STRONG), REST, HALF, {"keep_coding": True}, CONTINUED),
+    ("another coding of a part", part("bytes 50-99/100", content_encoding="br"), REST, HALF, {}, (Action.REJECT, Why.CODED)),
     ("a coding that is the format", whole(content_encoding="gzip"), WHOLE, Known(), {"keep_coding": True}, RESTART),
     ("identity", whole(content_encoding=" Identity "), WHOLE, Known(), {}, RESTART),
     # The whole (§15.3.1)
@@ -254,13 +275,22 @@ KINDS = [
     (Head(status=404), FailureKind.HTTP),
     (Head(status=503), FailureKind.HTTP),
     (whole(7), FailureKind.SIZE),
-    (whole(content_encoding="gzip"), FailureKind.CONTENT),
+    (whole(content_encoding="br"), FailureKind.CONTENT),
 ]
 
 
 @pytest.mark.parametrize(("head", "kind"), KINDS)
 def test_a_rejection_has_the_kind_that_the_summary_names(head, kind):
     assert judged(head, WHOLE, Known(), expected_size=100).kind is kind
+
+
+@pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP ", "deflate", "identity, gzip"])
+def test_of_a_coded_answer_neither_length_nor_validators_nor_ranges_speak_of_the_product(coding):
+    head = whole(7, content_encoding=coding, etag=STRONG, last_modified=DATE, accept_ranges="bytes", content_type="x/y")
+    decision = judged(head, REST, HALF)
+    assert (decision.action, decision.total, decision.start) == (Action.RESTART, None, 0)
+    assert decision.coding in {"gzip", "deflate"}
+    assert uncoded(head) == Head(status=200, content_type="x/y")
 
 
 def test_where_the_body_begins_and_how_long_the_whole_is():
@@ -312,7 +342,7 @@ HEADS = st.builds(
     content_length=st.none() | SMALL,
     content_range=st.none() | st.builds(ContentRange, st.none() | RANGE, st.none() | SMALL),
     content_type=st.sampled_from(["", "application/zip", "multipart/byteranges; boundary=x"]),
-    content_encoding=st.sampled_from(["", "identity", "gzip"]),
+    content_encoding=st.sampled_from(["", "identity", "gzip", "br"]),
     etag=ETAG,
     last_modified=MODIFIED,
 )
@@ -337,6 +367,8 @@ def test_nothing_is_spliced_whatever_the_server_says(exchange):
     decision = judged(head, request, known, expected_size=expected_size)
     if decision.action in (Action.APPEND, Action.RESTART):
         assert head.status in (200, 206)
+        assert decision.coding == (head.content_encoding if head.content_encoding == "gzip" else "")
+        assert not decision.coding or (decision.action, decision.total) == (Action.RESTART, None)
         assert expected_size is None or decision.total in (None, known.total, expected_size)
     if decision.action is not Action.APPEND:
         return

@@ -205,7 +205,7 @@ class Sad:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-GZIPPED = reply(200, gzip.compress(BODY), ("Content-Encoding", "gzip"))
+CODED_BR = reply(200, BODY, ("Content-Encoding", "br"))
 ERROR_JSON = reply(200, b'{"error": "quota exceeded"}', ("Content-Type", "application/json"))
 SADS = {
     "404": Sad((reply(404),), "http", 1, "answered 404"),
@@ -231,7 +231,7 @@ SADS = {
     "an error object": Sad((ERROR_JSON,), "content", 3, "JSON error"),
     "a chunked body without its end": Sad((chunked(b"abc", whole=False),), "network", 4, "got no further", part=b"abc"),
     "fewer bytes than promised": Sad((cut(10),), "network", 4, "ended", part=BODY[:10]),
-    "a coding that was not asked for": Sad((GZIPPED,), "content", 1, "gzip"),
+    "a coding that was not asked for and is not known": Sad((CODED_BR,), "content", 1, "br"),
     "another size than the manifest's": Sad((reply(200, BODY),), "size", 1, "expected 5 bytes", product={"size": 5}),
     "more than the manifest's size, without a length": Sad(
         (chunked(BODY),), "size", 1, "expected 5 bytes", part=b"", product={"size": 5}
