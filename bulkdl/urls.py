@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from bulkdl.secret import MASK
 
@@ -18,8 +19,25 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _AUTHORITY = re.compile(
     r"(?:[^\\\[\]]*@)?(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._\-\x80-\U0010ffff]+))(?::\d*)?", re.IGNORECASE
 )
+_USUAL = re.compile(r"(https?://[A-Za-z0-9._:-]+)(?:[/?#][!-~]*)?")
+"""Nothing but ASCII, and no character in the authority that anyone could read in two ways."""
 _RAW_BYTE = re.compile("[\udc80-\udcff]")
 _ENTRY = re.compile(r"(\[.*\]|[^:]*)(?::(\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """A URL up to its path; the many URLs of one server share it."""
+
+    scheme: str
+    host: str
+    port: int
+    text: str
+    shown: str
+    """As it is written, the user masked."""
+    has_userinfo: bool
+    length: int
+    """Characters of the URL before its path."""
 
 
 class Url:
@@ -29,7 +47,7 @@ class Url:
     URL, a token in the query); `raw` is what is sent.
     """
 
-    __slots__ = ("_parts", "host", "raw")
+    __slots__ = ("_origin", "raw")
 
     def __init__(self, raw: str) -> None:
         """Raise `ValueError`, without quoting the query, when `raw` is not an absolute http or https URL.
@@ -37,47 +55,45 @@ class Url:
         A URL of which two programs could read two hosts is none: the host that is compared has to be the host that is
         connected to.
         """
-        try:
-            parts = urlsplit(raw)
-            port = parts.port
-        except ValueError:
-            raise ValueError("not a valid URL") from None
-        if parts.scheme.lower() not in _DEFAULT_PORTS or not parts.hostname or port == 0:
-            raise ValueError("not an absolute http:// or https:// URL")
-        if _BLANK.search(raw):
-            raise ValueError("white space in a URL")
-        if _UNPRINTABLE.search(raw):
-            raise ValueError("a control character in a URL")
+        usual = _USUAL.fullmatch(raw)
+        # What may follow a usual beginning cannot change what that means, so each beginning is judged once.
+        self._origin = _usual_origin(usual[1]) if usual is not None else _origin(raw)
         self.raw = raw
-        self.host = _host(parts.netloc)
-        """Lower-case host name or compressed IPv6 address, without port, brackets or the root's dot."""
-        self._parts: SplitResult = parts
 
     @property
     def scheme(self) -> str:
-        return self._parts.scheme.lower()
+        return self._origin.scheme
+
+    @property
+    def host(self) -> str:
+        """Lower-case host name or compressed IPv6 address, without port, brackets or the root's dot."""
+        return self._origin.host
 
     @property
     def port(self) -> int:
-        return self._parts.port or _DEFAULT_PORTS[self.scheme]
+        return self._origin.port
 
     @property
     def path(self) -> str:
-        return self._parts.path
+        return self._target[0]
 
     @property
     def query(self) -> str:
-        return self._parts.query
+        return self._target[2]
+
+    @property
+    def _target(self) -> tuple[str, str, str]:
+        """The path, a question mark if there is one, and the query (RFC 3986 §3)."""
+        return self.raw[self._origin.length :].partition("#")[0].partition("?")
 
     @property
     def has_userinfo(self) -> bool:
-        return "@" in self._parts.netloc
+        return self._origin.has_userinfo
 
     @property
     def origin(self) -> str:
         """`scheme://host:port`, as RFC 9110 §4.3.1 compares it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return self._origin.text
 
     @property
     def fingerprint(self) -> str:
@@ -104,10 +120,8 @@ class Url:
         return joined
 
     def __str__(self) -> str:
-        netloc = self._parts.netloc.rpartition("@")
-        shown = f"{MASK}@{netloc[2]}" if netloc[1] else netloc[2]
-        query = f"?{MASK}" if self._parts.query else ""
-        return f"{self._parts.scheme}://{shown}{self._parts.path}{query}"
+        path, _, query = self._target
+        return f"{self._origin.shown}{path}{f'?{MASK}' if query else ''}"
 
     def __repr__(self) -> str:
         return f"Url({self!s})"
@@ -135,6 +149,36 @@ class HostList:
         if {host, literal, f"{literal}:{url.port}"} & self._exact:
             return True
         return any(e.startswith("*.") and host.endswith(e[1:]) and len(host) > len(e) - 1 for e in self._exact)
+
+
+def _origin(raw: str) -> _Origin:
+    """Judge the whole of `raw`; raise `ValueError` without quoting it."""
+    try:
+        parts = urlsplit(raw)
+        port = parts.port
+    except ValueError:
+        raise ValueError("not a valid URL") from None
+    scheme = parts.scheme.lower()
+    if scheme not in _DEFAULT_PORTS or not parts.hostname or port == 0:
+        raise ValueError("not an absolute http:// or https:// URL")
+    if _BLANK.search(raw):
+        raise ValueError("white space in a URL")
+    if _UNPRINTABLE.search(raw):
+        raise ValueError("a control character in a URL")
+    host, port = _host(parts.netloc), port or _DEFAULT_PORTS[scheme]
+    _, at, shown = parts.netloc.rpartition("@")
+    return _Origin(
+        scheme=scheme,
+        host=host,
+        port=port,
+        text=f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}",
+        shown=f"{scheme}://{MASK}@{shown}" if at else f"{scheme}://{shown}",
+        has_userinfo=bool(at),
+        length=len(scheme) + len("://") + len(parts.netloc),
+    )
+
+
+_usual_origin = functools.lru_cache(maxsize=1024)(_origin)
 
 
 def _host(netloc: str) -> str:

@@ -191,6 +191,24 @@ def test_an_accepted_url_has_the_same_host_for_us_and_for_the_http_client(scheme
     assert url.host in url.origin
 
 
+@given(st.lists(PIECES | st.characters(codec="ascii"), max_size=9))
+@example(["@", "archive.example.org"])
+@example(["archive.example.org", "?", "#", "?"])
+def test_a_url_is_read_alike_whichever_way_it_begins(pieces):
+    rest = "".join(pieces)
+    read = []
+    for scheme in ("http", "HTTP"):  # only what begins in the usual way shares the judgement of its beginning
+        try:
+            url = Url(f"{scheme}://{rest}")
+        except ValueError as error:
+            read.append(str(error))
+        else:
+            parts = urlsplit(url.raw)
+            assert (url.path, url.query, url.has_userinfo) == (parts.path, parts.query, "@" in parts.netloc)
+            read.append((url.host, url.port, url.path, url.query, url.origin, url.source, str(url)))
+    assert read[0] == read[1]
+
+
 @given(st.text(max_size=30))
 def test_any_text_at_all_is_a_url_or_refused_in_our_words(text):
     for raw in (text, f"http://{text}", f"http://a.example.org/{text}"):
