@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import ipaddress
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from bulkdl.manifest.findings import shown
@@ -45,17 +46,17 @@ _OWN_HEADERS = frozenset(
 )
 
 
-def check_url(text: str, place: Place, findings: Findings) -> Url | None:
-    """The URL, or a problem that never shows its query."""
+def check_url(text: str, place: Place, findings: Findings, *path: str | int) -> Url | None:
+    """The URL, or a problem at `path` from `place` that never shows its query."""
     try:
         url = Url(text)
     except ValueError as error:
         why = f" ({error})" if "space" in str(error) else ""
-        findings.add(place, f"expected an absolute http:// or https:// URL, found {shown(text)}{why}")
+        findings.add(place.at(*path), f"expected an absolute http:// or https:// URL, found {shown(text)}{why}")
         return None
     if url.has_userinfo:
         findings.add(
-            place,
+            place.at(*path),
             f"a user name or password in a URL ({url}) is a literal secret; "
             "take it out and name an account with `auth: basic`, its password as ${NAME}",
         )
@@ -63,7 +64,7 @@ def check_url(text: str, place: Place, findings: Findings) -> Url | None:
     host = url.host
     problem = None if ":" in host else _host_problem(host)
     if problem:
-        findings.add(place, f"{problem} (in {shown(text)})")
+        findings.add(place.at(*path), f"{problem} (in {shown(text)})")
         return None
     return url
 
@@ -144,7 +145,7 @@ def parse_checksum(text: str) -> Checksum:
     found = _CHECKSUM.fullmatch(text)
     if found is None:
         raise ValueError(f"expected a checksum such as md5:9e107d9d372bb6826bd81d3542a419d6, found {shown(text)}")
-    algorithm, digits = found[1].lower().replace("-", ""), found[2].lower()
+    algorithm, digits = sys.intern(found[1].lower().replace("-", "")), found[2].lower()  # one text for many products
     if algorithm not in _DIGITS:
         raise ValueError(f'expected md5, sha1, sha256, sha512 or blake3, found the algorithm "{found[1][:40]}"')
     if len(digits) != _DIGITS[algorithm]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import gc
 import io
 import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -24,7 +26,7 @@ from bulkdl.manifest.structure import check_head, schema_text
 from bulkdl.model import Manifest, Resume, Verify
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
     from bulkdl.manifest.structure import Path as SchemaPath
@@ -95,6 +97,18 @@ def _why_unreadable(error: OSError | ValueError) -> str:
     return "it cannot be read: that is no path"
 
 
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Reading makes no cycles, and the collector would look at every product again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 @dataclass(slots=True)
 class _Loading:
     """One manifest while it is read."""
@@ -104,6 +118,7 @@ class _Loading:
     destination: Path | None
     environ: Mapping[str, str]
 
+    @_without_collector()
     def stream(self, stream: BinaryIO) -> Manifest:
         findings = Findings()
         products = Products(findings)
@@ -120,6 +135,7 @@ class _Loading:
             raise
         return self._finish(head, place, products, findings)
 
+    @_without_collector()
     def mapping(self, data: Mapping[str, object]) -> Manifest:
         findings = Findings()
         head = to_plain(data, findings)

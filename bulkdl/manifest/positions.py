@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 from yaml.events import (
@@ -26,7 +26,7 @@ from yaml.events import (
 from bulkdl.manifest.fault import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from bulkdl.manifest.source import Source
 
@@ -48,14 +48,23 @@ _CORE = "tag:yaml.org,2002:"
 _SCALAR_TAGS = frozenset(_CORE + name for name in ("int", "float", "bool", "null"))
 
 
+class Mark(Protocol):
+    """Where libyaml saw an event begin, both from 0."""
+
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
+
+
 @dataclass(slots=True)
 class Place:
-    """Where a value stands, and where its keys and items do."""
+    """Where a value stands, and where its keys and items do: those become places when they are asked for."""
 
     line: int
     column: int
-    keys: dict[str, Place] | None = None
-    items: dict[str, Place] | list[Place] | None = None
+    keys: dict[str, Place | Mark] | None = None
+    items: Mapping[str, Place | Mark] | Sequence[Place | Mark] | None = None
     label: str = ""
     """A name for the place of a value that has no line, such as `products[3].url`."""
 
@@ -65,15 +74,16 @@ class Place:
         for step in path:
             items: Any = place.items
             try:
-                place = items[step]
+                place = _placed(items[step])
             except (KeyError, IndexError, TypeError):
                 return place
         return place
 
     def key(self, *path: str | int) -> Place:
         """The place of the last key of `path`, else that of its value."""
-        around = self.at(*path[:-1])
-        return (around.keys or {}).get(str(path[-1])) or self.at(*path)
+        keys = self.at(*path[:-1]).keys or {}
+        key = str(path[-1])
+        return _placed(keys[key]) if key in keys else self.at(*path)
 
 
 @dataclass(slots=True)
@@ -91,8 +101,8 @@ class _Mapping:
 
     def __init__(self, start: Any) -> None:
         self.value: dict[str, object] = {}
-        self.keys: dict[str, Place] = {}
-        self.items: dict[str, Place] = {}
+        self.keys: dict[str, Place | Mark] = {}
+        self.items: dict[str, Place | Mark] = {}
         self.merges: list[tuple[object, Place]] = []
         self.place = Place(start.start_mark.line + 1, start.start_mark.column + 1, self.keys, self.items)
 
@@ -149,7 +159,11 @@ class _Reader:
             if type(event) is SequenceEndEvent:
                 return
             self._expanded_here = 0
-            on_product(*self._node(event, 3))
+            if type(event) is MappingStartEvent and event.anchor is None and event.tag is None:
+                self._nodes += 1
+                on_product(*self._mapping(event, 3))
+            else:
+                on_product(*self._node(event, 3))
 
     def _node(self, event: Any, depth: int) -> tuple[object, Place]:
         kind = type(event)
@@ -179,11 +193,26 @@ class _Reader:
 
     def _mapping(self, start: Any, depth: int) -> tuple[object, Place]:
         mapping = _Mapping(start)
-        for event in self._events:
+        values, keys, items, events = mapping.value, mapping.keys, mapping.items, self._events
+        for event in events:
             if type(event) is MappingEndEvent:
                 break
-            key, here = self._key(event, depth)
-            self._put(mapping, key, here, self._node(next(self._events), depth + 1))
+            key: str | None
+            here: Any
+            if type(event) is ScalarEvent and event.tag is None and event.anchor is None and event.value != "<<":
+                key, here = event.value, event.start_mark
+            else:
+                key, here = self._key(event, depth)
+            child = next(events)
+            if type(child) is not ScalarEvent or child.tag is not None or child.anchor is not None or key is None:
+                self._put(mapping, key, here, self._node(child, depth + 1))
+            elif key in values:
+                self._note_twice(mapping, key, here)
+            else:  # nearly all that a long manifest holds
+                self._nodes += 1
+                values[key] = _resolve(child.value) if child.implicit[0] else child.value
+                mark: Any = child.start_mark
+                keys[key], items[key] = here, mark
         return self._merged(mapping)
 
     def _sequence(self, start: Any, depth: int) -> tuple[list[object], Place]:
@@ -213,15 +242,18 @@ class _Reader:
             return value, place
         raise _fault(event, "a list or a mapping stands where a key is expected")
 
-    def _put(self, mapping: _Mapping, key: str | None, here: Place, child: tuple[object, Place]) -> None:
+    def _put(self, mapping: _Mapping, key: str | None, here: Place | Mark, child: tuple[object, Place]) -> None:
         if key is None:
             mapping.merges.append(child)
-            return
-        if key in mapping.value:
-            self._note(here, f'the key "{key[:60]}" stands twice; the first is in line {mapping.keys[key].line}')
-            return
-        mapping.value[key], mapping.items[key] = child
-        mapping.keys[key] = here
+        elif key in mapping.value:
+            self._note_twice(mapping, key, here)
+        else:
+            mapping.value[key], mapping.items[key] = child
+            mapping.keys[key] = here
+
+    def _note_twice(self, mapping: _Mapping, key: str, here: Place | Mark) -> None:
+        first = _placed(mapping.keys[key])
+        self._note(_placed(here), f'the key "{key[:60]}" stands twice; the first is in line {first.line}')
 
     def _merged(self, mapping: _Mapping) -> tuple[object, Place]:
         """With the keys of merged mappings that it has not itself; of several, the first that has a key counts."""
@@ -324,6 +356,10 @@ def _resolve(text: str) -> object:
         number = float(text)
         return number if math.isfinite(number) else text
     return text
+
+
+def _placed(there: Place | Mark) -> Place:
+    return there if isinstance(there, Place) else Place(there.line + 1, there.column + 1)
 
 
 def _place(event: Any) -> Place:

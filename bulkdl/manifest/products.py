@@ -94,13 +94,12 @@ class Products:
 
     def _take(self, value: dict[str, Any], place: Place) -> None:
         findings = self._findings
-        url = check_url(value["url"].strip(), place.at("url"), findings) if "url" in value else None
+        url = check_url(value["url"].strip(), place, findings, "url") if "url" in value else None
         file = self._file(value.get("file"), place)
         size = self._size(value.get("size"), place)
         checksums = self._checksums(value.get("checksum"), place)
         mirrors = [
-            check_url(text.strip(), place.at("mirrors", i), findings)
-            for i, text in enumerate(value.get("mirrors") or ())
+            check_url(text.strip(), place, findings, "mirrors", i) for i, text in enumerate(value.get("mirrors") or ())
         ]
         account = value.get("account")
         if account is not None:
@@ -121,7 +120,7 @@ class Products:
                 checksums=checksums,
                 names_account="account" in value,
                 account=account,
-                mirrors=tuple(dict.fromkeys(m for m in mirrors if m is not None and m != url)),
+                mirrors=tuple(dict.fromkeys(m for m in mirrors if m is not None and m != url)) if mirrors else (),
                 headers=headers,
                 extract=value.get("extract"),
                 verify=Verify(value["verify"]) if "verify" in value else None,
@@ -141,34 +140,40 @@ class Products:
     def _checksums(self, value: Any, place: Place) -> tuple[Checksum, ...]:
         if value is None:
             return ()
+        if isinstance(value, str):
+            checksum = self._checksum(value, place, "checksum")
+            return (checksum,) if checksum is not None else ()
         found: dict[str, Checksum] = {}
-        for i, text in enumerate([value] if isinstance(value, str) else value):
-            there = place.at("checksum") if isinstance(value, str) else place.at("checksum", i)
-            try:
-                checksum = parse_checksum(text)
-            except ValueError as error:
-                self._findings.add(there, f"`checksum`: {error}")
-                continue
-            if found.setdefault(checksum.algorithm, checksum) != checksum:
-                self._findings.add(there, f"`checksum`: a second {checksum.algorithm} that differs from the first")
+        for i, text in enumerate(value):
+            checksum = self._checksum(text, place, "checksum", i)
+            if checksum is not None and found.setdefault(checksum.algorithm, checksum) != checksum:
+                message = f"`checksum`: a second {checksum.algorithm} that differs from the first"
+                self._findings.add(place.at("checksum", i), message)
         return tuple(found.values())
+
+    def _checksum(self, text: str, place: Place, *path: str | int) -> Checksum | None:
+        try:
+            return parse_checksum(text)
+        except ValueError as error:
+            self._findings.add(place.at(*path), f"`checksum`: {error}")
+            return None
 
     def _file(self, text: str | None, place: Place) -> str | None:
         if text is None:
             return None
-        there = place.at("file")
         problem = names.check_relative(text)
         if problem is not None:
-            self._findings.add(there, f"`file`: {shown(text)} {problem}")
+            self._findings.add(place.at("file"), f"`file`: {shown(text)} {problem}")
             return None
         file = names.normalise(text)
         if names.is_reserved(file.rpartition("/")[2]):
-            self._findings.warn(there, f"{shown(file)} is the name of a device on Windows")
-        self._claim_file(file, there)
+            self._findings.warn(place.at("file"), f"{shown(file)} is the name of a device on Windows")
+        self._claim_file(file, place)
         return file
 
     def _claim_file(self, file: str, place: Place) -> None:
         folded = names.fold(file)
+        place = place.at("file")
         here = place.line or -self._count
         if folded in self._files:
             other, line = self._files[folded]
