@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bulkdl.content.coding import is_the_format, named
+from bulkdl.content.following import Follower
 from bulkdl.errors import TryAgain
 from bulkdl.model import FailureKind
 from bulkdl.names import from_content_disposition, from_url
@@ -65,6 +66,11 @@ class Job:
     """Why complete bodies were not the product; the same twice is the source's fault."""
     started_at: float = 0.0
     content_type: str = ""
+    follower: Follower = field(init=False)
+    """Computes the product's checksums while it arrives."""
+
+    def __post_init__(self) -> None:
+        self.follower = Follower(checksum.algorithm for checksum in self.product.checksums)
 
     @property
     def source(self) -> Url:

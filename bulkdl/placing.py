@@ -42,7 +42,9 @@ async def check(bench: Bench, job: Job, entry: Entry) -> Checked:
     bench.hub.counters.flights[job.product.id].phase = "verifying"
     part, name = bench.storage.root / (entry.part or ""), bench.storage.final(job.file or "").name
     try:
-        return Checked(entry, await check_product(part, job.product, name=name, content_type=job.content_type))
+        known = await job.follower.finish()
+        verified = await check_product(part, job.product, name=name, content_type=job.content_type, known=known)
+        return Checked(entry, verified)
     except ProductFailed as error:
         raise await _wrong(bench, job, entry, error) from error
     except OSError as error:

@@ -94,6 +94,7 @@ class Reception:
         else:
             gaps = missing(self._durable, total)
         self._plan = SegmentPlan(gaps, min_split=MIN_SPLIT, min_split_s=MIN_SPLIT_S)
+        self._stays = missing(gaps, sys.maxsize if total is None else total)
         self._start = start
         self._live = 1
         self._spawner: asyncio.Task[None] | None = None
@@ -108,6 +109,7 @@ class Reception:
         Raise `TryAgain` when something is still missing, with everything that arrived durable and in the journal.
         """
         self._continuable = reply.decoder is None
+        self._job.follower.begin(self._partial.path, self._stays, total=self._entry.total)
         try:
             with first_error():
                 await self._connect(reply, compare, splittable=splittable)
@@ -116,6 +118,8 @@ class Reception:
             # Whatever ends an attempt, what has arrived is kept.
             await settled(self.checkpoint())
             raise
+        finally:
+            await self._job.follower.pause()
         return replace(self._entry, ranges=self._written)
 
     def _require_all(self) -> None:
@@ -309,6 +313,7 @@ class Reception:
                 pass
 
     def _note(self, at: int, count: int) -> None:
+        self._job.follower.note(at, at + count)
         self._written = normalise((*self._written, (at, at + count)))
         self._flight.have = cover(self._written)
         self._unsynced += count

@@ -5,16 +5,14 @@ All of it reads whole files, so it runs on threads of its own; a cancellation en
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
-
-from blake3 import blake3
+from typing import TYPE_CHECKING
 
 from bulkdl.content import tars, zips
 from bulkdl.content.broken import bad_content, unreadable
-from bulkdl.content.offload import Workshop
+from bulkdl.content.hashing import BLOCK, HASHING, hasher
+from bulkdl.content.offload import Stop
 from bulkdl.content.safe import MOST_BYTES, is_safe_manifest, parse_safe
 from bulkdl.content.sniff import HEAD_SIZE, html_or_json_error, objection
 from bulkdl.errors import ProductFailed
@@ -22,28 +20,19 @@ from bulkdl.model import FailureKind, Verify
 
 if TYPE_CHECKING:
     import zipfile
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
-    from bulkdl.content.offload import Stop
+    from bulkdl.content.hashing import Digests, Hasher
     from bulkdl.model import Checksum, Product
 
-__all__ = ["check_product", "digests"]
+__all__ = ["check_here", "check_product", "digests"]
 
-_BLOCK = 1024 * 1024
 _ZIP_SUFFIXES = (".zip", ".kmz")
 _TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
 _AGAIN = "Run again to fetch it anew; should it end the same, the archive and the manifest do not agree"
 _LOOK = "Open its URL in a browser to see what is served there"
-
-_threads = Workshop("bulkdl-verify")
-
-
-class _Hasher(Protocol):
-    def update(self, data: memoryview | bytes, /) -> object: ...
-
-    def hexdigest(self) -> str: ...
 
 
 async def digests(
@@ -54,8 +43,8 @@ async def digests(
     Algorithms are those of `model.Checksum` and whatever hashlib has. `progress` is called on a worker thread with the
     bytes just read. Raise `ValueError` for an unknown algorithm, `OSError` as it comes.
     """
-    hashers = {algorithm: _hasher(algorithm) for algorithm in algorithms}
-    return await _threads.run(lambda stop: _digests(path, hashers, stop, progress or _silent))
+    hashers = {algorithm: hasher(algorithm) for algorithm in algorithms}
+    return await HASHING.run(lambda stop: _digests(path, hashers, stop, progress or _silent))
 
 
 async def check_product(
@@ -64,43 +53,59 @@ async def check_product(
     *,
     name: str,
     content_type: str = "",
+    known: Digests | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Checksum, ...]:
     """Return the checksums that `path` was verified against; `name` is the file name it is going to have.
 
-    Raise `ProductFailed` (size, content or checksum) with what was expected and found; `OSError` as it comes.
-    `progress` is called on a worker thread with the bytes just read: the file's size once for the checksums, and once
-    more for `verify: deep`.
+    `known` spares the reading for checksums that it confirms, if it is of this very file; nothing is refused for what
+    it says. Raise `ProductFailed` (size, content or checksum) with what was expected and found; `OSError` as it comes.
+    `progress` is called on a worker thread with the bytes just read: the file's size once for the checksums that are
+    not known, and once more for `verify: deep`.
     """
 
     def check(stop: Stop) -> tuple[Checksum, ...]:
-        report = progress or _silent
         return _Check(
-            path=path, product=product, name=name, content_type=content_type, stop=stop, progress=report
+            path=path,
+            product=product,
+            name=name,
+            content_type=content_type,
+            known=known,
+            stop=stop,
+            progress=progress or _silent,
         ).all()
 
-    return await _threads.run(check)
+    return await HASHING.run(check)
+
+
+def check_here(path: Path, product: Product, *, name: str, content_type: str = "") -> tuple[Checksum, ...]:
+    """Like `check_product`, on the caller's own thread: for what is read in no time."""
+    return _Check(
+        path=path,
+        product=product,
+        name=name,
+        content_type=content_type,
+        known=None,
+        stop=Stop(),
+        progress=_silent,
+    ).all()
 
 
 def _silent(_read: int) -> None:
     pass
 
 
-def _hasher(algorithm: str) -> _Hasher:
-    return blake3() if algorithm == "blake3" else hashlib.new(algorithm, usedforsecurity=False)
-
-
-def _digests(path: Path, hashers: dict[str, _Hasher], stop: Stop, progress: Callable[[int], None]) -> dict[str, str]:
-    buffer = bytearray(_BLOCK)
-    view = memoryview(buffer)
+def _digests(path: Path, hashers: dict[str, Hasher], stop: Stop, progress: Callable[[int], None]) -> dict[str, str]:
     with path.open("rb", buffering=0) as file:
+        buffer = bytearray(min(BLOCK, os.fstat(file.fileno()).st_size + 1))
+        view = memoryview(buffer)
         while True:
             stop.check()
             count = file.readinto(buffer)
             if not count:
-                return {algorithm: hasher.hexdigest() for algorithm, hasher in hashers.items()}
-            for hasher in hashers.values():
-                hasher.update(view[:count])
+                return {algorithm: each.hexdigest() for algorithm, each in hashers.items()}
+            for each in hashers.values():
+                each.update(view[:count])
             progress(count)
 
 
@@ -112,16 +117,17 @@ class _Check:
     product: Product
     name: str
     content_type: str
+    known: Digests | None
     stop: Stop
     progress: Callable[[int], None]
 
     def all(self) -> tuple[Checksum, ...]:
         with self.path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
+            facts = os.fstat(file.fileno())
             head = file.read(HEAD_SIZE)
-        self.start(head, size)
-        self.sums()
-        if size:
+        self.start(head, facts.st_size)
+        self.sums(self.known.of(facts) if self.known is not None else {})
+        if facts.st_size:
             self.structure()
         return self.product.checksums
 
@@ -142,11 +148,11 @@ class _Check:
         if found is not None:
             raise bad_content(f"{self.name} is not the product: {found}", hint=_LOOK)
 
-    def sums(self) -> None:
-        expected = self.product.checksums
+    def sums(self, known: Mapping[str, str]) -> None:
+        expected = [c for c in self.product.checksums if known.get(c.algorithm) != c.hex.lower()]
         if not expected:
             return
-        found = _digests(self.path, {c.algorithm: _hasher(c.algorithm) for c in expected}, self.stop, self.progress)
+        found = _digests(self.path, {c.algorithm: hasher(c.algorithm) for c in expected}, self.stop, self.progress)
         wrong = [c for c in expected if found[c.algorithm] != c.hex.lower()]
         if wrong:
             said = "; ".join(f"expected {c}, found {c.algorithm}:{found[c.algorithm]}" for c in wrong)
@@ -177,15 +183,15 @@ def _check_members(path: Path, stop: Stop, progress: Callable[[int], None]) -> N
         expected = _safe_sums(archive, stop)
         for member in archive.infolist():
             sums = expected.pop(member.filename, [])
-            hashers = [_hasher(algorithm) for algorithm, _ in sums]
+            hashers = [hasher(algorithm) for algorithm, _ in sums]
             for block in zips.read_member(archive, member, stop=stop, progress=progress):
-                for hasher in hashers:
-                    hasher.update(block)
-            for hasher, (algorithm, digest) in zip(hashers, sums, strict=True):
-                if hasher.hexdigest() != digest:
+                for each in hashers:
+                    each.update(block)
+            for each, (algorithm, digest) in zip(hashers, sums, strict=True):
+                if each.hexdigest() != digest:
                     reason = (
                         f"member {member.filename!r} does not match the product's own manifest: "
-                        f"expected {algorithm}:{digest}, found {algorithm}:{hasher.hexdigest()}"
+                        f"expected {algorithm}:{digest}, found {algorithm}:{each.hexdigest()}"
                     )
                     raise ProductFailed(reason, kind=FailureKind.CHECKSUM)
         if expected:
