@@ -7,7 +7,6 @@ names or hashing, which use other threads.
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import shutil
@@ -38,8 +37,8 @@ from bulkdl.store.disk import (
     sync_all,
     sync_data,
     sync_folder,
-    write_some,
 )
+from bulkdl.store.pen import Pen, write_all
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -98,7 +97,11 @@ class Partial:
 
     async def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
         """Write all of `data` at `offset` (bytes); it must not change before this returns."""
-        await self._run("write", _write_all, self._fd, offset, data)
+        await self._run("write", write_all, self._fd, offset, data)
+
+    async def lend(self, work: Callable[[Pen], T], *, executor: Executor) -> T:
+        """Do `work` in a thread of `executor` with a pen to this file; it is not closed before `work` has returned."""
+        return await self._run("write", work, Pen(self._fd, self.path, self._root), executor=executor)
 
     async def sync(self) -> None:
         """Return once all that was written before is durable; after a failure it fails for good.
@@ -130,10 +133,12 @@ class Partial:
             self._lost = error
             raise
 
-    async def _run(self, what: str, function: Callable[..., T], *arguments: object) -> T:
+    async def _run(
+        self, what: str, function: Callable[..., T], *arguments: object, executor: Executor | None = None
+    ) -> T:
         if self._fd < 0:
             raise ValueError(f"{self.path} is closed")
-        work = asyncio.ensure_future(aiofiles.os.wrap(function)(*arguments, executor=self._executor))
+        work = asyncio.ensure_future(aiofiles.os.wrap(function)(*arguments, executor=executor or self._executor))
         self._using.add(work)
         work.add_done_callback(self._using.discard)
         try:
@@ -166,17 +171,6 @@ def _open_partial(path: Path, root: Path | None) -> int:
         kind=FailureKind.STORAGE,
         hint="Move it away, or give the product another `file`",
     )
-
-
-def _write_all(fd: int, offset: int, data: bytes | bytearray | memoryview) -> None:
-    with memoryview(data) as view, view.cast("B") as octets:
-        done = 0
-        while done < len(octets):
-            with octets[done:] as rest:
-                written = write_some(fd, rest, offset + done)
-            if written == 0:
-                raise OSError(errno.EIO, "the system wrote nothing")
-            done += written
 
 
 # --- A destination ----------------------------------------------------------------------------------------------------

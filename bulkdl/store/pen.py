@@ -1,0 +1,71 @@
+"""Writing to one open file from any thread: all of a block, or what waits in a pipe."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bulkdl.store.disk import storage_error, write_some
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bulkdl.errors import ProductFailed, StorageStopped
+
+__all__ = ["Pen", "write_all"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pen:
+    """Writes to a partial from the thread that it is lent to, and fails as the partial does."""
+
+    fd: int
+    path: Path
+    root: Path | None
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write all of `data` at `offset` (bytes); raise `StorageStopped` or `ProductFailed`."""
+        try:
+            write_all(self.fd, offset, data)
+        except OSError as error:
+            raise self._ours(error) from error
+
+    def move(self, pipe: int, offset: int, count: int) -> None:
+        """Write to `offset` the `count` bytes that are in `pipe`, uncopied where the file system can (Linux)."""
+        try:
+            _move_all(pipe, self.fd, offset, count)
+        except OSError as error:
+            raise self._ours(error) from error
+
+    def _ours(self, error: OSError) -> StorageStopped | ProductFailed:
+        return storage_error(error, path=self.path, what="write", root=self.root)
+
+
+def write_all(fd: int, offset: int, data: bytes | bytearray | memoryview) -> None:
+    """Write every byte of `data` at `offset`, in as many pieces as the system makes of it; raise `OSError`."""
+    with memoryview(data) as view, view.cast("B") as octets:
+        done = 0
+        while done < len(octets):
+            with octets[done:] as rest:
+                written = write_some(fd, rest, offset + done)
+            if written == 0:
+                raise OSError(errno.EIO, "the system wrote nothing")
+            done += written
+
+
+def _move_all(pipe: int, fd: int, offset: int, count: int) -> None:
+    done = 0
+    while done < count:
+        try:
+            moved = os.splice(pipe, fd, count - done, offset_dst=offset + done)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            data = os.read(pipe, count - done)  # this file system takes bytes from memory only
+            write_all(fd, offset + done, data)
+            moved = len(data)
+        if moved == 0:
+            raise OSError(errno.EIO, "the system wrote nothing")
+        done += moved
