@@ -23,10 +23,13 @@ __all__ = [
     "OPEN_FLAGS",
     "STATE_FOLDER",
     "THIS_NAME",
+    "check_home",
+    "forget_home",
     "make_folders",
     "move_new",
     "name_max",
     "network_filesystem",
+    "remember_home",
     "settled",
     "shown",
     "state_folder",
@@ -112,7 +115,7 @@ def storage_error(error: OSError, *, path: Path, what: str, root: Path | None = 
 
 
 def _refused_or_gone(code: int, could_not: str, path: Path, root: Path | None) -> StorageStopped | ProductFailed:
-    whole = root is None or path == root or not os.access(root, os.W_OK | os.X_OK)
+    whole = root is None or path == root or _elsewhere(root) or not os.access(root, os.W_OK | os.X_OK)
     if code in _REFUSED:
         hint = "Change its permissions or owner" + (", or choose another destination with -d" if whole else "")
         reason = f"{could_not}: permission denied"
@@ -301,6 +304,41 @@ def make_folders(root: Path | None, folder: Path) -> None:
         if not folder.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     sync_folder(folder.parent)
+
+
+_HOMES: Final[dict[Path, int]] = {}
+"""The device (`st_dev`) of each destination that this process is working on, as it was when the work began."""
+
+
+def remember_home(root: Path) -> None:
+    """From now on nothing is made below `root` once it is on another device; raise `OSError`."""
+    _HOMES[root] = root.stat().st_dev
+
+
+def forget_home(root: Path) -> None:
+    _HOMES.pop(root, None)
+
+
+def check_home(root: Path | None) -> None:
+    """Raise `StorageStopped` when the destination `root` is not on the device any more that it was on.
+
+    An unmounted disk leaves its mount point as an empty folder, and what is made there is on the disk below.
+    """
+    if root is not None and _elsewhere(root):
+        raise StorageStopped(
+            f"The destination '{root}' is on another file system than when the run began: its disk was unmounted or replaced",
+            hint="Mount the disk again, then run the same command again; nothing was written in its place",
+        )
+
+
+def _elsewhere(root: Path) -> bool:
+    home = _HOMES.get(root)
+    if home is None:
+        return False
+    try:
+        return root.stat().st_dev != home
+    except OSError:
+        return False  # what is done next says what is wrong with it
 
 
 def state_folder(destination: Path) -> Path:

@@ -7,6 +7,7 @@ names or hashing, which use other threads.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import shutil
@@ -27,9 +28,12 @@ from bulkdl.store.disk import (
     OPEN_FLAGS,
     STATE_FOLDER,
     THIS_NAME,
+    check_home,
+    forget_home,
     make_folders,
     move_new,
     name_max,
+    remember_home,
     settled,
     shown,
     stopped,
@@ -159,10 +163,16 @@ class Partial:
 
 def _open_partial(path: Path, root: Path | None) -> int:
     try:
+        check_home(root)
         make_folders(root, path.parent)
-        fd = os.open(path, OPEN_FLAGS, 0o666)
+        fd = _create(path)
     except OSError as error:
         raise storage_error(error, path=path, what="create", root=root) from error
+    try:
+        check_home(root)  # after it: until here the disk may have been unmounted
+    except StorageStopped:
+        _take_back(fd, path)
+        raise
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
@@ -171,6 +181,24 @@ def _open_partial(path: Path, root: Path | None) -> int:
         kind=FailureKind.STORAGE,
         hint="Move it away, or give the product another `file`",
     )
+
+
+def _create(path: Path) -> int:
+    try:
+        return os.open(path, OPEN_FLAGS, 0o666)
+    except FileNotFoundError as error:
+        if path.parent.is_dir():  # FUSE drivers of exFAT answer so to a character that they do not store
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path)) from error
+        raise
+
+
+def _take_back(fd: int, path: Path) -> None:
+    """Leave nothing where the destination is not any more; what held bytes before was not made by us."""
+    empty = os.fstat(fd).st_size == 0
+    os.close(fd)
+    if empty:
+        with suppress(OSError):
+            path.unlink()
 
 
 # --- A destination ----------------------------------------------------------------------------------------------------
@@ -198,6 +226,7 @@ class Storage:
         """End the threads; what they are doing is finished first."""
         if self._own is not None:
             self._own.shutdown(wait=True)
+        forget_home(self.root)
 
     def final(self, file: str) -> Path:
         """Where `file` (relative, with `/`) goes; raise `ProductFailed` for a name that is not the product's to have."""
@@ -290,6 +319,7 @@ def _prepare(root: Path) -> int:
         probe = root / f"{STATE_FOLDER}-{os.getpid()}.tmp"
         probe.touch()
         probe.unlink()
+        remember_home(root)
     except OSError as error:
         raise stopped(error, path=root, what="write to", root=root) from error
     return name_max(root)
@@ -309,6 +339,7 @@ def _stats(root: Path, paths: tuple[Path, ...]) -> list[FileFacts | None]:
 
 
 def _place(root: Path, part: Path, final: Path, overwrite: bool) -> FileFacts:  # noqa: FBT001
+    check_home(root)
     try:
         make_folders(root, final.parent)
         if overwrite:
