@@ -35,6 +35,7 @@ _FORBIDDEN = re.compile(
     "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # marks that make a name read otherwise than it is
     "\ud800-\udfff]"
 )
+_HARMLESS = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _RESERVED = re.compile(
@@ -86,6 +87,8 @@ def check_relative(text: str) -> str | None:
 
     A manifest is made to be shared, so what would leave the destination on any system is refused on all of them.
     """
+    if len(text) <= _MOST_BYTES and _HARMLESS.fullmatch(text):  # nearly all: none of what follows can be
+        return None
     parts = text.split("/")
     steps = re.split(r"[/\\]", text) if "\\" in text else parts
     if not text.strip():
@@ -113,7 +116,7 @@ def _in_state_folder(steps: list[str]) -> bool:
 
 def normalise(text: str) -> str:
     """A relative path that passed `check_relative`, without empty and `.` steps: one spelling for one file."""
-    if "/" not in text:
+    if "//" not in text and "/." not in text and not text.startswith("."):
         return text
     return "/".join(part for part in text.split("/") if part not in {"", "."})
 
