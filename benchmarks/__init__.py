@@ -1,0 +1,1 @@
+"""bulkdl measured against its peers: `python -m benchmarks --help`."""

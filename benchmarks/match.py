@@ -1,0 +1,98 @@
+"""Rounds of a row: everybody once in each, in rotation, until the rounds or the time are used up."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .figures import Sample, rotation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from .scene import Row, Scene
+
+__all__ = ["Played", "play", "rounds"]
+
+_WARM_UP = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Played:
+    """A row and what came of it."""
+
+    row: Row
+    samples: tuple[Sample, ...] = ()
+    skipped: str | None = None
+    """Why there is nothing."""
+
+
+def play(row: Row, scene: Scene, *, number: int | None, budget_s: float, say: Callable[[str], None]) -> Played:
+    """Run a row within about `budget_s`; or exactly `number` of rounds. What cannot be run here is skipped with the reason."""
+    try:
+        contestants = row.contestants(scene)
+    except RuntimeError as error:
+        say(f"  skipped: {error}")
+        return Played(row=row, skipped=str(error))
+    most = number or min(row.rounds or scene.scale.rounds, scene.scale.rounds)
+
+    def attempt(name: str, round_: int) -> Sample:
+        contestant = next(one for one in contestants if one.name == name)
+        with scene.scratch() as folder:
+            sample = contestant.attempt(folder, round_)
+            shutil.rmtree(folder / "products", ignore_errors=True)
+        say(f"  {'warm-up' if round_ == _WARM_UP else f'round {round_ + 1}':8} {_line(sample)}")
+        return sample
+
+    samples = rounds(
+        [one.name for one in contestants],
+        attempt,
+        most=most,
+        budget_s=float("inf") if number else budget_s,
+        once={one.name for one in contestants if one.slow},
+    )
+    return Played(row=row, samples=tuple(samples))
+
+
+def rounds(
+    names: Sequence[str],
+    attempt: Callable[[str, int], Sample],
+    *,
+    most: int,
+    budget_s: float,
+    once: Collection[str] = (),
+    clock: Callable[[], float] = time.monotonic,
+) -> list[Sample]:
+    """Samples of the rounds that counted.
+
+    The warm-up is dropped, unless it took so long that no second round fits: then it is the one that counts.
+    Those in `once` take part in the first round that counts only. Who fails in a round still takes part in the next.
+    """
+    started = clock()
+    lively = [name for name in names if name not in once]
+    warm_up = [attempt(name, _WARM_UP) for name in rotation(lively, 0)]
+    longest = clock() - started
+    if lively and longest > budget_s / 2:
+        counted = [_as_round(sample, 0) for sample in warm_up]
+        return counted + [attempt(name, 0) for name in names if name in once]
+    counted = []
+    for number in range(most):
+        began = clock()
+        if number and began - started + longest > budget_s:
+            break
+        counted += [attempt(name, number) for name in rotation(lively if number else list(names), number)]
+        longest = max(longest, clock() - began) if number else longest
+    return counted
+
+
+def _as_round(sample: Sample, number: int) -> Sample:
+    return replace(sample, round=number)
+
+
+def _line(sample: Sample) -> str:
+    if sample.problem is not None:
+        return f"{sample.tool:10} wrong: {sample.problem}"
+    peak = sample.rss_bytes / 2**20
+    return f"{sample.tool:10} {sample.wall_s:8.3f} s wall {sample.cpu_s:8.3f} s CPU {peak:6.0f} MiB"
