@@ -1,0 +1,168 @@
+"""Small products, received whole: written, verified, recorded and named many at a time.
+
+What such a product costs beside its bytes are changes of thread, commits and syncs of folders; those that wait at the
+same moment share them. The steps are `placing`'s: write, `fsync`, verify, journal `placing`, rename, `fsync` of the folder, journal
+`done`. Whatever is not as it should be is left to `placing`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from bulkdl.content.verify import check_here
+from bulkdl.errors import ProductFailed, StorageStopped
+from bulkdl.placing import confirm_name, placed_entry
+from bulkdl.store.journal import Entry, Phase
+from bulkdl.store.storage import place_all, write_whole
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bulkdl.bench import Bench, Job
+    from bulkdl.model import Checksum
+    from bulkdl.store.storage import FileFacts
+    from bulkdl.transfer import Whole
+
+__all__ = ["Together"]
+
+_BATCHES = 2
+"""Batches under way: one is written while another is committed."""
+_TURN_S = 0.01
+"""A thread's share of a batch: a disk that takes its time gets more threads, a fast one fewer changes of thread."""
+_MOST = 64
+"""Products in a thread's share."""
+
+
+@dataclass(slots=True, eq=False)
+class _Item:
+    job: Job
+    whole: Whole
+    done: asyncio.Future[Entry]
+    taken: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        return not self.done.done()
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """A complete partial that is durable, and what it was verified against."""
+
+    facts: FileFacts
+    verified: tuple[Checksum, ...]
+
+
+class Together:
+    """Those who deliver at the same moment are one batch, which the first of them sees through."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._waiting: list[_Item] = []
+        self._places = asyncio.Semaphore(_BATCHES)
+        self._share = 8
+
+    async def deliver(self, job: Job, whole: Whole) -> Entry:
+        """Give the product its final name, durably; its entry, which is in the journal.
+
+        An entry that is not `done` has a partial on disk that is not the product: `placing.check` says why. Raise `ProductFailed`
+        or `StorageStopped`. To be run to its end once it has begun.
+        """
+        item = _Item(job, whole, asyncio.get_running_loop().create_future())
+        self._waiting.append(item)
+        self._bench.hub.counters.flights[job.product.id].phase = "placing"
+        async with self._places:
+            if not item.taken:
+                batch, self._waiting = self._waiting, []
+                await self._see_through(batch)
+        return await item.done
+
+    async def _see_through(self, batch: list[_Item]) -> None:
+        for item in batch:
+            item.taken = True
+        try:
+            await self._write(batch)
+        except (ProductFailed, StorageStopped) as error:
+            for item in batch:
+                if item.is_open:
+                    item.done.set_exception(error)
+        finally:
+            for item in batch:
+                item.done.cancel()  # only after a defect, which is raised here
+
+    async def _write(self, batch: list[_Item]) -> None:
+        shares = [batch[at : at + self._share] for at in range(0, len(batch), self._share)]
+        root = self._bench.storage.root
+        began = time.perf_counter()
+        found = await asyncio.gather(*(self._bench.storage.work(_write_share, root, tuple(s)) for s in shares))
+        each_s = (time.perf_counter() - began) / max(map(len, shares))
+        self._share = max(1, min(_MOST, int(_TURN_S / max(each_s, 1e-9))))
+        written: list[tuple[_Item, _Written]] = []
+        for item, result in zip(batch, [r for share in found for r in share], strict=True):
+            if isinstance(result, _Written):
+                written.append((item, result))
+            elif result is not None:
+                item.done.set_exception(result)
+            else:
+                item.done.set_result(replace(item.whole.entry, ranges=((0, len(item.whole.body)),)))
+        await self._place(self._confirmed(written))
+
+    def _confirmed(self, written: list[tuple[_Item, _Written]]) -> list[tuple[_Item, _Written]]:
+        kept: list[tuple[_Item, _Written]] = []
+        for item, result in written:
+            try:
+                confirm_name(self._bench, item.job)
+            except ProductFailed as error:
+                item.done.set_exception(error)
+            else:
+                kept.append((item, result))
+        return kept
+
+    async def _place(self, written: list[tuple[_Item, _Written]]) -> None:
+        if not written:
+            return
+        await self._bench.journal.put_all([self._entry(i, Phase.PLACING, w.facts, w) for i, w in written])
+        storage = self._bench.storage
+        moves = [
+            (storage.root / (item.whole.entry.part or ""), storage.final(item.job.file or ""), item.job.overwrite)
+            for item, _ in written
+        ]
+        placed: list[tuple[_Item, Entry]] = []
+        for (item, result), facts in zip(
+            written, await storage.work(place_all, storage.root, tuple(moves)), strict=True
+        ):
+            if isinstance(facts, (ProductFailed, StorageStopped)):
+                item.done.set_exception(facts)
+            else:
+                placed.append((item, self._entry(item, Phase.DONE, facts, result)))
+        await self._bench.journal.put_all([entry for _, entry in placed])
+        for item, entry in placed:
+            item.done.set_result(entry)
+
+    def _entry(self, item: _Item, phase: Phase, facts: FileFacts, written: _Written) -> Entry:
+        return placed_entry(self._bench, item.whole.entry, phase, facts, written.verified)
+
+
+def _write_share(root: Path, share: Sequence[_Item]) -> list[_Written | ProductFailed | StorageStopped | None]:
+    """On a thread: each product's partial, complete, durable and right; None where it is not what was expected."""
+    found: list[_Written | ProductFailed | StorageStopped | None] = []
+    known: set[Path] = set()
+    for item in share:
+        part = root / (item.whole.entry.part or "")
+        try:
+            facts = write_whole(root, part, item.whole.body, known=known)
+        except (ProductFailed, StorageStopped) as error:
+            found.append(error)
+            continue
+        try:
+            name = (item.job.file or "").rpartition("/")[2]
+            verified = check_here(part, item.job.product, name=name, content_type=item.job.content_type)
+        except (ProductFailed, OSError):
+            found.append(None)
+        else:
+            found.append(_Written(facts, verified))
+    return found
