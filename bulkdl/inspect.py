@@ -8,10 +8,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.credentials import keyring_lookup, resolve
 from bulkdl.claims import Claims
 from bulkdl.clock import SystemClock
-from bulkdl.content.verify import check_product
 from bulkdl.errors import AccountStopped, ProductFailed
 from bulkdl.model import AuthKind
 from bulkdl.names import fold, from_url
@@ -191,6 +189,8 @@ def _account_facts(
     )
     if account.auth is AuthKind.NONE:
         return facts
+    from bulkdl.auth.credentials import keyring_lookup, resolve  # noqa: PLC0415 - a plan without accounts needs none of it
+
     try:
         found = resolve(account, environ=environ, prompt=None, keyring=keyring_lookup())
     except AccountStopped as stopped:
@@ -292,14 +292,15 @@ async def verify(
         DestinationLock(manifest.destination),
         Journal.open(manifest.destination, clock=SystemClock()) as journal,
     ):
-        entries = await journal.entries()
+        entries, learnt = await journal.entries(), await journal.learnt()
         report = await _verify_all(manifest, entries, on_done)
-        return replace(
-            report,
-            results=tuple(
-                [await _requeue(journal, entries, r, p) for p, r in zip(manifest.products, report.results, strict=True)]
-            ),
-        )
+        results = [
+            await _requeue(journal, entries, r, p) for p, r in zip(manifest.products, report.results, strict=True)
+        ]
+        for product, result in zip(manifest.products, results, strict=True):
+            if result.requeued and product.id in learnt.evidence:  # a suspicion from now on, so that it is fetched
+                await journal.put_evidence(replace(learnt.evidence[product.id], proven=False))
+        return replace(report, results=tuple(results))
 
 
 async def _verify_all(
@@ -329,6 +330,8 @@ async def _verify(product: Product, entry: Entry | None, destination: Path) -> V
         size=product.size if product.size is not None else (placed.size if placed is not None else None),
         checksums=product.checksums or (placed.digests if placed is not None else ()),
     )
+    from bulkdl.content.verify import check_product  # noqa: PLC0415 - all that reads archives is for `verify` only
+
     try:
         await check_product(path, held, name=path.name)
     except ProductFailed as failed:

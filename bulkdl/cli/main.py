@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         return 0
     from bulkdl.cli.parser import build_parser  # noqa: PLC0415
 
-    parser = build_parser()
+    parser = build_parser(only=argv[0] if argv else None)
     try:
         arguments = parser.parse_args(argv)
     except SystemExit as end:  # argparse has printed the help, the version or the error

@@ -152,8 +152,11 @@ COMMANDS: tuple[Command, ...] = (
 )  # fmt: skip
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole tree; options that were not given are None, so that a variable or the manifest may speak."""
+def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
+    """The tree; options that were not given are None, so that a variable or the manifest may speak.
+
+    `only` a command's name: a tree with this command alone, for a command line that begins with it.
+    """
     parser = argparse.ArgumentParser(
         prog="bulkdl",
         description=_DESCRIPTION,
@@ -163,7 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"bulkdl {__version__}", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for command in COMMANDS:
+    for command in [c for c in COMMANDS if c.name == only] or COMMANDS:
         sub = commands.add_parser(
             command.name,
             help=command.summary,

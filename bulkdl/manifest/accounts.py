@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.auth import providers
@@ -14,13 +12,13 @@ from bulkdl.model import Account, AuthKind, Grant, Resume, SecretRef, TokenIn
 from bulkdl.urls import HostList, Url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
+    from bulkdl.manifest.checks import Surroundings
     from bulkdl.manifest.findings import Findings
     from bulkdl.manifest.positions import Place
 
-__all__ = ["Surroundings", "read_account"]
+__all__ = ["read_account"]
 
 _USELESS = {
     AuthKind.OIDC: ("token",),
@@ -28,16 +26,6 @@ _USELESS = {
     AuthKind.BEARER: ("password", "token_url", "client_id", "client_secret", "totp_secret"),
     AuthKind.NONE: ("token", "username", "password", "client_secret", "totp_secret"),
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
-    """What a manifest is read in."""
-
-    environ: Mapping[str, str]
-    base: Path
-    """Folder that its relative paths begin at; absolute."""
-    findings: Findings
 
 
 def read_account(name: str, own: dict[str, Any], place: Place, around: Surroundings) -> Account | None:
@@ -85,6 +73,8 @@ def _provider(name: str | None, place: Place, findings: Findings) -> providers.P
     known = providers.names()
     if name in known:
         return providers.load(name)
+    import difflib  # noqa: PLC0415 - only where something is misspelt
+
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
     advice = f'did you mean "{close[0]}"?' if close else f"expected one of {', '.join(known)}"
     findings.add(place, f'unknown provider "{name[:60]}"; {advice}')

@@ -6,6 +6,7 @@ import functools
 import ipaddress
 import re
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkdl.manifest.findings import shown
@@ -14,11 +15,21 @@ from bulkdl.urls import Url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from bulkdl.manifest.findings import Findings
     from bulkdl.manifest.positions import Place
 
-__all__ = ["check_headers", "check_host", "check_url", "expand", "has_reference", "is_loopback", "parse_checksum"]
+__all__ = [
+    "Surroundings",
+    "check_headers",
+    "check_host",
+    "check_url",
+    "expand",
+    "has_reference",
+    "is_loopback",
+    "parse_checksum",
+]
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _NAME = re.compile(
@@ -44,6 +55,16 @@ _OWN_HEADERS = frozenset(
         "upgrade",
     }
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a manifest is read in."""
+
+    environ: Mapping[str, str]
+    base: Path
+    """Folder that its relative paths begin at; absolute."""
+    findings: Findings
 
 
 def check_url(text: str, place: Place, findings: Findings, *path: str | int) -> Url | None:

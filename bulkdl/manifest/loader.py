@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import gc
 import io
 import sys
@@ -12,8 +11,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bulkdl.errors import ManifestError, Problem
-from bulkdl.manifest.accounts import Surroundings, read_account
-from bulkdl.manifest.checks import check_headers, expand
+from bulkdl.manifest.checks import Surroundings, check_headers, expand
 from bulkdl.manifest.fault import Fault
 from bulkdl.manifest.findings import Findings
 from bulkdl.manifest.paths import resolve_path
@@ -217,6 +215,10 @@ def _settings(values: dict[str, Any], place: Place, around: Surroundings) -> dic
 
 
 def _accounts(values: dict[str, Any], place: Place, around: Surroundings) -> dict[str, Account]:
+    if not values:
+        return {}
+    from bulkdl.manifest.accounts import read_account  # noqa: PLC0415 - presets and hosts only where there are accounts
+
     found = {}
     for name, own in values.items():
         if not name.strip() or not name.isprintable() or len(name) > 100:
@@ -247,6 +249,8 @@ def _check_accounts(known: Any, defaults: Defaults, products: Products, place: P
         used.append((defaults.account, place.at("defaults", "account")))
     for name, there in used:
         if name not in known:
+            import difflib  # noqa: PLC0415 - only where something is misspelt
+
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             advice = f'did you mean "{close[0]}"?' if close else "add it under `accounts`, or write null for none"
             findings.add(there, f'unknown account "{name[:60]}"; {advice}')

@@ -5,7 +5,6 @@ The schema is the single source: what a place expects stands there as `x-expecte
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
 from dataclasses import dataclass
@@ -140,6 +139,8 @@ def _where(path: Path) -> str:
 
 
 def _meant(key: str, allowed: list[str]) -> str:
+    import difflib  # noqa: PLC0415 - only where something is misspelt
+
     likely = key.lower().replace("-", "_")
     close = difflib.get_close_matches(likely, allowed, n=1, cutoff=0.7)
     if close:
