@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote_plus
@@ -27,7 +27,7 @@ from bulkdl.retry import StatusClass, classify
 from bulkdl.urls import HostList, Url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from bulkdl.auth.signing import Credential, Signer
     from bulkdl.clock import Clock
@@ -87,7 +87,8 @@ class Reply:
         content = self._response.content
         with _mapped(self.url):
             try:
-                return await content.readany()
+                with _framed():
+                    return await content.readany()
             except (aiohttp.ClientError, OSError):
                 if rest := _arrived(content):
                     return rest
@@ -211,7 +212,7 @@ class Http:
         response, body = reply._response, bytearray()  # noqa: SLF001
         try:
             async with asyncio.timeout(_ERROR_S):
-                while len(body) < MOST_BODY and (piece := await response.content.read(MOST_BODY - len(body))):
+                while len(body) < MOST_BODY and (piece := await _some(response, MOST_BODY - len(body))):
                     body += piece
         except (aiohttp.ClientError, OSError):  # TimeoutError is one; what has come may say enough
             pass
@@ -343,10 +344,10 @@ def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool) -> Reply
     head = Head(
         status=response.status,
         content_length=int(length) if length.isdecimal() and length.isascii() else None,
-        content_range=parse_content_range(fields.get("Content-Range")),
+        content_range=parse_content_range(_one(fields, "Content-Range")),
         content_type=fields.get("Content-Type", ""),
-        content_encoding=fields.get("Content-Encoding", ""),
-        etag=fields.get("ETag"),
+        content_encoding=", ".join((*fields.getall("Content-Encoding", ()), *_transfer_codings(fields))),
+        etag=_one(fields, "ETag"),
         last_modified=fields.get("Last-Modified"),
         date=fields.get("Date"),
         accept_ranges=fields.get("Accept-Ranges", ""),
@@ -356,6 +357,34 @@ def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool) -> Reply
     if "chunked" in fields.get("Transfer-Encoding", "").lower():
         head = replace(head, content_length=None)  # RFC 9112 §6.3: chunked overrides
     return Reply(url, head, fields.get("WWW-Authenticate", ""), signed, response)
+
+
+def _one(fields: Mapping[str, str], name: str) -> str | None:
+    """A field that may come once; where it comes with several values, what no reader of one takes for a value."""
+    values = dict.fromkeys(value for key, value in fields.items() if key.lower() == name.lower())
+    return ", ".join(values) if values else None
+
+
+def _transfer_codings(fields: Mapping[str, str]) -> list[str]:
+    """Transfer codings (RFC 9112 §7) but `chunked`, which aiohttp takes off; the others it leaves on, and so do we."""
+    words = fields.get("Transfer-Encoding", "").lower().split(",")
+    return [f"transfer {word.strip()}" for word in words if word.strip() not in {"", "chunked", "identity"}]
+
+
+async def _some(response: aiohttp.ClientResponse, most: int) -> bytes:
+    with _framed():
+        return await response.content.read(most)
+
+
+@contextmanager
+def _framed() -> Iterator[None]:
+    """What aiohttp says by a bare `RuntimeError`: the framing of a body is no HTTP. It is a broken body like the others."""
+    try:
+        yield
+    except RuntimeError as error:
+        if error.args != ("Connection closed.",):
+            raise
+        raise aiohttp.ClientPayloadError("the framing is broken") from error
 
 
 def _arrived(content: aiohttp.StreamReader) -> bytes:
@@ -376,7 +405,8 @@ async def _finish(response: aiohttp.ClientResponse) -> None:
     try:
         if not response.content.at_eof() and length is not None and length <= _DRAIN:
             async with asyncio.timeout(2):
-                await response.read()
+                with _framed():
+                    await response.read()
     except (aiohttp.ClientError, OSError):  # TimeoutError is one
         response.close()
     finally:
