@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bulkdl.content.coding import is_the_format, named
 from bulkdl.content.following import Follower
 from bulkdl.errors import TryAgain
-from bulkdl.model import FailureKind
+from bulkdl.model import FailureKind, Resume
 from bulkdl.names import from_content_disposition, from_url
 from bulkdl.resume import Known
 from bulkdl.standing import Standing
@@ -19,16 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from bulkdl.apart import Refusal
     from bulkdl.auth.signing import Signer
     from bulkdl.claims import Claims
     from bulkdl.clock import Clock
     from bulkdl.events import Hub
+    from bulkdl.faulty import Evidence, Seen
+    from bulkdl.hostfacts import HostBook
     from bulkdl.http import Http, Reply
     from bulkdl.limits import Connections, HostPauses, RateLimit
     from bulkdl.model import Product, RunOptions, Settings
     from bulkdl.retry import Budget
     from bulkdl.store.journal import Entry, Journal
     from bulkdl.store.storage import Storage
+    from bulkdl.witness import Witness
 
 __all__ = ["MANY", "Bench", "Job", "Pace", "known_of"]
 
@@ -64,6 +68,13 @@ class Job:
     served_by: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
     """Why complete bodies were not the product; the same twice is the source's fault."""
+    wrong_bytes: list[Refusal] = field(default_factory=list)
+    """Fetches that brought another checksum."""
+    looked: list[Seen] = field(default_factory=list)
+    """What the archive showed of a product that was found faulty before."""
+    cleared: bool = False
+    """There is a reason to fetch it all the same."""
+    witness: Witness | None = None
     started_at: float = 0.0
     content_type: str = ""
     follower: Follower = field(init=False)
@@ -149,6 +160,9 @@ class Bench:
     claims: Claims
     admitted: set[str] = field(default_factory=set)
     """The products in flight, by id, that have been promised room on the disk."""
+    hosts: HostBook
+    evidence: dict[str, Evidence]
+    """What speaks against products' sources, by product id."""
     parts: dict[str, str]
     """Whose each partial is, by product id: another product's, of this run or not, is never written to."""
 
@@ -173,6 +187,18 @@ class Bench:
             headers={**dict(job.product.headers), **headers},
             method=method,
         )
+
+    def known(self, job: Job, entry: Entry | None) -> Known:
+        """What is durably on disk, with a validator only where it is worth more than what takes its place.
+
+        Where a host's ETags change without the bytes, the checksum or the overlap says whether a splice is right; without
+        either the validator stays, which rules a wrong one out.
+        """
+        known = known_of(entry)
+        caught = bool(job.product.checksums) or job.product.resume is Resume.OVERLAP
+        if caught and known.ranges and self.hosts.has_moody_etags(job.source.origin):
+            return replace(known, etag=None, last_modified=None)
+        return known
 
     def pace(self) -> Pace:
         return Pace(self.clock, self.settings.timeout, self.settings.min_rate)

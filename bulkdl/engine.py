@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from bulkdl.apart import look_again, pardon
 from bulkdl.bench import Job
 from bulkdl.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
 from bulkdl.events import Flight, Level, ProductFinished, ProductStarted, Retrying
@@ -26,7 +27,8 @@ from bulkdl.room import check_room, known_size
 from bulkdl.standing import Standing
 from bulkdl.store.disk import settled
 from bulkdl.store.journal import Entry, Phase
-from bulkdl.transfer import attempt
+from bulkdl.together import Together
+from bulkdl.transfer import Complete, Whole, attempt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,6 +56,7 @@ class Engine:
 
     def __init__(self, bench: Bench, items: Iterable[Item]) -> None:
         self._bench = bench
+        self._together = Together(bench)
         self._items = iter(items)
         self._parked: list[_Parked] = []
         self._numbers = itertools.count()
@@ -160,6 +163,9 @@ class Engine:
     async def _attempt(self, job: Job) -> None:
         standing = await settle(self._bench, job)
         if standing is None:
+            if (kept := await look_again(self._bench, job)) is not None:
+                await self._deliver(job, await check(self._bench, job, kept))
+                return
             entry = await self._bench.journal.get(job.product.id)
             if self.full is not None and known_size(job, entry) is None:
                 job.told_size = await ask_size(self._bench, job)  # a body that does not fit is not even begun
@@ -167,9 +173,13 @@ class Engine:
             if job.attempts == 0:
                 self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
             job.attempts += 1
-            done = await attempt(self._bench, job)
-            if not isinstance(done, Settled):
+            done: Complete | Whole | Settled | None = await attempt(self._bench, job)
+            if isinstance(done, Whole):
+                entry = await settled(self._deliver_whole(job, done))
+                done = None if entry is None else Complete(entry)
+            if isinstance(done, Complete):
                 await self._deliver(job, await check(self._bench, job, done.entry))
+            if not isinstance(done, Settled):
                 return
             standing = done
         facts = await self._bench.storage.stat(self._bench.storage.final(job.file or ""))
@@ -191,11 +201,22 @@ class Engine:
         await unpack(self._bench, job)
         await settled(self._record(job, entry))
 
+    async def _deliver_whole(self, job: Job, whole: Whole) -> Entry | None:
+        """The same for a product that is whole in memory; an entry when what is on disk now is not the product."""
+        entry = await self._together.deliver(job, whole)
+        if entry.phase is not Phase.DONE:
+            return entry
+        await pardon(self._bench, job.product.id)
+        self._end(job, State.COMPLETED, written=entry.size or 0)
+        self._room_again(job)
+        return None
+
     async def _move_and_record(self, job: Job, checked: Checked) -> None:
         await self._record(job, await move(self._bench, job, checked))
 
     async def _record(self, job: Job, entry: Entry) -> None:
         await self._bench.journal.put(entry)
+        await pardon(self._bench, job.product.id)
         self._end(job, State.COMPLETED, written=entry.size or 0)
         self._room_again(job)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from bulkdl.apart import pardon, refuse
 from bulkdl.content.extract import extract, folder_for
 from bulkdl.content.verify import check_product
 from bulkdl.errors import ProductFailed, TryAgain
@@ -12,9 +13,10 @@ from bulkdl.model import FailureKind
 from bulkdl.standing import Standing
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.store.storage import storage_error
+from bulkdl.witness import hear
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from bulkdl.bench import Bench, Job
     from bulkdl.existing import Settled
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from bulkdl.plan import Item
     from bulkdl.store.storage import FileFacts
 
-__all__ = ["Checked", "check", "conclude", "move", "record_settled", "unpack"]
+__all__ = ["Checked", "check", "conclude", "confirm_name", "move", "placed_entry", "record_settled", "unpack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ async def check(bench: Bench, job: Job, entry: Entry) -> Checked:
     try:
         known = await job.follower.finish()
         verified = await check_product(part, job.product, name=name, content_type=job.content_type, known=known)
+        await hear(bench, job, entry)
         return Checked(entry, verified)
     except ProductFailed as error:
         raise await _wrong(bench, job, entry, error) from error
@@ -61,12 +64,12 @@ async def move(bench: Bench, job: Job, checked: Checked) -> Entry:
     part, final = bench.storage.root / (entry.part or ""), bench.storage.final(job.file or "")
     async with bench.storage.open_partial(entry.part or "") as partial:
         facts = await partial.seal()
-    _confirm_name(bench, job)
+    confirm_name(bench, job)
     # What `verify` found wrong stays to be replaced until that has happened: the old file may survive a crash.
     moving = Phase.REQUEUED if entry.phase is Phase.REQUEUED else Phase.PLACING
-    await bench.journal.put(_placed_entry(bench, entry, moving, facts, checked.verified))
+    await bench.journal.put(placed_entry(bench, entry, moving, facts, checked.verified))
     facts = await bench.storage.place(part, final, overwrite=job.overwrite)
-    return _placed_entry(bench, entry, Phase.DONE, facts, checked.verified)
+    return placed_entry(bench, entry, Phase.DONE, facts, checked.verified)
 
 
 async def unpack(bench: Bench, job: Job) -> None:
@@ -81,7 +84,7 @@ async def unpack(bench: Bench, job: Job) -> None:
         raise storage_error(error, path=final, what="extract", root=bench.storage.root) from error
 
 
-async def conclude(bench: Bench, items: Iterable[Item]) -> None:
+async def conclude(bench: Bench, items: Collection[Item]) -> None:
     """Finish the moves that a crash cut short after the final name was given: drop the partial's name, record the end."""
     for item in items:
         entry = item.entry
@@ -90,6 +93,10 @@ async def conclude(bench: Bench, items: Iterable[Item]) -> None:
         if entry.phase in (Phase.PLACING, Phase.REQUEUED):
             await bench.storage.remove(bench.storage.root / entry.part)
             await bench.journal.put(replace(entry, phase=Phase.DONE, ranges=(), part=None))
+    if bench.evidence:
+        for item in items:
+            if item.standing is Standing.IN_PLACE:
+                await pardon(bench, item.product.id)
 
 
 async def record_settled(bench: Bench, job: Job, settled: Settled, facts: FileFacts) -> None:
@@ -116,6 +123,8 @@ async def record_settled(bench: Bench, job: Job, settled: Settled, facts: FileFa
 
 async def _wrong(bench: Bench, job: Job, entry: Entry, error: ProductFailed) -> TryAgain | ProductFailed:
     """The bytes are not the product: forget them; once more if they may have been harmed on the way."""
+    if error.kind is FailureKind.CHECKSUM and (refused := await refuse(bench, job, entry, error)) is not None:
+        return refused
     await bench.journal.put(replace(entry, ranges=(), total=None, etag=None, last_modified=None))
     await bench.storage.remove(bench.storage.root / (entry.part or ""))
     agreed = error.reason in job.refusals
@@ -129,7 +138,8 @@ async def _wrong(bench: Bench, job: Job, entry: Entry, error: ProductFailed) -> 
     return TryAgain(error.reason, kind=error.kind, hint=error.hint, restart=True, limit=3 * len(job.product.sources))
 
 
-def _confirm_name(bench: Bench, job: Job) -> None:
+def confirm_name(bench: Bench, job: Job) -> None:
+    """Take the name for good; raise `ProductFailed` (conflict) where another product has it."""
     other = bench.claims.finish(job.file or "", job.product.index)
     if other is not None:
         raise ProductFailed(
@@ -139,7 +149,8 @@ def _confirm_name(bench: Bench, job: Job) -> None:
         )
 
 
-def _placed_entry(bench: Bench, entry: Entry, phase: Phase, facts: FileFacts, verified: tuple[Checksum, ...]) -> Entry:
+def placed_entry(bench: Bench, entry: Entry, phase: Phase, facts: FileFacts, verified: tuple[Checksum, ...]) -> Entry:
+    """What is recorded of a product that is about to have its name, or has it."""
     return replace(
         entry,
         phase=phase,

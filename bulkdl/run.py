@@ -18,6 +18,7 @@ from bulkdl.clock import SystemClock
 from bulkdl.engine import Engine
 from bulkdl.errors import RunStopped, first_error
 from bulkdl.events import Level, RunStarted
+from bulkdl.hostfacts import HostBook
 from bulkdl.hours import deadline_in
 from bulkdl.limits import Connections, HostPauses, RateLimit
 from bulkdl.placing import conclude
@@ -121,7 +122,7 @@ class _Preparation:
 
     async def bench(self, stack: AsyncExitStack, products: list[Product]) -> tuple[Bench, list[Item]]:
         storage, journal = await self._destination(stack)
-        claims, entries = Claims(), await journal.entries()
+        claims, entries, learnt = Claims(), await journal.entries(), await journal.learnt()
         items = await survey(products, entries, storage, claims)
         self._say_of(journal)
         network = await stack.enter_async_context(self.around.network())
@@ -143,6 +144,8 @@ class _Preparation:
             storage=storage,
             journal=journal,
             claims=claims,
+            hosts=HostBook(learnt.hosts.values(), clock=self.around.clock, save=journal.put_host_soon),
+            evidence=dict(learnt.evidence),
             parts={entry.part: entry.id for entry in entries.values() if entry.part is not None and entry.ranges},
         )
         return bench, items

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from bulkdl.bench import known_of
 from bulkdl.content.sniff import objection
 from bulkdl.errors import ProductFailed, TryAgain, first_error
+from bulkdl.hostfacts import sights
 from bulkdl.model import FailureKind
 from bulkdl.ranges import Claim, Range, SegmentPlan, cover, missing, normalise
 from bulkdl.resume import Action, Ask, judge, validator
@@ -233,7 +234,7 @@ class Reception:
     @asynccontextmanager
     async def _range(self, claim: Claim) -> AsyncIterator[Reply]:
         """The response to a request for one stretch, when it is exactly that, of the same edition."""
-        job, known = self._job, known_of(self._entry)
+        job, known = self._job, self._bench.known(self._job, self._entry)
         ask = Ask(range=(claim.position, claim.end), if_range=validator(known, job.source.source))
         async with self._bench.open(job, headers=ask.headers) as reply:
             decision = judge(
@@ -244,6 +245,8 @@ class Reception:
                 expected_size=job.product.size,
                 keep_coding=job.keeps_coding(reply),
             )
+            seen = sights(reply.head, ask=ask, known=known_of(self._entry), decision=decision, source=job.source.source)
+            self._bench.hosts.note(job.source.origin, *seen)
             if decision.action is not Action.APPEND or decision.start != claim.position:
                 raise TryAgain(f"a further range was refused ({decision.why})", kind=FailureKind.HTTP)
             yield reply

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bulkdl.bench import known_of
 from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.existing import Settled, settle_named
+from bulkdl.hostfacts import sights
 from bulkdl.model import FailureKind
 from bulkdl.names import from_content_disposition, from_url
 from bulkdl.ranges import normalise
@@ -21,6 +22,7 @@ from bulkdl.room import check_room
 from bulkdl.ruling import obey
 from bulkdl.segments import Reception, not_the_product, objection_to
 from bulkdl.store.journal import Entry, Phase
+from bulkdl.witness import summon
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench, Job
@@ -28,9 +30,13 @@ if TYPE_CHECKING:
     from bulkdl.http import Reply
     from bulkdl.resume import Head
 
-__all__ = ["Complete", "attempt"]
+__all__ = ["Complete", "Whole", "attempt"]
 
 SHORT_PAUSE_S = 30.0
+SMALL = 256 * 1024
+"""Bytes of a product that is held in memory until all of it is here."""
+SMALL_S = 1.0
+"""No longer than this, though: then what has come goes to disk as that of any other product does."""
 _RETRY_AFTER_STATUSES = (429, 503)
 
 
@@ -41,13 +47,21 @@ class Complete:
     entry: Entry
 
 
-async def attempt(bench: Bench, job: Job) -> Complete | Settled:
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A small product, in memory from its first byte to its last: nothing of `entry` is on disk or in the journal yet."""
+
+    entry: Entry
+    body: bytes
+
+
+async def attempt(bench: Bench, job: Job) -> Complete | Whole | Settled:
     """Fetch what is missing of a product.
 
     Raise `TryAgain` with everything that arrived durable, `ProductFailed`, `AccountStopped` or `StorageStopped`.
     """
     entry = await _durable_entry(bench, job)
-    known = known_of(entry)
+    known = bench.known(job, entry)
     if entry is not None and known.complete and known.total:
         job.resumed = known.have if job.resumed is None else job.resumed
         return Complete(entry)
@@ -80,8 +94,10 @@ async def _durable_entry(bench: Bench, job: Job) -> Entry | None:
     return entry
 
 
-async def _receive(bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Entry | None) -> Complete | Settled:
-    known, source = known_of(entry), job.source.source
+async def _receive(
+    bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Entry | None
+) -> Complete | Whole | Settled:
+    known, source = bench.known(job, entry), job.source.source
     decision = judge(
         reply.head,
         ask=ask,
@@ -89,6 +105,9 @@ async def _receive(bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Ent
         source=source,
         expected_size=job.product.size,
         keep_coding=job.keeps_coding(reply),
+    )
+    bench.hosts.note(
+        job.source.origin, *sights(reply.head, ask=ask, known=known_of(entry), decision=decision, source=source)
     )
     if decision.coding:
         reply = reply.decoded(decision.coding)
@@ -108,8 +127,15 @@ async def _receive(bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Ent
     job.content_type = reply.head.content_type
     if reply.url.host not in job.served_by:
         job.served_by.append(reply.url.host)
+    if known.ranges and not kept:
+        await summon(bench, job, entry, reply.head, total=decision.total)
     if (known.ranges or reply.decoder) and not kept:
         await bench.journal.put(current)  # known before bytes of another edition touch the file
+    if _is_small(job, reply, decision, entry) and (body := await reply.whole(decision.total or 0, within_s=SMALL_S)):
+        bench.hub.counters.received += len(body)
+        await bench.rate.take(len(body))
+        flight.have = len(body)
+        return Whole(current, body)
     async with bench.storage.open_partial(current.part or "") as partial:
         if not kept:
             job.sniffed = False
@@ -117,7 +143,17 @@ async def _receive(bench: Bench, job: Job, reply: Reply, *, ask: Ask, entry: Ent
         compare = await _overlap(bench, current, ask) if kept and ask.overlap else b""
         reception = Reception(bench, job, entry=current, partial=partial, start=decision.start + len(compare))
         splittable = _splittable(reply.head, decision, current, has_checksum=bool(job.product.checksums))
+        splittable = splittable and not bench.hosts.shuns_ranges(job.source.origin)
         return Complete(await reception.receive(reply, compare=compare, splittable=splittable))
+
+
+def _is_small(job: Job, reply: Reply, decision: Decision, entry: Entry | None) -> bool:
+    """Whether all of a product that nothing is known of may be taken at once."""
+    if decision.coding or decision.start or job.product.extract:
+        return False
+    new = entry is None or (entry.phase in (Phase.PARTIAL, Phase.FAILED) and entry.part is None and not entry.ranges)
+    size = decision.total or 0
+    return new and 0 < size <= SMALL and size == reply.head.content_length
 
 
 async def _refuse_page(job: Job, reply: Reply) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from bulkdl.model import Checksum, FailureKind
 from bulkdl.store.database import Steps, Writer, open_or_renew, read_only
 from bulkdl.store.disk import STATE_FOLDER, network_filesystem, state_folder
+from bulkdl.store.learnt import LEARNT_STEP, drop_evidence, load_learnt, put_evidence, put_host
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.clock import Clock
+    from bulkdl.faulty import Evidence
+    from bulkdl.hostfacts import HostFacts
+    from bulkdl.store.learnt import Learnt
 
-__all__ = ["Entry", "Journal", "Phase", "read"]
+__all__ = ["Entry", "Journal", "Phase", "read", "read_learnt"]
 
 _NAME: Final = "journal.sqlite"
 
@@ -83,6 +87,7 @@ _STEPS: Final[Steps] = (
         """,
     ),
     ("ALTER TABLE product ADD COLUMN crc INTEGER",),
+    LEARNT_STEP,
 )
 _STORED: Final = (*_COLUMNS, "crc")
 _PUT: Final = f"INSERT OR REPLACE INTO product ({', '.join(_STORED)}) VALUES ({', '.join('?' * len(_STORED))})"  # noqa: S608
@@ -257,6 +262,16 @@ class Journal:
         """Return once `entry` is durable; raise `StorageStopped`."""
         await self._writer.do(self._putting(entry))
 
+    async def put_all(self, entries: Sequence[Entry]) -> None:
+        """Return once all of `entries` are durable, in one transaction; raise `StorageStopped`."""
+        rows = [_encode(entry, updated=self._clock.wall()) for entry in entries]
+        self._put.update(entry.id for entry in entries)
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(_PUT, rows)
+
+        await self._writer.do(work)
+
     def put_soon(self, entry: Entry) -> None:
         """Make `entry` durable with the next commit; a failure is raised by the next call or at the end."""
         self._writer.do_soon(self._putting(entry))
@@ -264,6 +279,38 @@ class Journal:
     async def forget(self, id: str) -> None:  # noqa: A002
         """Return once the entry is durably gone; one that is missing is fine."""
         await self._writer.do(_executing("DELETE FROM product WHERE id = ?", (_text(id),)))
+
+    async def learnt(self) -> Learnt:
+        """What earlier runs have learnt of faulty products and of hosts; what cannot be read of it is left out."""
+        now = self._clock.wall()
+        found = await self._writer.do(lambda connection: load_learnt(connection, now=now))
+        if found.unreadable and not self.recovered:
+            self.recovered = (
+                f"The journal has {found.unreadable} unreadable records of faulty products; they are fetched anew"
+            )
+        return found
+
+    async def accuse(self, entry: Entry, evidence: Evidence) -> None:
+        """Return once both are durable, in one transaction: bytes that were refused are never counted twice."""
+        putting = self._putting(entry)
+
+        def work(connection: sqlite3.Connection) -> None:
+            putting(connection)
+            put_evidence(connection, evidence)
+
+        await self._writer.do(work)
+
+    async def put_evidence(self, evidence: Evidence) -> None:
+        """Return once it is durable, in the place of what there was of that product."""
+        await self._writer.do(lambda connection: put_evidence(connection, evidence))
+
+    async def drop_evidence(self, id: str) -> None:  # noqa: A002
+        """Return once nothing speaks against the product any more."""
+        await self._writer.do(lambda connection: drop_evidence(connection, id))
+
+    def put_host_soon(self, facts: HostFacts) -> None:
+        """Keep `facts` with the next commit; nobody waits, and a failure is nobody's matter but the disk's."""
+        self._writer.do_soon(lambda connection: put_host(connection, facts))
 
     def _putting(self, entry: Entry) -> Callable[[sqlite3.Connection], None]:
         self._put.add(entry.id)
@@ -295,3 +342,12 @@ def read(destination: Path) -> dict[str, Entry] | None:
     """
     path = destination / STATE_FOLDER / _NAME
     return read_only(path, _STEPS, _load)[0] if path.is_file() else None
+
+
+def read_learnt(destination: Path, *, now: float) -> Learnt | None:
+    """What runs have learnt of faulty products and of hosts, also while one is going on; None where there is no journal.
+
+    `now` is Unix time. Raise `StorageStopped` for a journal that cannot be read.
+    """
+    path = destination / STATE_FOLDER / _NAME
+    return read_only(path, _STEPS, lambda connection: load_learnt(connection, now=now)) if path.is_file() else None

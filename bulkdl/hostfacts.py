@@ -1,0 +1,188 @@
+"""What was seen of hosts, and what follows from it. Pure but for `HostBook`, which remembers.
+
+A fact can save a request or make bulkdl more careful; it never stands in for a check: whether bytes are joined is decided in
+`resume`, which a wrong fact cannot make joining two editions unnoticed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from bulkdl.resume import Action, Why, strong_etag
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from bulkdl.clock import Clock
+    from bulkdl.resume import Ask, Decision, Head, Known
+
+__all__ = ["HostBook", "HostFacts", "Sight", "fresh", "has_moody_etags", "noted", "shuns_ranges", "sights"]
+
+EXPIRES_S = 30 * 86400.0
+"""Seconds after which what was seen counts no more."""
+MISSES = 2
+"""Ranges that a host did not honour before it is asked for no more than it must, where it never honoured one."""
+MISSES_AFTER_HITS = 8
+"""The same for a host that did honour ranges before."""
+CHANGES = 2
+"""ETags that changed although the bytes did not, before a host's ETags are taken for moods."""
+STEADY = 16
+"""ETags in a row that did not change, after which they are believed again."""
+MOST_HOSTS = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """What was seen of one origin, with when (Unix time) each kind of it was seen last."""
+
+    origin: str
+    """`Url.origin` of the products' own URLs; redirects are the origin's business."""
+    range_hits: int = 0
+    """Ranges that came as asked for (206)."""
+    range_misses: int = 0
+    """Since the last hit: 200 to a range of the edition that is there, or another range than the one asked for."""
+    ranges_at: float = 0.0
+    etag_changes: int = 0
+    """Other strong ETags for the same bytes at the same URL."""
+    etag_same: int = 0
+    """Since the last change, without having named the ETag in the request."""
+    etags_at: float = 0.0
+    validated: int = 0
+    """Products with a usable validator."""
+    bare: int = 0
+    """Products without one."""
+    validators_at: float = 0.0
+
+    @property
+    def at(self) -> float:
+        return max(self.ranges_at, self.etags_at, self.validators_at)
+
+    @property
+    def sum(self) -> int:
+        """How much was seen."""
+        return self.range_hits + self.range_misses + self.etag_changes + self.etag_same + self.validated + self.bare
+
+
+class Sight(Enum):
+    """One thing that was seen."""
+
+    RANGE_HIT = "range hit"
+    RANGE_MISS = "range miss"
+    ETAG_SAME = "etag same"
+    ETAG_OTHER = "etag other"  # what became of the bytes is not known
+    ETAG_CHANGED = "etag changed"  # and the bytes did not
+    VALIDATED = "validated"
+    BARE = "bare"
+
+
+def fresh(facts: HostFacts, *, now: float) -> HostFacts:
+    """`facts` without what is too old to count; a time that has not come yet is no more worth."""
+
+    def old(at: float) -> bool:
+        return not 0 <= now - at < EXPIRES_S
+
+    if facts.ranges_at and old(facts.ranges_at):
+        facts = replace(facts, range_hits=0, range_misses=0, ranges_at=0.0)
+    if facts.etags_at and old(facts.etags_at):
+        facts = replace(facts, etag_changes=0, etag_same=0, etags_at=0.0)
+    if facts.validators_at and old(facts.validators_at):
+        facts = replace(facts, validated=0, bare=0, validators_at=0.0)
+    return facts
+
+
+def noted(facts: HostFacts, sight: Sight, *, now: float) -> HostFacts:
+    """`facts` with one thing more; newer evidence corrects what older evidence said."""
+    facts = fresh(facts, now=now)
+    match sight:
+        case Sight.RANGE_HIT:
+            return replace(facts, range_hits=facts.range_hits + 1, range_misses=0, ranges_at=now)
+        case Sight.RANGE_MISS:
+            return replace(facts, range_misses=facts.range_misses + 1, ranges_at=now)
+        case Sight.ETAG_CHANGED:
+            return replace(facts, etag_changes=facts.etag_changes + 1, etag_same=0, etags_at=now)
+        case Sight.ETAG_OTHER if facts.etag_changes:
+            return replace(facts, etag_same=0)
+        case Sight.ETAG_SAME if facts.etag_changes:
+            steady = facts.etag_same + 1 >= STEADY
+            changes = 0 if steady else facts.etag_changes
+            return replace(facts, etag_changes=changes, etag_same=0 if steady else facts.etag_same + 1)
+        case Sight.VALIDATED:
+            return replace(facts, validated=facts.validated + 1, validators_at=now)
+        case Sight.BARE:
+            return replace(facts, bare=facts.bare + 1, validators_at=now)
+        case _:
+            return facts
+
+
+def shuns_ranges(facts: HostFacts, *, now: float) -> bool:
+    """Whether several connections to one product would each begin with its first byte."""
+    facts = fresh(facts, now=now)
+    return facts.range_misses >= (MISSES_AFTER_HITS if facts.range_hits else MISSES)
+
+
+def has_moody_etags(facts: HostFacts, *, now: float) -> bool:
+    """Whether another ETag says nothing of the bytes, as with servers behind one name that make it of an inode."""
+    return fresh(facts, now=now).etag_changes >= CHANGES
+
+
+def sights(head: Head, *, ask: Ask, known: Known, decision: Decision, source: str) -> tuple[Sight, ...]:
+    """What a response's head shows of its host; `known`: what is on disk, with the validator that was recorded."""
+    found: list[Sight] = []
+    told, recorded = strong_etag(head.etag), strong_etag(known.etag)
+    comparable = bool(told and recorded) and known.source == source
+    if ask.range is not None:
+        ranged = _range_sight(head, ask=ask, decision=decision, same=comparable and told == recorded)
+        found += [ranged] if ranged is not None else []
+    if comparable and head.status in (200, 206) and not ask.if_range:
+        found.append(Sight.ETAG_SAME if told == recorded else Sight.ETAG_OTHER)
+    if head.status == 200:
+        found.append(Sight.VALIDATED if told or head.last_modified else Sight.BARE)
+    return tuple(found)
+
+
+_NOT_AS_ASKED = frozenset({Why.WRONG_RANGE, Why.MULTIPART, Why.NO_CONTENT_RANGE, Why.LENGTHS_DISAGREE})
+
+
+def _range_sight(head: Head, *, ask: Ask, decision: Decision, same: bool) -> Sight | None:
+    if head.status == 206:
+        if decision.action is Action.APPEND:
+            return Sight.RANGE_HIT
+        return Sight.RANGE_MISS if decision.why in _NOT_AS_ASKED else None
+    # With If-Range a 200 is right where the edition is another one (RFC 9110 §13.1.5).
+    return Sight.RANGE_MISS if head.status == 200 and (same or not ask.if_range) else None
+
+
+class HostBook:
+    """What is known of every host in this run and from earlier ones; `save` is told what is worth keeping."""
+
+    def __init__(
+        self, facts: Iterable[HostFacts] = (), *, clock: Clock, save: Callable[[HostFacts], None] = lambda _facts: None
+    ) -> None:
+        self._facts = {f.origin: f for f in facts}
+        self._clock = clock
+        self._save = save
+
+    def of(self, origin: str) -> HostFacts:
+        return fresh(self._facts.get(origin) or HostFacts(origin=origin), now=self._clock.wall())
+
+    def note(self, origin: str, *seen: Sight) -> None:
+        """Remember what was seen; what is written of it is what could change a decision, and less and less of the rest."""
+        for sight in seen:
+            now, before = self._clock.wall(), self.of(origin)
+            if before.sum == 0 and len(self._facts) >= MOST_HOSTS:
+                return
+            after = self._facts[origin] = noted(before, sight, now=now)
+            if _verdict(before, now) != _verdict(after, now) or after.sum.bit_count() == 1:
+                self._save(after)
+
+    def shuns_ranges(self, origin: str) -> bool:
+        return shuns_ranges(self.of(origin), now=self._clock.wall())
+
+    def has_moody_etags(self, origin: str) -> bool:
+        return has_moody_etags(self.of(origin), now=self._clock.wall())
+
+
+def _verdict(facts: HostFacts, now: float) -> tuple[bool, bool]:
+    return shuns_ranges(facts, now=now), has_moody_etags(facts, now=now)

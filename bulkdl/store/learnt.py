@@ -1,0 +1,111 @@
+"""What the journal has learnt beside the state of products: faulty sources and hosts, as rows of JSON with a sum each.
+
+A row that cannot be read costs itself only: the product is fetched again, the host is met as a new one.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from bulkdl.faulty import Evidence, Seen
+from bulkdl.hostfacts import EXPIRES_S, HostFacts
+from bulkdl.model import Checksum
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+__all__ = ["LEARNT_STEP", "Learnt", "drop_evidence", "load_learnt", "put_evidence", "put_host"]
+
+T = TypeVar("T")
+
+LEARNT_STEP: Final = (
+    "CREATE TABLE faulty (id TEXT PRIMARY KEY NOT NULL, facts TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE host (origin TEXT PRIMARY KEY NOT NULL, facts TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
+)
+"""The schema's third step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """All that was learnt."""
+
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    """By `Product.id`."""
+    hosts: dict[str, HostFacts] = field(default_factory=dict)
+    """By origin."""
+    unreadable: int = 0
+    """Products whose evidence could not be read."""
+
+
+def load_learnt(connection: sqlite3.Connection, *, now: float) -> Learnt:
+    """Everything that can be read; of hosts, what was seen lately (`now` is Unix time)."""
+    evidence, unreadable = _load(connection, "SELECT facts, crc FROM faulty", _evidence)
+    hosts, _ = _load(connection, "SELECT facts, crc FROM host", lambda facts: HostFacts(**_checked(facts)))
+    return Learnt(
+        {e.id: e for e in evidence},
+        {h.origin: h for h in hosts if now - h.at < EXPIRES_S},
+        unreadable,
+    )
+
+
+def put_evidence(connection: sqlite3.Connection, evidence: Evidence) -> None:
+    values = (_key(evidence.id), *_row(asdict(evidence)))
+    connection.execute("INSERT OR REPLACE INTO faulty (id, facts, crc) VALUES (?, ?, ?)", values)
+
+
+def drop_evidence(connection: sqlite3.Connection, id: str) -> None:  # noqa: A002
+    connection.execute("DELETE FROM faulty WHERE id = ?", (_key(id),))
+
+
+def put_host(connection: sqlite3.Connection, facts: HostFacts) -> None:
+    values = (_key(facts.origin), *_row(asdict(facts)))
+    connection.execute("INSERT OR REPLACE INTO host (origin, facts, crc) VALUES (?, ?, ?)", values)
+
+
+def _key(text: str) -> str | bytes:
+    """SQLite text is UTF-8; a name may hold bytes that are not, which Python shows as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def _row(values: dict[str, Any]) -> tuple[str, int]:
+    text = json.dumps(values)  # ASCII: lone surrogates come back as they were
+    return text, zlib.crc32(text.encode())
+
+
+def _load(connection: sqlite3.Connection, select: str, decode: Callable[[dict[str, Any]], T]) -> tuple[list[T], int]:
+    found: list[T] = []
+    unreadable = 0
+    connection.text_factory = bytes  # one text that is not UTF-8 shall cost its own row only
+    for text, crc in connection.execute(select):
+        try:
+            found.append(decode(_facts(text, crc)))
+        except (ValueError, TypeError, KeyError):
+            unreadable += 1
+    return found, unreadable
+
+
+def _facts(text: bytes, crc: int) -> dict[str, Any]:
+    if zlib.crc32(text) != crc:
+        raise ValueError("damaged")
+    facts: dict[str, Any] = json.loads(text)
+    return facts
+
+
+def _evidence(facts: dict[str, Any]) -> Evidence:
+    sums = {name: tuple(Checksum(**c) for c in facts[name]) for name in ("expected", "found")}
+    return Evidence(**{**facts, **sums, "seen": tuple(Seen(**s) for s in facts["seen"])})
+
+
+def _checked(facts: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a host are reckoned with."""
+    if any(not isinstance(value, int | float) for name, value in facts.items() if name != "origin"):
+        raise ValueError("not a number")
+    return facts
