@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from bulkdl.store.reserve import Reserve
+
 __all__ = ["Opened", "Steps", "Writer", "database_error", "migrate", "open_or_renew", "read_only"]
 
 T = TypeVar("T")
@@ -35,6 +37,10 @@ _LINGER: Final = 0.5
 """Seconds that changes nobody waits for may stay in memory."""
 _BUSY: Final = 30.0
 """Seconds to wait for a reader that is in the way."""
+_ROOM: Final = 512 * 1024 * 1024
+"""Bytes that must be free for a write-ahead log. Its index is mapped into memory: where the disk below has no block for
+a page of it (btrfs, or blocks of less than a page), the system kills the process (SIGBUS)."""
+_NEARLY_NONE: Final = 64 * 1024
 
 
 # --- The file ---------------------------------------------------------------------------------------------------------
@@ -114,15 +120,28 @@ def _version(connection: sqlite3.Connection) -> int:
 
 def _connect(path: Path, *, steps: Steps, wal: bool) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY)
+    wal = wal and _has_room(path)
     try:
+        if not wal:  # whatever log a crash left is then read without a shared index
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA synchronous = FULL")
         _check(connection)
         migrate(connection, path, steps)
         connection.execute(f"PRAGMA journal_mode = {'WAL' if wal else 'TRUNCATE'}")
+        if not wal:
+            connection.execute("PRAGMA locking_mode = NORMAL")
+            _version(connection)  # the lock goes with the next reading
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _has_room(path: Path) -> bool:
+    try:
+        return shutil.disk_usage(path.parent).free >= _ROOM
+    except OSError:
+        return True  # what is done next says what is wrong
 
 
 def _check(connection: sqlite3.Connection) -> None:
@@ -188,11 +207,11 @@ def _code(error: sqlite3.Error) -> int:
 
 
 def _is_full(error: sqlite3.Error, path: Path) -> bool:
-    """A log or its index that could not grow is an input/output error to SQLite."""
-    if _code(error) != sqlite3.SQLITE_IOERR:
+    """A log or its index that could not grow is an input/output error to SQLite, one that could not be made another."""
+    if _code(error) not in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
         return _code(error) == sqlite3.SQLITE_FULL
     with suppress(OSError):
-        return shutil.disk_usage(path.parent).free == 0
+        return shutil.disk_usage(path.parent).free < _NEARLY_NONE
     return False
 
 
@@ -214,14 +233,19 @@ class Writer:
     If the thread dies, what waits and what comes later is refused: nothing hangs.
     """
 
-    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
-        """`connect` runs on the thread; it may raise `StorageStopped`."""
+    def __init__(
+        self, path: Path, connect: Callable[[], sqlite3.Connection], *, reserve: Reserve | None = None
+    ) -> None:
+        """`connect` runs on the thread; it may raise `StorageStopped`. `reserve` gives way to it on a full disk."""
         self._path = path
         self._connect = connect
+        self._reserve = reserve
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._gate = threading.Lock()
         self._closed = False
+        self._plain = False
+        """Without a write-ahead log, for want of room."""
         self._broken: StorageStopped | None = None
         self._unseen: StorageStopped | None = None
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -273,7 +297,7 @@ class Writer:
         jobs: list[_Job] = []
         connection = None
         try:
-            connection = self._connect()
+            connection = self._insist(self._connect)
             self._tell(_resolve, self._opened, None, None)
             more = True
             while more:
@@ -308,10 +332,29 @@ class Writer:
         if any(job.future is None for job in jobs):
             self._unseen = self._unseen or error
         self._tell(_answer, jobs, error)
+        self._look_at_room(connection)
+        if self._reserve is not None and error is None:
+            self._reserve.renew()
+
+    def _look_at_room(self, connection: sqlite3.Connection) -> None:
+        """Give the write-ahead log up while there is still room; a reader that is in the way is asked again later."""
+        if self._plain or _has_room(self._path):
+            return
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA busy_timeout = 0")
+            self._plain = connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()[0] != "wal"
+        connection.execute(f"PRAGMA busy_timeout = {int(_BUSY * 1000)}")
 
     def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> StorageStopped | None:
         if not jobs:
             return None
+        try:
+            self._insist(lambda: self._transact(connection, jobs))
+        except StorageStopped as error:
+            return error
+        return None
+
+    def _transact(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
         try:
             connection.execute("BEGIN")
             for job in jobs:
@@ -320,8 +363,16 @@ class Writer:
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
                 connection.rollback()
-            return database_error(error, self._path)
-        return None
+            raise database_error(error, self._path) from error
+
+    def _insist(self, work: Callable[[], T]) -> T:
+        """Do `work`, on a full disk as often as the reserve has something to give."""
+        while True:
+            try:
+                return work()
+            except StorageStopped as error:
+                if not error.full or self._reserve is None or not self._reserve.give():
+                    raise
 
     def _break(self, jobs: list[_Job], error: Exception) -> None:
         ours = error

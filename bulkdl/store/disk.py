@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 __all__ = [
+    "FULL",
     "GONE",
     "NAME_MAX",
     "OPEN_FLAGS",
@@ -50,7 +51,7 @@ NAME_MAX: Final = 255
 
 # --- Errors -----------------------------------------------------------------------------------------------------------
 
-_FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
 _REFUSED: Final = frozenset({errno.EACCES, errno.EPERM})
 GONE: Final = frozenset({errno.ENOENT, getattr(errno, "ESTALE", errno.ENOENT)})
 _OPEN_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
@@ -90,7 +91,7 @@ def storage_error(error: OSError, *, path: Path, what: str, root: Path | None = 
     """
     code = error.errno or 0
     could_not = f"Could not {what} {shown(path, root)}"
-    if code in _FULL:
+    if code in FULL:
         return StorageStopped(
             f"{could_not}: no space left on the disk (or in the quota)",
             hint="Make room and run again; what has arrived is kept",
@@ -193,7 +194,7 @@ def sync_all(fd: int) -> None:
         import fcntl  # noqa: PLC0415 - not on Windows
 
         with suppress(OSError):  # not every file system has it; fsync then does what it can
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            fcntl.fcntl(fd, fcntl.FFULLFSYNC)
             return
     os.fsync(fd)
 

@@ -12,6 +12,7 @@ from bulkdl.model import Checksum, FailureKind
 from bulkdl.store.database import Steps, Writer, open_or_renew, read_only
 from bulkdl.store.disk import STATE_FOLDER, network_filesystem, state_folder
 from bulkdl.store.learnt import LEARNT_STEP, drop_evidence, load_learnt, put_evidence, put_host
+from bulkdl.store.reserve import Reserve
 
 if TYPE_CHECKING:
     import sqlite3
@@ -224,7 +225,7 @@ class Journal:
         self.network_filesystem = ""
         """The type of the network file system that it lies on, where that was detected."""
         self._clock = clock
-        self._writer = Writer(path, self._connect)
+        self._writer = Writer(path, self._connect, reserve=Reserve(path.parent))
         self._found: set[str] | None = None
         """Those that had an entry when all were read: nothing is asked for the many that have none."""
         self._put: set[str] = set()

@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import socket
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -20,10 +20,10 @@ import filelock
 
 from bulkdl._version import __version__
 from bulkdl.errors import StorageStopped
-from bulkdl.store.disk import settled, state_folder, stopped
+from bulkdl.store.disk import FULL, settled, state_folder, stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = ["DestinationLock", "Owner", "holder"]
@@ -78,7 +78,8 @@ class DestinationLock:
             release = self._take(folder, owner_file)
             try:
                 self.took_over = _read_owner(owner_file)
-                _write_owner(owner_file)
+                with _full_disk_is_fine():
+                    _write_owner(owner_file)
             except BaseException:
                 release()
                 raise
@@ -132,10 +133,25 @@ def _here() -> Owner:
     )
 
 
+@contextmanager
+def _full_disk_is_fine() -> Iterator[None]:
+    """Who holds the lock is only for people to read: a run on a full disk may still free some of it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+
+
 def _write_owner(path: Path) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(asdict(_here())), encoding="utf-8")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(asdict(_here())), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 def _read_owner(path: Path) -> Owner | None:

@@ -326,7 +326,7 @@ def test_reading_where_there_is_no_journal_creates_none(tmp_path: Path) -> None:
 async def test_reading_creates_nothing(tmp_path: Path) -> None:
     await fill(tmp_path, ["a"])
     before = names(tmp_path)
-    assert before == {"journal.sqlite", ".gitignore"}
+    assert before == {"journal.sqlite", ".gitignore", "reserve"}
     assert set(read(tmp_path) or ()) == {"a"}
     assert names(tmp_path) == before
 
