@@ -51,6 +51,7 @@ def play(row: Row, scene: Scene, *, number: int | None, budget_s: float, say: Ca
         attempt,
         most=most,
         budget_s=float("inf") if number else budget_s,
+        warm=row.rounds != 1,
         once={one.name for one in contestants if one.slow},
     )
     return Played(row=row, samples=tuple(samples))
@@ -63,18 +64,19 @@ def rounds(
     most: int,
     budget_s: float,
     once: Collection[str] = (),
+    warm: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Sample]:
     """Samples of the rounds that counted.
 
-    The warm-up is dropped, unless it took so long that no second round fits: then it is the one that counts.
+    With `warm` a round comes before them. It is dropped, unless it took so long that no second one fits: then it counts.
     Those in `once` take part in the first round that counts only. Who fails in a round still takes part in the next.
     """
     started = clock()
     lively = [name for name in names if name not in once]
-    warm_up = [attempt(name, _WARM_UP) for name in rotation(lively, 0)]
+    warm_up = [attempt(name, _WARM_UP) for name in rotation(lively, 0)] if warm else []
     longest = clock() - started
-    if lively and longest > budget_s / 2:
+    if warm_up and longest > budget_s / 2:
         counted = [_as_round(sample, 0) for sample in warm_up]
         return counted + [attempt(name, 0) for name in names if name in once]
     counted = []
@@ -83,7 +85,8 @@ def rounds(
         if number and began - started + longest > budget_s:
             break
         counted += [attempt(name, number) for name in rotation(lively if number else list(names), number)]
-        longest = max(longest, clock() - began) if number else longest
+        if number or not warm_up:
+            longest = max(longest, clock() - began)
     return counted
 
 

@@ -25,9 +25,7 @@ def _pypdl(urls: list[str], folder: str, streams: int, per_file: int) -> int:
     downloader.start(
         tasks=tasks, multisegment=per_file > 1, segments=per_file, display=False, block=True, overwrite=True
     )
-    failed = len(downloader.failed)
-    downloader.shutdown()
-    return failed
+    return len(downloader.failed)
 
 
 def main() -> int:

@@ -110,7 +110,7 @@ class Row:
     """The contestant whose figures are 1 in the row's table."""
     note: str = ""
     rounds: int | None = None
-    """Fewer than the scale's, for what is long and hardly varies."""
+    """Fewer than the scale's, for what is long and hardly varies; with 1 there is no warm-up either."""
     room: Callable[[Scale], int] = lambda _: 0
     """Bytes that the row needs in memory at its largest, files and copies."""
 
