@@ -40,8 +40,8 @@ __all__ = ["Follower", "Stride"]
 class Stride:
     """How a follower goes, in bytes."""
 
-    least: int = 1024 * 1024
-    """A smaller product is read once it is complete: that costs less."""
+    least: int = 4 * 1024 * 1024
+    """A product that is not larger is read once it is complete: that costs less."""
     step: int = 4 * 1024 * 1024
     """A thread is asked for when this much has gathered."""
     turn: int = 32 * 1024 * 1024
@@ -130,8 +130,6 @@ class Follower:
 
         A cancellation ends it within a block.
         """
-        if self._lost or not any(strand.position for strand in self._strands):
-            return None
         with self._lock:
             self._step, self._held = 1, False
             self._wake()
@@ -143,18 +141,23 @@ class Follower:
 
     def _digests(self) -> Digests | None:
         whole = not self._apart and all(strand.position == self._prefix for strand in self._strands)
-        if self._lost or not whole or self._file is None:
+        if self._lost or not whole or not self._strands or self._file is None:
             return None
         found = {strand.algorithm: strand.hasher.hexdigest() for strand in self._strands}
         return Digests(file=self._file, size=self._prefix, found=found)
 
     async def _idle(self) -> None:
         for strand in self._strands:
-            while (turn := strand.turn) is not None:
-                await asyncio.wait([asyncio.wrap_future(turn)])
-                if strand.turn is turn:  # it ended with an exception
+            while (turn := self._turn_of(strand)) is not None:
+                waiter = asyncio.wrap_future(turn)
+                await asyncio.wait([waiter])
+                if self._turn_of(strand) is turn:  # it ended with an exception
                     strand.turn = None
-                    turn.result()
+                    waiter.result()
+
+    def _turn_of(self, strand: _Strand) -> Future[None] | None:
+        with self._lock:  # between one turn and the next of a strand there is none for a moment
+            return strand.turn
 
     # With the lock held
 
