@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bulkdl.faulty import Evidence, Seen
     from bulkdl.hostfacts import HostBook
     from bulkdl.http import Http, Reply
+    from bulkdl.lane import Lane
     from bulkdl.limits import Connections, HostPauses, RateLimit
     from bulkdl.model import Product, RunOptions, Settings
     from bulkdl.retry import Budget
@@ -128,8 +129,14 @@ class Pace:
             chunk = await reply.read()
         finally:
             self.waited += self.clock.monotonic() - began
-        self.received += len(chunk)
-        if self.waited >= self.timeout and chunk:
+        self.count(reply, len(chunk))
+        return chunk
+
+    def count(self, reply: Reply, received: int, *, waited: float = 0.0) -> None:
+        """Note what has come after how long; raise `TryAgain` when that is too slow."""
+        self.waited += waited
+        self.received += received
+        if self.waited >= self.timeout and received:
             if self.received < self.min_rate * self.waited:
                 rate = self.received / self.waited
                 raise TryAgain(
@@ -138,7 +145,6 @@ class Pace:
                     hint="Lower --min-rate if that is what the link gives",
                 )
             self.waited, self.received = 0.0, 0
-        return chunk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +166,8 @@ class Bench:
     claims: Claims
     admitted: set[str] = field(default_factory=set)
     """The products in flight, by id, that have been promised room on the disk."""
+    lane: Lane | None = None
+    """The fast lane; None where it is turned off, or does not apply."""
     hosts: HostBook
     evidence: dict[str, Evidence]
     """What speaks against products' sources, by product id."""

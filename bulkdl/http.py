@@ -20,6 +20,7 @@ from bulkdl.clock import SystemClock
 from bulkdl.content.coding import Decoder
 from bulkdl.dialects import MOST_BODY, Action, Answer, interpret
 from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
+from bulkdl.lane import TlsContext, take_over
 from bulkdl.model import FailureKind
 from bulkdl.ranges import parse_content_range
 from bulkdl.resume import Head, uncoded
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from bulkdl.auth.signing import Credential, Signer
     from bulkdl.clock import Clock
     from bulkdl.dialects import Ruling
+    from bulkdl.lane import Stream
 
 __all__ = ["Http", "Reply", "ssl_context"]
 
@@ -44,7 +46,7 @@ _ERROR_S = 5.0
 
 def ssl_context(ca_files: tuple[str, ...]) -> ssl.SSLContext:
     """The system's trust plus `ca_files` (PEM); raise `OSError` or `ssl.SSLError` when one cannot be read."""
-    context = ssl.create_default_context()
+    context = TlsContext.create()
     for file in ca_files:
         context.load_verify_locations(cafile=file)
     return context
@@ -65,6 +67,8 @@ class Reply:
     _peeked: list[bytes] = field(default_factory=list)
     decoder: Decoder | None = None
     """Takes off a coding that was not asked for; None where the bytes are the product's."""
+    direct: bool = False
+    """No proxy is between."""
 
     def decoded(self, coding: str) -> Reply:
         """This response as one whose body comes without `coding`. To be called before the body is read."""
@@ -100,6 +104,44 @@ class Reply:
         if first:
             self._peeked.append(first)
         return first
+
+    async def whole(self, length: int, *, within_s: float) -> bytes | None:
+        """The body, when all of its `length` bytes come within so many seconds; else None, and `read` gives what has come."""
+        pieces: list[bytes] = []
+        left = length
+        try:
+            async with asyncio.timeout(within_s):
+                while left > 0 and (piece := await self.read()):
+                    pieces.append(piece)
+                    left -= len(piece)
+        except (TimeoutError, TryAgain):
+            pass  # whoever reads on meets it again
+        body = b"".join(pieces)
+        if left == 0:
+            return body
+        if body:
+            self._peeked.append(body)
+        return None
+
+    async def hand_over(self, *, given: int) -> Stream | None:
+        """The connection, from which the fast lane receives the rest of the body; None where `read` goes on giving it.
+
+        `given`: bytes of the body that `read` has given so far.
+        """
+        if self._peeked or self.decoder is not None or not self.direct:
+            return None
+        with _mapped(self.url):
+            taken = await take_over(self._response, given=given)
+        if isinstance(taken, bytes):
+            self._peeked.extend([taken] if taken else ())
+            return None
+        return taken
+
+    def broken(self, error: Exception | None) -> Exception:
+        """Ours for what ended the body in the fast lane; None: the server closed the connection early."""
+        if isinstance(error, BulkdlError):
+            return error
+        return _network_error(error or aiohttp.ClientPayloadError(), self.url)
 
     def close(self) -> None:
         """Give up the rest of the body, and the connection with it."""
@@ -175,7 +217,8 @@ class Http:
         request = _Request(method=method, headers=headers or {}, signer=signer, allowed=allowed, origin=url.origin)
         for _ in range(MOST_RENEWALS + 1):
             reply, used = await self._follow(url, request)
-            reply = replace(reply, ruling=await self._ruling(reply, signer.dialect))
+            direct = self._proxy_for(reply.url) is None
+            reply = replace(reply, ruling=await self._ruling(reply, signer.dialect), direct=direct)
             if used is None or not await self._renewed(reply, used, signer):
                 break
         try:

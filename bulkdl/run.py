@@ -20,6 +20,7 @@ from bulkdl.errors import RunStopped, first_error
 from bulkdl.events import Level, RunStarted
 from bulkdl.hostfacts import HostBook
 from bulkdl.hours import deadline_in
+from bulkdl.lane import lane_of
 from bulkdl.limits import Connections, HostPauses, RateLimit
 from bulkdl.placing import conclude
 from bulkdl.plan import selected, survey
@@ -126,6 +127,7 @@ class _Preparation:
         items = await survey(products, entries, storage, claims)
         self._say_of(journal)
         network = await stack.enter_async_context(self.around.network())
+        lane = lane_of(self.around.environ.get("BULKDL_FAST_LANE"), limited=bool(self.around.settings.limit_rate))
         signers = self.around.signers(self.manifest.accounts, needed=_needed(items), endpoint=network.endpoint)
         self.ending.signers = signers
         stack.push_async_callback(_log_out, signers, self.ending)
@@ -142,6 +144,7 @@ class _Preparation:
             rate=RateLimit(self.around.settings.limit_rate, clock=self.around.clock),
             pauses=HostPauses(clock=self.around.clock),
             storage=storage,
+            lane=None if lane is None else stack.enter_context(lane),
             journal=journal,
             claims=claims,
             hosts=HostBook(learnt.hosts.values(), clock=self.around.clock, save=journal.put_host_soon),

@@ -10,22 +10,25 @@ import asyncio
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkdl.bench import known_of
 from bulkdl.content.sniff import objection
 from bulkdl.errors import ProductFailed, TryAgain, first_error
 from bulkdl.hostfacts import sights
+from bulkdl.lane import Step
 from bulkdl.model import FailureKind
 from bulkdl.ranges import Claim, Range, SegmentPlan, cover, missing, normalise
 from bulkdl.resume import Action, Ask, judge, validator
 from bulkdl.store.disk import settled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
     from bulkdl.bench import Bench, Job, Pace
     from bulkdl.http import Reply
+    from bulkdl.lane import Lane, Stream
     from bulkdl.store.journal import Entry
     from bulkdl.store.storage import Partial
 
@@ -271,14 +274,73 @@ class Reception:
 
         True when the body was read to its own end.
         """
-        buffer, at, ended = bytearray(), claim.position, False
+        lane = self._bench.lane
+        if lane is None or self._entry.total is None or claim.left < lane.least:
+            return (await self._ordinary(reply, claim, compare=compare))[0]
+        ended, given = await self._ordinary(reply, claim, compare=compare, until=lane.first)
+        if ended or not claim.left:
+            return ended
+        with lane.place() as granted:
+            stream = await reply.hand_over(given=given) if granted and claim.left >= lane.least else None
+            if stream is not None:
+                return await self._by_lane(lane, stream, reply, claim)
+        return (await self._ordinary(reply, claim))[0]
+
+    async def _by_lane(self, lane: Lane, stream: Stream, reply: Reply, claim: Claim) -> bool:
+        """Like `_ordinary`, the connection having been taken over; it is given up at the end."""
+        first, opened, pace = claim.position, self._bench.clock.monotonic(), self._bench.pace()
+        body_end = claim.position + len(stream.ahead) + stream.left
+        try:
+            ahead = stream.ahead[: claim.left]
+            await self._settled_step(self._write(claim.position, ahead), claim)
+            while claim.position < (end := min(claim.end, body_end)):
+                await self._keep_step()
+                work = partial(stream.step, at=claim.position, end=end, clock=self._bench.clock.monotonic)
+                step = await self._settled_step(self._partial.lend(work, executor=lane.executor), claim)
+                if (now := self._bench.clock.monotonic()) - opened >= RATE_S:
+                    claim.rate = (claim.position - first) / (now - opened)
+                if step.error is not None or step.ended:
+                    raise reply.broken(step.error)
+                if stream.silence_s >= self._bench.settings.timeout:
+                    raise reply.broken(TimeoutError())
+                pace.count(reply, step.count, waited=step.waited_s)
+        finally:
+            stream.close()
+        return claim.position >= body_end
+
+    async def _write(self, at: int, data: bytes) -> Step:
+        await self._partial.write(at, data)
+        return Step(len(data))
+
+    async def _settled_step(self, work: Coroutine[None, None, Step], claim: Claim) -> Step:
+        """Do `work` to its end and count what it has brought, a cancellation included."""
+        task = asyncio.ensure_future(work)
+        try:
+            return await settled(task)
+        finally:
+            if task.done() and not task.cancelled() and task.exception() is None:
+                at, count = claim.position, task.result().count
+                claim.position += count
+                self._bench.hub.counters.received += count
+                if count:
+                    self._note(at, count)
+
+    async def _ordinary(
+        self, reply: Reply, claim: Claim, *, compare: bytes = b"", until: int = sys.maxsize
+    ) -> tuple[bool, int]:
+        """Through aiohttp, as `_stream` says, or until so many bytes of the body and the overlap have been read.
+
+        Whether the body was read to its own end, and how many bytes of it have been.
+        """
+        buffer, at, ended, given = bytearray(), claim.position, False, 0
         first, opened = claim.position, self._bench.clock.monotonic()
         began = opened
         behind, pace = _Behind(self._partial, self._note), self._bench.pace()
         try:
-            while claim.position < claim.end and not ended:
+            while claim.position < claim.end and not ended and (given < until or compare):
                 found = await _read(pace, reply, patience_s=CHECKPOINT_S if buffer else None)
                 chunk, ended = found or b"", found == b""
+                given += len(chunk)
                 self._bench.hub.counters.received += len(chunk) if reply.decoder is None else reply.decoder.taken()
                 if compare and chunk:
                     chunk, compare = _compared(chunk, compare)
@@ -300,7 +362,7 @@ class Reception:
             self._sniff(reply, at, buffer)
         finally:
             await settled(self._rest(behind, reply, at, buffer))
-        return ended
+        return ended, given
 
     async def _rest(self, behind: _Behind, reply: Reply, at: int, buffer: bytearray) -> None:
         """Keep what was received and not written yet, unless it is nothing that belongs to the product."""
