@@ -16,6 +16,8 @@ __all__ = ["UNSEEN_S", "Edition", "Evidence", "Look", "Seen", "accused", "compar
 
 UNSEEN_S = 7 * 86400.0
 """Where the archive names nothing that an edition could be told by, the product is fetched again after so many seconds."""
+CLOCK_S = 86400.0
+"""Seconds that the clock may have been set back since."""
 MOST_SEEN = 16
 """Editions of which the marks are kept."""
 
@@ -97,8 +99,8 @@ def look(evidence: Evidence, source: str, head: Head, *, now: float, trust_etag:
         return Look.STANDS
     if not editions or Edition.OTHER in editions:
         return Look.ANEW
-    # A clock that was set back must not hold the product up for ever.
-    return Look.STANDS if 0 <= now - evidence.at < UNSEEN_S else Look.ANEW
+    # A clock that was set back far must not hold the product up for ever.
+    return Look.STANDS if -CLOCK_S <= now - evidence.at < UNSEEN_S else Look.ANEW
 
 
 def accused(before: Evidence | None, latest: Evidence, *, earlier: int, everywhere: bool) -> Evidence:

@@ -22,6 +22,8 @@ __all__ = ["HostBook", "HostFacts", "Sight", "fresh", "has_moody_etags", "noted"
 
 EXPIRES_S = 30 * 86400.0
 """Seconds after which what was seen counts no more."""
+CLOCK_S = 86400.0
+"""Seconds that the clock may have been set back since."""
 MISSES = 2
 """Ranges that a host did not honour before it is asked for no more than it must, where it never honoured one."""
 MISSES_AFTER_HITS = 8
@@ -78,10 +80,10 @@ class Sight(Enum):
 
 
 def fresh(facts: HostFacts, *, now: float) -> HostFacts:
-    """`facts` without what is too old to count; a time that has not come yet is no more worth."""
+    """`facts` without what is too old to count, or of a day that has not come yet."""
 
     def old(at: float) -> bool:
-        return not 0 <= now - at < EXPIRES_S
+        return not -CLOCK_S <= now - at < EXPIRES_S
 
     if facts.ranges_at and old(facts.ranges_at):
         facts = replace(facts, range_hits=0, range_misses=0, ranges_at=0.0)
@@ -133,13 +135,22 @@ def sights(head: Head, *, ask: Ask, known: Known, decision: Decision, source: st
     told, recorded = strong_etag(head.etag), strong_etag(known.etag)
     comparable = bool(told and recorded) and known.source == source
     if ask.range is not None:
-        ranged = _range_sight(head, ask=ask, decision=decision, same=comparable and told == recorded)
+        ranged = _range_sight(head, ask=ask, decision=decision, same=_is_same(head, known, source))
         found += [ranged] if ranged is not None else []
     if comparable and head.status in (200, 206) and not ask.if_range:
         found.append(Sight.ETAG_SAME if told == recorded else Sight.ETAG_OTHER)
     if head.status == 200:
         found.append(Sight.VALIDATED if told or head.last_modified else Sight.BARE)
     return tuple(found)
+
+
+def _is_same(head: Head, known: Known, source: str) -> bool:
+    """Whether the response names the very edition that is on disk (RFC 9110 §13.1.5: a date only where there is no ETag)."""
+    if known.source != source or not (known.etag or known.last_modified):
+        return False
+    if known.etag:
+        return strong_etag(known.etag) == head.etag
+    return head.etag is None and head.last_modified == known.last_modified
 
 
 _NOT_AS_ASKED = frozenset({Why.WRONG_RANGE, Why.MULTIPART, Why.NO_CONTENT_RANGE, Why.LENGTHS_DISAGREE})

@@ -95,7 +95,9 @@ def _load(connection: sqlite3.Connection, select: str, decode: Callable[[dict[st
 def _facts(text: bytes, crc: int) -> dict[str, Any]:
     if zlib.crc32(text) != crc:
         raise ValueError("damaged")
-    facts: dict[str, Any] = json.loads(text)
+    facts = json.loads(text)
+    if not isinstance(facts, dict):
+        raise TypeError("not an object")
     return facts
 
 

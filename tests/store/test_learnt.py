@@ -1,0 +1,180 @@
+"""What the journal has learnt of faulty products and of hosts: kept, migrated to, and damaged row by row."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bulkdl.clock import SystemClock
+from bulkdl.faulty import Evidence, Seen
+from bulkdl.hostfacts import EXPIRES_S, HostFacts
+from bulkdl.model import Checksum
+from bulkdl.store import journal as module
+from bulkdl.store.database import open_or_renew
+from bulkdl.store.journal import Entry, Journal, Phase, read, read_learnt
+from tests.clocks import ManualClock
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NOW = 1_750_000_000.0
+GUILTY = Evidence(
+    id="a/é\udce9.bin",
+    expected=(Checksum("md5", "00"), Checksum("sha256", "11")),
+    found=(Checksum("md5", "22"), Checksum("sha256", "11")),
+    size=2**40,
+    fetches=2,
+    proven=True,
+    at=NOW,
+    kept=".bulkdl/faulty/0123-a.bin",
+    seen=(Seen(source="https://a.example.org:443/a", size=5, etag='"caf\udce9"', last_modified="x"), Seen(source="b")),
+)
+OTHER = Evidence(id="b", expected=(), found=(), size=0, fetches=1, proven=False, at=0.0)
+HOST = HostFacts(origin="https://a.example.org:443", range_hits=3, ranges_at=NOW, etag_changes=1, etags_at=NOW - 1)
+HOST_B = HostFacts(origin="https://b.example.org:443", bare=1, validators_at=NOW)
+
+
+def file_of(destination: Path) -> Path:
+    return destination / ".bulkdl" / "journal.sqlite"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(wall=NOW)
+
+
+async def fill(destination: Path, clock: ManualClock) -> None:
+    async with Journal.open(destination, clock=clock) as journal:
+        await journal.put_evidence(GUILTY)
+        await journal.accuse(Entry(id="b", phase=Phase.PARTIAL), OTHER)
+        journal.put_host_soon(HOST)
+        journal.put_host_soon(HOST_B)
+
+
+def change(destination: Path, statement: str, *values: Any) -> None:
+    with closing(sqlite3.connect(file_of(destination))) as connection, connection:
+        assert connection.execute(statement, values).rowcount == 1
+
+
+async def test_everything_that_was_learnt_survives_a_reopening(tmp_path: Path, clock: ManualClock):
+    await fill(tmp_path, clock)
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        learnt = await journal.learnt()
+        assert learnt.evidence == {GUILTY.id: GUILTY, "b": OTHER}
+        assert learnt.hosts == {HOST.origin: HOST, HOST_B.origin: HOST_B}
+        assert journal.recovered == ""
+        assert set(await journal.entries()) == {"b"}
+        await journal.drop_evidence(GUILTY.id)
+        await journal.drop_evidence("never there")
+        await journal.put_evidence(GUILTY)
+        await journal.drop_evidence("b")
+    found = read_learnt(tmp_path, now=NOW)
+    assert found is not None
+    assert found.evidence == {GUILTY.id: GUILTY}
+
+
+async def test_hosts_that_were_not_seen_for_a_month_are_left_out(tmp_path: Path, clock: ManualClock):
+    await fill(tmp_path, clock)
+    found = read_learnt(tmp_path, now=NOW + EXPIRES_S)
+    assert found is not None
+    assert found.hosts == {}
+    assert set(found.evidence) == {GUILTY.id, "b"}
+
+
+def test_where_there_is_no_journal_nothing_was_learnt_and_nothing_is_made(tmp_path: Path):
+    assert read_learnt(tmp_path, now=NOW) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- A journal of the version before ----------------------------------------------------------------------------------
+
+
+def old_journal(destination: Path) -> None:
+    """One with a product, as the schema's second version has it."""
+    (destination / ".bulkdl").mkdir()
+    old = open_or_renew(file_of(destination), steps=module._STEPS[:2], wal=True, now=0).connection
+    assert old.execute("PRAGMA user_version").fetchone() == (2,)
+    values = module._encode(Entry(id="kept", phase=Phase.DONE, file="kept", size=1, mtime_ns=2), updated=1.0)
+    old.execute(module._PUT, values)
+    old.close()
+
+
+async def test_a_journal_of_the_version_before_is_brought_up_to_date_with_its_rows(tmp_path: Path, clock: ManualClock):
+    old_journal(tmp_path)
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        assert set(await journal.entries()) == {"kept"}
+        learnt = await journal.learnt()
+        assert (learnt.evidence, learnt.hosts, journal.recovered) == ({}, {}, "")
+        await journal.put_evidence(GUILTY)
+    with closing(sqlite3.connect(file_of(tmp_path))) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert set(read(tmp_path) or {}) == {"kept"}
+
+
+def test_a_reader_finds_nothing_learnt_in_a_journal_of_the_version_before_and_leaves_it_so(tmp_path: Path):
+    old_journal(tmp_path)
+    learnt = read_learnt(tmp_path, now=NOW)
+    assert learnt is not None
+    assert (learnt.evidence, learnt.hosts, set(read(tmp_path) or {})) == ({}, {}, {"kept"})
+    with closing(sqlite3.connect(file_of(tmp_path))) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+# --- Damage -----------------------------------------------------------------------------------------------------------
+
+
+def sealed(text: str) -> tuple[str, int]:
+    return text, zlib.crc32(text.encode())
+
+
+NONSENSE = [
+    ("{}", 0),
+    ("", 0),
+    (b"\xff\xfe", 1),
+    (None, 7),
+    sealed("nonsense"),
+    sealed("[]"),
+    sealed("null"),
+    sealed("{}"),
+    sealed('{"origin": "x", "unknown": 1}'),
+    sealed('{"origin": "x", "range_hits": "many"}'),
+]
+
+
+@pytest.mark.parametrize("values", NONSENSE)
+@pytest.mark.parametrize(("table", "key"), [("faulty", "b"), ("host", HOST.origin)])
+async def test_a_damaged_row_costs_itself_only(
+    table: str, key: str, values: tuple[Any, int], tmp_path: Path, clock: ManualClock
+):
+    await fill(tmp_path, clock)
+    column = "id" if table == "faulty" else "origin"
+    text = "" if values[0] is None else values[0]
+    change(tmp_path, f"UPDATE {table} SET facts = ?, crc = ? WHERE {column} = ?", text, values[1], key)
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        learnt = await journal.learnt()
+        assert set(learnt.evidence) == {GUILTY.id} | ({"b"} if table == "host" else set())
+        assert set(learnt.hosts) == {HOST_B.origin} | ({HOST.origin} if table == "faulty" else set())
+        assert ("1 unreadable record" in journal.recovered) == (table == "faulty")
+        assert set(await journal.entries()) == {"b"}
+
+
+async def test_one_flipped_digit_of_the_evidence_is_noticed(tmp_path: Path, clock: ManualClock):
+    await fill(tmp_path, clock)
+    change(tmp_path, "UPDATE faulty SET facts = replace(facts, '\"fetches\": 1', '\"fetches\": 9') WHERE id = 'b'")
+    found = read_learnt(tmp_path, now=NOW)
+    assert found is not None
+    assert (set(found.evidence), found.unreadable) == ({GUILTY.id}, 1)
+
+
+async def test_a_refusal_and_its_evidence_are_one_change(tmp_path: Path):
+    """Were one there without the other, the same bytes could be counted twice."""
+    async with Journal.open(tmp_path, clock=SystemClock()) as journal:
+        with pytest.raises(OverflowError):
+            await journal.accuse(Entry(id="b", phase=Phase.PARTIAL, total=2**64), OTHER)
+        assert (await journal.learnt()).evidence == {}
+        assert await journal.entries() == {}

@@ -1,0 +1,139 @@
+"""What is remembered of a product that is faulty at its source, and when it is fetched again: tables and properties."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkdl.faulty import MOST_SEEN, UNSEEN_S, Edition, Evidence, Look, Seen, accused, compare, look
+from bulkdl.model import Checksum
+from bulkdl.resume import Head
+
+A, B = "https://a.example.org:443/x", "https://b.example.org:443/x"
+MONDAY, TUESDAY = "Mon, 14 Nov 1994 12:45:26 GMT", "Tue, 15 Nov 1994 12:45:26 GMT"
+NOW = 1_750_000_000.0
+
+
+def sums(seed: int) -> tuple[Checksum, ...]:
+    return (Checksum("sha256", f"{seed:064x}"),)
+
+
+def seen(source: str = A, **marks: Any) -> Seen:
+    return Seen(source=source, **marks)
+
+
+def evidence(**facts: Any) -> Evidence:
+    known = {"id": "x", "expected": sums(0), "found": sums(1), "size": 10, "fetches": 1, "proven": False, "at": NOW}
+    return Evidence(**{**known, **facts})
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "edition"),
+    [
+        # Lengths
+        ({"size": 10}, {"content_length": 10}, Edition.UNTOLD),
+        ({"size": 10}, {"content_length": 11}, Edition.OTHER),
+        ({"size": 10, "etag": '"1"'}, {"content_length": 11, "etag": '"1"'}, Edition.OTHER),
+        ({"size": 10}, {}, Edition.UNTOLD),
+        ({"size": 10}, {"content_length": 0}, Edition.UNTOLD),
+        ({"size": 10}, {"content_length": 7, "content_encoding": "gzip"}, Edition.UNTOLD),
+        ({"size": 10}, {"content_length": 7, "content_encoding": "identity"}, Edition.OTHER),
+        # ETags
+        ({"etag": '"1"'}, {"etag": '"1"'}, Edition.SAME),
+        ({"etag": '"1"'}, {"etag": '"2"'}, Edition.OTHER),
+        ({"etag": '"1"'}, {"etag": 'W/"1"'}, Edition.SAME),
+        ({"etag": 'W/"1"'}, {"etag": 'W/"1"'}, Edition.SAME),
+        ({"etag": '"1"'}, {}, Edition.UNTOLD),
+        ({}, {"etag": '"1"'}, Edition.UNTOLD),
+        # Dates
+        ({"last_modified": MONDAY}, {"last_modified": MONDAY}, Edition.SAME),
+        ({"last_modified": MONDAY}, {"last_modified": TUESDAY}, Edition.OTHER),
+        ({"last_modified": MONDAY}, {}, Edition.UNTOLD),
+        ({"last_modified": MONDAY, "etag": '"1"'}, {"last_modified": MONDAY}, Edition.SAME),
+        # Both
+        ({"etag": '"1"', "last_modified": MONDAY}, {"etag": '"1"', "last_modified": TUESDAY}, Edition.SAME),
+        ({"etag": '"1"', "last_modified": MONDAY}, {"etag": '"2"', "last_modified": MONDAY}, Edition.OTHER),
+        ({"etag": 'W/"1"', "last_modified": MONDAY}, {"etag": 'W/"1"', "last_modified": TUESDAY}, Edition.OTHER),
+    ],
+)
+def test_an_edition_is_told_by_its_marks(before: dict[str, Any], now: dict[str, Any], edition: Edition):
+    assert compare(seen(**before), Head(status=200, **now)) is edition
+
+
+@pytest.mark.parametrize(
+    ("etag", "dates", "edition"),
+    [
+        ('"2"', (MONDAY, MONDAY), Edition.SAME),
+        ('"1"', (MONDAY, TUESDAY), Edition.OTHER),
+        ('"2"', (None, None), Edition.UNTOLD),
+        ('"1"', (None, None), Edition.UNTOLD),
+    ],
+)
+def test_etags_that_change_without_the_bytes_tell_nothing(etag: str, dates: tuple[Any, Any], edition: Edition):
+    head = Head(status=200, etag=etag, last_modified=dates[1])
+    assert compare(seen(etag='"1"', last_modified=dates[0]), head, trust_etag=False) is edition
+
+
+@pytest.mark.parametrize(
+    ("marks", "head", "age", "verdict"),
+    [
+        ((), {"etag": '"1"'}, 0.0, Look.ANEW),  # never asked before
+        ((seen(B, etag='"1"'),), {"etag": '"1"'}, 0.0, Look.ANEW),
+        ((seen(etag='"1"'),), {"etag": '"1"'}, 99 * UNSEEN_S, Look.STANDS),
+        ((seen(etag='"1"'),), {"etag": '"2"'}, 0.0, Look.ANEW),
+        ((seen(etag='"1"'), seen(etag='"2"')), {"etag": '"2"'}, 0.0, Look.STANDS),
+        ((seen(), seen(etag='"2"')), {"etag": '"3"'}, 0.0, Look.ANEW),
+        ((seen(),), {}, UNSEEN_S - 1, Look.STANDS),
+        ((seen(),), {}, UNSEEN_S, Look.ANEW),
+        ((seen(),), {}, -60.0, Look.STANDS),
+        ((seen(),), {}, -90_000.0, Look.ANEW),
+    ],
+)
+def test_a_source_is_fetched_from_again_when_it_may_have_something_else(
+    marks: tuple[Seen, ...], head: dict[str, Any], age: float, verdict: Look
+):
+    assert look(evidence(seen=marks, proven=True), A, Head(status=200, **head), now=NOW + age) is verdict
+
+
+@pytest.mark.parametrize(
+    ("before", "found", "earlier", "everywhere", "fetches", "proven"),
+    [
+        (None, 1, 0, True, 1, False),
+        (None, 1, 1, True, 2, True),
+        (None, 1, 1, False, 2, False),
+        (evidence(), 1, 0, True, 2, True),  # the first was last night
+        (evidence(), 1, 0, False, 2, False),
+        (evidence(), 2, 0, True, 1, False),  # other bytes than last night
+        (evidence(), 2, 1, True, 2, True),
+        (evidence(size=11), 1, 0, True, 1, False),
+        (evidence(fetches=5, proven=True), 1, 0, True, 6, True),
+    ],
+)
+def test_two_fetches_prove_it_when_they_agree_and_every_source_was_tried(
+    *, before: Evidence | None, found: int, earlier: int, everywhere: bool, fetches: int, proven: bool
+):
+    verdict = accused(before, evidence(found=sums(found)), earlier=earlier, everywhere=everywhere)
+    assert (verdict.fetches, verdict.proven) == (fetches, proven)
+
+
+def test_the_marks_of_other_bytes_are_forgotten_and_the_place_of_the_kept_ones_is_not():
+    before = evidence(seen=(seen(etag='"1"'),), kept="here", found=sums(1))
+    other = accused(before, evidence(found=sums(2), seen=(seen(etag='"2"'),)), earlier=0, everywhere=True)
+    assert ([s.etag for s in other.seen], other.kept) == (['"2"'], "here")
+    same = accused(before, evidence(seen=(seen(etag='"2"'), seen(etag='"1"'))), earlier=0, everywhere=True)
+    assert [s.etag for s in same.seen] == ['"1"', '"2"']
+
+
+@given(st.lists(st.integers(0, 3), max_size=40))
+def test_however_fetches_follow_each_other_only_equal_ones_prove_anything(row: list[int]):
+    known: Evidence | None = None
+    for at, found in enumerate(row):
+        latest = evidence(found=sums(found), seen=(seen(etag=f'"{at}"'),))
+        known = accused(known, latest, earlier=row[:at].count(found), everywhere=True)
+        assert known.proven == (found in row[:at])
+        assert known.fetches <= at + 1
+        assert len(known.seen) <= MOST_SEEN
+        assert known.seen[-1] == latest.seen[0]

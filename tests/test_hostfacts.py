@@ -1,0 +1,332 @@
+"""What is learnt of hosts: tables of what was seen, what follows from it, and the same over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkdl import segments
+from bulkdl.clock import SystemClock
+from bulkdl.hostfacts import (
+    EXPIRES_S,
+    MOST_HOSTS,
+    STEADY,
+    HostBook,
+    HostFacts,
+    Sight,
+    fresh,
+    has_moody_etags,
+    noted,
+    shuns_ranges,
+    sights,
+)
+from bulkdl.model import Resume
+from bulkdl.ranges import ContentRange
+from bulkdl.resume import Head, Known, ask_for, judge
+from bulkdl.store.journal import Journal, read_learnt
+from tests.clocks import ManualClock
+from tests.harness import Place, body_of, sha256
+from tests.servers import RawRequest, RawServer, Wire, announce, head
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.servers import Responder
+
+ORIGIN = "https://a.example.org:443"
+SOURCE = f"{ORIGIN}/x"
+NOW = 1_750_000_000.0
+HIT, MISS, SAME, OTHER, CHANGED = (
+    Sight.RANGE_HIT,
+    Sight.RANGE_MISS,
+    Sight.ETAG_SAME,
+    Sight.ETAG_OTHER,
+    Sight.ETAG_CHANGED,
+)
+
+
+def after(*row: Sight, at: float = NOW) -> HostFacts:
+    facts = HostFacts(origin=ORIGIN)
+    for sight in row:
+        facts = noted(facts, sight, now=at)
+    return facts
+
+
+# ---- Decisions
+
+
+@pytest.mark.parametrize(
+    ("row", "shuns"),
+    [
+        ((), False),
+        ((MISS,), False),
+        ((MISS, MISS), True),
+        ((HIT, MISS, MISS), False),
+        ((MISS, MISS, HIT), False),
+        ((MISS, MISS, HIT, *[MISS] * 7), False),
+        ((HIT, *[MISS] * 8), True),
+        ((HIT, *[MISS] * 8, HIT), False),
+        ((CHANGED, CHANGED, Sight.BARE, Sight.BARE), False),
+    ],
+)
+def test_a_host_is_asked_for_no_segments_once_it_has_ignored_ranges_and_honoured_none(
+    *, row: tuple[Sight, ...], shuns: bool
+):
+    assert shuns_ranges(after(*row), now=NOW) is shuns
+
+
+@pytest.mark.parametrize(
+    ("row", "moody"),
+    [
+        ((), False),
+        ((CHANGED,), False),
+        ((CHANGED, CHANGED), True),
+        ((CHANGED, *[SAME] * 5, CHANGED), True),
+        ((CHANGED, CHANGED, *[SAME] * (STEADY - 1)), True),
+        ((CHANGED, CHANGED, *[SAME] * STEADY), False),
+        ((CHANGED, CHANGED, *[SAME] * (STEADY - 1), OTHER, SAME), True),
+        ((CHANGED, CHANGED, *[SAME] * STEADY, CHANGED), False),
+        ((*[OTHER] * 9,), False),  # nothing says that the bytes were the same
+    ],
+)
+def test_etags_are_moods_after_two_changes_without_other_bytes_until_they_are_steady(
+    *, row: tuple[Sight, ...], moody: bool
+):
+    assert has_moody_etags(after(*row), now=NOW) is moody
+
+
+@pytest.mark.parametrize("later", [EXPIRES_S, 3 * EXPIRES_S, -90_000.0])
+def test_what_was_seen_too_long_ago_or_in_the_future_counts_no_more(later: float):
+    facts = after(MISS, MISS, CHANGED, CHANGED, Sight.BARE)
+    assert not shuns_ranges(facts, now=NOW + later)
+    assert not has_moody_etags(facts, now=NOW + later)
+    assert noted(facts, MISS, now=NOW + later) == HostFacts(origin=ORIGIN, range_misses=1, ranges_at=NOW + later)
+    assert shuns_ranges(facts, now=NOW + EXPIRES_S - 1)
+
+
+PART = ContentRange((5, 10), 10)
+FULL_HEAD = {"status": 200, "content_length": 10}
+
+
+@pytest.mark.parametrize(
+    ("etag", "checked", "answer", "seen"),
+    [
+        ('"1"', False, {"status": 206, "content_range": PART, "etag": '"1"'}, (HIT,)),
+        (None, True, {"status": 206, "content_range": PART}, (HIT,)),
+        (None, True, {"status": 206, "content_range": ContentRange((0, 10), 10)}, (MISS,)),
+        (None, True, {"status": 206}, (MISS,)),
+        (None, True, {"status": 206, "content_range": PART, "content_type": "multipart/byteranges"}, (MISS,)),
+        (None, True, {"status": 206, "content_range": PART, "content_length": 3}, (MISS,)),
+        (None, True, {**FULL_HEAD}, (MISS, Sight.BARE)),
+        ('"1"', False, {**FULL_HEAD, "etag": '"1"'}, (MISS, Sight.VALIDATED)),
+        ('"1"', False, {**FULL_HEAD, "etag": '"2"'}, (Sight.VALIDATED,)),  # If-Range did what it is for
+        ('"1"', False, {**FULL_HEAD}, (Sight.BARE,)),
+        ('W/"1"', True, {**FULL_HEAD, "etag": 'W/"1"'}, (MISS, Sight.BARE)),
+        ('"1"', False, {"status": 206, "content_range": PART, "etag": '"2"'}, ()),  # another edition
+        ('"1"', False, {"status": 416}, ()),
+        ('"1"', False, {"status": 503}, ()),
+    ],
+)
+def test_a_head_shows_what_its_host_does_with_ranges(
+    *, etag: str | None, checked: bool, answer: dict[str, Any], seen: tuple[Sight, ...]
+):
+    known = Known(ranges=((0, 5),), total=10, etag=etag, source=SOURCE)
+    ask = ask_for(known, source=SOURCE, has_checksum=checked, resume=Resume.STRICT)
+    decision = judge(Head(**answer), ask=ask, known=known, source=SOURCE)
+    assert sights(Head(**answer), ask=ask, known=known, decision=decision, source=SOURCE) == seen
+
+
+def test_a_date_that_stays_shows_a_range_that_was_ignored():
+    date = "Tue, 15 Nov 1994 12:45:26 GMT"
+    known = Known(ranges=((0, 5),), total=10, last_modified=date, source=SOURCE)
+    ask = ask_for(known, source=SOURCE, has_checksum=False, resume=Resume.STRICT)
+    answer = Head(**FULL_HEAD, last_modified=date)
+    decision = judge(answer, ask=ask, known=known, source=SOURCE)
+    assert MISS in sights(answer, ask=ask, known=known, decision=decision, source=SOURCE)
+
+
+@pytest.mark.parametrize(("told", "sight"), [('"1"', SAME), ('"2"', OTHER)])
+def test_an_etag_that_was_not_named_in_the_request_shows_whether_they_are_steady(told: str, sight: Sight):
+    recorded = Known(ranges=((0, 5),), total=10, etag='"1"', source=SOURCE)
+    stripped = replace(recorded, etag=None)
+    ask = ask_for(stripped, source=SOURCE, has_checksum=True, resume=Resume.STRICT)
+    answer = Head(status=206, content_range=PART, etag=told)
+    decision = judge(answer, ask=ask, known=stripped, source=SOURCE)
+    assert sights(answer, ask=ask, known=recorded, decision=decision, source=SOURCE) == (HIT, sight)
+    assert sights(answer, ask=ask, known=recorded, decision=decision, source=f"{SOURCE}y") == (HIT,)
+
+
+# ---- The book
+
+
+@given(st.lists(st.tuples(st.sampled_from(Sight), st.floats(0, EXPIRES_S)), max_size=60))
+def test_what_was_saved_leads_to_the_decisions_of_the_book(row: list[tuple[Sight, float]]):
+    clock, saved = ManualClock(wall=NOW), dict[str, HostFacts]()
+    book = HostBook(clock=clock, save=lambda facts: saved.update({facts.origin: facts}))
+    for sight, pause in row:
+        clock.jump_wall(pause)
+        book.note(ORIGIN, sight)
+    again = HostBook(saved.values(), clock=clock)
+    if not any(pause > EXPIRES_S / 100 for _, pause in row):  # else one may have expired sooner than the other
+        assert again.shuns_ranges(ORIGIN) == book.shuns_ranges(ORIGIN)
+        assert again.has_moody_etags(ORIGIN) == book.has_moody_etags(ORIGIN)
+    assert fresh(book.of(ORIGIN), now=clock.wall()) == book.of(ORIGIN)
+
+
+def test_a_hundred_thousand_products_of_a_host_are_some_twenty_rows_to_write():
+    saved: list[HostFacts] = []
+    book = HostBook(clock=ManualClock(), save=saved.append)
+    for _ in range(100_000):
+        book.note(ORIGIN, Sight.VALIDATED)
+    assert len(saved) < 20
+    assert book.of(ORIGIN).validated == 100_000
+
+
+def test_only_so_many_hosts_are_remembered():
+    saved: list[HostFacts] = []
+    book = HostBook(clock=ManualClock(), save=saved.append)
+    for number in range(MOST_HOSTS + 10):
+        book.note(f"https://{number}.example.org:443", MISS, MISS)
+    assert len({facts.origin for facts in saved}) == MOST_HOSTS
+    assert not book.shuns_ranges(f"https://{MOST_HOSTS + 5}.example.org:443")
+
+
+# ---- Over real sockets
+
+SIZE = 300_000
+BODY, NEWER = body_of(SIZE, 1), body_of(SIZE, 2)
+LARGE = body_of(24_000_000, 5)
+
+
+async def learn(place: Place, facts: HostFacts) -> None:
+    """Have the facts in the journal before the run."""
+    place.root.mkdir(exist_ok=True)
+    async with Journal.open(place.root, clock=SystemClock()) as journal:
+        journal.put_host_soon(facts)
+
+
+def facts_of(place: Place, server: RawServer) -> HostFacts:
+    learnt = read_learnt(place.root, now=SystemClock().wall())
+    assert learnt is not None
+    return learnt.hosts[server.origin]
+
+
+def ignores_ranges(body: bytes, *, rate: float = 40_000_000) -> Responder:
+    """Says that it has ranges, and sends the whole whatever is asked for."""
+
+    async def respond(request: RawRequest, wire: Wire) -> None:
+        fields = (("Content-Length", len(body)), ("Accept-Ranges", "bytes"), ("ETag", '"1"'), ("Connection", "close"))
+        await wire.send(head(200, *fields))
+        for at in range(0, len(body), 1 << 18):
+            await wire.send(body[at : at + (1 << 18)])
+            await asyncio.sleep((1 << 18) / rate)
+
+    return respond
+
+
+async def test_a_host_that_ignores_ranges_is_asked_for_segments_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(segments, "MIN_SPLIT_S", 0.02)
+    place = Place(tmp_path, segments=4, workers=1)
+    async with RawServer(ignores_ranges(LARGE)) as server:
+        products = [{"url": server.url(f"/{n}"), "file": f"{n}.bin"} for n in range(3)]
+        first = await place.run(*products)
+        assert first.code == 0
+        assert len(server.log) > 3  # it had to be tried
+        assert len([r for r in server.log if r.path == "/2"]) == 1  # and was known for the last product
+        assert facts_of(place, server).range_misses >= 2
+        server.log.clear()
+        again = await place.run({"url": server.url("/9"), "file": "9.bin"})
+        assert (again.code, len(server.log), place.file("9.bin") == LARGE) == (0, 1, True)
+
+
+def balanced(body: bytes, *, cut_at: int | None = None) -> Responder:
+    """Two servers behind one name that make their ETags of inodes; ranges and `If-Range` as they should be.
+
+    With `cut_at`, every answer of more bytes is cut there.
+    """
+
+    async def respond(request: RawRequest, wire: Wire) -> None:
+        tag = f'"inode-{request.number % 2}"'
+        part = request.range(len(body)) if request.header("If-Range") in {None, tag} else None
+        start, stop = part or (0, len(body))
+        fields: list[tuple[str, object]] = [("Content-Length", stop - start), ("ETag", tag), ("Connection", "close")]
+        if part is not None:
+            fields.append(("Content-Range", f"bytes {start}-{stop - 1}/{len(body)}"))
+        await wire.send(head(200 if part is None else 206, *fields))
+        await wire.send(body[start : stop if cut_at is None else min(stop, start + cut_at)])
+
+    return respond
+
+
+async def test_etags_that_change_without_the_bytes_are_found_out_and_the_checksum_takes_their_place(tmp_path: Path):
+    place = Place(tmp_path, retries=30, workers=1)
+    async with RawServer(balanced(BODY, cut_at=200_000)) as server:
+        for night, tags in enumerate([(None, '"inode-0"', '"inode-1"', '"inode-0"', None), (None, None)]):
+            server.log.clear()
+            done = await place.run({"url": server.url(), "file": f"{night}.bin", "checksum": sha256(BODY)})
+            assert (done.code, place.file(f"{night}.bin") == BODY) == (0, True)
+            assert tuple(r.header("If-Range") for r in server.log) == tags
+            assert server.log[-1].header("Range") == "bytes=200000-"
+        assert facts_of(place, server).etag_changes >= 2
+
+
+async def test_a_host_with_such_etags_still_gives_no_splice_of_two_editions(tmp_path: Path):
+    """The content changes for good under an ETag that is no more believed: the checksum finds the splice."""
+    place = Place(tmp_path, retries=5)
+    new = balanced(NEWER)
+    async with RawServer(announce(SIZE, BODY[:200_000], ("ETag", '"1"')), new) as server:
+        await learn(place, HostFacts(origin=server.origin, etag_changes=2, etags_at=SystemClock().wall()))
+        done = await place.run({"url": server.url(), "file": "x.bin", "checksum": sha256(NEWER)})
+        assert (done.code, place.file("x.bin") == NEWER) == (0, True)
+        assert server.log[1].header("If-Range") is None  # it was continued, found out, and begun again
+        assert server.log[2].header("Range") is None
+
+
+@pytest.mark.parametrize("resume", ["strict", "overlap"])
+async def test_without_a_checksum_such_a_host_is_continued_only_where_that_is_safe(resume: str, tmp_path: Path):
+    place = Place(tmp_path, retries=5)
+    cut = announce(SIZE, BODY[:200_000], ("ETag", '"old"'))
+    async with RawServer(cut, balanced(NEWER)) as server:
+        await learn(place, HostFacts(origin=server.origin, etag_changes=9, etags_at=SystemClock().wall()))
+        done = await place.run({"url": server.url(), "file": "x.bin", "resume": resume})
+        assert (done.code, place.file("x.bin") == NEWER) == (0, True)
+        second = server.log[1]
+        if resume == "strict":
+            assert second.header("If-Range") == '"old"'
+        else:
+            assert (second.header("Range"), second.header("If-Range")) == (f"bytes={200_000 - 65536}-", None)
+
+
+async def test_facts_that_have_expired_are_met_anew(tmp_path: Path):
+    place = Place(tmp_path, retries=5)
+    cut = announce(SIZE, BODY[:200_000], ("ETag", '"inode-1"'))
+    async with RawServer(cut, balanced(BODY)) as server:
+        long_ago = SystemClock().wall() - EXPIRES_S - 60
+        await learn(place, HostFacts(origin=server.origin, etag_changes=9, etags_at=long_ago))
+        done = await place.run({"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)})
+        assert done.code == 0
+        assert server.log[1].header("If-Range") == '"inode-1"'
+
+
+@pytest.mark.parametrize("wrong", [False, True], ids=["true facts", "false facts"])
+async def test_no_fact_makes_a_wrong_file(wrong: bool, tmp_path: Path):  # noqa: FBT001
+    """Whatever the journal says of the host, the file at the final name is one edition."""
+    place = Place(tmp_path, retries=8)
+    now = SystemClock().wall()
+    async with RawServer(announce(SIZE, BODY[:123_456], ("ETag", '"a"')), balanced(NEWER, cut_at=150_000)) as server:
+        facts = HostFacts(origin=server.origin, range_misses=99, ranges_at=now, etag_changes=99, etags_at=now)
+        await learn(place, facts if wrong else HostFacts(origin=server.origin))
+        done = await place.run(
+            {"url": server.url("/1"), "file": "1.bin"},
+            {"url": server.url("/2"), "file": "2.bin", "checksum": sha256(NEWER)},
+            workers=1,
+        )
+        for outcome in done.outcomes.values():
+            assert place.file(outcome.file) in (None, BODY, NEWER)
