@@ -13,6 +13,7 @@ import tarfile
 import tempfile
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bulkdl.content.hashing import Digests, file_id
 from bulkdl.content.verify import check_product, digests
 from bulkdl.errors import ProductFailed
 from bulkdl.model import Checksum, FailureKind, Product, Verify
@@ -149,7 +151,7 @@ async def test_a_digest_that_waits_for_a_thread_is_cancelled_without_one(tmp_pat
 
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(4):  # as many as there are threads at most
+            for _ in range(8):  # as many as there are threads at most
                 group.create_task(digests(path, ["md5"], progress=hold))
             waiting = group.create_task(digests(path, ["md5"], progress=hold))
             await asyncio.to_thread(held.acquire)
@@ -193,6 +195,41 @@ async def test_one_wrong_checksum_among_right_ones_is_named_with_expected_and_fo
 async def test_a_checksum_in_capitals_matches(tmp_path):
     digest = Checksum("md5", hashlib.md5(b"x").hexdigest().upper())
     assert await check_product(saved(tmp_path, b"x"), product(checksums=(digest,)), name="a.bin") == (digest,)
+
+
+# --- digests that are known already
+
+
+async def test_what_is_known_of_the_very_file_is_not_read_again(tmp_path):
+    path, seen = saved(tmp_path, b"12345"), list[int]()
+    sums = tuple(Checksum(name, hashlib.new(name, b"12345").hexdigest().upper()) for name in ("md5", "sha1"))
+    for names, read in ((("md5", "sha1"), 0), (("md5",), 5), ((), 5)):
+        known = known_of(path, **{name: hashlib.new(name, b"12345").hexdigest() for name in names})
+        assert await check_product(path, product(checksums=sums), name="a", known=known, progress=seen.append) == sums
+        assert sum(seen) == read
+        seen.clear()
+
+
+async def test_what_is_known_of_another_file_or_another_size_proves_nothing(tmp_path):
+    right, wrong = hashlib.md5(b"12345").hexdigest(), saved(tmp_path, b"54321")
+    other = tmp_path / "other"
+    other.write_bytes(b"12345")
+    longer = known_of(wrong, md5=right)
+    what = product(checksums=(Checksum("md5", right),))
+    for known in (known_of(other, md5=right), replace(longer, size=4)):
+        with pytest.raises(ProductFailed, match="does not match its checksum"):
+            await check_product(wrong, what, name="a.bin", known=known)
+
+
+async def test_no_product_is_refused_for_what_was_known_of_it_only(tmp_path):
+    path = saved(tmp_path, b"12345")
+    sums = (Checksum("md5", hashlib.md5(b"12345").hexdigest()),)
+    known = known_of(path, md5="0" * 32)
+    assert await check_product(path, product(checksums=sums), name="a.bin", known=known) == sums
+
+
+def known_of(path: Path, **found: str) -> Digests:
+    return Digests(file=file_id(path.stat()), size=path.stat().st_size, found=found)
 
 
 async def test_a_login_page_is_named_as_one_even_where_its_size_is_wrong_too(tmp_path):

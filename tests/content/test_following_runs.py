@@ -1,0 +1,187 @@
+"""Runs over real sockets: what a product's checksums were computed from, whatever way its bytes came."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from blake3 import blake3
+
+from bulkdl import segments
+from bulkdl.content.following import Follower
+from bulkdl.stopping import StopReason, StopSignal
+from tests.harness import Place, body_of, sha256
+from tests.servers import Responder, announce, chunked, head, ranges, reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from bulkdl.content.hashing import Digests
+    from tests.servers import RawRequest, Wire
+
+MIB = 1024 * 1024
+SIZE = 8 * MIB
+BODY = body_of(SIZE)
+OTHER = body_of(SIZE, 1)
+E1, E2 = ("ETag", '"1"'), ("ETag", '"2"')
+Ends = list["Mapping[str, str] | None"]
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Ends:
+    """What the follower knew of each product that had arrived, in turn."""
+    seen: Ends = []
+    real: Callable[[Follower], object] = Follower.finish
+
+    async def finish(self: Follower) -> Digests | None:
+        digests = await real(self)
+        seen.append(None if digests is None else digests.found)
+        return digests
+
+    monkeypatch.setattr(Follower, "finish", finish)
+    return seen
+
+
+def cut(at: int, *headers: tuple[str, object], body: bytes = BODY) -> Responder:
+    return announce(len(body), body[:at], *headers)
+
+
+def found(body: bytes) -> dict[str, str]:
+    return {"sha256": hashlib.sha256(body).hexdigest()}
+
+
+WHOLE = [found(BODY)]
+STORIES = {
+    "one connection": ((ranges(BODY),), BODY, WHOLE),
+    "a body of unknown length": ((chunked(BODY, piece=256 * 1024),), BODY, WHOLE),
+    "a cut": ((cut(6 * MIB, E1), ranges(BODY)), BODY, WHOLE),
+    "many cuts": ((cut(5 * MIB, E1), cut(6 * MIB, E1), ranges(BODY)), BODY, WHOLE),
+    "another edition after a cut": ((cut(6 * MIB, E1), reply(200, OTHER, E2)), OTHER, [found(OTHER)]),
+    "the same edition from its beginning after a cut": ((cut(6 * MIB, E1), reply(200, BODY, E1)), BODY, WHOLE),
+    "wrong bytes at first": ((reply(200, OTHER, E1), reply(200, BODY, E1)), BODY, [found(OTHER), found(BODY)]),
+}
+
+
+@pytest.mark.parametrize("name", STORIES)
+async def test_the_checksum_is_known_when_the_last_byte_is_there(tmp_path: Path, raw_server, ends: Ends, name: str):
+    answers, body, known = STORIES[name]
+    server = await raw_server(*answers)
+    place = Place(tmp_path)
+    done = await place.run({"url": server.url(), "file": "x.bin", "checksum": sha256(body)})
+    assert (done.code, place.file("x.bin") == body) == (0, True)
+    assert ends == known
+
+
+def paced(body: bytes, *, rate: float) -> Responder:
+    """Like `ranges`, at so many bytes a second for each connection."""
+
+    async def respond(request: RawRequest, wire: Wire) -> None:
+        start, stop = request.range(len(body)) or (0, len(body))
+        part = () if request.range(len(body)) is None else (("Content-Range", f"bytes {start}-{stop - 1}/{len(body)}"),)
+        fields = (("Content-Length", stop - start), ("Accept-Ranges", "bytes"), E1, ("Connection", "close"), *part)
+        await wire.send(head(206 if part else 200, *fields))
+        for at in range(start, stop, 256 * 1024):
+            await wire.send(body[at : min(stop, at + 256 * 1024)])
+            await asyncio.sleep(256 * 1024 / rate)
+
+    return respond
+
+
+async def test_the_checksum_of_a_product_in_segments_is_known(tmp_path: Path, raw_server, ends: Ends, monkeypatch):
+    monkeypatch.setattr(segments, "MIN_SPLIT_S", 0.02)
+    server = await raw_server(paced(BODY, rate=15 * MIB))
+    place = Place(tmp_path, segments=4)
+    done = await place.run({"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)})
+    assert (done.code, place.file("x.bin") == BODY) == (0, True)
+    assert server.connections >= 2
+    assert ends == WHOLE
+
+
+async def test_several_products_with_several_checksums_are_each_known(tmp_path: Path, raw_server, ends: Ends):
+    bodies = {f"{n}.bin": body_of(6 * MIB + n, n) for n in range(4)}
+    servers = {name: await raw_server(ranges(body)) for name, body in bodies.items()}
+    sums = {name: [sha256(body), f"blake3:{blake3(body).hexdigest()}"] for name, body in bodies.items()}
+    place = Place(tmp_path)
+    products = [{"url": servers[name].url(), "file": name, "checksum": sums[name]} for name in bodies]
+    done = await place.run(*products)
+    assert done.code == 0
+    assert {name: place.file(name) == body for name, body in bodies.items()} == dict.fromkeys(bodies, True)
+    known = [{**found(body), "blake3": blake3(body).hexdigest()} for body in bodies.values()]
+    assert sorted(ends, key=str) == sorted(known, key=str)
+
+
+async def test_what_an_earlier_run_left_is_hashed_with_the_rest(tmp_path: Path, raw_server, ends: Ends):
+    server = await raw_server(cut(6 * MIB, E1), reply(404), ranges(BODY))
+    place = Place(tmp_path)
+    product = {"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)}
+    assert (await place.run(product)).code == 1
+    done = await place.run(product)
+    assert (done.code, place.file("x.bin") == BODY, done.result.resumed) == (0, True, 6 * MIB)
+    assert ends == WHOLE
+
+
+async def test_a_partial_that_was_harmed_between_runs_is_found_out(tmp_path: Path, raw_server, ends: Ends):
+    server = await raw_server(cut(6 * MIB, E1), reply(404), ranges(BODY))
+    place = Place(tmp_path)
+    product = {"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)}
+    assert (await place.run(product)).code == 1
+    part = place.root / "x.bin.part"
+    harmed = bytearray(part.read_bytes())
+    harmed[5 * MIB] ^= 1
+    part.write_bytes(harmed)
+    done = await place.run(product)
+    assert (done.code, place.file("x.bin") == BODY) == (0, True)
+    assert ends == [found(bytes(harmed) + BODY[6 * MIB :]), found(BODY)]
+
+
+async def test_a_stop_leaves_nobody_reading_and_the_next_run_goes_on(tmp_path: Path, raw_server, ends: Ends):
+    stop = StopSignal()
+
+    async def stopped(request: RawRequest, wire: Wire) -> None:
+        await wire.send(head(200, ("Content-Length", SIZE), ("Accept-Ranges", "bytes"), E1))
+        await wire.send(BODY[: 7 * MIB])
+        stop.request(StopReason.SIGINT)
+        await wire.hang()
+
+    server = await raw_server(stopped, ranges(BODY))
+    place = Place(tmp_path)
+    product = {"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)}
+    await place.run(product, stop=stop)
+    assert [turn for turn in threading.enumerate() if is_reading(turn)] == []
+    done = await place.run(product)
+    assert (done.code, place.file("x.bin") == BODY) == (0, True)
+    assert ends == WHOLE
+
+
+def is_reading(thread: threading.Thread) -> bool:
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code.co_name == "_turn" and "following" in frame.f_code.co_filename:
+            return True
+        frame = frame.f_back
+    return False
+
+
+async def test_a_file_that_is_changed_after_its_end_was_hashed_is_read_again(tmp_path: Path, raw_server, monkeypatch):
+    """What the follower says of another file is not believed of this one."""
+    real = Follower.finish
+
+    async def finish(self: Follower) -> Digests | None:
+        digests = await real(self)
+        part = tmp_path / "products" / "x.bin.part"
+        part.rename(part.with_name("other"))
+        part.write_bytes(OTHER)
+        monkeypatch.setattr(Follower, "finish", real)
+        return digests
+
+    monkeypatch.setattr(Follower, "finish", finish)
+    server = await raw_server(ranges(BODY))
+    place = Place(tmp_path)
+    done = await place.run({"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)})
+    assert (done.code, place.file("x.bin") == BODY) == (0, True)
+    assert len([r for r in server.log if r.method == "GET"]) == 2
