@@ -94,6 +94,7 @@ def paced(body: bytes, *, rate: float) -> Responder:
 
 async def test_the_checksum_of_a_product_in_segments_is_known(tmp_path: Path, raw_server, ends: Ends, monkeypatch):
     monkeypatch.setattr(segments, "MIN_SPLIT_S", 0.02)
+    monkeypatch.setattr(segments, "MIN_SPLIT", MIB)
     server = await raw_server(paced(BODY, rate=15 * MIB))
     place = Place(tmp_path, segments=4)
     done = await place.run({"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)})
