@@ -198,7 +198,7 @@ def judge(
         return Decision(action=Action.REJECT, why=Why.STATUS)
     coding = "" if keep_coding else named((head.content_encoding,))
     if coding and not decodable(coding):
-        return Decision(action=Action.REJECT, why=Why.CODED, kind=FailureKind.CONTENT, detail=coding[:40])
+        return Decision(action=Action.REJECT, why=Why.CODED, kind=FailureKind.CONTENT, detail=_shown(coding))
     if coding and head.status == 200:
         return replace(_judge_coded(head, ask=ask, known=known, source=source), coding=coding)
     if coding and ask.range is not None:
@@ -206,6 +206,11 @@ def judge(
     if head.status == 200:
         return _judge_whole(head, ask=ask, known=known, source=source, expected_size=expected_size)
     return _judge_part(head, ask=ask, known=known, source=source, expected_size=expected_size)
+
+
+def _shown(text: str) -> str:
+    """A server's word, fit for a message."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text[:40])
 
 
 def uncoded(head: Head) -> Head:
