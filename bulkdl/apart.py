@@ -73,8 +73,12 @@ async def refuse(bench: Bench, job: Job, entry: Entry, error: ProductFailed) -> 
     job.wrong_bytes.append(refusal)
     tried = {r.source_index for r in job.wrong_bytes} | job.dead_sources
     evidence = accused(before, latest, earlier=earlier, everywhere=len(tried) >= len(job.product.sources))
-    if evidence.proven:
-        evidence = replace(evidence, kept=await _keep(bench, job, entry, old=evidence.kept))
+    place = kept_name(job.product.id, job.shown)
+    if evidence.kept not in (None, place):
+        await _drop(bench, evidence.kept)
+    # Named in a suspicion too: whatever a crash leaves there goes when the product is right.
+    there = not evidence.proven or await _keep(bench, job, entry, place)
+    evidence = replace(evidence, kept=place if there else None)
     await bench.journal.accuse(emptied, evidence)
     bench.evidence[job.product.id] = evidence
     await bench.storage.remove(bench.storage.root / (entry.part or ""))
@@ -115,25 +119,23 @@ def _compare_marks(bench: Bench, before: Evidence | None, job: Job, latest: Evid
         bench.hosts.note(job.source.origin, Sight.ETAG_CHANGED)
 
 
-async def _keep(bench: Bench, job: Job, entry: Entry, *, old: str | None) -> str | None:
-    """Move the partial to where such bytes are kept; None where that cannot be, which is no reason to fail otherwise.
+async def _keep(bench: Bench, job: Job, entry: Entry, place: str) -> bool:
+    """Move the partial to `place`; False where that cannot be, which is no reason to fail otherwise.
 
     Before the journal knows: a crash in between costs one more fetch.
     """
-    kept = kept_name(job.product.id, job.shown)
-    if old is not None and old != kept:
-        await _drop(bench, old)
     part = bench.storage.root / (entry.part or "")
     try:
         async with bench.storage.open_partial(entry.part or "") as partial:
             await partial.seal()
-        await bench.storage.place(part, bench.storage.root / kept, overwrite=True)
+        await bench.storage.place(part, bench.storage.root / place, overwrite=True)
     except (ProductFailed, StorageStopped) as error:
         if isinstance(error, StorageStopped) and not error.full:
             raise
         bench.hub.note(Level.WARNING, f"what came of {job.shown} was not kept: {error.reason}", job.product)
-        return None
-    return kept
+        await _drop(bench, place)  # the bytes of a fetch before
+        return False
+    return True
 
 
 def kept_name(id: str, shown: str) -> str:  # noqa: A002

@@ -94,8 +94,11 @@ def fresh(facts: HostFacts, *, now: float) -> HostFacts:
     return facts
 
 
-def noted(facts: HostFacts, sight: Sight, *, now: float) -> HostFacts:
-    """`facts` with one thing more; newer evidence corrects what older evidence said."""
+def noted(facts: HostFacts, sight: Sight, *, now: float, times: int = 1) -> HostFacts:
+    """`facts` with one thing more; newer evidence corrects what older evidence said.
+
+    `times`: how often it was seen, for what is only counted.
+    """
     facts = fresh(facts, now=now)
     match sight:
         case Sight.RANGE_HIT:
@@ -111,9 +114,9 @@ def noted(facts: HostFacts, sight: Sight, *, now: float) -> HostFacts:
             changes = 0 if steady else facts.etag_changes
             return replace(facts, etag_changes=changes, etag_same=0 if steady else facts.etag_same + 1)
         case Sight.VALIDATED:
-            return replace(facts, validated=facts.validated + 1, validators_at=now)
+            return replace(facts, validated=facts.validated + times, validators_at=now)
         case Sight.BARE:
-            return replace(facts, bare=facts.bare + 1, validators_at=now)
+            return replace(facts, bare=facts.bare + times, validators_at=now)
         case _:
             return facts
 
@@ -174,6 +177,7 @@ class HostBook:
         self._facts = {f.origin: f for f in facts}
         self._clock = clock
         self._save = save
+        self._often: dict[tuple[str, Sight], int] = {}
 
     def of(self, origin: str) -> HostFacts:
         return fresh(self._facts.get(origin) or HostFacts(origin=origin), now=self._clock.wall())
@@ -181,11 +185,17 @@ class HostBook:
     def note(self, origin: str, *seen: Sight) -> None:
         """Remember what was seen; what is written of it is what could change a decision, and less and less of the rest."""
         for sight in seen:
+            times = 1
+            if sight in _COUNTED:  # of every product: added up only when twice as many were seen
+                often = self._often[origin, sight] = self._often.get((origin, sight), 0) + 1
+                if often.bit_count() != 1:
+                    continue
+                times = often - often // 2
             now, before = self._clock.wall(), self.of(origin)
             if before.sum == 0 and len(self._facts) >= MOST_HOSTS:
                 return
-            after = self._facts[origin] = noted(before, sight, now=now)
-            if _verdict(before, now) != _verdict(after, now) or after.sum.bit_count() == 1:
+            after = self._facts[origin] = noted(before, sight, now=now, times=times)
+            if _verdict(before, now) != _verdict(after, now) or times > 1 or after.sum.bit_count() == 1:
                 self._save(after)
 
     def shuns_ranges(self, origin: str) -> bool:
@@ -193,6 +203,9 @@ class HostBook:
 
     def has_moody_etags(self, origin: str) -> bool:
         return has_moody_etags(self.of(origin), now=self._clock.wall())
+
+
+_COUNTED = frozenset({Sight.VALIDATED, Sight.BARE})
 
 
 def _verdict(facts: HostFacts, now: float) -> tuple[bool, bool]:

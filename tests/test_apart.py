@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.faulty import Evidence
+    from bulkdl.store.journal import Entry
     from tests.servers import Responder
 
 SIZE = 300_000
@@ -409,6 +414,41 @@ async def test_a_right_file_that_the_user_brings_ends_the_matter(tmp_path: Path)
 # ---- Crashes and damage
 
 
+async def test_a_crash_between_keeping_the_bytes_and_recording_it_costs_one_fetch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place = Place(tmp_path)
+    original = Journal.accuse
+
+    async def dies_at_the_second(self: Journal, entry: Entry, found: Evidence) -> None:
+        if found.proven:
+            raise StorageStopped("the power has gone")
+        await original(self, entry, found)
+
+    async with RawServer(bare(WRONG, E1)) as server:
+        product = {"url": server.url(), **CHECKED}
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "accuse", dies_at_the_second)
+            assert (await place.run(product)).code == 4
+        assert kept(place) == [WRONG]
+        server.log.clear()
+        again = await place.run(product)
+        assert (again.failure[:2], [r.method for r in server.log]) == (("checksum", 1), ["GET"])
+        assert (kept(place), place.names()) == ([WRONG], [])
+
+
+async def test_what_such_a_crash_left_goes_when_the_product_is_right_after_all(tmp_path: Path):
+    place = Place(tmp_path)
+    async with RawServer(reply(200, WRONG), reply(404), reply(200, RIGHT)) as server:
+        product = {"url": server.url(), **CHECKED}
+        await place.run(product)
+        left = place.root / kept_name("x.bin", "x.bin")
+        left.parent.mkdir()
+        left.write_bytes(WRONG)
+        done = await place.run(product)
+    assert (done.code, place.file("x.bin"), kept(place)) == (0, RIGHT, [])
+
+
 async def test_a_refusal_that_was_recorded_is_not_counted_twice_after_a_crash(tmp_path: Path):
     """Between the refusal and the removal of its bytes the journal forgets them, so that no run verifies them again."""
     place = Place(tmp_path)
@@ -448,3 +488,35 @@ async def test_a_fetch_that_was_cut_and_one_that_was_not_agree_when_their_bytes_
         assert [r.header("Range") for r in server.log] == [None, "bytes=100000-", None]
     assert "two fetches agree" in done.failure[2]
     assert kept(place) == [WRONG]
+
+
+# ---- As a user has it
+
+
+def program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bulkdl", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+async def test_the_program_names_it_every_night_and_takes_the_kept_bytes_when_the_manifest_is_corrected(tmp_path: Path):
+    manifest, out = tmp_path / "m.yaml", tmp_path / "products"
+    async with RawServer(bare(WRONG, E1)) as server:
+        text = f"version: 1\nproducts: [{{url: '{server.url()}', file: x.bin, checksum: '{sha256(RIGHT)}'}}]\n"
+        manifest.write_text(text)
+        for methods in (["GET", "GET"], ["HEAD"]):
+            server.log.clear()
+            run = await asyncio.to_thread(program, "run", manifest, "-d", out, "--json", "-q")
+            assert [r.method for r in server.log] == methods
+            summary = json.loads(run.stdout)
+            assert (run.returncode, summary["failures"][0]["kind"]) == (1, "checksum")
+            assert summary["failures"][0]["attempts"] == methods.count("GET")
+            assert ".bulkdl/faulty/" in summary["failures"][0]["reason"]
+        status_ = await asyncio.to_thread(program, "status", manifest, "-d", out, "--json")
+        (item,) = json.loads(status_.stdout)["items"]
+        assert (item["state"], item["kind"]) == ("failed", "checksum")
+        assert "like that at the source" in item["reason"]
+        manifest.write_text(text.replace(sha256(RIGHT), sha256(WRONG)))
+        server.log.clear()
+        run = await asyncio.to_thread(program, "run", manifest, "-d", out, "--json")
+        assert (run.returncode, server.log, (out / "x.bin").read_bytes() == WRONG) == (0, [], True)
+    assert list((out / ".bulkdl" / "faulty").iterdir()) == []

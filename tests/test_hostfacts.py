@@ -184,7 +184,7 @@ def test_a_hundred_thousand_products_of_a_host_are_some_twenty_rows_to_write():
     for _ in range(100_000):
         book.note(ORIGIN, Sight.VALIDATED)
     assert len(saved) < 20
-    assert book.of(ORIGIN).validated == 100_000
+    assert book.of(ORIGIN).validated == saved[-1].validated == 2**16
 
 
 def test_only_so_many_hosts_are_remembered():
