@@ -30,7 +30,7 @@ ROWS: tuple[Row, ...] = (*TRANSFERS, *OWN)
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when every row was run; 1 when bulkdl failed in one or a row could not be run; 2 for a wrong command line."""
     options = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _terminated)
+    _end_on_signals()
     scale = QUICK if options.quick else FULL
     rows = [row for row in ROWS if not options.only or row.name in options.only]
     out: Path = options.out
@@ -40,9 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print(f"benchmarks: interrupted; the rows that ended are in {out}", file=sys.stderr)
-        return 130
+    except _Signalled as stop:
+        print(f"benchmarks: {stop.name}; the rows that ended are in {out}", file=sys.stderr)
+        return 128 + stop.number
     bad = [one for one in played if one.skipped or any(s.problem for s in one.samples if s.tool == BULKDL)]
     return 1 if bad else 0
 
@@ -52,6 +52,7 @@ def _run(rows: Sequence[Row], scale: Scale, options: argparse.Namespace, out: Pa
     started = time.monotonic()
     played: list[Played] = []
     with stage(tools=tools, scale=scale, need=max(row.room(scale) for row in rows)) as scene:
+        _say(f"everything is in {scene.folder} until the end")
         machine = describe(tools, folder=scene.folder)
         for name, text in machine.items():
             _say(f"{name}: {text}")
@@ -101,8 +102,25 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _terminated(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(143)
+class _Signalled(BaseException):
+    """Ends everything by way of every `finally`: servers, measured processes, files."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.name = signal.Signals(number).name
+
+
+def _end_on_signals() -> None:
+    """The first signal ends the run; the ones that follow don't keep it from cleaning up. An ignored one stays ignored."""
+    numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise _Signalled(number)
+
+    for each in numbers:
+        signal.signal(each, end)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,9 @@ def _panel(axes: Any, played: Played, measure: Measure, unit: float) -> None:
     axes.barh(order, medians, xerr=[below, above], color=colours, ecolor=_LINE, error_kw={"linewidth": 0.8}, height=0.7)
     for place, tool in enumerate(order):
         axes.text(spreads[tool].high, place, f" {spreads[tool].median:.3g}", va="center", fontsize=7)
+    for place, tool in enumerate(sorted(values.keys() - spreads.keys()), start=len(order)):
+        axes.barh([tool], [0])
+        axes.text(0, place, " wrong", va="center", fontsize=7)
     axes.set_title(played.row.name, fontsize=9, loc="left")
     axes.margins(x=0.18)
     axes.set_xlim(left=0)

@@ -135,7 +135,7 @@ def _peer(name: str) -> Tool | None:
         version=text or f"{name}, version unknown",
         command=_COMMANDS[name],
         problem=_by_exit_code,
-        segments=name in {"aria2c", "wget2"},
+        segments=name in {"aria2c", "rclone", "wget2"},
         algorithms=frozenset({"md5", "sha256"}) if name == "aria2c" else frozenset(),
     )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -211,6 +213,25 @@ def test_one_small_row_with_whoever_is_here(tmp_path):
     write(tmp_path, [played], machine={"kernel": "some"}, scale="quick")
     assert len(json.loads((tmp_path / "results.json").read_text())["rows"][0]["samples"]) == len(tools)
     assert "- kernel: some" in (tmp_path / "results.md").read_text()
+
+
+def test_ctrl_c_leaves_nothing_but_the_rows_that_ended(tmp_path):
+    """After SIGINT in the middle of a row the code is 130 and the temporary folder, in memory or not, is gone."""
+    if nginx_executable() is None:
+        pytest.skip("nginx is not installed, and it serves the files of the benchmarks")
+    root = Path(__file__).parent.parent
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(tmp_path), "--rounds", "1000000"]
+    with subprocess.Popen(
+        [*command, "--only", "start-version"], cwd=root, stderr=subprocess.PIPE, text=True
+    ) as process:
+        folder = Path(process.stderr.readline().removeprefix("everything is in ").removesuffix(" until the end\n"))
+        there = folder.is_dir()
+        while "round 1" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert (process.returncode, there, folder.exists()) == (130, True, False)
+    assert said.endswith(f"benchmarks: SIGINT; the rows that ended are in {tmp_path}\n")
 
 
 def test_who_was_wrong_has_no_figures_on_the_page():
