@@ -1,0 +1,212 @@
+"""What a hostile archive is tried on: one product in every state that matters, each on a path of its own.
+
+A state (`Mode`) says what the archive tells of the product, what the manifest knows of it, and whether an earlier
+answer was cut. A dose says whether the hostile answer comes once, or whenever the archive is asked.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any
+
+from bulkdl.ranges import normalise
+from tests.harness import Place, body_of, sha256
+from tests.servers import RawRequest, RawServer, Wire, head
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from tests.harness import Done
+
+    Answer = Callable[["Turn"], Awaitable[None]]
+
+SIZE = 300_000
+CUT = 100_000
+BODY = body_of(SIZE)
+OTHER = body_of(SIZE, 1)
+MADE = ("Date", formatdate(1_750_009_000, usegmt=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mode:
+    """One state of the product. `fields` are its validators, `newer` those of the edition that comes after it."""
+
+    cut: bool = False
+    fields: tuple[tuple[str, str], ...] = ()
+    newer: tuple[tuple[str, str], ...] = ()
+    product: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def checked(self) -> bool:
+        return "checksum" in self.product
+
+
+def dated(seconds: int) -> tuple[tuple[str, str], ...]:
+    return (("Last-Modified", formatdate(seconds, usegmt=True)), MADE)
+
+
+TAGGED: dict[str, Any] = {"fields": (("ETag", '"1"'),), "newer": (("ETag", '"2"'),)}
+WEAK: dict[str, Any] = {"fields": (("ETag", 'W/"1"'),), "newer": (("ETag", 'W/"2"'),)}
+DATED: dict[str, Any] = {"fields": dated(1_750_000_000), "newer": dated(1_750_004_000)}
+MODES = {
+    "new": Mode(**TAGGED),
+    "new, nothing known": Mode(),
+    "new, size": Mode(**TAGGED, product={"size": SIZE}),
+    "new, checksum": Mode(product={"checksum": sha256(BODY)}),
+    "cut, ETag": Mode(cut=True, **TAGGED),
+    "cut, date": Mode(cut=True, **DATED),
+    "cut, weak ETag": Mode(cut=True, **WEAK),
+    "cut, checksum": Mode(cut=True, product={"checksum": sha256(BODY)}),
+    "cut, overlap": Mode(cut=True, product={"resume": "overlap"}),
+}
+DOSES = ("once", "always")
+
+
+@dataclass(slots=True)
+class Turn:
+    """One request for the product, to be answered by whoever has it."""
+
+    request: RawRequest
+    wire: Wire
+    mode: Mode
+
+    @property
+    def asked(self) -> tuple[int, int] | None:
+        """The range that is asked for, whatever its conditions."""
+        return self.request.range(SIZE)
+
+    @property
+    def origin(self) -> str:
+        return f"http://{self.request.header('Host')}"
+
+    async def send(
+        self,
+        status: int,
+        body: bytes = b"",
+        *fields: tuple[str, object],
+        length: int | None = -1,
+        version: str = "HTTP/1.1",
+    ) -> None:
+        """An answer with these fields only; `length`: what it says of its length, the right one by default."""
+        told = [] if length is None else [("Content-Length", len(body) if length < 0 else length)]
+        await self.wire.send(head(status, *told, ("Connection", "close"), *fields, version=version) + body)
+
+    async def whole(self, body: bytes = BODY, *more: tuple[str, object], **how: Any) -> None:
+        fields = self.mode.newer if body is OTHER else self.mode.fields
+        await self.send(200, body, *fields, *more, **how)
+
+    async def part(self, start: int, stop: int, body: bytes = BODY, *, total: object = SIZE, **how: Any) -> None:
+        """A 206 that tells of itself what is given here."""
+        fields = self.mode.newer if body is OTHER else self.mode.fields
+        span = ("Content-Range", f"bytes {start}-{stop - 1}/{total}")
+        await self.send(206, body[start:stop], span, *fields, **how)
+
+    async def orderly(self, body: bytes = BODY) -> None:
+        fields = self.mode.newer if body is OTHER else self.mode.fields
+        condition, asked = self.request.header("If-Range"), self.asked
+        if asked is None or (condition is not None and condition not in {value for _, value in fields}):
+            await self.whole(body, ("Accept-Ranges", "bytes"))
+        else:
+            await self.part(*asked, body)
+
+
+@dataclass(slots=True)
+class Archive:
+    """Serves `/DOSE/MODE` to a `RawServer`: first what leads to the mode, then `hostile`; orderly once it is `mended`."""
+
+    hostile: Answer
+    mended: bool = False
+    turns: dict[str, int] = field(default_factory=dict)
+
+    async def __call__(self, request: RawRequest, wire: Wire) -> None:
+        _, dose, number, *rest = request.path.split("/")
+        turn = Turn(request, wire, list(MODES.values())[int(number)])
+        if rest:  # where a redirect of the hostile answer has led
+            await self.hostile(turn)
+            return
+        count = self.turns[request.path] = self.turns.get(request.path, -1) + 1
+        begun = count - (1 if turn.mode.cut else 0)
+        if begun < 0:
+            await turn.whole(BODY[:CUT], ("Accept-Ranges", "bytes"), length=SIZE)
+        elif self.mended or (dose == "once" and begun > 0):
+            await turn.orderly()
+        else:
+            await self.hostile(turn)
+
+
+def products(origin: str, *, only: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Every dose in every mode, as products of one manifest; the file is called `DOSE, MODE.bin`."""
+    return [
+        {"url": f"{origin}/{dose}/{number}", "file": f"{dose}, {name}.bin", **mode.product}
+        for dose in DOSES
+        for number, (name, mode) in enumerate(MODES.items())
+        if name in only
+    ]
+
+
+def ends(done: Done) -> dict[str, str]:
+    """`DOSE, MODE` -> "right", or the kind of its failure; each failure has a reason that a person can read."""
+    found: dict[str, str] = {}
+    for file, outcome in done.outcomes.items():
+        failure = outcome.failure
+        found[file.removesuffix(".bin")] = "right" if failure is None else failure.kind.value
+        if failure is not None:
+            assert len(failure.reason) > 10
+            assert failure.reason.isprintable()
+    return found
+
+
+def assert_nothing_wrong(place: Place, done: Done, editions: tuple[bytes, ...]) -> None:
+    """At a final name is one edition whole or nothing, as the summary says; a partial holds what the journal says."""
+    for file, outcome in done.outcomes.items():
+        found = place.file(file)
+        assert (found is not None) == (outcome.failure is None), file
+        assert found is None or found in editions, file
+    for entry in place.journal().values():
+        if entry.part is None or not entry.ranges:
+            continue
+        part = place.file(entry.part) or b""
+        assert any(all(part[a:b] == e[a:b] for a, b in normalise(entry.ranges)) for e in editions), entry.file
+    wanted = set(done.outcomes) | {f"{file}.part" for file in done.outcomes}
+    assert set(place.names()) <= wanted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A hostile answer, and what comes of it: the end in every mode, then where a mode's end is another."""
+
+    answer: Answer
+    once: str = "right"
+    always: str = "right"
+    but: dict[str, str] = field(default_factory=dict)
+    """`DOSE, MODE` -> the end."""
+    only: tuple[str, ...] = tuple(MODES)
+    """Modes in which the wrong can be told from the right at all."""
+    changed: bool = False
+    """The archive has another edition, which is as good."""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def expected(self) -> dict[str, str]:
+        ends = {f"{dose}, {mode}": getattr(self, dose) for dose in DOSES for mode in self.only}
+        return ends | {key: end for key, end in self.but.items() if key in ends}
+
+
+async def survive(case: Case, tmp_path: Path) -> None:
+    """Run every dose in every mode against the hostile answer, and then again once the archive is mended."""
+    place, archive = Place(tmp_path, workers=20, **case.settings), Archive(case.answer)
+    editions = (BODY, OTHER) if case.changed else (BODY,)
+    async with RawServer(archive) as server:
+        wishes = products(server.origin, only=case.only)
+        done = await place.run(*wishes)
+        assert_nothing_wrong(place, done, editions)
+        found, expected = ends(done), case.expected()
+        others = {key: end for key, end in found.items() if end != expected[key]}
+        assert not others, "\n".join([str(others), *(str(o.failure) for o in done.result.failures if o.failure)])
+        archive.mended = True
+        again = await place.run(*wishes)
+        assert_nothing_wrong(place, again, editions)
+        assert set(ends(again).values()) <= {"right"}
+        assert again.code == 0
+        assert place.names() == sorted(wish["file"] for wish in wishes)
