@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bulkdl.content.coding import is_the_format, named
 from bulkdl.content.following import Follower
 from bulkdl.errors import TryAgain
+from bulkdl.heritage import Estate
 from bulkdl.model import FailureKind, Resume
 from bulkdl.names import from_content_disposition, from_url
 from bulkdl.resume import Known
@@ -168,6 +169,8 @@ class Bench:
     """The products in flight, by id, that have been promised room on the disk."""
     lane: Lane | None = None
     """The fast lane; None where it is turned off, or does not apply."""
+    estate: Estate = field(default_factory=Estate)
+    """Partials of products that are gone from the manifest."""
     hosts: HostBook
     evidence: dict[str, Evidence]
     """What speaks against products' sources, by product id."""

@@ -48,6 +48,12 @@ class Claims:
             self._names[fold(file)].finished = index
         return other
 
+    def occupy(self, folder: str, index: int) -> None:
+        """`folder` is in the path of product `index`: no product can have it as its own, unless one has finished."""
+        name = self._names.setdefault(fold(folder), _Name())
+        if name.finished is None:
+            name.finished = index
+
     def holder(self, file: str) -> int | None:
         """The product that has the name now."""
         name = self._names.get(fold(file))

@@ -18,6 +18,7 @@ from bulkdl.bench import Job
 from bulkdl.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
 from bulkdl.events import Flight, Level, ProductFinished, ProductStarted, Retrying
 from bulkdl.existing import Settled, ask_size, conflict, settle
+from bulkdl.heritage import bury
 from bulkdl.hours import window_closes_in, window_opens_in
 from bulkdl.model import Failure, FailureKind, Outcome, State
 from bulkdl.placing import check, move, record_settled, unpack
@@ -29,6 +30,7 @@ from bulkdl.store.disk import settled
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.together import Together
 from bulkdl.transfer import Complete, Whole, attempt
+from bulkdl.unpacking import folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -207,6 +209,7 @@ class Engine:
         if entry.phase is not Phase.DONE:
             return entry
         await pardon(self._bench, job.product.id)
+        await bury(self._bench, job)
         self._end(job, State.COMPLETED, written=entry.size or 0)
         self._room_again(job)
         return None
@@ -217,6 +220,7 @@ class Engine:
     async def _record(self, job: Job, entry: Entry) -> None:
         await self._bench.journal.put(entry)
         await pardon(self._bench, job.product.id)
+        await bury(self._bench, job)
         self._end(job, State.COMPLETED, written=entry.size or 0)
         self._room_again(job)
 
@@ -281,7 +285,14 @@ class Engine:
             phase = Phase.REQUEUED if entry.phase is Phase.REQUEUED else Phase.FAILED
             failed = replace(entry, phase=phase, failure_kind=kind, failure_reason=reason, attempts=job.attempts)
             await self._bench.journal.put(replace(failed, updated=self._bench.clock.wall()))
+        self._give_up_name(job)
         self._end(job, State.FAILED, failure=Failure(kind=kind, reason=reason, attempts=job.attempts))
+
+    def _give_up_name(self, job: Job) -> None:
+        """What only the archive named so, and cannot have it in this run, leaves it to the next one that is named so."""
+        for name in (job.file, folder_of(job.product, job.file)):
+            if name is not None and job.product.file is None:
+                self._bench.claims.release(name, job.product.index)
 
     def _no_room(self, job: Job, stopped: StorageStopped) -> None:
         if not stopped.full:

@@ -13,6 +13,7 @@ from bulkdl.model import FailureKind
 from bulkdl.standing import Standing
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.store.storage import storage_error
+from bulkdl.unpacking import claim_folder
 from bulkdl.witness import hear
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ async def unpack(bench: Bench, job: Job) -> None:
     """Unpack the product beside itself where that is wished: before it is recorded as done, so that no run skips it."""
     if not job.product.extract:
         return
+    claim_folder(bench.claims, job.product, job.file or "", for_good=True)
     final = bench.storage.final(job.file or "")
     bench.hub.counters.flights[job.product.id].phase = "extracting"
     try:
@@ -115,7 +117,7 @@ async def record_settled(bench: Bench, job: Job, settled: Settled, facts: FileFa
             size=facts.size,
             mtime_ns=facts.mtime_ns,
             digests=settled.digests,
-            note=settled.note,
+            note=settled.note or (before.note if before is not None and not settled.digests else ""),
             updated=bench.clock.wall(),
         )
     )
@@ -147,6 +149,7 @@ def confirm_name(bench: Bench, job: Job) -> None:
             kind=FailureKind.CONFLICT,
             hint="Give one of them a `file` of its own",
         )
+    claim_folder(bench.claims, job.product, job.file or "", for_good=True)
 
 
 def placed_entry(bench: Bench, entry: Entry, phase: Phase, facts: FileFacts, verified: tuple[Checksum, ...]) -> Entry:

@@ -10,6 +10,7 @@ from bulkdl.names import from_url
 from bulkdl.ranges import cover
 from bulkdl.standing import Standing, standing
 from bulkdl.store.journal import Phase
+from bulkdl.unpacking import folder_of, occupy_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -72,7 +73,20 @@ async def survey(products: list[Product], entries: Mapping[str, Entry], storage:
     for item in items:
         if item.file is not None:
             claims.claim(item.file, item.product.index)
+    if any(item.product.extract for item in items):
+        _reserve_folders(items, claims)
     return [replace(i, facts=None, standing=Standing.ABSENT) if i.product.index in lost else i for i in items]
+
+
+def _reserve_folders(items: list[Item], claims: Claims) -> None:
+    """Those of finished products first; who comes too late is told so when its turn has come."""
+    occupy_folders(claims, ((item.product, item.file) for item in items if item.file is not None))
+    folders = [(item, folder) for item in items if (folder := folder_of(item.product, item.file)) is not None]
+    for item, folder in folders:
+        if item.standing is Standing.IN_PLACE:
+            claims.finish(folder, item.product.index)
+    for item, folder in folders:
+        claims.claim(folder, item.product.index)
 
 
 def _doubtful(item: Item) -> bool:
@@ -89,7 +103,22 @@ async def _survey(products: list[Product], entries: Mapping[str, Entry], storage
     files = [p.file if p.file is not None else (e.file if e is not None else None) for p, e in known]
     named = [file for file in files if file is not None]
     facts = dict(zip(named, await storage.stats([storage.final(file) for file in named]), strict=True))
-    return [
+    items = [
         Item(p, e, file, facts.get(file) if file else None, standing(p, e, facts.get(file) if file else None))
         for (p, e), file in zip(known, files, strict=True)
     ]
+    return await _also_unpacked(items, storage)
+
+
+async def _also_unpacked(items: list[Item], storage: Storage) -> list[Item]:
+    """A product in place whose unpacked folder is missing is unpacked by this run: `extract` may be a new wish."""
+    folders = {
+        item.product.index: storage.final(folder)
+        for item in items
+        if item.standing is Standing.IN_PLACE and (folder := folder_of(item.product, item.file)) is not None
+    }
+    if not folders:
+        return items
+    found = dict(zip(folders, await storage.stats(list(folders.values())), strict=True))
+    missing = {index for index, facts in found.items() if facts is None}
+    return [replace(item, standing=Standing.HASH) if item.product.index in missing else item for item in items]

@@ -18,6 +18,7 @@ from bulkdl.clock import SystemClock
 from bulkdl.engine import Engine
 from bulkdl.errors import RunStopped, first_error
 from bulkdl.events import Level, RunStarted
+from bulkdl.heritage import estate_of
 from bulkdl.hostfacts import HostBook
 from bulkdl.hours import deadline_in
 from bulkdl.lane import lane_of
@@ -149,6 +150,7 @@ class _Preparation:
             claims=claims,
             hosts=HostBook(learnt.hosts.values(), clock=self.around.clock, save=journal.put_host_soon),
             evidence=dict(learnt.evidence),
+            estate=estate_of(entries, self.manifest.products),
             parts={entry.part: entry.id for entry in entries.values() if entry.part is not None and entry.ranges},
         )
         return bench, items

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from bulkdl.bench import known_of
 from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.existing import Settled, settle_named
+from bulkdl.heritage import inherit, offered
 from bulkdl.hostfacts import sights
 from bulkdl.model import FailureKind
 from bulkdl.names import from_content_disposition, from_url
@@ -22,6 +23,7 @@ from bulkdl.room import check_room
 from bulkdl.ruling import obey
 from bulkdl.segments import Reception, not_the_product, objection_to
 from bulkdl.store.journal import Entry, Phase
+from bulkdl.unpacking import claim_folder
 from bulkdl.witness import summon
 
 if TYPE_CHECKING:
@@ -60,7 +62,10 @@ async def attempt(bench: Bench, job: Job) -> Complete | Whole | Settled:
 
     Raise `TryAgain` with everything that arrived durable, `ProductFailed`, `AccountStopped` or `StorageStopped`.
     """
-    entry = await _durable_entry(bench, job)
+    entry = await _durable_entry(bench, job.product.id)
+    if entry is None and (left := bench.estate.heirs.get(job.product.id)) is not None:
+        left = await _durable_entry(bench, left.id)
+        entry = offered(left) if left is not None else None
     known = bench.known(job, entry)
     if entry is not None and known.complete and known.total:
         job.resumed = known.have if job.resumed is None else job.resumed
@@ -78,9 +83,9 @@ async def attempt(bench: Bench, job: Job) -> Complete | Whole | Settled:
         return await _receive(bench, job, reply, ask=ask, entry=entry)
 
 
-async def _durable_entry(bench: Bench, job: Job) -> Entry | None:
+async def _durable_entry(bench: Bench, id: str) -> Entry | None:  # noqa: A002
     """The journal's entry, with only such ranges as the partial on disk still holds."""
-    entry = await bench.journal.get(job.product.id)
+    entry = await bench.journal.get(id)
     if entry is None or entry.part is None or not entry.ranges:
         return entry
     facts = await bench.storage.stat(bench.storage.root / entry.part)
@@ -109,6 +114,9 @@ async def _receive(
     bench.hosts.note(
         job.source.origin, *sights(reply.head, ask=ask, known=known_of(entry), decision=decision, source=source)
     )
+    if entry is not None and entry.id != job.product.id:
+        entry = await _taken_over(bench, job, entry, decision)
+        known = bench.known(job, entry)
     if decision.coding:
         reply = reply.decoded(decision.coding)
     if decision.action is Action.RESTART or (decision.why is Why.WRONG_SIZE and reply.head.status == 200):
@@ -147,6 +155,13 @@ async def _receive(
         return Complete(await reception.receive(reply, compare=compare, splittable=splittable))
 
 
+async def _taken_over(bench: Bench, job: Job, entry: Entry, decision: Decision) -> Entry | None:
+    """What an earlier URL has left, once the archive has said that it is of this edition; None until then."""
+    if decision.action not in (Action.APPEND, Action.RESTART, Action.ASK_ANEW):
+        return None
+    return await inherit(bench, job, entry, same=decision.action is Action.APPEND)
+
+
 def _is_small(job: Job, reply: Reply, decision: Decision, entry: Entry | None) -> bool:
     """Whether all of a product that nothing is known of may be taken at once."""
     if decision.coding or decision.start or job.product.extract:
@@ -179,6 +194,7 @@ async def _named(bench: Bench, job: Job, head: Head, decision: Decision, entry: 
             hint="Give one of them a `file` of its own",
         )
     job.file = file
+    claim_folder(bench.claims, job.product, file)
     return await settle_named(bench, job, remote_size=decision.total) if new else None
 
 
