@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from bulkdl.names import fold
 
@@ -11,13 +11,13 @@ __all__ = ["Claims"]
 
 @dataclass(slots=True)
 class _Name:
-    claimants: set[int] = field(default_factory=set)
-    """Products that want it and have not been refused; the lowest holds it."""
+    claimants: tuple[int, ...] = ()
+    """Products that want it and have not been refused, in order; the first holds it. Nearly always one of very many names."""
     finished: int | None = None
 
     @property
     def holder(self) -> int:
-        return min(self.claimants) if self.finished is None else self.finished
+        return self.claimants[0] if self.finished is None else self.finished
 
 
 class Claims:
@@ -32,14 +32,18 @@ class Claims:
 
     def claim(self, file: str, index: int) -> int | None:
         """Take `file` for product `index`; the index of the product that keeps it instead, or None on success."""
-        name = self._names.setdefault(fold(file), _Name())
+        key = fold(file)
+        name = self._names.get(key)
+        if name is None:
+            name = self._names[key] = _Name()
         if name.finished is not None:
             return None if name.finished == index else name.finished
-        name.claimants.add(index)
-        if (holder := name.holder) == index:
-            return None
-        name.claimants.discard(index)
-        return holder
+        wanted = tuple(sorted({*name.claimants, index})) if name.claimants else (index,)
+        if wanted[0] != index:
+            name.claimants = tuple(i for i in wanted if i != index)
+            return wanted[0]
+        name.claimants = wanted
+        return None
 
     def finish(self, file: str, index: int) -> int | None:
         """Like `claim`, and for good: nobody can take the name from `index` any more."""
@@ -64,6 +68,6 @@ class Claims:
         name = self._names.get(fold(file))
         if name is None or name.finished is not None:
             return
-        name.claimants.discard(index)
+        name.claimants = tuple(i for i in name.claimants if i != index)
         if not name.claimants:
             del self._names[fold(file)]

@@ -111,7 +111,12 @@ def _text(value: str | None) -> str | bytes | None:
 
 def _crc(values: Sequence[Value]) -> int:
     """Of one row: SQLite's own checks see damage to its structure, not to what stands in it."""
-    return zlib.crc32(repr([v.encode() if isinstance(v, str) else v for v in values]).encode())
+    return _crc_of_bytes([v.encode() if isinstance(v, str) else v for v in values])
+
+
+def _crc_of_bytes(values: list[Any]) -> int:
+    """Of a row whose texts are bytes already."""
+    return zlib.crc32(repr(values).encode())
 
 
 def _encode(entry: Entry, *, updated: float) -> tuple[Value, ...]:
@@ -144,15 +149,16 @@ def _values(entry: Entry, *, updated: float) -> tuple[Value, ...]:
 def _decode(row: Sequence[Any]) -> Entry:
     """Raise `ValueError`, `TypeError` or `AttributeError` for a row that no journal wrote."""
     *row, crc = row
-    if crc is not None and crc != _crc(row):
+    if crc is not None and crc != _crc_of_bytes(row):
         raise ValueError("damaged")
     (id_, phase, file, source, total, etag, modified, ranges, part, size, mtime, digests, note, kind, reason, *rest) = (
         row
     )
+    id = _string(id_)  # noqa: A001
     return Entry(
-        id=_string(id_),
+        id=id,
         phase=Phase(_string(phase)),
-        file=_string_or_none(file),
+        file=id if file == id_ else _string_or_none(file),  # one text for both: there may be very many
         source=_string(source),
         total=total,
         etag=_string_or_none(etag),
