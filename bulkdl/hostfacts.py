@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bulkdl.clock import Clock
     from bulkdl.resume import Ask, Decision, Head, Known
 
-__all__ = ["HostBook", "HostFacts", "Sight", "fresh", "has_moody_etags", "noted", "shuns_ranges", "sights"]
+__all__ = ["HostBook", "HostFacts", "Sight", "fresh", "has_moody_etags", "noted", "shuns_ranges", "sights", "told"]
 
 EXPIRES_S = 30 * 86400.0
 """Seconds after which what was seen counts no more."""
@@ -130,6 +130,22 @@ def shuns_ranges(facts: HostFacts, *, now: float) -> bool:
 def has_moody_etags(facts: HostFacts, *, now: float) -> bool:
     """Whether another ETag says nothing of the bytes, as with servers behind one name that make it of an inode."""
     return fresh(facts, now=now).etag_changes >= CHANGES
+
+
+def told(facts: HostFacts, *, now: float) -> str:
+    """What was learnt of a host and what follows from it, for a person; "" where that is nothing."""
+    facts, parts = fresh(facts, now=now), []
+    if shuns_ranges(facts, now=now):
+        parts.append(f"ignores ranges (seen {facts.range_misses} times), so one connection a product")
+    elif facts.range_hits:
+        parts.append("honours ranges")
+    if has_moody_etags(facts, now=now):
+        parts.append(f"its ETags change without the bytes (seen {facts.etag_changes} times), so checksums decide")
+    elif facts.validated > facts.bare:
+        parts.append("gives validators")
+    elif facts.bare:
+        parts.append("gives no validators")
+    return "; ".join(parts)
 
 
 def sights(head: Head, *, ask: Ask, known: Known, decision: Decision, source: str) -> tuple[Sight, ...]:

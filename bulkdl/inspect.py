@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from bulkdl.claims import Claims
 from bulkdl.clock import SystemClock
 from bulkdl.errors import AccountStopped, ProductFailed
+from bulkdl.hostfacts import told
 from bulkdl.model import AuthKind
 from bulkdl.names import fold, from_url
 from bulkdl.plan import selected, survey
 from bulkdl.ranges import cover
 from bulkdl.standing import Standing
-from bulkdl.store.journal import Entry, Journal, Phase, read
+from bulkdl.store.journal import Entry, Journal, Phase, read, read_learnt
+from bulkdl.store.learnt import Learnt
 from bulkdl.store.lock import DestinationLock, holder
 from bulkdl.store.storage import Storage
 
@@ -122,6 +124,8 @@ class StatusReport:
     """Which process holds the destination now; empty for none."""
     journal: bool = True
     """False: there is none, so no run has begun here."""
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """Origin -> what runs have learnt of it."""
 
 
 class ProductVerdict(StrEnum):
@@ -241,10 +245,13 @@ def status(manifest: Manifest) -> StatusReport:
     entries = read(manifest.destination)
     running = holder(manifest.destination)
     known = entries or {}
+    now = SystemClock().wall()
+    learnt = read_learnt(manifest.destination, now=now) or Learnt()
     return StatusReport(
         products=tuple(_status(p, known.get(p.id), manifest.destination) for p in manifest.products),
         running=str(running) if running is not None else "",
         journal=entries is not None,
+        hosts={host: said for host, facts in sorted(learnt.hosts.items()) if (said := told(facts, now=now))},
     )
 
 

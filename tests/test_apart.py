@@ -513,6 +513,7 @@ async def test_the_program_names_it_every_night_and_takes_the_kept_bytes_when_th
             assert ".bulkdl/faulty/" in summary["failures"][0]["reason"]
         status_ = await asyncio.to_thread(program, "status", manifest, "-d", out, "--json")
         (item,) = json.loads(status_.stdout)["items"]
+        assert json.loads(status_.stdout)["hosts"] == {server.origin: "gives validators"}
         assert (item["state"], item["kind"]) == ("failed", "checksum")
         assert "like that at the source" in item["reason"]
         manifest.write_text(text.replace(sha256(RIGHT), sha256(WRONG)))

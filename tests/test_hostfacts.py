@@ -24,6 +24,7 @@ from bulkdl.hostfacts import (
     noted,
     shuns_ranges,
     sights,
+    told,
 )
 from bulkdl.model import Resume
 from bulkdl.ranges import ContentRange
@@ -159,6 +160,26 @@ def test_an_etag_that_was_not_named_in_the_request_shows_whether_they_are_steady
     decision = judge(answer, ask=ask, known=stripped, source=SOURCE)
     assert sights(answer, ask=ask, known=recorded, decision=decision, source=SOURCE) == (HIT, sight)
     assert sights(answer, ask=ask, known=recorded, decision=decision, source=f"{SOURCE}y") == (HIT,)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ((), ()),
+        ((HIT,), ("honours ranges",)),
+        ((MISS,), ()),
+        ((MISS, MISS), ("ignores ranges (seen 2 times)", "one connection")),
+        ((CHANGED, CHANGED), ("change without the bytes (seen 2 times)", "checksums decide")),
+        ((Sight.VALIDATED,), ("gives validators",)),
+        ((Sight.BARE,), ("gives no validators",)),
+        ((HIT, Sight.VALIDATED), ("honours ranges; gives validators",)),
+    ],
+)
+def test_what_was_learnt_is_told_with_what_follows_from_it(row: tuple[Sight, ...], words: tuple[str, ...]):
+    said = told(after(*row), now=NOW)
+    assert all(word in said for word in words)
+    assert bool(said) == bool(words)
+    assert told(after(*row), now=NOW + EXPIRES_S) == ""
 
 
 # ---- The book

@@ -165,7 +165,8 @@ def status(invocation: Invocation) -> int:
         write_out(json.dumps(_status_json(report, manifest), indent=2) + "\n")
     else:
         every = invocation.verbosity > 0 or len(report.products) <= LISTED
-        write_out("\n".join(status_lines(report, every=every)) + "\n")
+        hosts = _titled("Hosts:", [f"{h}: {s}" for h, s in report.hosts.items()] if invocation.verbosity > 0 else [])
+        write_out("\n".join((*status_lines(report, every=every), *hosts)) + "\n")
     states = Counter(p.state for p in report.products)
     failed, done = states[ProductState.FAILED], states[ProductState.DONE]
     return exit_code(failed=failed, pending=len(report.products) - done - failed)
@@ -210,6 +211,7 @@ def _status_json(report: StatusReport, manifest: Manifest) -> dict[str, object]:
         "destination": manifest.destination_shown,
         "running": report.running,
         "journal": report.journal,
+        "hosts": dict(report.hosts),
         "products": {"total": len(report.products), **{s.value: states[s] for s in ProductState}},
         "items": [
             {
