@@ -79,6 +79,8 @@ async def compare_digests(bench: Bench, job: Job, entry: Entry | None) -> Settle
 async def settle_named(bench: Bench, job: Job, *, remote_size: int | None) -> Settled | None:
     """What a name that only the server knew leads to: None when nothing is there (or it may be replaced)."""
     facts = await bench.storage.stat(bench.storage.final(job.file or ""))
+    if facts is not None and bench.parts.get(job.file or "", job.product.id) != job.product.id:
+        raise conflict(job, "is the partial of another product")  # whatever its size: it will move away
     match standing(job.product, None, facts):
         case Standing.ABSENT:
             return None

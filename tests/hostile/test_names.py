@@ -1,0 +1,176 @@
+"""Names that an archive gives to products: none leaves the destination, is a device, or takes another file's place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bulkdl.names import is_reserved
+from tests.harness import Place, body_of
+from tests.servers import RawRequest, RawServer, Wire, announce, head, reply
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BODY = body_of(20_000)
+
+# what the archive says · the name at which the product lies
+GIVEN = [
+    ('attachment; filename="../../etc/passwd.bin"', "passwd.bin"),
+    ("attachment; filename=../../../x.bin", "x.bin"),
+    ('attachment; filename="/etc/cron.d/x.bin"', "x.bin"),
+    (r'attachment; filename="..\\..\\x.bin"', "x.bin"),
+    (r'attachment; filename="C:\\Windows\\x.bin"', "x.bin"),
+    ('attachment; filename="C:x.bin"', "C_x.bin"),
+    ('attachment; filename="\\\\\\\\host\\\\share\\\\x.bin"', "x.bin"),
+    ('attachment; filename=".."', "7"),
+    ('attachment; filename="."', "7"),
+    ('attachment; filename="..."', "7"),
+    ('attachment; filename="/"', "7"),
+    ('attachment; filename=""', "7"),
+    ("attachment; filename", "7"),
+    ("attachment", "7"),
+    ("", "7"),
+    ("rubbish;;;=;", "7"),
+    ('attachment; filename="CON"', "_CON"),
+    ('attachment; filename="NUL.bin"', "_NUL.bin"),
+    ('attachment; filename="com1"', "_com1"),
+    ('attachment; filename="LPT9.x.bin"', "_LPT9.x.bin"),
+    ('attachment; filename="AUX .bin"', "_AUX .bin"),
+    ('attachment; filename="x.bin."', "x.bin"),
+    ('attachment; filename="x.bin. . ."', "x.bin"),
+    ('attachment; filename="  x.bin  "', "x.bin"),
+    ('attachment; filename="a:b|c?d*e<f>.bin"', "a_b_c_d_e_f_.bin"),
+    ('attachment; filename="a\tb.bin"', "a_b.bin"),
+    ('attachment; filename="a\x7fb.bin"', "a_b.bin"),
+    ('attachment; filename=".bulkdl/journal.sqlite"', "journal.sqlite"),
+    ('attachment; filename=".bulkdl"', "_.bulkdl"),
+    ('attachment; filename=".BULKDL"', "_.BULKDL"),
+    ('attachment; filename="%2e%2e%2fx.bin"', "%2e%2e%2fx.bin"),
+    ("attachment; filename*=UTF-8''%2e%2e%2fx.bin", "x.bin"),
+    ("attachment; filename*=UTF-8''..%5c..%5cx.bin", "x.bin"),
+    ("attachment; filename*=UTF-8''na%C3%AFve.bin", "na\xefve.bin"),
+    ("attachment; filename*=ISO-8859-1''na%EFve.bin", "na\xefve.bin"),
+    ("attachment; filename=\"plain.bin\"; filename*=UTF-8''extended.bin", "extended.bin"),
+    ("attachment; filename*=UTF-8''extended.bin; filename=\"plain.bin\"", "extended.bin"),
+    ("attachment; filename=\"plain.bin\"; filename*=UTF-8''%FF%FE", "plain.bin"),
+    ("attachment; filename=\"plain.bin\"; filename*=rot13''x.bin", "plain.bin"),
+    ("attachment; filename=\"plain.bin\"; filename*=UTF-8''", "plain.bin"),
+    ("attachment; filename=\"plain.bin\"; filename*=UTF-8''%zz%4", "%zz%4"),
+    ("attachment; filename*=UTF-8''a%00b.bin", "a_b.bin"),
+    ("attachment; filename*=UTF-8''a%0d%0ab.bin", "a__b.bin"),
+    ("attachment; filename*=UTF-8''%E2%80%AEnib.exe.bin", "_nib.exe.bin"),
+    ('attachment; filename="na\xc3\xafve.bin"', "na\xefve.bin"),
+    ('attachment; filename="x.bin', "x.bin"),
+    ('attachment; filename="first.bin"; filename="second.bin"', "first.bin"),
+    ("inline; filename=x.bin; size=5", "x.bin"),
+    ("filename=x.bin", "x.bin"),
+    ('attachment; FileName="x.bin"', "x.bin"),
+    ('attachment; filename="x.part"', "x.part"),
+    ('attachment; filename=".part"', ".part"),
+    ('attachment; filename="-rf.bin"', "-rf.bin"),
+    ('attachment; filename="~/x.bin"', "x.bin"),
+    ('attachment; filename="$(reboot).bin"', "$(reboot).bin"),
+]
+
+
+def beside(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("said", "file"), GIVEN, ids=[ascii(row[0]) for row in GIVEN])
+async def test_a_product_lies_under_one_safe_name_below_the_destination(said: str, file: str, tmp_path: Path):
+    place = Place(tmp_path)
+    async with RawServer(reply(200, BODY, ("Content-Disposition", said))) as server:
+        done = await place.run(server.url("/get/7"))
+    assert (done.code, place.names(), place.file(file)) == (0, [file], BODY)
+    assert beside(tmp_path) <= {"products", "state"}
+    assert not is_reserved(file)
+
+
+LONG = [
+    ("n" * 300 + ".bin", ".bin"),
+    ("n" * 300, ""),
+    ("\xc3\xa9" * 300 + ".SAFE.bin", ".SAFE.bin"),
+    ("n." + "s" * 300, ""),
+    ("d/" * 5000 + "x.bin", "x.bin"),
+    ("." * 300 + "x", "x"),
+]
+
+
+@pytest.mark.parametrize(("name", "end"), LONG, ids=[row[0][:9] for row in LONG])
+async def test_a_name_that_is_too_long_is_cut_with_its_suffix_kept(name: str, end: str, tmp_path: Path):
+    place = Place(tmp_path)
+    async with RawServer(reply(200, BODY, ("Content-Disposition", f'attachment; filename="{name}"'))) as server:
+        done = await place.run(server.url("/get/7"))
+        again = await place.run(server.url("/get/7"))
+    (file,) = place.names()
+    assert (done.code, again.result.skipped, place.file(file)) == (0, 1, BODY)
+    assert file.endswith(end)
+    assert len(file.encode()) <= 255
+
+
+async def test_a_long_name_is_continued_after_a_cut(tmp_path: Path):
+    place, name = Place(tmp_path), "n" * 251 + ".bin"
+    fields = (("Content-Disposition", f"attachment; filename={name}"), ("ETag", '"1"'))
+
+    async def rest(request: RawRequest, wire: Wire) -> None:
+        start, stop = request.range(len(BODY)) or (0, len(BODY))
+        span = ("Content-Range", f"bytes {start}-{stop - 1}/{len(BODY)}")
+        await wire.send(head(206, ("Content-Length", stop - start), span, *fields) + BODY[start:stop])
+
+    async with RawServer(announce(len(BODY), BODY[:5000], *fields), rest) as server:
+        done = await place.run(server.url("/get/7"))
+        assert server.log[1].header("Range") == "bytes=5000-"
+    assert (done.code, place.names(), place.file(name)) == (0, [name], BODY)
+
+
+async def test_a_name_that_changes_between_two_answers_stays_the_first(tmp_path: Path):
+    place = Place(tmp_path)
+
+    def named(name: str):
+        return ("Content-Disposition", f"attachment; filename={name}")
+
+    cut = announce(len(BODY), BODY[:5000], named("first.bin"), ("ETag", '"1"'))
+    async with RawServer(cut, reply(200, BODY, named("second.bin"), ("ETag", '"2"'))) as server:
+        done = await place.run(server.url("/get/7"))
+    assert (done.code, place.names()) == (0, ["first.bin"])
+
+
+@pytest.mark.parametrize(("one", "two"), [("x.bin", "x.bin"), ("x.bin", "X.BIN"), ("x.bin", "x.bin.")])
+async def test_of_two_products_that_are_given_one_name_one_is_a_conflict(one: str, two: str, tmp_path: Path):
+    place, names = Place(tmp_path), {"/a": one, "/b": two}
+    bodies = {"/a": BODY, "/b": BODY[::-1]}
+
+    async def named(request: RawRequest, wire: Wire) -> None:
+        field = ("Content-Disposition", f'attachment; filename="{names[request.path]}"')
+        await reply(200, bodies[request.path], field)(request, wire)
+
+    async with RawServer(named) as server:
+        done = await place.run(server.url("/a"), server.url("/b"), workers=1)
+    assert (done.code, done.failure[0], place.names(), place.file("x.bin")) == (1, "conflict", ["x.bin"], BODY)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("x.bin.part", "conflict"), ("X.BIN.PART", None)])
+@pytest.mark.parametrize("size", [9000, 20_000])
+async def test_a_product_that_is_called_like_the_partial_of_another_harms_neither(
+    name: str, kind: str | None, size: int, tmp_path: Path
+):
+    place = Place(tmp_path)
+    body = BODY[::-1][:size]
+    field = ("Content-Disposition", f"attachment; filename={name}")
+    half = announce(len(BODY), BODY[:9000], ("ETag", '"1"'))
+
+    async def serve(request: RawRequest, wire: Wire) -> None:
+        await (half if request.path == "/x.bin" else reply(200, body, field))(request, wire)
+
+    async with RawServer(serve) as server:
+        done = await place.run(server.url("/x.bin"), server.url("/get"), workers=1)
+    other = done.outcomes[name].failure
+    assert (other and other.kind.value) == kind
+    assert place.file(name) == (body if kind is None else BODY[:9000])
+    assert done.outcomes["x.bin"].failure is not None
+    assert place.file("x.bin") is None
+    assert place.entry_of("x.bin").ranges == ((0, 9000),)
+    assert place.file(place.entry_of("x.bin").part or "") == BODY[:9000]
