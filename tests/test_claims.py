@@ -109,3 +109,18 @@ def test_a_refused_product_holds_nothing_afterwards():
     claims.release("a", 3)
     assert claims.holder("a") is None
     assert claims.claim("a", 7) is None
+
+
+def test_a_folder_in_the_path_of_a_product_is_nobody_elses_name():
+    claims = Claims()
+    claims.occupy("a", 3)
+    claims.occupy("a", 4)
+    assert claims.claim("A", 0) == 3
+    assert claims.finish("a", 5) == 3
+
+
+def test_a_finished_product_keeps_a_name_that_is_a_folder_in_another_path():
+    claims = Claims()
+    claims.finish("a", 5)
+    claims.occupy("a", 3)
+    assert claims.holder("a") == 5

@@ -1,0 +1,55 @@
+"""Whose a partial is that a product has left which is not in the manifest any more: only one heir, only one estate."""
+
+from __future__ import annotations
+
+import pytest
+
+from bulkdl.heritage import estate_of, offered
+from bulkdl.model import Product
+from bulkdl.store.journal import Entry, Phase
+from bulkdl.urls import Url
+
+HERE = "https://a.example/download"
+
+
+def product(query: str, *, index: int = 0, file: str | None = None, at: str = HERE) -> Product:
+    return Product(index=index, url=Url(f"{at}?{query}"), file=file)
+
+
+def left(query: str, *, phase: Phase = Phase.PARTIAL, ranges: tuple[tuple[int, int], ...] = ((0, 9),)) -> Entry:
+    gone = product(query)
+    return Entry(
+        id=gone.id, phase=phase, file="a.zip", source=gone.url.source, total=20, ranges=ranges, part="a.zip.part"
+    )
+
+
+NEW = product("new")
+CASES = {
+    "one heir, one estate": ([left("old")], [NEW], True),
+    "failed last night": ([left("old", phase=Phase.FAILED)], [NEW], True),
+    "the same URL": ([left("new")], [NEW], False),
+    "two estates": ([left("old"), left("older")], [NEW], False),
+    "two heirs": ([left("old")], [NEW, product("newer", index=1)], False),
+    "the old one is in the manifest still": ([left("old")], [NEW, product("old", index=1)], False),
+    "another path": ([left("old")], [product("new", at="https://a.example/other")], False),
+    "another host": ([left("old")], [product("new", at="https://b.example/download")], False),
+    "a product with a name of its own": ([left("old")], [product("new", file="b.zip")], False),
+    "finished": ([left("old", phase=Phase.DONE)], [NEW], False),
+    "about to be placed": ([left("old", phase=Phase.PLACING)], [NEW], False),
+    "nothing on disk": ([left("old", ranges=())], [NEW], False),
+}
+
+
+@pytest.mark.parametrize(("entries", "products", "inherits"), CASES.values(), ids=CASES)
+def test_who_inherits(entries: list[Entry], products: list[Product], inherits) -> None:
+    estate = estate_of({entry.id: entry for entry in entries}, products)
+    assert (estate.heirs == {NEW.id: entries[0]}) is inherits
+    assert inherits or not estate.heirs
+
+
+@pytest.mark.parametrize(
+    ("ranges", "asked_with"),
+    [(((0, 9),), ((0, 9),)), (((0, 20),), ((0, 19),)), (((0, 5), (19, 20)), ((0, 5),)), (((0, 19),), ((0, 19),))],
+)
+def test_the_last_byte_is_asked_for_again_so_that_the_archive_has_a_say(ranges, asked_with) -> None:
+    assert offered(left("old", ranges=ranges)).ranges == asked_with
