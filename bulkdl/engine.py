@@ -82,7 +82,10 @@ class Engine:
         for job in list(self._open.values()):
             self._end(job, State.PENDING)
         for item in self._items:
-            self._end(self._job(item), State.SKIPPED if item.standing is Standing.IN_PLACE else State.PENDING)
+            if item.standing is Standing.IN_PLACE:
+                self._skip(item)
+            else:
+                self._end(self._job(item), State.PENDING)
 
     # Taking jobs
 
@@ -116,10 +119,10 @@ class Engine:
 
     def _begin(self) -> Job | None:
         for item in self._items:
-            job = self._job(item)
             if item.standing is Standing.IN_PLACE:
-                self._end(job, State.SKIPPED, note=item.entry.note if item.entry is not None else "")
+                self._skip(item)
                 continue
+            job = self._job(item)
             self._open[item.product.index] = job
             return job
         return None
@@ -322,6 +325,17 @@ class Engine:
     def _park(self, job: Job, seconds: float) -> None:
         ready_at = self._bench.clock.monotonic() + seconds
         heapq.heappush(self._parked, _Parked(ready_at, next(self._numbers), job))
+
+    def _skip(self, item: Item) -> None:
+        """What is in place from before needs no job."""
+        outcome = Outcome(
+            product=item.product,
+            state=State.SKIPPED,
+            file=item.shown,
+            path=self._bench.storage.final(item.file) if item.file else None,
+            note=item.entry.note if item.entry is not None else "",
+        )
+        self._bench.hub.emit(ProductFinished(outcome=outcome))
 
     def _end(self, job: Job, state: State, *, written: int = 0, failure: Failure | None = None, note: str = "") -> None:
         self._open.pop(job.product.index, None)

@@ -34,7 +34,7 @@ from bulkdl.tally import AccountUse, Ending, RunResult, Tally
 from bulkdl.wiring import Surroundings, state_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from bulkdl.auth.credentials import Prompt
     from bulkdl.auth.signer import Signer
@@ -81,7 +81,7 @@ async def run(
         async with AsyncExitStack() as stack:
             bench, items = await preparation.bench(stack, products)
             await conclude(bench, items)
-            engine = Engine(bench, items)
+            engine = Engine(bench, _drained(items))
             try:
                 await _until_stopped(engine, stop=stop, deadline=ends_at, clock=clock, ending=ending)
             finally:
@@ -187,6 +187,13 @@ class _Preparation:
                 bytes_todo=sum(sizes) if sizes else None,
             )
         )
+
+
+def _drained(items: list[Item]) -> Iterator[Item]:
+    """Each item once; nothing is kept of those that are done with."""
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def _needed(items: list[Item]) -> set[str]:
