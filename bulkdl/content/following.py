@@ -6,6 +6,7 @@ were there before, or never pass through Python. What has just been written is s
 The digest cannot be of other bytes than the file's:
 - a byte is read only after it has been noted as written, and all bytes before it have;
 - `begin` says which bytes nobody is going to write again: what was hashed beyond them is forgotten;
+- an attempt that writes in another way does not begin, and `set_aside` before each sees to it that nothing is claimed then;
 - a note of bytes that may have been read already ends the following, and the whole file is read once it is complete;
 - so does a file that is shorter than noted, cannot be read, or is another one under the same name.
 """
@@ -82,6 +83,11 @@ class Follower:
         self._step = self._stride.step
         self._held = True
         self._lost = False
+        self._begun = False
+
+    def set_aside(self) -> None:
+        """Claim nothing until the next `begin`: the file may be written by somebody who notes nothing."""
+        self._begun = False
 
     def begin(self, path: Path, have: Iterable[Range], *, total: int | None) -> None:
         """Follow `path`, in which the bytes `have` are and stay; any other is noted each time it has been written.
@@ -97,7 +103,7 @@ class Follower:
             self._file, self._lost = None, False
         with self._lock:
             self._path, self._prefix, self._apart = path, prefix, apart
-            self._step, self._held = self._stride.step, False
+            self._step, self._held, self._begun = self._stride.step, False, True
             self._wake()
 
     def note(self, start: int, end: int) -> None:
@@ -130,6 +136,8 @@ class Follower:
 
         A cancellation ends it within a block.
         """
+        if not self._begun:
+            return None
         with self._lock:
             self._step, self._held = 1, False
             self._wake()

@@ -240,6 +240,17 @@ async def test_a_fetch_into_a_new_file_of_the_same_name_is_followed_again(tmp_pa
     assert found(await each.finish(), path) == md5(BODY)
 
 
+async def test_nothing_is_claimed_of_a_file_that_somebody_else_may_have_written(tmp_path):
+    path, each = tmp_path / "p.part", follower()
+    path.touch()
+    each.begin(path, (), total=None)
+    put(each, path, 0, 40 * KIB)
+    await caught_up(each)
+    each.set_aside()
+    write(path, 0, b"x")
+    assert await each.finish() is None
+
+
 async def test_a_small_product_and_one_without_checksums_are_not_followed(tmp_path):
     path = tmp_path / "p.part"
     for each in (Follower(("md5",), stride=Stride(least=40 * KIB, step=1)), Follower(())):
