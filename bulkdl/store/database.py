@@ -10,10 +10,12 @@ import asyncio
 import queue
 import shutil
 import sqlite3
+import tempfile
 import threading
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bulkdl.errors import StorageStopped
@@ -21,7 +23,6 @@ from bulkdl.store.disk import settled, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from bulkdl.store.reserve import Reserve
 
@@ -78,19 +79,40 @@ def open_or_renew(path: Path, *, steps: Steps, wal: bool, now: float) -> Opened:
 
 
 def read_only(path: Path, steps: Steps, load: Callable[[sqlite3.Connection], T]) -> T:
-    """What `load` makes of the database, also beside a writer; creates nothing. Raise `StorageStopped`."""
+    """What `load` makes of the database, also beside a writer; creates nothing beside it. Raise `StorageStopped`."""
     try:
-        with closing(sqlite3.connect(_read_only_uri(path), uri=True, timeout=_BUSY)) as connection:
-            if _version(connection) == len(steps):
-                return load(connection)
-            with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
-                connection.backup(copy)
-                migrate(copy, path, steps)
-                return load(copy)
+        try:
+            return _loaded(path, steps, load)
+        except sqlite3.OperationalError as error:
+            if _code(error) != sqlite3.SQLITE_READONLY:
+                raise
+        # A run that was killed in a commit has left a journal to roll back, which is the next run's to do here.
+        with tempfile.TemporaryDirectory(prefix="bulkdl-") as folder:
+            return _loaded(_rolled_back(path, Path(folder)), steps, load)
     except sqlite3.Error as error:
         raise database_error(error, path) from error
     except OSError as error:
         raise stopped(error, path=path, what="read", root=path.parent) from error
+
+
+def _loaded(path: Path, steps: Steps, load: Callable[[sqlite3.Connection], T]) -> T:
+    with closing(sqlite3.connect(_read_only_uri(path), uri=True, timeout=_BUSY)) as connection:
+        if _version(connection) == len(steps):
+            return load(connection)
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+            connection.backup(copy)
+            migrate(copy, path, steps)
+            return load(copy)
+
+
+def _rolled_back(path: Path, folder: Path) -> Path:
+    """A copy in `folder`, in which what a crash cut short has been undone."""
+    for suffix in ("", "-journal"):
+        shutil.copyfile(path.with_name(path.name + suffix), folder / f"{path.name}{suffix}")
+    copy = folder / path.name
+    with closing(sqlite3.connect(copy)) as connection:
+        _version(connection)
+    return copy
 
 
 def migrate(connection: sqlite3.Connection, path: Path, steps: Steps) -> None:

@@ -1,0 +1,108 @@
+"""What the journal does on a disk that is nearly full: bytes in reserve, no shared index, nothing lost in a crash."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bulkdl.clock import SystemClock
+from bulkdl.store.journal import Entry, Journal, Phase, read
+from bulkdl.store.reserve import NAME, SIZE, STEP, Reserve
+from tests.store.storage_places import mounted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CUT_SHORT = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA journal_mode = TRUNCATE")
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("BEGIN")
+connection.execute("UPDATE product SET note = ?", ("x" * 3000,))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def fill(path: Path) -> None:
+    """Take every byte that is free."""
+    for size in (1 << 16, 1 << 12, 1):
+        with suppress(OSError), path.with_name(f"{path.name}-{size}").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(size))
+
+
+def test_the_reserve_gives_way_step_by_step_and_is_made_again(tmp_path: Path) -> None:
+    reserve, path = Reserve(tmp_path), tmp_path / NAME
+    reserve.renew()
+    assert path.stat().st_size == SIZE
+    assert path.stat().st_blocks * 512 >= SIZE
+    given = 0
+    while reserve.give():
+        given += STEP
+        assert (path.stat().st_size if path.exists() else 0) == SIZE - given
+    assert given == SIZE
+    assert not path.exists()
+    reserve.renew()
+    assert path.stat().st_size == SIZE
+
+
+def test_no_reserve_is_made_where_there_is_little_room(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=2m") as place:
+        Reserve(place).renew()
+        assert list(place.iterdir()) == []
+
+
+def test_a_folder_that_refuses_does_without_a_reserve(tmp_path: Path) -> None:
+    reserve = Reserve(tmp_path / "missing")
+    reserve.renew()
+    assert not reserve.give()
+
+
+async def test_on_a_disk_without_a_byte_the_journal_still_records(tmp_path: Path) -> None:
+    """In the space of the reserve; what is recorded is there for the next run."""
+    with mounted(tmp_path / "disk", "size=8m") as place:
+        async with Journal.open(place, clock=SystemClock()) as journal:
+            await journal.put(Entry(id="first", phase=Phase.DONE))
+            await journal.entries()
+            fill(place / "ballast")
+            for number in range(200):
+                await journal.put(Entry(id=f"{number}", phase=Phase.DONE, note="x" * 500))
+        found = read(place)
+        assert found is not None
+        assert len(found) == 201
+        assert (place / ".bulkdl" / NAME).stat().st_size < SIZE
+
+
+async def test_where_there_is_little_room_the_journal_has_no_log_with_a_shared_index(tmp_path: Path) -> None:
+    """A page of the index for which the disk has no block ends the process by a signal; others may still read."""
+    with mounted(tmp_path / "disk", "size=8m") as place:
+        async with Journal.open(place, clock=SystemClock()) as journal:
+            await journal.put(Entry(id="first", phase=Phase.DONE))
+            assert not list((place / ".bulkdl").glob("*-shm"))
+            assert not list((place / ".bulkdl").glob("*-wal"))
+            assert set(read(place) or ()) == {"first"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+async def test_a_journal_that_was_cut_short_in_a_commit_is_read_as_it_was_before(tmp_path: Path) -> None:
+    """Without touching it, which is the next run's to do."""
+    async with Journal.open(tmp_path, clock=SystemClock()) as journal:
+        for number in range(300):
+            journal.put_soon(Entry(id=f"{number}", phase=Phase.DONE, note="before"))
+    path = tmp_path / ".bulkdl" / "journal.sqlite"
+    killed = subprocess.run([sys.executable, "-c", CUT_SHORT, str(path)], check=False)  # noqa: ASYNC221
+    assert killed.returncode == -signal.SIGKILL
+    hot = path.with_name(f"{path.name}-journal")
+    assert hot.stat().st_size
+    before = sorted(os.listdir(path.parent)), hot.read_bytes(), path.read_bytes()  # noqa: PTH208
+    assert {entry.note for entry in (read(tmp_path) or {}).values()} == {"before"}
+    assert (sorted(os.listdir(path.parent)), hot.read_bytes(), path.read_bytes()) == before  # noqa: PTH208
+    async with Journal.open(tmp_path, clock=SystemClock()) as journal:
+        assert {entry.note for entry in (await journal.entries()).values()} == {"before"}
