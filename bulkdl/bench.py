@@ -64,6 +64,8 @@ class Job:
     dead_sources: set[int] = field(default_factory=set)
     """Those that can never give the product."""
     waits_for_room: bool = False
+    moved: Entry | None = None
+    """What to record once it is unpacked: it has its final name already."""
     told_size: int | None = None
     """Bytes of the whole product, as the manifest or the archive last said."""
     overwrite: bool = False

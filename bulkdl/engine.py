@@ -166,6 +166,9 @@ class Engine:
             self._bench.admitted.discard(job.product.id)
 
     async def _attempt(self, job: Job) -> None:
+        if job.moved is not None:
+            await self._unpack_and_record(job, job.moved)
+            return
         standing = await settle(self._bench, job)
         if standing is None:
             if (kept := await look_again(self._bench, job)) is not None:
@@ -202,7 +205,10 @@ class Engine:
         if not job.product.extract:
             await settled(self._move_and_record(job, checked))
             return
-        entry = await settled(move(self._bench, job, checked))
+        job.moved = await settled(move(self._bench, job, checked))
+        await self._unpack_and_record(job, job.moved)
+
+    async def _unpack_and_record(self, job: Job, entry: Entry) -> None:
         await unpack(self._bench, job)
         await settled(self._record(job, entry))
 
