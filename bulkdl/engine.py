@@ -17,7 +17,7 @@ from bulkdl.apart import look_again, pardon
 from bulkdl.bench import Job
 from bulkdl.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
 from bulkdl.events import Flight, Level, ProductFinished, ProductStarted, Retrying
-from bulkdl.existing import Settled, ask_size, conflict, settle
+from bulkdl.existing import Settled, ask_size, conflict, settle, settle_named
 from bulkdl.heritage import bury
 from bulkdl.hours import window_closes_in, window_opens_in
 from bulkdl.model import Failure, FailureKind, Outcome, State
@@ -183,8 +183,7 @@ class Engine:
             job.attempts += 1
             done: Complete | Whole | Settled | None = await attempt(self._bench, job)
             if isinstance(done, Whole):
-                entry = await settled(self._deliver_whole(job, done))
-                done = None if entry is None else Complete(entry)
+                done = await self._whole(job, done)
             if isinstance(done, Complete):
                 await self._deliver(job, await check(self._bench, job, done.entry))
             if not isinstance(done, Settled):
@@ -212,16 +211,24 @@ class Engine:
         await unpack(self._bench, job)
         await settled(self._record(job, entry))
 
-    async def _deliver_whole(self, job: Job, whole: Whole) -> Entry | None:
-        """The same for a product that is whole in memory; an entry when what is on disk now is not the product."""
+    async def _whole(self, job: Job, whole: Whole) -> Complete | Settled | None:
+        """Deliver a product that is whole in memory; what is left to do where it, or its place, is not as expected."""
+        entry = await settled(self._deliver_whole(job, whole))
+        if entry.phase is Phase.DONE:
+            return None
+        if entry.ranges:
+            return Complete(entry)
+        there = await settle_named(self._bench, job, remote_size=entry.total)
+        return there or await self._whole(job, replace(whole, unseen=False))
+
+    async def _deliver_whole(self, job: Job, whole: Whole) -> Entry:
         entry = await self._together.deliver(job, whole)
-        if entry.phase is not Phase.DONE:
-            return entry
-        await pardon(self._bench, job.product.id)
-        await bury(self._bench, job)
-        self._end(job, State.COMPLETED, written=entry.size or 0)
-        self._room_again(job)
-        return None
+        if entry.phase is Phase.DONE:
+            await pardon(self._bench, job.product.id)
+            await bury(self._bench, job)
+            self._end(job, State.COMPLETED, written=entry.size or 0)
+            self._room_again(job)
+        return entry
 
     async def _move_and_record(self, job: Job, checked: Checked) -> None:
         await self._record(job, await move(self._bench, job, checked))

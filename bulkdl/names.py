@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
@@ -47,7 +48,12 @@ _EXTENDED = re.compile(r"([A-Za-z0-9_.:+-]+)'[^']*'(.*)", re.DOTALL)
 
 def from_url(url: Url) -> str:
     """The last segment of the path, percent-decoded and made safe; `download` where there is none."""
-    return safe_component(unquote(url.path.rpartition("/")[2], errors="replace"))
+    return _from_segment(url.path.rpartition("/")[2])
+
+
+@lru_cache(maxsize=256)
+def _from_segment(segment: str) -> str:
+    return safe_component(unquote(segment, errors="replace"))
 
 
 def from_content_disposition(value: str) -> str | None:

@@ -16,6 +16,8 @@ __all__ = ["check_room", "known_size"]
 
 MARGIN = 1024 * 1024
 """Bytes that stay free for the journal."""
+PLENTY = 16 * 1024**3
+"""Bytes beside a product that no run fills between two looks at the disk."""
 UNKNOWN = 16 * 1024 * 1024
 """Bytes that must be free before a product of unknown size, which the disk had no room for, is asked for again."""
 
@@ -38,9 +40,10 @@ async def check_room(bench: Bench, job: Job, entry: Entry | None) -> None:
     elif job.waits_for_room:
         size = UNKNOWN
     left = max(0, (size or 0) - (cover(entry.ranges) if entry is not None else 0))
-    free = await bench.storage.free_bytes() - MARGIN if left else 0
+    free = await bench.storage.free_bytes(enough=left + PLENTY) - MARGIN if left else 0
     # From here on nothing is awaited: of two that are asked for at once, the second sees what the first was promised.
-    others = [f for id_, f in bench.hub.counters.flights.items() if id_ in bench.admitted and id_ != job.product.id]
+    own, flights = job.product.id, bench.hub.counters.flights
+    others = [flights[id_] for id_ in bench.admitted if id_ != own and id_ in flights]
     promised = sum(max(0, f.total - f.have) for f in others if f.total)
     if left and left > free - promised:
         raise StorageStopped(
@@ -48,4 +51,4 @@ async def check_room(bench: Bench, job: Job, entry: Entry | None) -> None:
             hint="Make room, then run the same command again",
             full=True,
         )
-    bench.admitted.add(job.product.id)
+    bench.admitted.add(own)

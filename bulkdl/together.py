@@ -8,8 +8,10 @@ same moment share them. The steps are `placing`'s: write, `fsync`, verify, journ
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass, replace
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from bulkdl.content.verify import check_here
@@ -57,6 +59,14 @@ class _Written:
     verified: tuple[Checksum, ...]
 
 
+class _Odd(Enum):
+    IN_THE_WAY = "a file has the name already"  # nothing was written then
+    NOT_THE_PRODUCT = "the partial does not verify"
+
+
+_Result = _Written | _Odd | ProductFailed | StorageStopped
+
+
 class Together:
     """Those who deliver at the same moment are one batch, which the first of them sees through."""
 
@@ -69,8 +79,9 @@ class Together:
     async def deliver(self, job: Job, whole: Whole) -> Entry:
         """Give the product its final name, durably; its entry, which is in the journal.
 
-        An entry that is not `done` has a partial on disk that is not the product: `placing.check` says why. Raise `ProductFailed`
-        or `StorageStopped`. To be run to its end once it has begun.
+        An entry that is not `done` has a partial that is not the product, as `placing.check` will say, or no ranges: then a file
+        that nobody has looked at is in its way. Raise `ProductFailed` or `StorageStopped`. To be run to its end once it has
+        begun.
         """
         item = _Item(job, whole, asyncio.get_running_loop().create_future())
         self._waiting.append(item)
@@ -105,10 +116,11 @@ class Together:
         for item, result in zip(batch, [r for share in found for r in share], strict=True):
             if isinstance(result, _Written):
                 written.append((item, result))
-            elif result is not None:
-                item.done.set_exception(result)
+            elif isinstance(result, _Odd):
+                here = ((0, len(item.whole.body)),) if result is _Odd.NOT_THE_PRODUCT else ()
+                item.done.set_result(replace(item.whole.entry, ranges=here))
             else:
-                item.done.set_result(replace(item.whole.entry, ranges=((0, len(item.whole.body)),)))
+                item.done.set_exception(result)
         await self._place(self._confirmed(written))
 
     def _confirmed(self, written: list[tuple[_Item, _Written]]) -> list[tuple[_Item, _Written]]:
@@ -147,22 +159,22 @@ class Together:
         return placed_entry(self._bench, item.whole.entry, phase, facts, written.verified)
 
 
-def _write_share(root: Path, share: Sequence[_Item]) -> list[_Written | ProductFailed | StorageStopped | None]:
-    """On a thread: each product's partial, complete, durable and right; None where it is not what was expected."""
-    found: list[_Written | ProductFailed | StorageStopped | None] = []
+def _write_share(root: Path, share: Sequence[_Item]) -> list[_Result]:
+    """On a thread: each product's partial, complete, durable and right, or what came of it."""
     known: set[Path] = set()
-    for item in share:
-        part = root / (item.whole.entry.part or "")
-        try:
-            facts = write_whole(root, part, item.whole.body, known=known)
-        except (ProductFailed, StorageStopped) as error:
-            found.append(error)
-            continue
-        try:
-            name = (item.job.file or "").rpartition("/")[2]
-            verified = check_here(part, item.job.product, name=name, content_type=item.job.content_type)
-        except (ProductFailed, OSError):
-            found.append(None)
-        else:
-            found.append(_Written(facts, verified))
-    return found
+    return [_write_one(root, item, known) for item in share]
+
+
+def _write_one(root: Path, item: _Item, known: set[Path]) -> _Result:
+    part, final = (root.joinpath(*(name or "").split("/")) for name in (item.whole.entry.part, item.job.file))
+    if item.whole.unseen and os.path.lexists(final):
+        return _Odd.IN_THE_WAY
+    try:
+        facts = write_whole(root, part, item.whole.body, known=known)
+    except (ProductFailed, StorageStopped) as error:
+        return error
+    try:
+        verified = check_here(part, item.job.product, name=final.name, content_type=item.job.content_type)
+    except (ProductFailed, OSError):
+        return _Odd.NOT_THE_PRODUCT
+    return _Written(facts, verified)

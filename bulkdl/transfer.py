@@ -55,6 +55,8 @@ class Whole:
 
     entry: Entry
     body: bytes
+    unseen: bool
+    """Whether a file of that name is there already has not been looked at."""
 
 
 async def attempt(bench: Bench, job: Job) -> Complete | Whole | Settled:
@@ -110,7 +112,7 @@ async def _receive(
         known=known,
         source=source,
         expected_size=job.product.size,
-        keep_coding=job.keeps_coding(reply),
+        keep_coding=bool(reply.head.content_encoding) and job.keeps_coding(reply),
     )
     bench.hosts.note(
         job.source.origin, *sights(reply.head, ask=ask, known=known_of(entry), decision=decision, source=source)
@@ -124,7 +126,8 @@ async def _receive(
         await _refuse_page(job, reply)
     if decision.action not in (Action.APPEND, Action.RESTART):
         raise _objection(bench, job, reply, decision)
-    if (settled := await _named(bench, job, reply.head, decision, entry)) is not None:
+    small, new = _is_small(job, reply, decision, entry), _named(bench, job, reply.head, entry)
+    if new and not small and (settled := await settle_named(bench, job, remote_size=decision.total)) is not None:
         return settled
     kept = known.ranges if decision.action is Action.APPEND else ()
     if job.resumed is None or not kept:
@@ -140,11 +143,13 @@ async def _receive(
         await summon(bench, job, entry, reply.head, total=decision.total)
     if (known.ranges or reply.decoder) and not kept:
         await bench.journal.put(current)  # known before bytes of another edition touch the file
-    if _is_small(job, reply, decision, entry) and (body := await reply.whole(decision.total or 0, within_s=SMALL_S)):
+    if small and (body := await reply.whole(decision.total or 0, within_s=SMALL_S)):
         bench.hub.counters.received += len(body)
         await bench.rate.take(len(body))
         flight.have = len(body)
-        return Whole(current, body)
+        return Whole(current, body, unseen=new)
+    if small and new and (settled := await settle_named(bench, job, remote_size=decision.total)) is not None:
+        return settled
     async with bench.storage.open_partial(current.part or "") as partial:
         if not kept:
             job.sniffed = False
@@ -181,8 +186,8 @@ async def _refuse_page(job: Job, reply: Reply) -> None:
         raise not_the_product(reason)
 
 
-async def _named(bench: Bench, job: Job, head: Head, decision: Decision, entry: Entry | None) -> Settled | None:
-    """Give the product its file name for good; not None when a file of that name is there and settles it."""
+def _named(bench: Bench, job: Job, head: Head, entry: Entry | None) -> bool:
+    """Give the product its file name for good; whether it had none, so that a file of that name may be there."""
     new = job.file is None
     file = job.file or (entry.file if entry is not None else None)
     if file is None:
@@ -196,7 +201,7 @@ async def _named(bench: Bench, job: Job, head: Head, decision: Decision, entry: 
         )
     job.file = file
     claim_folder(bench.claims, job.product, file)
-    return await settle_named(bench, job, remote_size=decision.total) if new else None
+    return new
 
 
 def _entry(

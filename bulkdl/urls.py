@@ -47,7 +47,7 @@ class Url:
     URL, a token in the query); `raw` is what is sent.
     """
 
-    __slots__ = ("_origin", "raw")
+    __slots__ = ("_fingerprint", "_origin", "raw")
 
     def __init__(self, raw: str) -> None:
         """Raise `ValueError`, without quoting the query, when `raw` is not an absolute http or https URL.
@@ -59,6 +59,7 @@ class Url:
         # What may follow a usual beginning cannot change what that means, so each beginning is judged once.
         self._origin = _usual_origin(usual[1]) if usual is not None else _origin(raw)
         self.raw = raw
+        self._fingerprint: str | None = None
 
     @property
     def scheme(self) -> str:
@@ -98,7 +99,9 @@ class Url:
     @property
     def fingerprint(self) -> str:
         """A hash that names this URL in the journal without holding what its query may hold."""
-        return hashlib.sha256(self.raw.encode()).hexdigest()[:32]
+        if self._fingerprint is None:  # asked for often, by few of many
+            self._fingerprint = hashlib.sha256(self.raw.encode()).hexdigest()[:32]
+        return self._fingerprint
 
     @property
     def source(self) -> str:

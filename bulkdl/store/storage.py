@@ -12,6 +12,7 @@ import hashlib
 import os
 import shutil
 import stat
+import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -49,11 +50,12 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-__all__ = ["FileFacts", "Partial", "Storage", "storage_error"]
+__all__ = ["FileFacts", "Partial", "Storage", "place_all", "storage_error", "write_whole"]
 
 T = TypeVar("T")
 
 _THREADS: Final = 8
+_FREE_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +163,13 @@ class Partial:
             raise storage_error(error, path=self.path, what="write", root=self._root) from error
 
 
-def _open_partial(path: Path, root: Path | None) -> int:
+def _open_partial(path: Path, root: Path | None, known: set[Path] | None = None) -> int:
     try:
-        check_home(root)
-        make_folders(root, path.parent)
+        if known is None or path.parent not in known:
+            check_home(root)
+            make_folders(root, path.parent)
+        if known is not None:
+            known.add(path.parent)
         fd = _create(path)
     except OSError as error:
         raise storage_error(error, path=path, what="create", root=root) from error
@@ -215,6 +220,7 @@ class Storage:
         self._own = ThreadPoolExecutor(threads, thread_name_prefix="bulkdl-disk") if executor is None else None
         self._executor: Executor | None = executor or self._own
         self._name_max = NAME_MAX
+        self._free = (0, 0.0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -287,9 +293,21 @@ class Storage:
         """Make the names in `folder` durable (POSIX)."""
         await self._guarded("write", folder, sync_folder, folder)
 
-    async def free_bytes(self) -> int:
-        """Bytes that this user can still write to the destination's file system."""
-        return (await self._guarded("read", self.root, shutil.disk_usage, self.root)).free
+    async def free_bytes(self, *, enough: int | None = None) -> int:
+        """Bytes that this user can still write to the destination's file system.
+
+        Where at least `enough` were free within the last second, what was found then.
+        """
+        found, at = self._free
+        now = time.monotonic()
+        if enough is None or found < enough or now - at > _FREE_S:
+            found = (await self._guarded("read", self.root, shutil.disk_usage, self.root)).free
+            self._free = (found, now)
+        return found
+
+    async def work(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run `function`, which raises only what is ours, in this storage's threads; to its end also when cancelled."""
+        return await self._call(function, *arguments)
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
         return await settled(aiofiles.os.wrap(function)(*arguments, executor=self._executor))
@@ -338,17 +356,67 @@ def _stats(root: Path, paths: tuple[Path, ...]) -> list[FileFacts | None]:
     return found
 
 
-def _place(root: Path, part: Path, final: Path, overwrite: bool) -> FileFacts:  # noqa: FBT001
+def write_whole(root: Path, part: Path, data: bytes, *, known: set[Path]) -> FileFacts:
+    """On the caller's thread: make `data` all that the partial has, durably; raise `ProductFailed` or `StorageStopped`.
+
+    `known`: the folders that have been seen to be there, which is added to.
+    """
+    fd = _open_partial(part, root, known)
+    try:
+        os.ftruncate(fd, 0)
+        write_all(fd, 0, data)
+        sync_all(fd)
+        found = os.fstat(fd)
+    except OSError as error:
+        raise storage_error(error, path=part, what="write", root=root) from error
+    finally:
+        os.close(fd)
+    return FileFacts(size=found.st_size, mtime_ns=found.st_mtime_ns, is_file=True)
+
+
+def place_all(
+    root: Path, moves: tuple[tuple[Path, Path, bool], ...]
+) -> list[FileFacts | ProductFailed | StorageStopped]:
+    """Like `Storage.place` for many (part, final, overwrite) on the caller's thread; each folder is synced once."""
+    found: list[FileFacts | ProductFailed | StorageStopped] = []
+    changed: set[Path] = set()
+    for part, final, overwrite in moves:
+        try:
+            found.append(_place(root, part, final, overwrite, changed))
+        except (ProductFailed, StorageStopped) as error:
+            found.append(error)
+    finals = {final.parent for _, final, _ in moves}
+    for folder in [*(changed & finals), *(changed - finals)]:  # a name is gone for good only once the new one is there
+        try:
+            sync_folder(folder)
+        except OSError as error:
+            ours = storage_error(error, path=folder, what="write", root=root)
+            found = [ours if moves[i][1].parent == folder else f for i, f in enumerate(found)]
+    return found
+
+
+def _place(
+    root: Path,
+    part: Path,
+    final: Path,
+    overwrite: bool,
+    unsynced: set[Path] | None = None,  # noqa: FBT001
+) -> FileFacts:
+    """`unsynced`: left to the caller to sync, and seen to be there."""
     check_home(root)
     try:
-        make_folders(root, final.parent)
+        if unsynced is None or final.parent not in unsynced:
+            make_folders(root, final.parent)
         if overwrite:
             part.replace(final)
         else:
             move_new(part, final)
-        sync_folder(final.parent)
-        if part.parent != final.parent:
-            sync_folder(part.parent)
+        if unsynced is not None:
+            unsynced |= {final.parent, part.parent}
+        else:
+            sync_folder(final.parent)
+            if part.parent != final.parent:
+                sync_folder(part.parent)
         found = final.stat()
     except FileExistsError as error:
         raise ProductFailed(

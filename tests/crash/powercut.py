@@ -254,17 +254,18 @@ class Trace:
         self.ops.append(Names(changes))
 
     def _watch_journal(self, patch: pytest.MonkeyPatch) -> None:
-        for method in ("put", "forget"):
+        for method in ("put", "put_all", "forget"):
             real = getattr(Journal, method)
 
             async def watched(journal: Journal, what: Any, *, real: Any = real) -> None:
+                each = what if isinstance(what, list) else [what]
                 with self._lock:
-                    self._number += 1
-                    number = self._number
-                    self.ops.append(Record(number, what, done=False))
+                    first = self._number + 1
+                    self._number += len(each)
+                    self.ops += [Record(number, one, done=False) for number, one in enumerate(each, first)]
                 await real(journal, what)
                 with self._lock:
-                    self.ops.append(Record(number, what, done=True))
+                    self.ops += [Record(number, one, done=True) for number, one in enumerate(each, first)]
 
             patch.setattr(Journal, method, watched)
 
