@@ -102,7 +102,8 @@ def test_the_table_counts_wrong_files_and_keeps_those_apart_that_nobody_could_te
     cases = [case for case in CASES if case.name in {"flipped bit, always", "XML error with 200"}]
     trials = [trial for case in cases for trial in trials_of(tool, case) if trial.mode is Mode.FRESH]
     results = [
-        Result(t, Found.WRONG, "a page or an error", code, False, False) for t, code in zip(trials, (0, 1), strict=True)
+        Result(t, Found.WRONG, "a page or an error", code, False, False, False)
+        for t, code in zip(trials, (0, 1), strict=True)
     ]
     text = report([tool], cases, results)
     assert "| bulkdl | 1 | **1** | 0 | 0 | 0 | 0 | 0 of 0 | 1 | 1 |" in text
@@ -115,8 +116,8 @@ def test_results_are_kept_for_the_same_version_of_a_tool_only(tmp_path: Path):
     trial = Trial(_fake(), CASES[0], Mode.FRESH, checked=False)
     other = Trial(Tool("bulkdl", "2.0", lambda _errand: [], ""), CASES[0], Mode.FRESH, checked=False)
     for code in (None, 3):
-        kept.add(Result(trial, Found.WRONG, "truncated", code, True, False))
-        assert kept.of([trial, other]) == {trial: Result(trial, Found.WRONG, "truncated", code, True, False)}
+        kept.add(Result(trial, Found.WRONG, "truncated", code, True, False, True))
+        assert kept.of([trial, other]) == {trial: Result(trial, Found.WRONG, "truncated", code, True, False, True)}
 
 
 def test_the_same_bytes_come_of_the_same_seed():

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.hostile.cases import CASES, Case
+from benchmarks.hostile.cases import CASES, Case, Mode
 from benchmarks.hostile.kept import Kept
 from benchmarks.hostile.table import report
 from benchmarks.hostile.tools import NAMES, Tool, present
@@ -58,13 +58,22 @@ async def run_all(trials: list[Trial], *, jobs: int, kept: Kept, verbose: bool) 
 
 
 def is_find(result: Result) -> bool:
-    """A wrong file of ours that could have been known to be wrong."""
-    return result.trial.tool.name == "bulkdl" and result.found is Found.WRONG and not result.trial.blind
+    """A wrong file of ours that could have been known to be wrong, or a defect that ended the program."""
+    wrong = result.found is Found.WRONG and not result.trial.blind
+    return result.trial.tool.name == "bulkdl" and (wrong or result.crashed)
+
+
+async def useless(tools: list[Tool]) -> list[Tool]:
+    """Those that bring nothing from an honest archive either: what they leave elsewhere would mean nothing."""
+    trials = [Trial(tool, CASES[0], Mode.FRESH, checked=False) for tool in tools]
+    results = await run_all(trials, jobs=1, kept=Kept(None), verbose=False)
+    return [r.trial.tool for r in results if not (r.found is Found.RIGHT and r.success)]
 
 
 def line(result: Result) -> str:
     code = "ended at the limit" if result.code is None else f"exit {result.code}"
-    return f"{result.trial}: {result.found.value}{result.what and ', ' + result.what}; {code}"
+    crashed = "; ended by a defect of its own" if result.crashed else ""
+    return f"{result.trial}: {result.found.value}{result.what and ', ' + result.what}; {code}{crashed}"
 
 
 def main() -> int:
@@ -75,6 +84,10 @@ def main() -> int:
     trials = [trial for trial in trials if trial.mode.value in options.modes]
     if not trials:
         print("No such case, or none of the tools is here.", file=sys.stderr)
+        return 2
+    if broken := asyncio.run(useless(tools)):
+        names = ", ".join(tool.name for tool in broken)
+        print(f"Nothing is measured: not even an honest archive's product was brought by {names}.", file=sys.stderr)
         return 2
     results = asyncio.run(run_all(trials, jobs=options.jobs, kept=Kept(options.keep), verbose=options.verbose))
     text = report(tools, cases, results)

@@ -40,6 +40,7 @@ class Kept:
             "what": result.what,
             "code": result.code,
             "marked": result.marked,
+            "crashed": result.crashed,
             "resumed": result.resumed,
         }
         with self.path.open("a", encoding="utf-8") as file:
@@ -54,5 +55,6 @@ def _read(trial: Trial, row: dict[str, object]) -> Result:
         str(row["what"]),
         int(str(code)) if code is not None else None,
         bool(row["marked"]),
+        bool(row.get("crashed")),
         bool(row["resumed"]),
     )

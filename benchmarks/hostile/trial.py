@@ -66,6 +66,8 @@ class Result:
     """The last run's exit code; None: ended at the limit."""
     marked: bool
     """A control file beside it says that it is not finished."""
+    crashed: bool
+    """It ended by a defect of its own, and said so."""
     resumed: bool
     """The run that counts asked for a range behind the first byte."""
 
@@ -168,7 +170,7 @@ def _judged(trial: Trial, stage: Stage, site: Site, rights: Sequence[bytes], cod
     found, what = (Found.WRONG, astray) if astray else classify(body, rights, site.editions)
     control = stage.folder / f"{name}{trial.tool.control}"
     marked = found is Found.WRONG and bool(trial.tool.control) and control.exists()
-    return Result(trial, found, what, code, marked, site.resumed)
+    return Result(trial, found, what, code, marked, stage.crashed, site.resumed)
 
 
 def _changes(case: Case) -> bool:
@@ -208,6 +210,11 @@ class Stage:
         """As it was remembered."""
         shutil.rmtree(self.root)
         shutil.copytree(self._kept, self.root, symlinks=True)
+
+    @property
+    def crashed(self) -> bool:
+        text = (self.scratch / "output").read_bytes()
+        return b"internal error" in text or b"Traceback (most recent call last)" in text
 
     async def do(self, command: list[str], *, kill_after: asyncio.Event | None = None) -> int | None:
         """The exit code; None at the limit or when it was killed."""
