@@ -150,7 +150,8 @@ class Engine:
         except TimeoutError:
             if not window.expired():
                 raise
-            self._park(job, 0.0)
+            if job.product.index in self._open:  # the window may have closed in the moments of its move
+                self._park(job, 0.0)
         except AccountStopped as stopped:
             self.account_stops.setdefault(stopped.account, stopped)
             self._wake(stopped.account)
@@ -204,8 +205,11 @@ class Engine:
         if not job.product.extract:
             await settled(self._move_and_record(job, checked))
             return
-        job.moved = await settled(move(self._bench, job, checked))
-        await self._unpack_and_record(job, job.moved)
+        await self._unpack_and_record(job, await settled(self._move(job, checked)))
+
+    async def _move(self, job: Job, checked: Checked) -> Entry:
+        job.moved = await move(self._bench, job, checked)
+        return job.moved
 
     async def _unpack_and_record(self, job: Job, entry: Entry) -> None:
         await unpack(self._bench, job)

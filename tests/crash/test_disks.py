@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.archive.catalogue import Item, Validators
+from bulkdl.archive.catalogue import Item, Kind, Validators
 from bulkdl.archive.faults import Chunked
 from bulkdl.store import reserve
 from tests.crash.mounts import disk, exfat, without_privileges
 from tests.crash.scene import ended, scene
-from tests.crash.test_storage_trouble import MB, RATE, SMALL, enlarge, items, pending, until_some
+from tests.crash.test_storage_trouble import MB, RATE, SMALL, enlarge, items, pending, until_said, until_some
 from tests.store.storage_places import mounted
 
 if TYPE_CHECKING:
@@ -261,3 +261,23 @@ async def test_on_a_file_system_without_case_and_hard_links_nothing_is_confused(
             again = await place.run()
             assert again.summary["products"]["skipped"] == len(SMALL) + 1
             assert len(place.archive.log) == asked + 2
+
+
+async def test_a_product_that_has_no_room_to_be_unpacked_is_unpacked_later(tmp_path: Path):
+    """It is fetched once only, and counts as completed."""
+    item = Item(name="scene.zip", size=6 * MB, seed=3, kind=Kind.ZIP)
+    with mounted(tmp_path / "disk", "size=14m") as there:
+        ballast = there / "ballast"
+        ballast.write_bytes(bytes(4 * MB))
+        async with scene(tmp_path, items=[item], name="disk/products") as place:
+            place.folder = tmp_path
+            place.extra = {item.name: {"extract": True}}
+            process = await place.start("--wait-for-space")
+            assert "Could not extract" in await until_said(process, "waiting for room")
+            ballast.unlink()
+            done = await ended(process)
+            assert done.code == 0, done.err
+            assert done.summary["products"]["completed"] == 1
+            assert any((place.destination / "scene").iterdir())
+            assert len(place.archive.log) == 1
+            place.assert_complete()
