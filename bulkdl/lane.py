@@ -15,7 +15,7 @@ The public interfaces that it stands on, each seen by tests/test_lane.py:
 - aiohttp: `ClientResponse.connection`, `.content`, `.headers`, `.method` and `.close`; `Connection.transport`;
   `StreamReader.read_nowait`, `.exception`, `.is_eof` and `.total_bytes`. What is buffered is all that aiohttp holds of a body
   without coding: it delivers every such byte to the reader before it stops.
-- asyncio: `SelectorEventLoop`; `transport.pause_reading`, `.is_reading`, `.is_closing`, `.get_write_buffer_size`, `.abort`,
+- asyncio: `SelectorEventLoop`; `transport.pause_reading`, `.resume_reading`, `.is_reading`, `.is_closing`, `.get_write_buffer_size`, `.abort`,
   and `.get_extra_info` for `socket` and `ssl_object`; with TLS `.set_read_buffer_limits`, which stops the loop from reading
   the socket once whoever reads the transport has paused.
 - ssl: `SSLContext.wrap_bio` (asyncio calls it with the memory BIOs of each connection), `.sslobject_class`, `SSLObject.read`
@@ -30,6 +30,7 @@ import os
 import select
 import socket
 import ssl
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -62,9 +63,11 @@ STEP_BYTES: Final = 16 * 1024 * 1024
 STEP_S: Final = 0.1
 _TELLING: Final = 1024
 """Bytes that show what a body is."""
+DECRYPTING: Final = max(2, min(4, os.cpu_count() or 2))
+"""Threads that decrypt at once: more would only hand the interpreter's lock to and fro, record by record."""
 _BLOCK: Final = 1024 * 1024
 _TLS_BLOCK: Final = 256 * 1024
-_TLS_RAW: Final = 128 * 1024
+_TLS_RAW: Final = 256 * 1024
 _RECORD: Final = 17 * 1024
 """No record of TLS is larger (RFC 8446 §5.2), so that no more of one can be here without being readable yet."""
 _SPLICES: Final = hasattr(os, "splice") and fcntl is not None
@@ -95,8 +98,7 @@ class Lane:
         self.least = least
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="bulkdl-lane")
         self._free = threads
-        self.taken = 0
-        """Connections taken over so far."""
+        self.gate = threading.Semaphore(DECRYPTING)
 
     def __enter__(self) -> Self:
         return self
@@ -193,7 +195,7 @@ class _Held:
     tls: _TlsObject | None
 
 
-async def take_over(response: aiohttp.ClientResponse, *, given: int) -> Stream | bytes:
+async def take_over(response: aiohttp.ClientResponse, *, given: int, gate: threading.Semaphore) -> Stream | bytes:
     """The connection of `response`, of whose body `given` bytes have been read; or what aiohttp held, where it declines.
 
     After bytes (which may be none) the body is read on in the ordinary way; after a stream the response is only closed.
@@ -214,7 +216,7 @@ async def take_over(response: aiohttp.ClientResponse, *, given: int) -> Stream |
     if held.tls is None:
         return _Plain(response, _own_socket(held.fd), ahead, left)
     held.transport.set_read_buffer_limits(high=0)  # type: ignore[attr-defined]  # of every TLS transport; looked for before
-    return _Tls(held, held.tls, _own_socket(held.fd), ahead, left)
+    return _Tls(held, held.tls, ahead=ahead, left=left, gate=gate)
 
 
 def _held(response: aiohttp.ClientResponse) -> _Held | None:
@@ -386,11 +388,13 @@ class _Pipe:
 class _Tls(_Receiver):
     """TLS: what comes off the socket is decrypted with the connection's own state."""
 
-    def __init__(self, held: _Held, tls: _TlsObject, sock: socket.socket, ahead: bytes, left: int) -> None:
-        super().__init__(sock, ahead, left)
+    def __init__(self, held: _Held, tls: _TlsObject, *, ahead: bytes, left: int, gate: threading.Semaphore) -> None:
+        super().__init__(_own_socket(held.fd), ahead, left)
         self._response = held.response
         self._transport = held.transport
         self._tls = tls
+        self._gate = gate
+        self._count = 0
         self._raw = memoryview(bytearray(_TLS_RAW))
         self._block = memoryview(bytearray(_TLS_BLOCK))
 
@@ -418,20 +422,29 @@ class _Tls(_Receiver):
         most, count = min(most, _TLS_BLOCK), 0
         try:
             while count < most:
-                try:
-                    piece = self._tls.read(most - count, self._block[count:])
-                except ssl.SSLWantReadError:
-                    if not self._feed(most - count) and self._over:
-                        break
-                    continue
-                if not piece:
-                    return count, True, None
-                count, self.silence_s = count + int(piece), 0.0
+                with self._gate:
+                    count = self._decrypt(count, most)
+                if count < most and not self._feed(most - count) and self._over:
+                    break
         except ssl.SSLEOFError:
-            return count, True, None
+            return self._count, True, None
         except OSError as error:
-            return count, False, error
+            return self._count, False, error
         return count, False, None
+
+    def _decrypt(self, count: int, most: int) -> int:
+        """Add to the `count` bytes in the block what is here, up to `most` in all; how many there are then.
+
+        Raise `ssl.SSLEOFError` at the end of the connection.
+        """
+        self._count = count
+        with suppress(ssl.SSLWantReadError):
+            while self._count < most:
+                piece = self._tls.read(most - self._count, self._block[self._count :])
+                if not piece:
+                    raise ssl.SSLEOFError
+                self._count, self.silence_s = self._count + int(piece), 0.0
+        return self._count
 
     def _feed(self, wanted: int) -> bool:
         """Bring more of what is encrypted; False when nothing has come."""

@@ -281,7 +281,7 @@ class Reception:
         if ended or not claim.left:
             return ended
         with lane.place() as granted:
-            stream = await reply.hand_over(given=given) if granted and claim.left >= lane.least else None
+            stream = await reply.hand_over(lane, given=given) if granted and claim.left >= lane.least else None
             if stream is not None:
                 return await self._by_lane(lane, stream, reply, claim)
         return (await self._ordinary(reply, claim))[0]
