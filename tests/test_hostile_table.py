@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.hostile.__main__ import useless
 from benchmarks.hostile.behaviours import HTML
 from benchmarks.hostile.cases import CASES, Mode
 from benchmarks.hostile.kept import Kept
@@ -106,9 +108,14 @@ def test_the_table_counts_wrong_files_and_keeps_those_apart_that_nobody_could_te
         for t, code in zip(trials, (0, 1), strict=True)
     ]
     text = report([tool], cases, results)
-    assert "| bulkdl | 1 | **1** | 0 | 0 | 0 | 0 | 0 of 0 | 1 | 1 |" in text
+    assert "| bulkdl | 2 of 5 | 1 | **1** | 0 | 0 | 0 | 0 | 0 | 0 of 0 | 1 | 1 |" in text
     assert "| XML error with 200 | F✗ |" in text
     assert "| flipped bit, always † | F(✗) |" in text
+
+
+async def test_a_tool_that_brings_nothing_from_an_honest_archive_is_not_measured():
+    idle = Tool("idle", "1.0", lambda _errand: [sys.executable, "-c", ""], "")
+    assert await useless([idle]) == [idle]
 
 
 def test_results_are_kept_for_the_same_version_of_a_tool_only(tmp_path: Path):

@@ -21,11 +21,15 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile", description=__doc__)
     parser.add_argument("--only", metavar="TEXT", action="append", help="cases whose name has TEXT; may be repeated")
     parser.add_argument("--modes", metavar="LETTERS", default="FRCSKA", help="modes to run (default: %(default)s)")
+    parser.add_argument(
+        "--checksums", choices=("both", "with", "without"), default="both", help="(default: %(default)s)"
+    )
     parser.add_argument("--tools", default=",".join(NAMES), help="comma-separated (default: %(default)s)")
     parser.add_argument("--python-peers", metavar="PYTHON", help="an interpreter that has parfive and pypdl")
     parser.add_argument("--jobs", type=int, default=2, help="trials at a time (default: %(default)s)")
     parser.add_argument("--write", action="store_true", help="write RESULTS.md beside this program")
     parser.add_argument("--keep", type=Path, metavar="FILE", help="add results to FILE; run only what it has not")
+    parser.add_argument("--no-run", action="store_true", help="run nothing: the table of what --keep's FILE has")
     parser.add_argument("-v", "--verbose", action="store_true", help="a line for each trial")
     return parser.parse_args()
 
@@ -81,15 +85,21 @@ def main() -> int:
     tools: list[Tool] = present(tuple(options.tools.split(",")), python_peers=options.python_peers)
     cases = chosen(CASES, options.only)
     trials = [trial for case in cases for tool in tools for trial in trials_of(tool, case)]
-    trials = [trial for trial in trials if trial.mode.value in options.modes]
+    infos = {"both": {True, False}, "with": {True}, "without": {False}}[options.checksums]
+    trials = [trial for trial in trials if trial.mode.value in options.modes and trial.checked in infos]
     if not trials:
         print("No such case, or none of the tools is here.", file=sys.stderr)
         return 2
-    if broken := asyncio.run(useless(tools)):
+    kept = Kept(options.keep)
+    broken = [] if options.no_run else asyncio.run(useless(tools))
+    if broken:
         names = ", ".join(tool.name for tool in broken)
         print(f"Nothing is measured: not even an honest archive's product was brought by {names}.", file=sys.stderr)
         return 2
-    results = asyncio.run(run_all(trials, jobs=options.jobs, kept=Kept(options.keep), verbose=options.verbose))
+    if options.no_run:
+        results = list(kept.of(trials).values())
+    else:
+        results = asyncio.run(run_all(trials, jobs=options.jobs, kept=kept, verbose=options.verbose))
     text = report(tools, cases, results)
     print(text)
     if options.write:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from benchmarks.hostile.cases import Case, Mode
-from benchmarks.hostile.trial import LIMIT_S, Found, Result
+from benchmarks.hostile.trial import LIMIT_S, Found, Result, trials_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,11 +35,13 @@ NOTES = """## How to read it
   aria2c marks such a file with `NAME.aria2` beside it: *of them marked unfinished*.
 - † Without a checksum nothing in HTTP, nor in what the tools were told, gives the wrong bytes away. These are counted apart; bulkdl is not
   expected to do better than others here. They are the reason to put checksums (or sizes) into a manifest.
+- *Ended at the limit*: runs that were still busy after {limit:.0f} s, for whatever reason, a busy machine included. An empty cell below: not run.
 - *Went on*: of the runs after one that had been cut or killed at 60 %, those that asked for the rest instead of the whole. Starting again is
   right where a splice cannot be ruled out.
 - curl and wget2 take no checksum for a URL and were run on one connection; those modes are not run with them.
 - Each tool has two tries and gives a silent connection up after three seconds, so that the table is done in minutes; a run is ended after
   {limit:.0f} s. More tries would bring more right files for every tool; they do not make a wrong one right that was reported as success.
+- A tool that brings nothing from an honest archive is not measured at all: zero wrong files would be no merit of it.
 - Products are 200 kB (8 MiB in mode S, sent at 3.3 MB/s a connection, so that more connections are worth it), random bytes from a fixed seed in a
   file `product.bin`: nothing in a format's structure gives a wrong file away, but in the cases named *a ZIP*.
 """
@@ -51,7 +53,7 @@ def report(tools: Sequence[Tool], cases: Sequence[Case], results: Sequence[Resul
     parts = [
         INTRO,
         f"{day}; {machine}; {len(results)} trials of {len(cases)} behaviours. Repeat with `python -m benchmarks.hostile --write`.\n",
-        _totals(tools, results),
+        _totals(tools, cases, results),
         _kinds(tools, results),
         NOTES.format(limit=LIMIT_S),
         _legend(),
@@ -72,23 +74,26 @@ def _table(header: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
 
 _TOTALS = (
     "tool",
+    "trials run",
     "trials",
     "**wrong, and reported as success**",
     "wrong, reported as failure",
     "of them marked unfinished",
     "right",
     "nothing at the name",
+    "ended at the limit",
     "went on",
     "† trials",
     "† wrong",
 )
 
 
-def _totals(tools: Sequence[Tool], results: Sequence[Result]) -> str:
-    return "## In all\n\n" + _table(_TOTALS, (_total(tool, results) for tool in tools))
+def _totals(tools: Sequence[Tool], cases: Sequence[Case], results: Sequence[Result]) -> str:
+    planned = {tool.name: sum(len(trials_of(tool, case)) for case in cases) for tool in tools}
+    return "## In all\n\n" + _table(_TOTALS, (_total(tool, planned[tool.name], results) for tool in tools))
 
 
-def _total(tool: Tool, results: Sequence[Result]) -> list[object]:
+def _total(tool: Tool, planned: int, results: Sequence[Result]) -> list[object]:
     mine = [r for r in results if r.trial.tool is tool]
     fair = [r for r in mine if not r.trial.blind]
     blind = [r for r in mine if r.trial.blind]
@@ -98,12 +103,14 @@ def _total(tool: Tool, results: Sequence[Result]) -> list[object]:
     again = [r for r in mine if r.trial.mode in {Mode.RESUME, Mode.KILLED}]
     return [
         tool.name,
+        f"{len(mine)} of {planned}",
         len(fair),
         f"**{len(wrong) - len(told)}**",
         len(told),
         sum(r.marked for r in told),
         count[Found.RIGHT],
         count[Found.ABSENT],
+        sum(r.code is None for r in mine),
         f"{sum(r.resumed for r in again)} of {len(again)}",
         len(blind),
         sum(r.found is Found.WRONG for r in blind),
