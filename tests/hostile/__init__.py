@@ -1,0 +1,36 @@
+"""Archives that misbehave, over real sockets: each behaviour, and the test that shows that it is survived.
+
+"Survived" means: the product ends right or is a named failure, nothing wrong lies at a final name, a partial holds what the
+journal says, and the next run against a mended archive brings the product. `scenes.survive` holds every case against that, in
+each mode (new or cut before, with ETag, date, weak ETag or nothing, with size or checksum, by overlap), with the hostile
+answer once and always; `test_bodies` and `test_ranges` again with the body taken past the event loop.
+
+| behaviour | test |
+| --- | --- |
+| connections closed, cut or reset anywhere, every time | `test_bodies` "a close …", "a reset …", "a cut …"; `tests/crash/` for our own end |
+| stalls in head and body; dribbles | `test_bodies` "silence …"; `tests/test_transfer.py` "below the least rate" |
+| Range ignored | `test_ranges` "the range is ignored …" |
+| 206 with wrong start, total, length, label, unit; multipart; unasked | `test_ranges` "a part …", "several parts" |
+| content that changes: strong, weak, no validators, date only | `test_ranges` "another edition …" in each mode; `tests/test_engine.py` random weather |
+| odd ETags: not ASCII, unquoted, empty, huge, weakened | `test_ranges` "an ETag …", "a weakened ETag" |
+| 416 with and without Content-Range | `test_ranges` "416 …" |
+| HTML, JSON, XML in the product's place, also by redirect | `test_answers` "a login page …", "a JSON error …", "an XML error …" |
+| chunked, truncated or broken chunks | `test_bodies` "chunks …", "a chunk …"; `test_answers` "an error whose body breaks" |
+| Content-Length wrong, doubled, absurd, missing | `test_bodies` "a length …", "two lengths …", "more bytes than the length" |
+| HTTP/1.0 with and without a length | `test_bodies` "HTTP/1.0 …" |
+| 408, 425, 429, 5xx; Retry-After in every form | `test_answers` statuses, "429/503 with Retry-After …"; `tests/test_retry.py` |
+| 202 | `test_answers` "202 …" |
+| redirects: loops, long ways, nonsense targets | `test_answers` "a redirect …", "a good redirect …" |
+| redirects to other hosts and from https, with and without the credential | `tests/test_http.py` |
+| HEAD refused | `tests/test_existing.py` "no HEAD" |
+| Content-Disposition: traversal, devices, length, controls, RFC 8187, `.part`, `.bulkdl` | `test_names`; `tests/manifest/test_names.py` |
+| huge, slow and broken heads | `test_answers` "a field …", "a hundred thousand fields", "no HTTP"; `test_bodies` "silence inside the head" |
+| bytes flipped once or always | `test_bodies` "a flipped byte" (with a checksum: nothing else can tell) |
+| content codings unasked: gzip, deflate, others; cut, damaged, bombs; coded ranges | `test_codings` |
+| a further connection to the same product meets any of these | `test_segments` |
+| products of no byte and of one byte, sizes unknown | `test_sizes` |
+| more than 4 GiB | `tests/crash/test_storage_trouble.py` |
+
+What cannot be told by anybody: a body without a length that ends early with its connection in good order, a length or a
+chunk's end that lies, and a flipped byte, where the manifest has neither size nor checksum and the file no structure.
+"""
