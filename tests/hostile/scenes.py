@@ -90,8 +90,9 @@ class Turn:
         version: str = "HTTP/1.1",
     ) -> None:
         """An answer with these fields only; `length`: what it says of its length, the right one by default."""
+        content = b"" if self.request.method == "HEAD" else body
         told = [] if length is None else [("Content-Length", len(body) if length < 0 else length)]
-        await self.wire.send(head(status, *told, ("Connection", "close"), *fields, version=version) + body)
+        await self.wire.send(head(status, *told, ("Connection", "close"), *fields, version=version) + content)
 
     async def whole(self, body: bytes = BODY, *more: tuple[str, object], **how: Any) -> None:
         fields = self.mode.newer if body is OTHER else self.mode.fields
@@ -193,9 +194,13 @@ class Case:
         return ends | {key: end for key, end in self.but.items() if key in ends}
 
 
-async def survive(case: Case, tmp_path: Path) -> None:
-    """Run every dose in every mode against the hostile answer, and then again once the archive is mended."""
+async def survive(case: Case, tmp_path: Path, *, lane: str = "0") -> None:
+    """Run every dose in every mode against the hostile answer, and then again once the archive is mended.
+
+    `lane`: the least body that goes past the event loop, such as `16K`; `0`: none does.
+    """
     place, archive = Place(tmp_path, workers=20, **case.settings), Archive(case.answer)
+    place.environ["BULKDL_FAST_LANE"] = lane
     editions = (BODY, OTHER) if case.changed else (BODY,)
     async with RawServer(archive) as server:
         wishes = products(server.origin, only=case.only)
@@ -207,6 +212,8 @@ async def survive(case: Case, tmp_path: Path) -> None:
         archive.mended = True
         again = await place.run(*wishes)
         assert_nothing_wrong(place, again, editions)
-        assert set(ends(again).values()) <= {"right"}
-        assert again.code == 0
-        assert place.names() == sorted(wish["file"] for wish in wishes)
+        mended = ends(again)
+        # What has proved faulty at its source is kept apart as long as the archive shows the same edition.
+        faulty = {key for key, end in mended.items() if end == found[key] == "checksum"}
+        assert [key for key, end in mended.items() if end != "right" and key not in faulty] == []
+        assert place.names() == sorted(f"{key}.bin" for key in mended if key not in faulty)

@@ -159,7 +159,13 @@ EVERYWHERE = {name for name in CASES if "every" in name} | {
 
 @pytest.mark.parametrize("name", CASES)
 async def test_a_product_is_right_or_a_named_failure_after(name: str, tmp_path: Path):
-    case = CASES[name]
-    await survive(
-        case if name in EVERYWHERE else replace(case, only=tuple(m for m in case.only if m in SOME)), tmp_path
-    )
+    await survive(CASES[name] if name in EVERYWHERE else in_some(CASES[name]), tmp_path)
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_a_product_past_the_event_loop_is_right_or_a_named_failure_after(name: str, tmp_path: Path):
+    await survive(in_some(CASES[name]), tmp_path, lane="16K")
+
+
+def in_some(case: Case) -> Case:
+    return replace(case, only=tuple(mode for mode in case.only if mode in SOME))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -173,3 +174,9 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 async def test_no_two_editions_are_spliced_and_the_product_arrives_after(name: str, tmp_path: Path):
     await survive(CASES[name], tmp_path)
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_no_two_editions_are_spliced_past_the_event_loop_after(name: str, tmp_path: Path):
+    modes = tuple(mode for mode in CASES[name].only if mode in {"cut, ETag", "cut, checksum", "cut, overlap"})
+    await survive(replace(CASES[name], only=modes), tmp_path, lane="16K")
