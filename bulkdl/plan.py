@@ -13,12 +13,12 @@ from bulkdl.store.journal import Phase
 from bulkdl.unpacking import folder_of, occupy_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, MutableMapping
 
     from bulkdl.claims import Claims
     from bulkdl.model import Product
     from bulkdl.store.journal import Entry
-    from bulkdl.store.storage import FileFacts, Storage
+    from bulkdl.store.storage import Storage
 
 __all__ = ["Item", "selected", "survey"]
 
@@ -31,8 +31,8 @@ class Item:
 
     product: Product
     entry: Entry | None
+    """None also where the product is in place and nothing is left to say of it."""
     file: str | None
-    facts: FileFacts | None
     standing: Standing
 
     @property
@@ -63,19 +63,32 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern)
 
 
-async def survey(products: list[Product], entries: Mapping[str, Entry], storage: Storage, claims: Claims) -> list[Item]:
-    """Hold every product against the journal and the disk, and reserve every name that is known."""
+async def survey(
+    products: list[Product], entries: MutableMapping[str, Entry], storage: Storage, claims: Claims
+) -> list[Item]:
+    """Hold every product against the journal and the disk, and reserve every name that is known.
+
+    The products' entries are taken out of `entries`, so that of very many in place only what is still needed is held.
+    """
     items: list[Item] = []
+    doubtful: list[Item] = []
+    lost: set[int] = set()
     for at in range(0, len(products), _BATCH):
-        items += await _survey(products[at : at + _BATCH], entries, storage)
-    in_place = [item for item in items if item.standing is Standing.IN_PLACE]
-    lost = {item.product.index for item in sorted(in_place, key=_doubtful) if not _finished(item, claims)}
+        for item in await _survey(products[at : at + _BATCH], entries, storage):
+            if item.standing is Standing.IN_PLACE and _doubtful(item):
+                doubtful.append(item)
+            elif item.standing is Standing.IN_PLACE and not _finished(item, claims):
+                lost.add(item.product.index)
+            else:
+                item = _trimmed(item)  # noqa: PLW2901
+            items.append(item)
+    lost.update(item.product.index for item in doubtful if not _finished(item, claims))
     for item in items:
         if item.file is not None:
             claims.claim(item.file, item.product.index)
     if any(item.product.extract for item in items):
         _reserve_folders(items, claims)
-    return [replace(i, facts=None, standing=Standing.ABSENT) if i.product.index in lost else i for i in items]
+    return [replace(i, standing=Standing.ABSENT) if i.product.index in lost else i for i in items]
 
 
 def _reserve_folders(items: list[Item], claims: Claims) -> None:
@@ -94,17 +107,24 @@ def _doubtful(item: Item) -> bool:
     return item.entry is None or item.entry.phase not in (Phase.DONE, Phase.PLACING)
 
 
+def _trimmed(item: Item) -> Item:
+    entry = item.entry
+    if item.standing is not Standing.IN_PLACE or entry is None or entry.part is not None or entry.note:
+        return item
+    return Item(item.product, None, item.file, item.standing)
+
+
 def _finished(item: Item, claims: Claims) -> bool:
     return item.file is not None and claims.finish(item.file, item.product.index) is None
 
 
-async def _survey(products: list[Product], entries: Mapping[str, Entry], storage: Storage) -> list[Item]:
-    known = [(p, entries.get(p.id)) for p in products]
+async def _survey(products: list[Product], entries: MutableMapping[str, Entry], storage: Storage) -> list[Item]:
+    known = [(p, entries.pop(p.id, None)) for p in products]
     files = [p.file if p.file is not None else (e.file if e is not None else None) for p, e in known]
     named = [file for file in files if file is not None]
     facts = dict(zip(named, await storage.stats([storage.final(file) for file in named]), strict=True))
     items = [
-        Item(p, e, file, facts.get(file) if file else None, standing(p, e, facts.get(file) if file else None))
+        Item(p, e, file, standing(p, e, facts.get(file) if file else None))
         for (p, e), file in zip(known, files, strict=True)
     ]
     return await _also_unpacked(items, storage)

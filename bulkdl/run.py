@@ -125,6 +125,7 @@ class _Preparation:
     async def bench(self, stack: AsyncExitStack, products: list[Product]) -> tuple[Bench, list[Item]]:
         storage, journal = await self._destination(stack)
         claims, entries, learnt = Claims(), await journal.entries(), await journal.learnt()
+        parts = {e.part: e.id for e in entries.values() if e.part is not None and e.ranges}
         items = await survey(products, entries, storage, claims)
         self._say_of(journal)
         network = await stack.enter_async_context(self.around.network())
@@ -151,7 +152,7 @@ class _Preparation:
             hosts=HostBook(learnt.hosts.values(), clock=self.around.clock, save=journal.put_host_soon),
             evidence=dict(learnt.evidence),
             estate=estate_of(entries, self.manifest.products),
-            parts={entry.part: entry.id for entry in entries.values() if entry.part is not None and entry.ranges},
+            parts=parts,
         )
         return bench, items
 
