@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 from bulkdl.errors import StorageStopped
 from bulkdl.ranges import cover
+from bulkdl.store.disk import storage_error
 from bulkdl.units import format_bytes
 
 if TYPE_CHECKING:
@@ -32,10 +35,13 @@ def known_size(job: Job, entry: Entry | None) -> int | None:
 async def check_room(bench: Bench, job: Job, entry: Entry | None) -> None:
     """Raise `StorageStopped` (full) when what is left of the product does not fit beside what is in flight.
 
+    Raise `ProductFailed` (storage) for one that is larger than a file can be here.
+
     `entry`: what is known of it and on disk; asked again once the archive has told the size.
     """
     size = known_size(job, entry)
     if size is not None:
+        _require_small_enough(bench, job, size)
         job.told_size = size
     elif job.waits_for_room:
         size = UNKNOWN
@@ -52,3 +58,11 @@ async def check_room(bench: Bench, job: Job, entry: Entry | None) -> None:
             full=True,
         )
     bench.admitted.add(own)
+
+
+def _require_small_enough(bench: Bench, job: Job, size: int) -> None:
+    """Before a byte is asked for: 4 GiB would arrive in vain on FAT32, night after night."""
+    largest = bench.storage.largest_file
+    if largest is not None and size > largest:
+        too_large = OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        raise storage_error(too_large, path=bench.storage.root / job.shown, what="write", root=bench.storage.root)

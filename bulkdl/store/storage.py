@@ -31,6 +31,7 @@ from bulkdl.store.disk import (
     THIS_NAME,
     check_home,
     forget_home,
+    largest_file,
     make_folders,
     move_new,
     name_max,
@@ -220,6 +221,8 @@ class Storage:
         self._own = ThreadPoolExecutor(threads, thread_name_prefix="bulkdl-disk") if executor is None else None
         self._executor: Executor | None = executor or self._own
         self._name_max = NAME_MAX
+        self.largest_file: int | None = None
+        """Bytes that one file can have here; None: no such limit is known."""
         self._free = (0, 0.0)
 
     async def __aenter__(self) -> Self:
@@ -259,7 +262,7 @@ class Storage:
 
     async def prepare(self) -> None:
         """Make sure that the destination exists and can be written to; raise `StorageStopped`."""
-        self._name_max = await self._call(_prepare, self.root)
+        self._name_max, self.largest_file = await self._call(_prepare, self.root)
 
     def open_partial(self, relative: str) -> AbstractAsyncContextManager[Partial]:
         """Open the partial that `partial` named, in this storage's threads."""
@@ -331,7 +334,7 @@ def _read(path: Path, offset: int, count: int) -> bytes:
         return file.read(count)
 
 
-def _prepare(root: Path) -> int:
+def _prepare(root: Path) -> tuple[int, int | None]:
     try:
         make_folders(None, root)
         probe = root / f"{STATE_FOLDER}-{os.getpid()}.tmp"
@@ -340,7 +343,7 @@ def _prepare(root: Path) -> int:
         remember_home(root)
     except OSError as error:
         raise stopped(error, path=root, what="write to", root=root) from error
-    return name_max(root)
+    return name_max(root), largest_file(root)
 
 
 def _stats(root: Path, paths: tuple[Path, ...]) -> list[FileFacts | None]:
@@ -399,8 +402,8 @@ def _place(
     root: Path,
     part: Path,
     final: Path,
-    overwrite: bool,
-    unsynced: set[Path] | None = None,  # noqa: FBT001
+    overwrite: bool,  # noqa: FBT001
+    unsynced: set[Path] | None = None,
 ) -> FileFacts:
     """`unsynced`: left to the caller to sync, and seen to be there."""
     check_home(root)

@@ -210,7 +210,7 @@ async def test_names_that_differ_in_case_only_never_share_a_file(tmp_path: Path)
 
 
 async def test_a_file_that_the_system_does_not_let_grow_fails_that_product_only(tmp_path: Path):
-    """As on a file system that ends at 4 GiB: a limit of the process has the same error."""
+    """As on a file system that ends at 4 GiB, which a limit of the process stands for: not a byte of it is fetched."""
     import resource  # noqa: PLC0415 - not on Windows
 
     def limit() -> None:
@@ -222,6 +222,7 @@ async def test_a_file_that_the_system_does_not_let_grow_fails_that_product_only(
         (failure,) = done.summary["failures"]
         assert (failure["file"], failure["kind"]) == ("large.bin", "storage")
         assert "larger than this file system" in failure["reason"]
+        assert done.summary["bytes"]["received"] == sum(item.size for item in SMALL)
         assert place.finished() == {item.name for item in SMALL}
         assert (await place.run()).code == 0
         place.assert_complete()

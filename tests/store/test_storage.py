@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.model import FailureKind
+from bulkdl.store.disk import largest_file
 from bulkdl.store.storage import FileFacts, Partial, Storage, storage_error
 from tests.store.storage_places import mounted, read_only
 
@@ -468,3 +469,30 @@ async def test_a_folder_on_another_file_system_is_reached_by_a_partial_beside_th
                 await storage.place(partial_file(tmp_path), place / "x", overwrite=False)
             await storage.place(partial_file(place), place / "x", overwrite=False)
     assert (tmp_path / "x.part").exists()
+
+
+@pytest.mark.parametrize(
+    ("filesystem", "largest"), [("vfat", (1 << 32) - 1), ("msdos", (1 << 32) - 1), ("exfat", None), ("ext4", None)]
+)
+def test_fat_is_known_to_end_at_4_gib(tmp_path: Path, filesystem: str, largest: int | None) -> None:
+    mountinfo = f"1 2 8:1 / {os.path.realpath(tmp_path)} rw - {filesystem} /dev/sdb1 rw\n"
+    own = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    limits = [limit for limit in (largest, None if own == resource.RLIM_INFINITY else own) if limit is not None]
+    assert largest_file(tmp_path, mountinfo) == min(limits, default=None)
+
+
+async def test_nothing_is_made_in_a_destination_that_is_on_another_device_than_before(tmp_path: Path) -> None:
+    """Neither folders nor partials nor finished files, also when they are moved."""
+    folder = tmp_path / "products"
+    folder.mkdir()
+    async with Storage(folder) as storage:
+        await storage.prepare()
+        folder.rmdir()
+        with mounted(folder, "size=1m"):
+            with pytest.raises(StorageStopped, match="another file system"):
+                async with storage.open_partial("a/b.part"):
+                    pass
+            (folder / "x.part").touch()
+            with pytest.raises(StorageStopped, match="another file system"):
+                await storage.place(folder / "x.part", folder / "x", overwrite=True)
+            assert names(folder) == ["x.part"]
