@@ -67,7 +67,7 @@ def open_or_renew(path: Path, *, steps: Steps, wal: bool, now: float) -> Opened:
     try:
         try:
             return Opened(_connect(path, steps=steps, wal=wal))
-        except (sqlite3.Error, _Damaged) as error:
+        except (sqlite3.Error, UnicodeDecodeError, _Damaged) as error:
             if not _is_damage(error):
                 raise
         aside = _set_aside(path, now)
@@ -91,6 +91,8 @@ def read_only(path: Path, steps: Steps, load: Callable[[sqlite3.Connection], T])
             return _loaded(_rolled_back(path, Path(folder)), steps, load)
     except sqlite3.Error as error:
         raise database_error(error, path) from error
+    except UnicodeDecodeError as error:
+        raise StorageStopped(f"The journal '{path}' cannot be used: {_DAMAGED[0]}", hint=_DAMAGED[1]) from error
     except OSError as error:
         raise stopped(error, path=path, what="read", root=path.parent) from error
 
@@ -174,7 +176,10 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _is_damage(error: Exception) -> bool:
-    return isinstance(error, _Damaged) or (isinstance(error, sqlite3.Error) and _code(error) in _CORRUPT)
+    # Python cannot even read SQLite's message where that quotes a schema that is no text any more.
+    return isinstance(error, _Damaged | UnicodeDecodeError) or (
+        isinstance(error, sqlite3.Error) and _code(error) in _CORRUPT
+    )
 
 
 def _set_aside(path: Path, now: float) -> str:

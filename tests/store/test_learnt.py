@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bulkdl.clock import SystemClock
+from bulkdl.errors import StorageStopped
 from bulkdl.faulty import Evidence, Seen
 from bulkdl.hostfacts import EXPIRES_S, HostFacts
 from bulkdl.model import Checksum
@@ -177,4 +178,16 @@ async def test_a_refusal_and_its_evidence_are_one_change(tmp_path: Path):
         with pytest.raises(OverflowError):
             await journal.accuse(Entry(id="b", phase=Phase.PARTIAL, total=2**64), OTHER)
         assert (await journal.learnt()).evidence == {}
+        assert await journal.entries() == {}
+
+
+async def test_a_schema_that_is_no_text_any_more_has_the_journal_set_aside(tmp_path: Path, clock: ManualClock):
+    """Python cannot read the message in which SQLite quotes it."""
+    await fill(tmp_path, clock)
+    data = file_of(tmp_path).read_bytes()
+    file_of(tmp_path).write_bytes(data.replace(b"source TEXT NOT NULL", b"s'urce TEXT N\xcbT NULL"))
+    with pytest.raises(StorageStopped, match="it is damaged"):
+        read(tmp_path)
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        assert "damaged and set aside" in journal.recovered
         assert await journal.entries() == {}
