@@ -54,8 +54,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Lane", "Step", "Stream", "TlsContext", "lane_of", "take_over"]
 
-LEAST: Final = 4 * 1024 * 1024
-"""What must still be missing for a connection to be taken over: it is lost afterwards."""
+LEAST: Final = 32 * 1024 * 1024
+"""What must still be missing for a connection to be taken over: it is lost afterwards, and a new one starts slowly."""
 FIRST: Final = 64 * 1024
 """Bytes that come the ordinary way."""
 THREADS: Final = 16
