@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.content.extract import folder_for
 from bulkdl.errors import ProductFailed
 from bulkdl.model import FailureKind
 
@@ -21,6 +20,8 @@ def folder_of(product: Product, file: str | None) -> str | None:
     """The folder, relative with `/`, that the product called `file` is unpacked into; None where that is not wished."""
     if not product.extract or file is None:
         return None
+    from bulkdl.content.extract import folder_for  # noqa: PLC0415 - all that unpacks, only where that is wished
+
     above, slash, name = file.rpartition("/")
     return f"{above}{slash}{folder_for(name)}"
 

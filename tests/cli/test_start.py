@@ -1,0 +1,71 @@
+"""What a command brings in before it does anything: no more than it needs."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+
+from bulkdl.cli.parser import COMMANDS, build_parser
+from bulkdl.errors import ManifestError
+from bulkdl.manifest import load_text
+
+HEAVY = ("aiohttp", "asyncio", "yaml", "jsonschema_rs", "rich", "filelock")
+ONLY_FOR_RUNS = (
+    "aiohttp",
+    "rich",
+    "blake3",
+    "tarfile",
+    "pyotp",
+    "keyring",
+    "bulkdl.formats",
+    "bulkdl.auth.credentials",
+)
+
+
+def imported_by(*command: str) -> set[str]:
+    script = "import sys; from bulkdl.cli.main import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+def test_the_version_costs_no_more_than_the_interpreter():
+    assert not imported_by("--version") & set(HEAVY)
+
+
+def test_a_plan_without_accounts_brings_in_nothing_that_downloads_or_reads_archives(tmp_path):
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("version: 1\nproducts:\n- https://archive.example.org/a.zip\n")
+    assert not imported_by("check", str(manifest)) & set(ONLY_FOR_RUNS)
+
+
+@pytest.mark.parametrize("name", [command.name for command in COMMANDS])
+def test_a_command_line_that_begins_with_a_command_is_read_as_by_the_whole_tree(name, capsys):
+    said = []
+    for parser in (build_parser(), build_parser(only=name)):
+        for words in ([name, "--help"], [name, "--no-such-flag"]):
+            with pytest.raises(SystemExit):
+                parser.parse_args(words)
+        said.append(capsys.readouterr())
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("first", ["--help", "-h", "nonsense", ""])
+def test_a_command_line_that_begins_otherwise_is_read_by_the_whole_tree(first):
+    assert build_parser(only=first).format_help() == build_parser().format_help()
+
+
+@pytest.mark.parametrize("text", ["https://archive.example.org/a.zip\n", "products: 3\n"])
+def test_reading_a_manifest_leaves_the_collector_as_it_was(text):
+    was_on = gc.isenabled()
+    try:
+        for switch, on in ((gc.disable, False), (gc.enable, True)):
+            switch()
+            with suppress(ManifestError):
+                load_text(text, environ={})
+            assert gc.isenabled() is on
+    finally:
+        (gc.enable if was_on else gc.disable)()
