@@ -54,6 +54,9 @@ def report(tools: Sequence[Tool], cases: Sequence[Case], results: Sequence[Resul
         INTRO,
         f"{day}; {machine}; {len(results)} trials of {len(cases)} behaviours. Repeat with `python -m benchmarks.hostile --write`.\n",
         _totals(tools, cases, results),
+        _common(tools, results),
+        _left_out(tools, cases, results),
+        _ours(results),
         _kinds(tools, results),
         NOTES.format(limit=LIMIT_S),
         _legend(),
@@ -115,6 +118,48 @@ def _total(tool: Tool, planned: int, results: Sequence[Result]) -> list[object]:
         len(blind),
         sum(r.found is Found.WRONG for r in blind),
     ]
+
+
+def _common(tools: Sequence[Tool], results: Sequence[Result]) -> str:
+    """The same counts over what every tool has been through, so that like is compared with like."""
+    by_tool = [{_key(r): r for r in results if r.trial.tool is tool and not r.trial.blind} for tool in tools]
+    shared = set.intersection(*map(set, by_tool)) if by_tool else set()
+    header = (
+        "tool",
+        "**wrong, and reported as success**",
+        "wrong, reported as failure",
+        "right",
+        "nothing at the name",
+    )
+    rows = []
+    for tool, mine in zip(tools, by_tool, strict=True):
+        found = Counter((mine[key].found, mine[key].found is Found.WRONG and mine[key].success) for key in shared)
+        wrong, told = found[Found.WRONG, True], found[Found.WRONG, False]
+        rows.append([tool.name, f"**{wrong}**", told, found[Found.RIGHT, False], found[Found.ABSENT, False]])
+    return f"Of these, the {len(shared)} trials that every tool has been through († left out):\n\n" + _table(
+        header, rows
+    )
+
+
+def _key(result: Result) -> tuple[str, Mode, bool]:
+    return result.trial.case.name, result.trial.mode, result.trial.checked
+
+
+def _left_out(tools: Sequence[Tool], cases: Sequence[Case], results: Sequence[Result]) -> str:
+    planned = sum(len(trials_of(tool, case)) for tool in tools for case in cases)
+    if len(results) == planned:
+        return ""
+    return (
+        f"**Not complete**: {len(results)} of {planned} trials have been run; the tools differ in which ones. Compare the counts of the table above "
+        "that every tool shares, or case by case.\n"
+    )
+
+
+def _ours(results: Sequence[Result]) -> str:
+    """Every wrong file of bulkdl's by name, those that nobody could tell marked."""
+    wrong = [r for r in results if r.trial.tool.name == "bulkdl" and r.found is Found.WRONG]
+    lines = (f"- {'† ' if r.trial.blind else ''}{r.trial}: {r.what}, exit code {r.code}\n" for r in wrong)
+    return "bulkdl's wrong files, each of them:\n\n" + "".join(lines) if wrong else ""
 
 
 def _kinds(tools: Sequence[Tool], results: Sequence[Result]) -> str:
