@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkdl.clock import SystemClock
+from bulkdl.content.coding import named
 from bulkdl.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.limits import Connections
 from bulkdl.names import from_content_disposition, from_url
@@ -97,7 +98,7 @@ async def _look(http: Http, product: Product, signer: Signer) -> RemoteFacts:
     return RemoteFacts(
         file=product.file or from_content_disposition(head.disposition) or name,
         status=head.status,
-        size=head.content_length,
+        size=_size(head),
         resumable="bytes" in head.accept_ranges.lower() and strong_etag(head.etag) is not None,
         problem=_problem(head, product),
     )
@@ -116,6 +117,11 @@ def _problem(head: Head, product: Product) -> str:
         return "it has to be prepared first (202)"
     if head.status != 200:
         return f"the archive answered {head.status}"
-    if product.size is not None and head.content_length not in (None, product.size):
+    if product.size is not None and _size(head) not in (None, product.size):
         return f"expected {product.size} bytes, the archive has {head.content_length}"
     return ""
+
+
+def _size(head: Head) -> int | None:
+    """Bytes of the product; a length in a content coding says nothing of it."""
+    return None if named((head.content_encoding,)) else head.content_length

@@ -43,6 +43,10 @@ class HttpTokenEndpoint:
             raise EndpointFailed(f"the token URL {url} is not valid", lasting=True) from None
         except (aiohttp.ClientError, OSError) as error:
             raise EndpointFailed(_connection(url, error)) from None
+        except RuntimeError as error:  # aiohttp's for a body whose chunks are none
+            if error.args != ("Connection closed.",):
+                raise
+            raise EndpointFailed(_connection(url, error)) from None
 
     async def _post(self, url: Url, form: Secret) -> Reply:
         sent_at = self._clock.monotonic()

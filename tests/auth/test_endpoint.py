@@ -110,3 +110,12 @@ async def test_a_certificate_that_nobody_trusts_is_a_lasting_failure_with_its_ca
     assert failed.lasting
     assert "self-signed certificate" in failed.reason
     assert "ca_file" in failed.reason
+
+
+async def test_an_answer_whose_chunks_are_none_is_a_broken_connection(session, raw_server):
+    async def respond(_request, wire):
+        await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nno chunk\r\n")
+
+    server = await raw_server(respond)
+    with pytest.raises(EndpointFailed, match="broke before the whole answer had come"):
+        await post(session, server.url("/token"))
