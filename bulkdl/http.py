@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote_plus
+from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -29,6 +30,8 @@ from bulkdl.urls import HostList, Url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+    from aiohttp.connector import Connection
 
     from bulkdl.auth.signing import Credential, Signer
     from bulkdl.clock import Clock
@@ -91,8 +94,7 @@ class Reply:
         content = self._response.content
         with _mapped(self.url):
             try:
-                with _framed():
-                    return await content.readany()
+                return await _next(self._response)
             except (aiohttp.ClientError, OSError):
                 if rest := _arrived(content):
                     return rest
@@ -107,10 +109,10 @@ class Reply:
 
     async def whole(self, length: int, *, within_s: float) -> bytes | None:
         """The body, when all of its `length` bytes come within so many seconds; else None, and `read` gives what has come."""
-        pieces: list[bytes] = []
-        left = length
+        pieces = [self._peeked.pop()] if self._peeked else []
+        left = length - sum(map(len, pieces))
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(within_s if left else None):
                 while left > 0 and (piece := await self.read()):
                     pieces.append(piece)
                     left -= len(piece)
@@ -157,6 +159,39 @@ class _Request:
     origin: str
 
 
+class _Response(aiohttp.ClientResponse):
+    """One that knows how its connection ended.
+
+    Where the end of the connection is that of the body, aiohttp takes a reset for it, too (RFC 9112 §8 does not).
+    """
+
+    _lost: asyncio.Future[None] | None = None
+
+    async def start(self, connection: Connection) -> _Response:
+        protocol = connection.protocol
+        self._lost = protocol.closed if protocol is not None else None
+        if self._lost is not None and self._lost not in _watched:
+            _watched.add(self._lost)
+            self._lost.add_done_callback(_seen)
+        await super().start(connection)
+        return self
+
+    @property
+    def was_cut(self) -> bool:
+        """Whether the connection broke before it was closed, in a body that has no other end."""
+        lost = self._lost
+        told = "Content-Length" in self.headers or "chunked" in self.headers.get("Transfer-Encoding", "").lower()
+        return not told and lost is not None and lost.done() and not lost.cancelled() and lost.exception() is not None
+
+
+_watched: WeakSet[asyncio.Future[None]] = WeakSet()
+
+
+def _seen(lost: asyncio.Future[None]) -> None:
+    if not lost.cancelled():
+        lost.exception()  # whoever waits for a body hears of it otherwise
+
+
 class Http:
     """Sends requests for products. One cookie jar an account, one connection pool for all."""
 
@@ -189,6 +224,7 @@ class Http:
             self._sessions[account] = aiohttp.ClientSession(
                 connector=self.connector,
                 connector_owner=False,
+                response_class=_Response,
                 timeout=self._timeout,
                 auto_decompress=False,
                 cookie_jar=aiohttp.CookieJar(),
@@ -412,6 +448,14 @@ def _transfer_codings(fields: Mapping[str, str]) -> list[str]:
     """Transfer codings (RFC 9112 §7) but `chunked`, which aiohttp takes off; the others it leaves on, and so do we."""
     words = fields.get("Transfer-Encoding", "").lower().split(",")
     return [f"transfer {word.strip()}" for word in words if word.strip() not in {"", "chunked", "identity"}]
+
+
+async def _next(response: aiohttp.ClientResponse) -> bytes:
+    with _framed():
+        piece = await response.content.readany()
+    if not piece and isinstance(response, _Response) and response.was_cut:
+        raise aiohttp.ClientPayloadError("the connection broke")
+    return piece
 
 
 async def _some(response: aiohttp.ClientResponse, most: int) -> bytes:

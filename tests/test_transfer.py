@@ -65,6 +65,17 @@ def part(start: int, stop: int, *headers: tuple[str, object], body: bytes = BODY
     return reply(206, body[start:stop], span, *headers)
 
 
+def broken_off() -> Responder:
+    """HTTP/1.0 without a length, and a reset where its end would be."""
+
+    async def respond(_request: RawRequest, wire: Wire) -> None:
+        await wire.send(head(200, version="HTTP/1.0") + BODY[:100_000])
+        await asyncio.sleep(0.05)  # a reset overtakes what the system has not handed on
+        wire.reset()
+
+    return respond
+
+
 # ---- One run that ends well
 
 
@@ -90,6 +101,7 @@ STORIES = {
     "an empty product that the manifest knows": Story((reply(200),), (None,), got=b"", product={"size": 0}),
     "a chunked answer without a length": Story((chunked(BODY),), (None,)),
     "an answer that ends with its connection": Story((http10(BODY),), (None,)),
+    "a reset of an answer that would end with its connection": Story((broken_off(), reply(200, BODY)), (None, None)),
     "a cut and a strong ETag": Story((cut(100_000, E1), ranges(BODY)), (None, AT_100), '"1"'),
     "a reset": Story((reset(SIZE, b"", E1), ranges(BODY)), (None, None)),
     "a cut and a strong date": Story(
