@@ -8,7 +8,8 @@ looked at before anything is written.
 A connection that was taken over moves in steps. Each runs in a thread of the lane for at most `STEP_BYTES` or `STEP_S`;
 between them the event loop counts, checkpoints, lowers the end and cancels as it does for ordinary bodies, so that nothing
 is written once a step has been waited for. Plain HTTP is spliced through a pipe where the system can, else received into a
-buffer; with TLS the thread decrypts too. The stall watchdog is `Stream.silence_s`: aiohttp's own time-out no longer applies.
+buffer. With TLS the thread decrypts too; that is off unless asked for, since the ordinary way costs less CPU: the threads
+hand the interpreter's lock to and fro with every record of 16 KiB. The stall watchdog is `Stream.silence_s`: aiohttp's own time-out no longer applies.
 
 The public interfaces that it stands on, each seen by tests/test_lane.py:
 
@@ -79,12 +80,16 @@ _WAKE: Final = 256 * 1024
 def lane_of(value: str | None, *, limited: bool) -> Lane | None:
     """The lane that `BULKDL_FAST_LANE` asks for: `0` for none, a size such as `64K` for the least body, else the usual one.
 
+    With `tls` or `64K+tls` it takes connections with TLS too.
+
     None where the rate is `limited` too. Raise `UsageError` for what is no size.
     """
     if limited or value == "0":
         return None
+    words = [word for word in (value or "").split("+") if word not in ("", "1")]
+    sizes = [word for word in words if word != "tls"]
     try:
-        return Lane() if value in (None, "", "1") else Lane(least=parse_size(value))
+        return Lane(least=parse_size("+".join(sizes)) if sizes else LEAST, tls="tls" in words)
     except ValueError as error:
         raise UsageError(f"BULKDL_FAST_LANE: {error}", hint="Use 0 to turn the fast lane off, or remove it") from None
 
@@ -92,13 +97,14 @@ def lane_of(value: str | None, *, limited: bool) -> Lane | None:
 class Lane:
     """The lane of one run: its threads, and what is worth a place in it. To be used in `with`."""
 
-    def __init__(self, *, least: int = LEAST, first: int = FIRST, threads: int = THREADS) -> None:
+    def __init__(self, *, least: int = LEAST, first: int = FIRST, threads: int = THREADS, tls: bool = False) -> None:
         """`least`: bytes that a body must still have, `first` of them not counted; `threads`: places, one a connection."""
         self.first = max(_TELLING, min(first, least))
         self.least = least
         self.executor = ThreadPoolExecutor(threads, thread_name_prefix="bulkdl-lane")
         self._free = threads
-        self.gate = threading.Semaphore(DECRYPTING)
+        self.gate = threading.Semaphore(DECRYPTING) if tls else None
+        """Holds back whoever would decrypt; None where connections with TLS are left to the ordinary way."""
 
     def __enter__(self) -> Self:
         return self
@@ -195,13 +201,15 @@ class _Held:
     tls: _TlsObject | None
 
 
-async def take_over(response: aiohttp.ClientResponse, *, given: int, gate: threading.Semaphore) -> Stream | bytes:
+async def take_over(
+    response: aiohttp.ClientResponse, *, given: int, gate: threading.Semaphore | None
+) -> Stream | bytes:
     """The connection of `response`, of whose body `given` bytes have been read; or what aiohttp held, where it declines.
 
     After bytes (which may be none) the body is read on in the ordinary way; after a stream the response is only closed.
     """
     held, length = _held(response), _length(response)
-    if held is None or length is None:
+    if held is None or length is None or (held.tls is not None and gate is None):
         return b""
     held.transport.pause_reading()
     ahead = _drained(response.content)
@@ -213,7 +221,7 @@ async def take_over(response: aiohttp.ClientResponse, *, given: int, gate: threa
     if not _is_still(held, given=given + len(ahead), left=left):
         held.transport.resume_reading()
         return ahead
-    if held.tls is None:
+    if held.tls is None or gate is None:
         return _Plain(response, _own_socket(held.fd), ahead, left)
     held.transport.set_read_buffer_limits(high=0)  # type: ignore[attr-defined]  # of every TLS transport; looked for before
     return _Tls(held, held.tls, ahead=ahead, left=left, gate=gate)

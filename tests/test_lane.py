@@ -84,7 +84,7 @@ class Ways:
 
     def place(self, **settings: object) -> Place:
         place = Place(self.base, **{"ca_file": self.certificate, **settings})
-        place.environ["BULKDL_FAST_LANE"] = "0" if self.mode == "off" else "4K"
+        place.environ["BULKDL_FAST_LANE"] = {"off": "0", "tls": "4K+tls"}.get(self.mode, "4K")
         return place
 
     @property
@@ -98,7 +98,7 @@ def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     ways = Ways(request.param, tmp_path, request.getfixturevalue("certificate") if request.param == "tls" else None)
 
     async def watched(
-        response: aiohttp.ClientResponse, *, given: int, gate: threading.Semaphore
+        response: aiohttp.ClientResponse, *, given: int, gate: threading.Semaphore | None
     ) -> lane.Stream | bytes:
         taken = await take_over(response, given=given, gate=gate)
         ways.entered += not isinstance(taken, bytes)
@@ -385,6 +385,13 @@ def test_no_place_is_left_when_all_are_taken():
 def test_the_variable_turns_it_off_or_says_the_least_body(*, value: str | None, limited: bool, least: int):
     made = lane_of(value, limited=limited)
     assert (made.least if made else 0) == least
+
+
+@pytest.mark.parametrize(("value", "tls"), [(None, False), ("4K", False), ("tls", True), ("4K+tls", True)])
+def test_connections_with_tls_are_taken_over_only_when_that_is_asked_for(*, value: str | None, tls: bool):
+    made = lane_of(value, limited=False)
+    assert made is not None
+    assert (made.gate is not None) == tls
 
 
 def test_a_variable_that_is_no_size_is_named():
