@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Together"]
 
-_BATCHES = 2
-"""Batches under way: one is written while another is committed."""
+_GATHER = 3
+"""Turns of the event loop that a batch waits for company: many products where it is busy, no time where it is not."""
 _TURN_S = 0.01
 """A thread's share of a batch: a disk that takes its time gets more threads, a fast one fewer changes of thread."""
 _MOST = 64
@@ -73,7 +73,7 @@ class Together:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._waiting: list[_Item] = []
-        self._places = asyncio.Semaphore(_BATCHES)
+        self._under_way = asyncio.Lock()
         self._share = 8
 
     async def deliver(self, job: Job, whole: Whole) -> Entry:
@@ -86,8 +86,10 @@ class Together:
         item = _Item(job, whole, asyncio.get_running_loop().create_future())
         self._waiting.append(item)
         self._bench.hub.counters.flights[job.product.id].phase = "placing"
-        async with self._places:
+        async with self._under_way:
             if not item.taken:
+                for _ in range(_GATHER):
+                    await asyncio.sleep(0)
                 batch, self._waiting = self._waiting, []
                 await self._see_through(batch)
         return await item.done
