@@ -275,7 +275,7 @@ def throttled(body: bytes, *, per_step: int, pause_s: float) -> Responder:
 async def test_a_product_in_stretches_is_the_product(way: Ways):
     body = body_of(16 * 1024 * 1024, 5)
     place = way.place()
-    async with way.server(throttled(body, per_step=256 * 1024, pause_s=0.04)) as server:
+    async with way.server(throttled(body, per_step=256 * 1024, pause_s=0.1)) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"}, segments=4)
         assert (done.code, len(server.log) > 1) == (0, True)
         assert hashlib.sha256(place.file("x.bin") or b"").digest() == hashlib.sha256(body).digest()

@@ -103,7 +103,7 @@ async def test_a_destination_that_may_not_be_written_any_more_stops_the_run(tmp_
 
 async def test_a_folder_that_may_not_be_written_any_more_fails_its_products_only(tmp_path: Path):
     """The others are finished, and what has arrived is kept for when the permission is back."""
-    async with scene(tmp_path, items=items(Item(name="below.bin", size=4 * MB)), rate=RATE) as place:
+    async with scene(tmp_path, items=items(Item(name="below.bin", size=14 * MB)), rate=RATE) as place:
         process = await place.start("-s", "1", "-j", "1", preexec_fn=without_privileges)
         await until_some(place, MB, process)
         folder = place.destination / "a" / "b"

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
 
 RATE = 2_000_000
-KILLS = 20
+KILLS = 10
 """In each of two lanes."""
 
 
-async def test_forty_kills_cost_no_finished_product_and_little_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+async def test_twenty_kills_cost_no_finished_product_and_little_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     """After every kill what stands at a final name is right and the journal is sound; at the end all is complete."""
     tolls = await asyncio.gather(*(endure(tmp_path, kills=KILLS, seed=seed, rate=RATE) for seed in (11, 12)))
     both = Toll()

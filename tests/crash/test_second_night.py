@@ -103,7 +103,7 @@ async def begun(place: Scene, query: str, item: Item) -> None:
 
 async def test_a_renewed_url_goes_on_where_the_old_one_was(tmp_path: Path):
     """The query is another, the edition is the same: nothing is fetched twice, and no old partial stays."""
-    item = Item(name="named-large.bin", size=6 * MB)
+    item = Item(name="named-large.bin", size=14 * MB)
     async with scene(tmp_path, items=[item], rate=RATE) as place:
         await begun(place, "signature=old", item)
         place.extra = {item.name: {"url": f"{place.archive.url(item, Route.DOWNLOAD)}?signature=new"}}
@@ -117,7 +117,7 @@ async def test_a_renewed_url_goes_on_where_the_old_one_was(tmp_path: Path):
 
 async def test_the_partial_of_an_old_url_goes_when_another_has_brought_its_file(tmp_path: Path):
     """As when the archive has moved: it can never be finished."""
-    item = Item(name="named-large.bin", size=4 * MB)
+    item = Item(name="named-large.bin", size=16 * MB)
     async with scene(tmp_path, items=[item], rate=RATE) as place:
         await begun(place, "old", item)
     async with scene(tmp_path, items=[item]) as place:  # on another port: another origin
