@@ -64,6 +64,7 @@ class Why(StrEnum):
     CODED = "a content coding that was not asked for"
     WRONG_SIZE = "another size than the manifest's"
     ABSURD_LENGTH = "a length that no file can have"
+    EMPTY = "an empty body for a product that is partly here"
     PREPARING = "the product is being prepared"
     STATUS = "the status"
 
@@ -235,6 +236,8 @@ def _judge_whole(head: Head, *, ask: Ask, known: Known, source: str, expected_si
         return _wrong_size(total, expected_size)
     if not known.ranges:
         return Decision(action=Action.RESTART, why=Why.WHOLE, total=total)
+    if total == 0:  # a slip of the server's rather than an edition without a byte
+        return Decision(action=Action.RETRY, why=Why.EMPTY)
     if _same_edition(head, known, source) and not _differ(total, known.total):
         # Written again at the same place, so that a cut loses nothing that was there (RFC 9110 §14.2: Range is optional).
         return Decision(

@@ -27,6 +27,12 @@ settings.register_profile(
 )
 settings.load_profile("bulkdl")
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """For `-n auto`: one more than there are processors, since tests wait for sockets and programs half of their time."""
+    return (os.cpu_count() or 1) + 1
+
+
 SMALL_CATALOGUE = (
     Item(name="empty.bin", size=0),
     Item(name="tiny.json", size=200, kind=Kind.JSON),

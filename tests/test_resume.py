@@ -189,6 +189,7 @@ JUDGED = [
     ("another size than the manifest's", whole(99), WHOLE, Known(), {"expected_size": 100}, SIZE),
     ("an unknown size", whole(None), WHOLE, Known(), {"expected_size": 100}, RESTART),
     ("an empty body for a product", whole(0), WHOLE, Known(), {"expected_size": 100}, SIZE),
+    ("an empty body where half is on disk", whole(0), REST, HALF, {}, (Action.RETRY, Why.EMPTY)),
     ("an absurd length", whole(2**63), WHOLE, Known(), {}, (Action.RETRY, Why.ABSURD_LENGTH)),
     ("a partial that may not be continued", whole(), WHOLE, replace(HALF, etag=WEAK), {}, RESTART),
     # 200 to a range: If-Range did not match, or ranges are not honoured (§14.2, §13.1.5)
