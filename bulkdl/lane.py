@@ -8,8 +8,8 @@ looked at before anything is written.
 A connection that was taken over moves in steps. Each runs in a thread of the lane for at most `STEP_BYTES` or `STEP_S`;
 between them the event loop counts, checkpoints, lowers the end and cancels as it does for ordinary bodies, so that nothing
 is written once a step has been waited for. Plain HTTP is spliced through a pipe where the system can, else received into a
-buffer. With TLS the thread decrypts too; that is off unless asked for, since the ordinary way costs less CPU: the threads
-hand the interpreter's lock to and fro with every record of 16 KiB. The stall watchdog is `Stream.silence_s`: aiohttp's own time-out no longer applies.
+buffer. With TLS the thread decrypts too; that is off unless asked for, since it has shown no sure gain: every record of 16 KiB
+needs the interpreter's lock. The stall watchdog is `Stream.silence_s`: aiohttp's own time-out no longer applies.
 
 The public interfaces that it stands on, each seen by tests/test_lane.py:
 
