@@ -47,9 +47,9 @@ _DRAIN = 64 * 1024
 _ERROR_S = 5.0
 
 
-def ssl_context(ca_files: tuple[str, ...]) -> ssl.SSLContext:
-    """The system's trust plus `ca_files` (PEM); raise `OSError` or `ssl.SSLError` when one cannot be read."""
-    context = TlsContext.create()
+def ssl_context(ca_files: tuple[str, ...], *, lane: bool = False) -> ssl.SSLContext:
+    """The system's trust plus `ca_files` (PEM); `lane`: for connections that may be taken over. Raise `OSError` or `ssl.SSLError` when one cannot be read."""
+    context = TlsContext.create() if lane else ssl.create_default_context()
     for file in ca_files:
         context.load_verify_locations(cafile=file)
     return context

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from bulkdl.store.pen import Pen
 
-__all__ = ["Lane", "Step", "Stream", "TlsContext", "lane_of", "take_over"]
+__all__ = ["Lane", "Step", "Stream", "TlsContext", "asks_for_tls", "lane_of", "take_over"]
 
 LEAST: Final = 32 * 1024 * 1024
 """What must still be missing for a connection to be taken over: it is lost afterwards, and a new one starts slowly."""
@@ -77,6 +77,11 @@ _WAKE: Final = 256 * 1024
 """A thread is woken for no less, unless it is the rest of the body or a step is over."""
 
 
+def asks_for_tls(value: str | None) -> bool:
+    """Whether `BULKDL_FAST_LANE` wants connections with TLS taken over too; else they have the usual context."""
+    return "tls" in (value or "").split("+")
+
+
 def lane_of(value: str | None, *, limited: bool) -> Lane | None:
     """The lane that `BULKDL_FAST_LANE` asks for: `0` for none, a size such as `64K` for the least body, else the usual one.
 
@@ -89,7 +94,7 @@ def lane_of(value: str | None, *, limited: bool) -> Lane | None:
     words = [word for word in (value or "").split("+") if word not in ("", "1")]
     sizes = [word for word in words if word != "tls"]
     try:
-        return Lane(least=parse_size("+".join(sizes)) if sizes else LEAST, tls="tls" in words)
+        return Lane(least=parse_size("+".join(sizes)) if sizes else LEAST, tls=asks_for_tls(value))
     except ValueError as error:
         raise UsageError(f"BULKDL_FAST_LANE: {error}", hint="Use 0 to turn the fast lane off, or remove it") from None
 

@@ -21,6 +21,7 @@ from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.signing import Logins, signer_for
 from bulkdl.errors import AccountStopped, UsageError
 from bulkdl.http import USER_AGENT, Http, ssl_context
+from bulkdl.lane import asks_for_tls
 from bulkdl.model import Account, AuthKind
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _proxies() -> Callable[[Url], str | None]:
 def _tls(ca_file: Path | None, environ: Mapping[str, str]) -> ssl.SSLContext:
     files = tuple(str(file) for file in (ca_file, environ.get("SSL_CERT_FILE")) if file)
     try:
-        return ssl_context(files)
+        return ssl_context(files, lane=asks_for_tls(environ.get("BULKDL_FAST_LANE")))
     except OSError as error:  # ssl.SSLError is one
         reason = "not a PEM file of certificates" if isinstance(error, ssl.SSLError) else error.strerror
         raise UsageError(
