@@ -26,12 +26,14 @@ from bulkdl.model import FailureKind
 from bulkdl.ranges import parse_content_range
 from bulkdl.resume import Head, uncoded
 from bulkdl.retry import StatusClass, classify
+from bulkdl.sender import FIELD_SIZE, Sender
 from bulkdl.urls import HostList, Url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from aiohttp.connector import Connection
+    from multidict import CIMultiDictProxy
 
     from bulkdl.auth.signing import Credential, Signer
     from bulkdl.clock import Clock
@@ -208,6 +210,7 @@ class Http:
         self.connector = aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, timeout), sock_read=timeout)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._senders: dict[str, Sender] = {}
         self._proxy_for = proxy_for
 
     async def __aenter__(self) -> Self:
@@ -218,10 +221,11 @@ class Http:
             await session.close()
         await self.connector.close()
 
-    def session(self, account: str) -> aiohttp.ClientSession:
-        """The session of one account: cookies of one account never go with another's requests."""
-        if account not in self._sessions:
-            self._sessions[account] = aiohttp.ClientSession(
+    def _sender(self, account: str) -> Sender:
+        """The sender of one account: cookies of one account never go with another's requests."""
+        sender = self._senders.get(account)
+        if sender is None:
+            session = self._sessions[account] = aiohttp.ClientSession(
                 connector=self.connector,
                 connector_owner=False,
                 response_class=_Response,
@@ -229,11 +233,12 @@ class Http:
                 auto_decompress=False,
                 cookie_jar=aiohttp.CookieJar(),
                 headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
-                max_line_size=65536,
-                max_field_size=65536,
+                max_line_size=FIELD_SIZE,
+                max_field_size=FIELD_SIZE,
                 requote_redirect_url=False,
             )
-        return self._sessions[account]
+            sender = self._senders[account] = Sender(session, response_class=_Response)
+        return sender
 
     @asynccontextmanager
     async def open(
@@ -344,11 +349,10 @@ class Http:
                 f"{base}{'&' if '?' in base else '?'}{quote(name)}={quote(value.reveal(), safe='')}{hash_}{fragment}"
             )
         with _mapped(url):
-            return await self.session(request.signer.name).request(
+            return await self._sender(request.signer.name).send(
                 request.method,
                 URL(target, encoded=target.isascii()),
                 headers=headers,
-                allow_redirects=False,
                 proxy=self._proxy_for(url),
             )
 
@@ -438,10 +442,10 @@ def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool) -> Reply
     return Reply(url, head, fields.get("WWW-Authenticate", ""), signed, response)
 
 
-def _one(fields: Mapping[str, str], name: str) -> str | None:
+def _one(fields: CIMultiDictProxy[str], name: str) -> str | None:
     """A field that may come once; where it comes with several values, what no reader of one takes for a value."""
-    values = dict.fromkeys(value for key, value in fields.items() if key.lower() == name.lower())
-    return ", ".join(values) if values else None
+    values = fields.getall(name, ())
+    return ", ".join(dict.fromkeys(values)) if len(values) > 1 else values[0] if values else None
 
 
 def _transfer_codings(fields: Mapping[str, str]) -> list[str]:
