@@ -58,7 +58,7 @@ class Engine:
 
     def __init__(self, bench: Bench, items: Iterable[Item]) -> None:
         self._bench = bench
-        self._together = Together(bench)
+        self._together = Together(bench, record=self._record_whole)
         self._items = iter(items)
         self._parked: list[_Parked] = []
         self._numbers = itertools.count()
@@ -73,7 +73,7 @@ class Engine:
     async def run(self) -> None:
         """Until every product has an outcome; raise `StorageStopped` when this machine is in the way of all of them."""
         with first_error():
-            async with asyncio.TaskGroup() as group:
+            async with self._together, asyncio.TaskGroup() as group:
                 for _ in range(self._bench.settings.workers):
                     group.create_task(self._work())
 
@@ -217,7 +217,7 @@ class Engine:
 
     async def _whole(self, job: Job, whole: Whole) -> Complete | Settled | None:
         """Deliver a product that is whole in memory; what is left to do where it, or its place, is not as expected."""
-        entry = await settled(self._deliver_whole(job, whole))
+        entry = await self._together.deliver(job, whole)
         if entry.phase is Phase.DONE:
             return None
         if entry.ranges:
@@ -225,20 +225,15 @@ class Engine:
         there = await settle_named(self._bench, job, remote_size=entry.total)
         return there or await self._whole(job, replace(whole, unseen=False))
 
-    async def _deliver_whole(self, job: Job, whole: Whole) -> Entry:
-        entry = await self._together.deliver(job, whole)
-        if entry.phase is Phase.DONE:
-            await pardon(self._bench, job.product.id)
-            await bury(self._bench, job)
-            self._end(job, State.COMPLETED, written=entry.size or 0)
-            self._room_again(job)
-        return entry
-
     async def _move_and_record(self, job: Job, checked: Checked) -> None:
         await self._record(job, await move(self._bench, job, checked))
 
     async def _record(self, job: Job, entry: Entry) -> None:
         await self._bench.journal.put(entry)
+        await self._record_whole(job, entry)
+
+    async def _record_whole(self, job: Job, entry: Entry) -> None:
+        """What is left to do once the journal has the product as done."""
         await pardon(self._bench, job.product.id)
         await bury(self._bench, job)
         self._end(job, State.COMPLETED, written=entry.size or 0)

@@ -148,8 +148,10 @@ class HostList:
 
     def allows(self, url: Url) -> bool:
         host = url.host
+        if host in self._exact:
+            return True
         literal = f"[{host}]" if ":" in host else host
-        if {host, literal, f"{literal}:{url.port}"} & self._exact:
+        if literal in self._exact or f"{literal}:{url.port}" in self._exact:
             return True
         return any(e.startswith("*.") and host.endswith(e[1:]) and len(host) > len(e) - 1 for e in self._exact)
 

@@ -351,12 +351,17 @@ def check_home(root: Path | None) -> None:
         )
 
 
+def is_home(root: Path, device: int) -> bool:
+    """Whether a file on `device` (`st_dev`) shows that the destination is where it was; False leaves it open."""
+    return _HOMES.get(root) == device
+
+
 def _elsewhere(root: Path) -> bool:
     home = _HOMES.get(root)
     if home is None:
         return False
     try:
-        return root.stat().st_dev != home
+        return os.stat(root).st_dev != home  # noqa: PTH116 - done for each file
     except OSError:
         return False  # what is done next says what is wrong with it
 

@@ -31,6 +31,7 @@ from bulkdl.store.disk import (
     THIS_NAME,
     check_home,
     forget_home,
+    is_home,
     largest_file,
     make_folders,
     move_new,
@@ -164,13 +165,10 @@ class Partial:
             raise storage_error(error, path=self.path, what="write", root=self._root) from error
 
 
-def _open_partial(path: Path, root: Path | None, known: set[Path] | None = None) -> int:
+def _open_partial(path: Path, root: Path | None) -> int:
     try:
-        if known is None or path.parent not in known:
-            check_home(root)
-            make_folders(root, path.parent)
-        if known is not None:
-            known.add(path.parent)
+        check_home(root)
+        make_folders(root, path.parent)
         fd = _create(path)
     except OSError as error:
         raise storage_error(error, path=path, what="create", root=root) from error
@@ -182,7 +180,11 @@ def _open_partial(path: Path, root: Path | None, known: set[Path] | None = None)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
-    raise ProductFailed(
+    raise _not_a_file(path, root)
+
+
+def _not_a_file(path: Path, root: Path | None) -> ProductFailed:
+    return ProductFailed(
         f"{shown(path, root)} is not a regular file",
         kind=FailureKind.STORAGE,
         hint="Move it away, or give the product another `file`",
@@ -359,42 +361,59 @@ def _stats(root: Path, paths: tuple[Path, ...]) -> list[FileFacts | None]:
     return found
 
 
-def write_whole(root: Path, part: Path, data: bytes, *, known: set[Path]) -> FileFacts:
+def write_whole(root: Path, part: str, data: bytes, *, known: set[str]) -> FileFacts:
     """On the caller's thread: make `data` all that the partial has, durably; raise `ProductFailed` or `StorageStopped`.
 
-    `known`: the folders that have been seen to be there, which is added to.
+    `part`: relative with `/`. `known`: the folders that have been seen to be there, which is added to.
     """
-    fd = _open_partial(part, root, known)
+    folder, path = part.rpartition("/")[0], f"{root}/{part}"
+    if folder not in known:
+        os.close(_open_partial(root / part, root))
+        known.add(folder)
     try:
-        os.ftruncate(fd, 0)
+        fd = os.open(path, OPEN_FLAGS, 0o666)
+    except OSError as error:
+        raise storage_error(error, path=root / part, what="create", root=root) from error
+    try:
+        found = os.fstat(fd)
+        if not is_home(root, found.st_dev):
+            check_home(root)
+        if not stat.S_ISREG(found.st_mode):
+            raise _not_a_file(root / part, root)
+        if found.st_size:
+            os.ftruncate(fd, 0)
         write_all(fd, 0, data)
         sync_all(fd)
         found = os.fstat(fd)
     except OSError as error:
-        raise storage_error(error, path=part, what="write", root=root) from error
+        raise storage_error(error, path=root / part, what="write", root=root) from error
     finally:
         os.close(fd)
     return FileFacts(size=found.st_size, mtime_ns=found.st_mtime_ns, is_file=True)
 
 
-def place_all(
-    root: Path, moves: tuple[tuple[Path, Path, bool], ...]
-) -> list[FileFacts | ProductFailed | StorageStopped]:
-    """Like `Storage.place` for many (part, final, overwrite) on the caller's thread; each folder is synced once."""
+def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFacts | ProductFailed | StorageStopped]:
+    """Like `Storage.place` for many (part, final, overwrite) on the caller's thread; each folder is synced once.
+
+    Paths are relative with `/`.
+    """
     found: list[FileFacts | ProductFailed | StorageStopped] = []
-    changed: set[Path] = set()
+    parts: set[str] = set()
+    finals: set[str] = set()
     for part, final, overwrite in moves:
+        folder = final.rpartition("/")[0]
         try:
-            found.append(_place(root, part, final, overwrite, changed))
+            found.append(_place(root, root / part, root / final, overwrite, known=folder in finals))
+            finals.add(folder)
+            parts.add(part.rpartition("/")[0])
         except (ProductFailed, StorageStopped) as error:
             found.append(error)
-    finals = {final.parent for _, final, _ in moves}
-    for folder in [*(changed & finals), *(changed - finals)]:  # a name is gone for good only once the new one is there
+    for folder in [*finals, *(parts - finals)]:  # a name is gone for good only once the new one is there
         try:
-            sync_folder(folder)
+            sync_folder(root / folder)
         except OSError as error:
-            ours = storage_error(error, path=folder, what="write", root=root)
-            found = [ours if moves[i][1].parent == folder else f for i, f in enumerate(found)]
+            ours = storage_error(error, path=root / folder, what="write", root=root)
+            found = [ours if moves[i][1].rpartition("/")[0] == folder else f for i, f in enumerate(found)]
     return found
 
 
@@ -403,20 +422,18 @@ def _place(
     part: Path,
     final: Path,
     overwrite: bool,  # noqa: FBT001
-    unsynced: set[Path] | None = None,
+    known: bool | None = None,  # noqa: FBT001
 ) -> FileFacts:
-    """`unsynced`: left to the caller to sync, and seen to be there."""
+    """`known`: whether the folder has been seen to be there, where the caller syncs it; None: it is to be synced here."""
     check_home(root)
     try:
-        if unsynced is None or final.parent not in unsynced:
+        if not known:
             make_folders(root, final.parent)
         if overwrite:
             part.replace(final)
         else:
             move_new(part, final)
-        if unsynced is not None:
-            unsynced |= {final.parent, part.parent}
-        else:
+        if known is None:
             sync_folder(final.parent)
             if part.parent != final.parent:
                 sync_folder(part.parent)
