@@ -145,13 +145,7 @@ class Engine:
         flights = self._bench.hub.counters.flights
         flights[job.product.id] = Flight(file=job.shown, total=job.product.size, have=job.budget.furthest)
         try:
-            async with asyncio.timeout(self._closes_in()) as window:
-                await self._attempt(job)
-        except TimeoutError:
-            if not window.expired():
-                raise
-            if job.product.index in self._open:  # the window may have closed in the moments of its move
-                self._park(job, 0.0)
+            await self._attempt_in_time(job)
         except AccountStopped as stopped:
             self.account_stops.setdefault(stopped.account, stopped)
             self._wake(stopped.account)
@@ -164,7 +158,22 @@ class Engine:
             self._no_room(job, stopped)
         finally:
             flights.pop(job.product.id, None)
-            self._bench.admitted.discard(job.product.id)
+            self._bench.promises.take_back(job.product.id)
+
+    async def _attempt_in_time(self, job: Job) -> None:
+        """An attempt that ends with the daily window."""
+        window = self._bench.settings.window
+        if window is None:
+            await self._attempt(job)
+            return
+        try:
+            async with asyncio.timeout(window_closes_in(window, now=self._now())) as limit:
+                await self._attempt(job)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            if job.product.index in self._open:  # the window may have closed in the moments of its move
+                self._park(job, 0.0)
 
     async def _attempt(self, job: Job) -> None:
         if job.moved is not None:
@@ -241,16 +250,16 @@ class Engine:
 
     def _closed_for(self, job: Job) -> float:
         """Seconds until this job may go on: the daily window, a host that asked for a pause."""
+        paused = self._bench.pauses.left(job.source.host)
         window = self._bench.settings.window
+        if window is None:
+            return paused
         closed = window_opens_in(window, now=self._now())
-        if window is not None and closed > 0 and not self._outside_window:
+        if closed > 0 and not self._outside_window:
             text = f"outside the window {window.start:%H:%M}-{window.end:%H:%M}: waiting until {window.start:%H:%M}"
             self._bench.hub.note(Level.INFO, text)
         self._outside_window = closed > 0
-        return max(closed, self._bench.pauses.left(job.source.host))
-
-    def _closes_in(self) -> float | None:
-        return window_closes_in(self._bench.settings.window, now=self._now())
+        return max(closed, paused)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._bench.clock.wall()).astimezone()

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote_plus
-from weakref import WeakSet
 
 import aiohttp
 from yarl import URL
@@ -30,7 +29,7 @@ from bulkdl.sender import FIELD_SIZE, Sender
 from bulkdl.urls import HostList, Url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from aiohttp.connector import Connection
     from multidict import CIMultiDictProxy
@@ -47,6 +46,9 @@ MOST_RENEWALS = 2
 USER_AGENT = f"bulkdl/{__version__}"
 _DRAIN = 64 * 1024
 _ERROR_S = 5.0
+_REDIRECTS = 300
+_ERRORS = 400
+"""The first status of each class (RFC 9110 §15)."""
 
 
 def ssl_context(ca_files: tuple[str, ...], *, lane: bool = False) -> ssl.SSLContext:
@@ -114,7 +116,8 @@ class Reply:
         pieces = [self._peeked.pop()] if self._peeked else []
         left = length - sum(map(len, pieces))
         try:
-            async with asyncio.timeout(within_s if left else None):
+            # What is here already needs no timer.
+            async with asyncio.timeout(within_s) if left and not self._response.content.is_eof() else nullcontext():
                 while left > 0 and (piece := await self.read()):
                     pieces.append(piece)
                     left -= len(piece)
@@ -161,6 +164,22 @@ class _Request:
     origin: str
 
 
+class _Opened(AbstractAsyncContextManager["Reply"]):
+    """A response for as long as the block lasts."""
+
+    def __init__(self, http: Http, url: Url, request: _Request) -> None:
+        self._http = http
+        self._url = url
+        self._request = request
+
+    async def __aenter__(self) -> Reply:
+        self._reply = await self._http.answered(self._url, self._request)
+        return self._reply
+
+    async def __aexit__(self, *_: object) -> None:
+        await _finish(self._reply._response)  # noqa: SLF001 - the reply is this module's own
+
+
 class _Response(aiohttp.ClientResponse):
     """One that knows how its connection ended.
 
@@ -172,8 +191,8 @@ class _Response(aiohttp.ClientResponse):
     async def start(self, connection: Connection) -> _Response:
         protocol = connection.protocol
         self._lost = protocol.closed if protocol is not None else None
-        if self._lost is not None and self._lost not in _watched:
-            _watched.add(self._lost)
+        if self._lost is not None and id(self._lost) not in _watched:
+            _watched.add(id(self._lost))
             self._lost.add_done_callback(_seen)
         await super().start(connection)
         return self
@@ -186,10 +205,12 @@ class _Response(aiohttp.ClientResponse):
         return not told and lost is not None and lost.done() and not lost.cancelled() and lost.exception() is not None
 
 
-_watched: WeakSet[asyncio.Future[None]] = WeakSet()
+_watched: set[int] = set()
+"""The connections that are open, by the identity of the future of their end."""
 
 
 def _seen(lost: asyncio.Future[None]) -> None:
+    _watched.discard(id(lost))
     if not lost.cancelled():
         lost.exception()  # whoever waits for a body hears of it otherwise
 
@@ -240,8 +261,7 @@ class Http:
             sender = self._senders[account] = Sender(session, response_class=_Response)
         return sender
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self,
         url: Url,
         *,
@@ -249,23 +269,25 @@ class Http:
         allowed: HostList,
         headers: Mapping[str, str] | None = None,
         method: str = "GET",
-    ) -> AsyncIterator[Reply]:
+    ) -> AbstractAsyncContextManager[Reply]:
         """The response to a request for `url`, redirects followed, credentials renewed when they are refused.
 
         `headers` go to `url`'s own origin and to allowed hosts only. Raise `TryAgain` for what may pass, `ProductFailed`
         for what will not, `AccountStopped` when the account can do nothing.
         """
         request = _Request(method=method, headers=headers or {}, signer=signer, allowed=allowed, origin=url.origin)
+        return _Opened(self, url, request)
+
+    async def answered(self, url: Url, request: _Request) -> Reply:
+        """What `open` gives."""
+        signer = request.signer
         for _ in range(MOST_RENEWALS + 1):
             reply, used = await self._follow(url, request)
-            direct = self._proxy_for(reply.url) is None
-            reply = replace(reply, ruling=await self._ruling(reply, signer.dialect), direct=direct)
+            if reply.head.status >= _ERRORS:
+                reply = replace(reply, ruling=await self._ruling(reply, signer.dialect))
             if used is None or not await self._renewed(reply, used, signer):
                 break
-        try:
-            yield reply
-        finally:
-            await _finish(reply._response)  # noqa: SLF001 - the reply is this module's own
+        return reply
 
     async def _renewed(self, reply: Reply, used: Credential, signer: Signer) -> bool:
         """Tell the signer what became of its credential; True when the request is worth another try with a new one."""
@@ -291,8 +313,6 @@ class Http:
 
     async def _ruling(self, reply: Reply, dialect: str | None) -> Ruling | None:
         """Read the beginning of an error's body for what its archive means by it."""
-        if reply.head.status < 400:
-            return None
         response, body = reply._response, bytearray()  # noqa: SLF001
         try:
             async with asyncio.timeout(_ERROR_S):
@@ -320,9 +340,10 @@ class Http:
                 url = _without_secret(url, credential)
             own = (url.origin == request.origin or may) and not downgraded
             response = await self._send(url, request, credential, own=own)
-            if classify(response.status) is not StatusClass.REDIRECT or "Location" not in response.headers:
+            if response.status < _REDIRECTS or not _redirects(response):
                 signed = credential is not None and (credential.header is not None or credential.query is not None)
-                return _reply(url, response, signed=signed), used
+                direct = self._proxy_for(url) is None
+                return _reply(url, response, signed=signed, direct=direct), used
             location = response.headers["Location"]
             await _finish(response)
             url = _target(url, location, used, first=first)
@@ -355,6 +376,10 @@ class Http:
                 headers=headers,
                 proxy=self._proxy_for(url),
             )
+
+
+def _redirects(response: aiohttp.ClientResponse) -> bool:
+    return classify(response.status) is StatusClass.REDIRECT and "Location" in response.headers
 
 
 _GENERIC = frozenset({"accept", "accept-language", "range", "if-range"})
@@ -421,15 +446,17 @@ def _keeping(url: Url, wanted: Callable[[str], bool]) -> Url:
     return Url(base + ("?" + "&".join(kept) if kept else ""))
 
 
-def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool) -> Reply:
+def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool, direct: bool) -> Reply:
     fields = response.headers
     length = fields.get("Content-Length", "")
+    chunked = "chunked" in fields.get("Transfer-Encoding", "").lower()  # overrides a length (RFC 9112 §6.3)
+    codings = (*fields.getall("Content-Encoding", ()), *_transfer_codings(fields))
     head = Head(
         status=response.status,
-        content_length=int(length) if length.isdecimal() and length.isascii() else None,
+        content_length=int(length) if length.isdecimal() and length.isascii() and not chunked else None,
         content_range=parse_content_range(_one(fields, "Content-Range")),
         content_type=fields.get("Content-Type", ""),
-        content_encoding=", ".join((*fields.getall("Content-Encoding", ()), *_transfer_codings(fields))),
+        content_encoding=", ".join(codings),
         etag=_one(fields, "ETag"),
         last_modified=fields.get("Last-Modified"),
         date=fields.get("Date"),
@@ -437,9 +464,7 @@ def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool) -> Reply
         disposition=fields.get("Content-Disposition", ""),
         retry_after=fields.get("Retry-After"),
     )
-    if "chunked" in fields.get("Transfer-Encoding", "").lower():
-        head = replace(head, content_length=None)  # RFC 9112 §6.3: chunked overrides
-    return Reply(url, head, fields.get("WWW-Authenticate", ""), signed, response)
+    return Reply(url, head, fields.get("WWW-Authenticate", ""), signed, response, direct=direct)
 
 
 def _one(fields: CIMultiDictProxy[str], name: str) -> str | None:
@@ -450,32 +475,32 @@ def _one(fields: CIMultiDictProxy[str], name: str) -> str | None:
 
 def _transfer_codings(fields: Mapping[str, str]) -> list[str]:
     """Transfer codings (RFC 9112 §7) but `chunked`, which aiohttp takes off; the others it leaves on, and so do we."""
-    words = fields.get("Transfer-Encoding", "").lower().split(",")
+    if "Transfer-Encoding" not in fields:
+        return []
+    words = fields["Transfer-Encoding"].lower().split(",")
     return [f"transfer {word.strip()}" for word in words if word.strip() not in {"", "chunked", "identity"}]
 
 
 async def _next(response: aiohttp.ClientResponse) -> bytes:
-    with _framed():
+    try:
         piece = await response.content.readany()
+    except RuntimeError as error:
+        raise _unframed(error) from error
     if not piece and isinstance(response, _Response) and response.was_cut:
         raise aiohttp.ClientPayloadError("the connection broke")
     return piece
 
 
 async def _some(response: aiohttp.ClientResponse, most: int) -> bytes:
-    with _framed():
-        return await response.content.read(most)
-
-
-@contextmanager
-def _framed() -> Iterator[None]:
-    """What aiohttp says by a bare `RuntimeError`: the framing of a body is no HTTP. It is a broken body like the others."""
     try:
-        yield
+        return await response.content.read(most)
     except RuntimeError as error:
-        if error.args != ("Connection closed.",):
-            raise
-        raise aiohttp.ClientPayloadError("the framing is broken") from error
+        raise _unframed(error) from error
+
+
+def _unframed(error: RuntimeError) -> Exception:
+    """What aiohttp says by a bare `RuntimeError`: the framing of a body is no HTTP. It is a broken body like the others."""
+    return aiohttp.ClientPayloadError("the framing is broken") if error.args == ("Connection closed.",) else error
 
 
 def _arrived(content: aiohttp.StreamReader) -> bytes:
@@ -492,14 +517,19 @@ def _arrived(content: aiohttp.StreamReader) -> bytes:
 
 async def _finish(response: aiohttp.ClientResponse) -> None:
     """Give the connection back where its body is over or short, else close it."""
+    if response.closed:
+        return
     length = response.content_length
     try:
         if not response.content.at_eof() and length is not None and length <= _DRAIN:
             async with asyncio.timeout(2):
-                with _framed():
-                    await response.read()
+                await response.read()
     except (aiohttp.ClientError, OSError):  # TimeoutError is one
         response.close()
+    except RuntimeError as error:
+        response.close()
+        if _unframed(error) is error:
+            raise
     finally:
         response.release()
 

@@ -170,4 +170,5 @@ class HostPauses:
 
     def left(self, host: str) -> float:
         """Seconds until the host may be asked again; 0 for now."""
-        return max(0.0, self._until.get(host, 0.0) - self._clock.monotonic())
+        until = self._until.get(host)
+        return 0.0 if until is None else max(0.0, until - self._clock.monotonic())

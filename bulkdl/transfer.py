@@ -64,7 +64,7 @@ async def attempt(bench: Bench, job: Job) -> Complete | Whole | Settled:
 
     Raise `TryAgain` with everything that arrived durable, `ProductFailed`, `AccountStopped` or `StorageStopped`.
     """
-    job.follower.set_aside()
+    job.forget_digests()
     entry = await _durable_entry(bench, job.product.id)
     if entry is None and (left := bench.estate.heirs.get(job.product.id)) is not None:
         left = await _durable_entry(bench, left.id)

@@ -403,11 +403,12 @@ def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFa
     for part, final, overwrite in moves:
         folder = final.rpartition("/")[0]
         try:
-            found.append(_place(root, root / part, root / final, overwrite, known=folder in finals))
-            finals.add(folder)
-            parts.add(part.rpartition("/")[0])
+            found.append(_moved(root, part, final, overwrite, known=folder in finals))
         except (ProductFailed, StorageStopped) as error:
             found.append(error)
+        else:
+            finals.add(folder)
+            parts.add(part.rpartition("/")[0])
     for folder in [*finals, *(parts - finals)]:  # a name is gone for good only once the new one is there
         try:
             sync_folder(root / folder)
@@ -417,38 +418,40 @@ def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFa
     return found
 
 
-def _place(
-    root: Path,
-    part: Path,
-    final: Path,
-    overwrite: bool,  # noqa: FBT001
-    known: bool | None = None,  # noqa: FBT001
-) -> FileFacts:
-    """`known`: whether the folder has been seen to be there, where the caller syncs it; None: it is to be synced here."""
+def _moved(root: Path, part: str, final: str, overwrite: bool, *, known: bool) -> FileFacts:  # noqa: FBT001
+    """The name is not durable before its folder is synced. `known`: that folder has been seen to be there."""
     check_home(root)
+    old, new = f"{root}/{part}", f"{root}/{final}"
     try:
         if not known:
-            make_folders(root, final.parent)
+            make_folders(root, (root / final).parent)
         if overwrite:
-            part.replace(final)
+            os.replace(old, new)
         else:
-            move_new(part, final)
-        if known is None:
-            sync_folder(final.parent)
-            if part.parent != final.parent:
-                sync_folder(part.parent)
-        found = final.stat()
+            move_new(old, new)
+        found = os.stat(new)
     except FileExistsError as error:
         raise ProductFailed(
-            f"{shown(final, root)} exists already and was not put there by this run",
+            f"{shown(root / final, root)} exists already and was not put there by this run",
             kind=FailureKind.CONFLICT,
             hint="Move it away, or replace it with --overwrite",
         ) from error
     except OSError as error:
-        missing = not os.path.lexists(part)
-        path, what = (part, "move") if missing else (final, "move the finished file to")
+        missing = not os.path.lexists(old)
+        path, what = (root / part, "move") if missing else (root / final, "move the finished file to")
         raise storage_error(error, path=path, what=what, root=root) from error
     return FileFacts(size=found.st_size, mtime_ns=found.st_mtime_ns, is_file=stat.S_ISREG(found.st_mode))
+
+
+def _place(root: Path, part: Path, final: Path, overwrite: bool) -> FileFacts:  # noqa: FBT001
+    (facts,) = place_all(root, ((_below(root, part), _below(root, final), overwrite),))
+    if isinstance(facts, FileFacts):
+        return facts
+    raise facts
+
+
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
 
 
 def _facts(path: Path) -> FileFacts | None:
