@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote_plus
 
 import aiohttp
-from yarl import URL
 
 from bulkdl._version import __version__
 from bulkdl.clock import SystemClock
@@ -360,21 +359,15 @@ class Http:
     ) -> aiohttp.ClientResponse:
         """`own`: the hop may have the product's own headers, which may be keys."""
         headers = dict(request.headers) if own else _generic(request.headers)
-        target = url.raw
+        target = url.target
         if credential is not None and credential.header is not None:
             headers["Authorization"] = credential.header.reveal()
         if credential is not None and credential.query is not None:
             name, value = credential.query
-            base, hash_, fragment = target.partition("#")
-            target = (
-                f"{base}{'&' if '?' in base else '?'}{quote(name)}={quote(value.reveal(), safe='')}{hash_}{fragment}"
-            )
+            target += f"{'&' if '?' in target else '?'}{quote(name)}={quote(value.reveal(), safe='')}"
         with _mapped(url):
             return await self._sender(request.signer.name).send(
-                request.method,
-                URL(target, encoded=target.isascii()),
-                headers=headers,
-                proxy=self._proxy_for(url),
+                request.method, url, target, headers=headers, proxy=self._proxy_for(url)
             )
 
 
@@ -400,6 +393,8 @@ def _target(url: Url, location: str, credential: Credential | None, *, first: Ur
 
 def _without_secret(url: Url, credential: Credential) -> Url:
     """`url` without any query field that holds the credential: servers like to echo a token into their redirects."""
+    if not url.query:
+        return url
     secrets = _secrets(credential)
     return _keeping(url, lambda value: value not in secrets)
 

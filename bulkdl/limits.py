@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,14 +57,8 @@ class Connections:
         self._clock = clock
         self._lowered: dict[str, _Lowered] = {}
 
-    @asynccontextmanager
-    async def permit(self, *, account: str | None, host: str) -> AsyncIterator[None]:
-        keys = self._keys(account, host)
-        await self._acquire(keys)
-        try:
-            yield
-        finally:
-            self._release(keys)
+    def permit(self, *, account: str | None, host: str) -> AbstractAsyncContextManager[None]:
+        return _Permit(self, self._keys(account, host))
 
     @asynccontextmanager
     async def extra(self, *, account: str | None, host: str) -> AsyncIterator[bool]:
@@ -139,6 +133,18 @@ class Connections:
                 self._take(waiter.keys)
                 self._waiting.remove(waiter)
                 waiter.turn.set_result(None)
+
+
+class _Permit(AbstractAsyncContextManager[None]):
+    def __init__(self, connections: Connections, keys: tuple[str, ...]) -> None:
+        self._connections = connections
+        self._keys = keys
+
+    async def __aenter__(self) -> None:
+        await self._connections._acquire(self._keys)  # noqa: SLF001 - a part of it
+
+    async def __aexit__(self, *_: object) -> None:
+        self._connections._release(self._keys)  # noqa: SLF001
 
 
 class RateLimit:

@@ -63,7 +63,7 @@ class ContentRange:
 
 def parse_content_range(value: str | None) -> ContentRange | None:
     """None where the field is absent or not a sound `bytes` range."""
-    match = _CONTENT_RANGE.fullmatch(value or "")
+    match = _CONTENT_RANGE.fullmatch(value) if value else None
     if match is None:
         return None
     first, last, star, length = match.groups()

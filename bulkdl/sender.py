@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any, Final
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
+from yarl import URL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from aiohttp.connector import Connection
-    from yarl import URL
+
+    from bulkdl.urls import Url
 
 __all__ = ["FIELD_SIZE", "Sender", "is_as_known"]
 
@@ -67,6 +69,7 @@ class _Origin:
     """What all requests of one session to one origin share."""
 
     request: aiohttp.ClientRequest
+    info: aiohttp.RequestInfo
     fields: str
     """The usual header fields, as they go out."""
 
@@ -77,46 +80,52 @@ class Sender:
     def __init__(self, session: aiohttp.ClientSession, *, response_class: type[aiohttp.ClientResponse]) -> None:
         self._session = session
         self._response_class = response_class
-        self._origins: dict[tuple[str, str | None], _Origin] = {}
+        self._origins: dict[str, _Origin] = {}
+        """By what stands before the path."""
         self._lean = is_as_known()
 
     async def send(
-        self, method: str, url: URL, *, headers: Mapping[str, str], proxy: str | None
+        self, method: str, url: Url, target: str, *, headers: Mapping[str, str], proxy: str | None
     ) -> aiohttp.ClientResponse:
-        """The response, whose head has arrived; redirects are not followed. Raises what aiohttp raises."""
-        if not self._lean or proxy is not None or not self._is_plain(method, url, headers):
-            return await self._session.request(method, url, headers=headers, allow_redirects=False, proxy=proxy)
-        origin = self._origin(url)
-        head = f"{method} {url.raw_path_qs} HTTP/1.1\r\n{self._fields(origin, headers)}\r\n".encode()
+        """The response to a request for `target` (path and query) at `url`'s origin; its head has arrived.
+
+        Redirects are not followed. Raises what aiohttp raises.
+        """
+        beginning = url.beginning
+        if not self._lean or proxy is not None or not self._is_plain(method, url, target, headers):
+            whole = beginning + target
+            return await self._session.request(
+                method, URL(whole, encoded=whole.isascii()), headers=headers, allow_redirects=False, proxy=proxy
+            )
+        origin = self._origins.get(beginning) or self._origin(beginning)
+        path = target if target.startswith("/") else f"/{target}"
+        head = f"{method} {path} HTTP/1.1\r\n{self._fields(origin, headers)}\r\n".encode()
         try:
-            return await self._sent(origin, method, url, head)
+            return await self._sent(origin, method, target, head)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
             # A connection that was kept may be closed by the server at any time (RFC 9112 §9.3.1).
-            return await self._sent(origin, method, url, head)
+            return await self._sent(origin, method, target, head)
 
-    def _is_plain(self, method: str, url: URL, headers: Mapping[str, str]) -> bool:
-        if method not in ("GET", "HEAD") or len(self._session.cookie_jar) or url.raw_user or url.raw_password:
+    def _is_plain(self, method: str, url: Url, target: str, headers: Mapping[str, str]) -> bool:
+        if method not in ("GET", "HEAD") or len(self._session.cookie_jar) or url.has_userinfo:
             return False
-        if not headers:
-            return True
-        lines = (*headers, *headers.values())
-        return _FRAMING.isdisjoint(map(str.lower, headers)) and not any(map(_BREAKS.search, lines))
+        if not (target.isascii() and url.beginning.isascii()):
+            return False
+        lines = (target, *headers, *headers.values()) if headers else (target,)
+        return not any(map(_BREAKS.search, lines)) and _FRAMING.isdisjoint(map(str.lower, headers))
 
-    def _origin(self, url: URL) -> _Origin:
-        key = (url.scheme, url.raw_authority)
-        found = self._origins.get(key)
-        if found is None:
-            request = aiohttp.ClientRequest(
-                "GET",
-                url.origin(),
-                headers=self._session.headers,
-                loop=asyncio.get_running_loop(),
-                session=self._session,
-            )
-            fields = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-            found = self._origins[key] = _Origin(request, fields)
+    def _origin(self, beginning: str) -> _Origin:
+        request = aiohttp.ClientRequest(
+            "GET",
+            URL(beginning, encoded=True),
+            headers=self._session.headers,
+            loop=asyncio.get_running_loop(),
+            session=self._session,
+        )
+        fields = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+        found = self._origins[beginning] = _Origin(request, request.request_info, fields)
         return found
 
     def _fields(self, origin: _Origin, headers: Mapping[str, str]) -> str:
@@ -126,7 +135,7 @@ class Sender:
         merged.update(headers)
         return "".join(f"{name}: {value}\r\n" for name, value in merged.items())
 
-    async def _sent(self, origin: _Origin, method: str, url: URL, head: bytes) -> aiohttp.ClientResponse:
+    async def _sent(self, origin: _Origin, method: str, target: str, head: bytes) -> aiohttp.ClientResponse:
         session = self._session
         assert session.connector is not None
         try:
@@ -135,7 +144,7 @@ class Sender:
             raise aiohttp.ConnectionTimeoutError from error
         try:
             self._write(connection, method, head)
-            response = self._response(origin.request, method, url)
+            response = self._response(origin, method)
             try:
                 await response.start(connection)
             except BaseException:
@@ -145,6 +154,7 @@ class Sender:
             connection.close()
             raise
         if "Set-Cookie" in response.headers:
+            url = URL(f"{origin.request.url.origin()}{target}", encoded=True)  # the path limits where a cookie goes
             session.cookie_jar.update_cookies_from_headers(response.headers.getall("Set-Cookie"), url)
         return response
 
@@ -164,16 +174,16 @@ class Sender:
         transport.write(head)
         protocol.start_timeout()
 
-    def _response(self, request: aiohttp.ClientRequest, method: str, url: URL) -> aiohttp.ClientResponse:
+    def _response(self, origin: _Origin, method: str) -> aiohttp.ClientResponse:
         return self._response_class(
             method,
-            url,
+            origin.request.url,  # nobody asks the response for its own
             writer=None,
             continue100=None,
             timer=None,  # type: ignore[arg-type]  # nothing limits the whole
-            request_info=request.request_info,
+            request_info=origin.info,
             traces=[],
-            loop=request.loop,
+            loop=origin.request.loop,
             session=self._session,
             stream_writer=_SENT,
         )

@@ -88,6 +88,16 @@ class Url:
         return self.raw[self._origin.length :].partition("#")[0].partition("?")
 
     @property
+    def beginning(self) -> str:
+        """What is sent before the path: scheme and authority, as they are written."""
+        return self.raw[: self._origin.length]
+
+    @property
+    def target(self) -> str:
+        """Path and query as they are written; not masked."""
+        return self.raw[self._origin.length :].partition("#")[0]
+
+    @property
     def has_userinfo(self) -> bool:
         return self._origin.has_userinfo
 
