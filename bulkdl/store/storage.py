@@ -257,7 +257,7 @@ class Storage:
         Where that name is too long or `taken` by a product: a name under `.bulkdl/` made from the product's `id`.
         """
         beside = f"{file}.part"
-        if len(os.fsencode(PurePosixPath(beside).name)) <= self._name_max and not taken(beside):
+        if len(os.fsencode(beside.rpartition("/")[2])) <= self._name_max and not taken(beside):
             return beside
         digest = hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return f"{STATE_FOLDER}/partials/{digest}.part"
