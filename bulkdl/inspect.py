@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from bulkdl.claims import Claims
 from bulkdl.clock import SystemClock
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import AccountStopped, ProductFailed
 from bulkdl.hostfacts import told
 from bulkdl.model import AuthKind

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bulkdl.bench import Bench
 from bulkdl.claims import Claims
 from bulkdl.clock import SystemClock
+from bulkdl.dataclass import dataclass
 from bulkdl.engine import Engine
 from bulkdl.errors import RunStopped, first_error
 from bulkdl.events import Level, RunStarted

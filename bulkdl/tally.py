@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from bulkdl.dataclass import dataclass
 from bulkdl.ending import exit_code
 from bulkdl.events import ProductFinished, RunFinished
 from bulkdl.model import Outcome, State

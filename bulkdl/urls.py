@@ -6,9 +6,10 @@ import functools
 import hashlib
 import ipaddress
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import urljoin, urlsplit
 
+from bulkdl.dataclass import dataclass
 from bulkdl.secret import MASK
 
 __all__ = ["HostList", "Url"]

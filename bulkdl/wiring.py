@@ -8,7 +8,6 @@ from __future__ import annotations
 import ssl
 import urllib.request
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import platformdirs
 from bulkdl.auth.credentials import Credentials, keyring_lookup, resolve
 from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.signing import Logins, signer_for
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import AccountStopped, UsageError
 from bulkdl.http import USER_AGENT, Http, ssl_context
 from bulkdl.lane import asks_for_tls

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 
+from bulkdl.dataclass import dataclass
 from bulkdl.manifest.findings import SECRET_KEYS, shown
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ import tempfile
 import threading
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import StorageStopped
 from bulkdl.store.disk import settled, stopped
 

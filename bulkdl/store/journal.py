@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import zlib
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from bulkdl.dataclass import dataclass
 from bulkdl.model import Checksum, FailureKind
 from bulkdl.store.database import Steps, Writer, open_or_renew, read_only
 from bulkdl.store.disk import STATE_FOLDER, network_filesystem, state_folder

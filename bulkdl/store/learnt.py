@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from bulkdl.dataclass import dataclass
 from bulkdl.faulty import Evidence, Seen
 from bulkdl.hostfacts import EXPIRES_S, HostFacts
 from bulkdl.model import Checksum

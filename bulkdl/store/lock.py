@@ -12,13 +12,14 @@ import json
 import os
 import socket
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import filelock
 
 from bulkdl._version import __version__
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import StorageStopped
 from bulkdl.store.disk import FULL, settled, state_folder, stopped
 
