@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import field
+from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
 from bulkdl.model import FailureKind
 
 if TYPE_CHECKING:

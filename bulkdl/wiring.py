@@ -60,10 +60,14 @@ class Surroundings:
     clock: Clock
     rng: random.Random
 
+    def trusted(self) -> ssl.SSLContext:
+        """The CA certificates, which take long to read; raise `UsageError` where they cannot be."""
+        return _tls(self.settings.ca_file, self.environ)
+
     @asynccontextmanager
-    async def network(self) -> AsyncIterator[Network]:
-        """Raise `UsageError` where the CA certificates cannot be read."""
-        tls = _tls(self.settings.ca_file, self.environ)
+    async def network(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Network]:
+        """`tls`: what `trusted` gave, read here where it is None. Raise `UsageError` where it cannot be."""
+        tls = tls or self.trusted()
         async with (
             Http(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock) as http,
             aiohttp.ClientSession(

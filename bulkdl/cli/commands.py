@@ -24,7 +24,7 @@ __all__ = ["Invocation", "run_command"]
 _MODULES = {
     "run": "running",
     "demo": "demo",
-    "check": "looking",
+    "check": "checking",
     "status": "looking",
     "verify": "looking",
     "login": "accounts",

@@ -55,7 +55,7 @@ def run(invocation: Invocation) -> int:
     """Bring every product to the destination; the exit code is the contract's."""
     options = invocation.options()
     if options.dry_run:
-        from bulkdl.cli.looking import dry_run  # noqa: PLC0415
+        from bulkdl.cli.checking import dry_run  # noqa: PLC0415
 
         return dry_run(invocation)
     json_wished, verbosity = invocation.json, invocation.verbosity
