@@ -22,12 +22,14 @@ from bulkdl.tally import AccountUse, Ending, RunResult, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from ssl import SSLContext
 
     from bulkdl.auth.credentials import Prompt
     from bulkdl.clock import Clock
     from bulkdl.events import Hub
     from bulkdl.ground import Ground
     from bulkdl.model import Manifest, RunOptions, Settings
+    from bulkdl.wiring import Surroundings
 
 __all__ = ["AccountUse", "RunResult", "StopReason", "StopSignal", "run"]
 
@@ -79,11 +81,19 @@ async def run(
 
 
 async def _work(terms: Terms, ground: Ground, *, stop: StopSignal, ends_at: float | None, ending: Ending) -> None:
-    """Do what needs the network. Raise `UsageError` where the CA certificates cannot be read.
+    """Do what needs the network. Raise `UsageError` where the CA certificates cannot be read."""
+    wired = asyncio.get_running_loop().run_in_executor(None, _wired, terms)
+    # Imported here: it takes longer than a run that finds everything in place.
+    from bulkdl.crew import work  # noqa: PLC0415
 
-    The modules for it are imported here: they take longer than a run that finds everything in place.
-    """
-    from bulkdl.wiring import Surroundings  # noqa: PLC0415
+    around, trusted = await wired
+    async with around.network(trusted) as network:
+        await work(terms, ground, around=around, network=network, stop=stop, ends_at=ends_at, ending=ending)
+
+
+def _wired(terms: Terms) -> tuple[Surroundings, SSLContext]:
+    """On a thread: aiohttp, and then bulkdl, read the system's CA certificates while others import the rest."""
+    from bulkdl.wiring import Surroundings  # noqa: PLC0415 - see `_work`
 
     around = Surroundings(
         settings=terms.settings,
@@ -93,11 +103,7 @@ async def _work(terms: Terms, ground: Ground, *, stop: StopSignal, ends_at: floa
         clock=terms.clock,
         rng=terms.rng,
     )
-    trusted = asyncio.get_running_loop().run_in_executor(None, around.trusted)  # reads while the rest is imported
-    from bulkdl.crew import work  # noqa: PLC0415
-
-    async with around.network(await trusted) as network:
-        await work(terms, ground, around=around, network=network, stop=stop, ends_at=ends_at, ending=ending)
+    return around, around.trusted()
 
 
 def _leave_in_place(terms: Terms, ground: Ground, ending: Ending) -> None:
