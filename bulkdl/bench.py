@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from bulkdl.content.coding import is_the_format, named
 from bulkdl.content.following import Follower
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import TryAgain
 from bulkdl.heritage import Estate
 from bulkdl.model import FailureKind, Resume

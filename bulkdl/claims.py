@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from bulkdl.dataclass import dataclass
 from bulkdl.names import fold
 
 __all__ = ["Claims"]

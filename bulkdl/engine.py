@@ -22,6 +22,7 @@ from bulkdl.heritage import bury
 from bulkdl.hours import window_closes_in, window_opens_in
 from bulkdl.model import Failure, FailureKind, Outcome, State
 from bulkdl.placing import check, move, record_settled, unpack
+from bulkdl.plan import in_place
 from bulkdl.ranges import cover
 from bulkdl.retry import Budget, next_step
 from bulkdl.room import check_room, known_size
@@ -349,13 +350,7 @@ class Engine:
 
     def _skip(self, item: Item) -> None:
         """What is in place from before needs no job."""
-        outcome = Outcome(
-            product=item.product,
-            state=State.SKIPPED,
-            file=item.shown,
-            path=self._bench.storage.final(item.file) if item.file else None,
-            note=item.entry.note if item.entry is not None else "",
-        )
+        outcome = in_place(item, self._bench.storage.final(item.file) if item.file else None)
         self._bench.hub.emit(ProductFinished(outcome=outcome))
 
     def _end(self, job: Job, state: State, *, written: int = 0, failure: Failure | None = None, note: str = "") -> None:

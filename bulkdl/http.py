@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote_plus
 
@@ -17,6 +17,7 @@ import aiohttp
 from bulkdl._version import __version__
 from bulkdl.clock import SystemClock
 from bulkdl.content.coding import Decoder
+from bulkdl.dataclass import dataclass
 from bulkdl.dialects import MOST_BODY, Action, Answer, interpret
 from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
 from bulkdl.lane import TlsContext, take_over

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.apart import pardon, refuse
 from bulkdl.content.extract import extract, folder_for
 from bulkdl.content.verify import check_product
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.model import FailureKind
 from bulkdl.standing import Standing

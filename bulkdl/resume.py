@@ -7,10 +7,11 @@ into a `Decision`. Everything that could splice two editions of a product into o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum, StrEnum
 
 from bulkdl.content.coding import decodable, named
+from bulkdl.dataclass import dataclass
 from bulkdl.model import FailureKind, Resume
 from bulkdl.ranges import ContentRange, Range, cover, normalise
 from bulkdl.retry import StatusClass, classify, parse_http_date

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDict
 from yarl import URL
+
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

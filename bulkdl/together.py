@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Self
 
 from bulkdl.content.verify import check_body
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.placing import confirm_name, placed_entry
 from bulkdl.store.journal import Entry, Phase

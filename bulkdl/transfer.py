@@ -6,10 +6,11 @@ An attempt derives everything from what is durably on disk and in the journal, n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.bench import known_of
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.existing import Settled, settle_named
 from bulkdl.heritage import inherit, offered

@@ -6,9 +6,10 @@ import functools
 import hashlib
 import ipaddress
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import urljoin, urlsplit
 
+from bulkdl.dataclass import dataclass
 from bulkdl.secret import MASK
 
 __all__ = ["HostList", "Url"]
@@ -17,7 +18,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _BLANK = re.compile(r"\s")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _AUTHORITY = re.compile(
-    r"(?:[^\\\[\]]*@)?(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._\-\x80-\U0010ffff]+))(?::\d*)?", re.IGNORECASE
+    r"(?:[^\\\[\]]*@)?(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._\-\x80-\U0010ffff]+))(?::\d*)?"
 )
 _USUAL = re.compile(r"(https?://[A-Za-z0-9._:-]+)(?:[/?#][!-~]*)?")
 """Nothing but ASCII, and no character in the authority that anyone could read in two ways."""

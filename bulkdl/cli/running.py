@@ -7,7 +7,6 @@ import json
 import sys
 import traceback
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from bulkdl.cli.report import prepare, save, to_html
 from bulkdl.cli.signals import stop_on_signals
 from bulkdl.cli.watchers import LogFile
 from bulkdl.clock import SystemClock
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import StorageStopped
 from bulkdl.events import Hub, Level
 from bulkdl.run import RunResult, StopSignal
@@ -55,7 +55,7 @@ def run(invocation: Invocation) -> int:
     """Bring every product to the destination; the exit code is the contract's."""
     options = invocation.options()
     if options.dry_run:
-        from bulkdl.cli.looking import dry_run  # noqa: PLC0415
+        from bulkdl.cli.checking import dry_run  # noqa: PLC0415
 
         return dry_run(invocation)
     json_wished, verbosity = invocation.json, invocation.verbosity

@@ -9,9 +9,9 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import dataclass
 
 from bulkdl.content.kinds import Fit, Kind, Language, as_text, kind_of
+from bulkdl.dataclass import dataclass
 from bulkdl.secret import MASK
 
 __all__ = ["HEAD_SIZE", "html_or_json_error", "objection"]

@@ -6,7 +6,6 @@ All of it reads whole files, so it runs on threads of its own; a cancellation en
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkdl.content import tars, zips
@@ -15,6 +14,7 @@ from bulkdl.content.hashing import BLOCK, HASHING, hasher
 from bulkdl.content.offload import Stop
 from bulkdl.content.safe import MOST_BYTES, is_safe_manifest, parse_safe
 from bulkdl.content.sniff import HEAD_SIZE, html_or_json_error, objection
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed
 from bulkdl.model import FailureKind, Verify
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import sys
@@ -144,6 +143,8 @@ async def settled(work: Awaitable[T], *, undo: Callable[[T], object] | None = No
     What a thread does cannot be called back: going on while it still uses a buffer or a descriptor would let it write
     from or into something that has another use by then. `undo` gives back a result that a cancellation leaves unused.
     """
+    import asyncio  # noqa: PLC0415 - who only looks at a disk has no event loop, and it takes long to import
+
     future = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(future)

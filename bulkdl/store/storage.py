@@ -15,8 +15,6 @@ import stat
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import aiofiles.os
@@ -24,11 +22,9 @@ import aiofiles.os
 from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.model import FailureKind
 from bulkdl.store.disk import (
-    GONE,
     NAME_MAX,
     OPEN_FLAGS,
     STATE_FOLDER,
-    THIS_NAME,
     check_home,
     forget_home,
     is_home,
@@ -45,6 +41,7 @@ from bulkdl.store.disk import (
     sync_data,
     sync_folder,
 )
+from bulkdl.store.facts import FileFacts, facts_of, final_of
 from bulkdl.store.pen import Pen, write_all
 
 if TYPE_CHECKING:
@@ -58,16 +55,6 @@ T = TypeVar("T")
 
 _THREADS: Final = 8
 _FREE_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class FileFacts:
-    """What `stat` says of a file; a symlink is followed, and one that leads nowhere is not a file."""
-
-    size: int
-    mtime_ns: int
-    is_file: bool
-    """A regular file."""
 
 
 # --- A partial --------------------------------------------------------------------------------------------------------
@@ -241,15 +228,7 @@ class Storage:
 
     def final(self, file: str) -> Path:
         """Where `file` (relative, with `/`) goes; raise `ProductFailed` for a name that is not the product's to have."""
-        pure = PurePosixPath(file)
-        own = bool(pure.parts) and pure.parts[0].casefold() == STATE_FOLDER
-        if not pure.parts or pure.is_absolute() or ".." in pure.parts or own or "\0" in file:
-            raise ProductFailed(
-                f"'{file}' cannot be the name of a product",
-                kind=FailureKind.STORAGE,
-                hint=f"Use a relative path that stays in the destination and outside '{STATE_FOLDER}/'",
-            )
-        return self.root.joinpath(*pure.parts)
+        return final_of(self.root, file)
 
     def partial(self, file: str, id: str, *, taken: Callable[[str], bool]) -> str:  # noqa: A002
         """The partial's path, relative with `/`: `NAME.part` beside the file.
@@ -272,11 +251,7 @@ class Storage:
 
     async def stat(self, path: Path) -> FileFacts | None:
         """The facts of `path`, None where nothing can be seen; raise `StorageStopped`."""
-        return (await self.stats((path,)))[0]
-
-    async def stats(self, paths: Sequence[Path]) -> list[FileFacts | None]:
-        """Like `stat` for many at the price of one change of thread."""
-        return await self._call(_stats, self.root, tuple(paths))
+        return await self._call(facts_of, path, self.root)
 
     async def remove(self, path: Path) -> None:
         """Remove a file for good: no power cut brings it back. One that is missing is fine."""
@@ -346,19 +321,6 @@ def _prepare(root: Path) -> tuple[int, int | None]:
     except OSError as error:
         raise stopped(error, path=root, what="write to", root=root) from error
     return name_max(root), largest_file(root)
-
-
-def _stats(root: Path, paths: tuple[Path, ...]) -> list[FileFacts | None]:
-    found: list[FileFacts | None] = []
-    for path in paths:
-        try:
-            found.append(_facts(path))
-        except OSError as error:
-            ours = storage_error(error, path=path, what="read", root=root)
-            if isinstance(ours, StorageStopped):
-                raise ours from error
-            found.append(None)  # opening it for writing will say why
-    return found
 
 
 def write_whole(root: Path, part: str, data: bytes, *, known: set[str]) -> FileFacts:
@@ -452,15 +414,3 @@ def _place(root: Path, part: Path, final: Path, overwrite: bool) -> FileFacts:  
 
 def _below(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
-
-
-def _facts(path: Path) -> FileFacts | None:
-    try:
-        found = path.stat()
-    except OSError as error:
-        if os.path.islink(path):  # noqa: PTH114 - Path.is_link raises for names that cannot exist
-            return FileFacts(size=0, mtime_ns=0, is_file=False)
-        if error.errno in GONE or error.errno in THIS_NAME:
-            return None
-        raise
-    return FileFacts(size=found.st_size, mtime_ns=found.st_mtime_ns, is_file=stat.S_ISREG(found.st_mode))
