@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -47,7 +47,11 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_S = 1.0
 """A power cut can cost this much of each product in flight, whichever comes first."""
 AUTO_SEGMENTS = 16
-LOOK_AGAIN_S = 0.2
+LOOK_AGAIN_S = 0.05
+LEAVE_S = 0.3
+"""A connection whose place is wanted for another goes on for about so long, so that little of what is under way is lost."""
+LANE_LEAST = 4 * 1024 * 1024
+"""A stretch of a product that is worth the fast lane is worth it from so many bytes on."""
 CONTENT_TRIES = 3
 """A page instead of the product is asked for again this often: a maintenance page passes, a login page does not."""
 
@@ -76,6 +80,14 @@ class _Behind:
         self.done(offset, len(block))
 
 
+@dataclass(slots=True)
+class _Guest:
+    """A connection that was opened in addition, and what it fetches now."""
+
+    claim: Claim | None = None
+    leaving: bool = False
+
+
 class Reception:
     """One attempt's stream of one product into its partial."""
 
@@ -102,6 +114,7 @@ class Reception:
         self._start = start
         self._live = 1
         self._spawner: asyncio.Task[None] | None = None
+        self._measured = asyncio.Event()
         self._continuable = True
         self._fault: TryAgain | None = None
         self._flight = bench.hub.counters.flights[job.product.id]
@@ -189,12 +202,13 @@ class Reception:
             self._ended()
 
     async def _extra(self) -> None:
+        guest = _Guest()
         try:
             async with self._bench.connections.extra(
-                account=self._job.product.account, host=self._job.source.host
+                account=self._job.product.account, host=self._job.source.host, leave=partial(self._leave, guest)
             ) as granted:
                 if granted:
-                    await self._counted_more()
+                    await self._counted_more(guest)
         except (TryAgain, ProductFailed) as fault:
             # Not the product's fault: a server that minds a further connection says so in many ways.
             if isinstance(fault, TryAgain):
@@ -202,22 +216,29 @@ class Reception:
         finally:
             self._ended()
 
+    def _leave(self, guest: _Guest) -> None:
+        """Its place is wanted: what it is fetching ends soon, and is the last."""
+        guest.leaving = True
+        if guest.claim is not None:
+            self._plan.cut(guest.claim, max(BLOCK, int(guest.claim.rate * LEAVE_S)))
+
     def _ended(self) -> None:
         self._live -= 1
         if not self._live and self._spawner is not None:
             self._spawner.cancel()
 
-    async def _counted_more(self) -> None:
+    async def _counted_more(self, guest: _Guest) -> None:
         self._flight.connections += 1
         try:
-            await self._more()
+            await self._more(guest)
         finally:
             self._flight.connections -= 1
 
-    async def _more(self) -> None:
-        """Fetch stretch after stretch, each with a request of its own, until none is left."""
-        while (claim := self._plan.claim()) is not None:
-            before = claim.position
+    async def _more(self, guest: _Guest | None = None) -> None:
+        """Fetch stretch after stretch, each with a request of its own, until none is left or the guest has to leave."""
+        guest = guest or _Guest()
+        while not guest.leaving and (claim := self._plan.claim()) is not None:
+            guest.claim, before = claim, claim.position
             try:
                 async with self._range(claim) as reply:
                     if not await self._stream(reply, claim):
@@ -225,8 +246,10 @@ class Reception:
             except (TryAgain, ProductFailed):
                 if claim.position == before:  # one that was cut has been welcome
                     self._job.most_connections = max(1, self._live - 1)
+                    self._bench.connections.minded(self._job.product.account, self._job.source.host)
                 raise
             finally:
+                guest.claim = None
                 if claim.position == before:
                     self._plan.hand_back(claim)
                 else:
@@ -255,14 +278,26 @@ class Reception:
             yield reply
 
     async def _spawn(self, connections: asyncio.TaskGroup) -> None:
-        """Open further connections while there are places for them."""
-        job = self._job
+        """Open further connections while there are places for them, and say so when there are too few."""
+        account, host = self._job.product.account, self._job.source.host
         while self._live and self._plan.left:
-            spare = self._bench.connections.spare(account=job.product.account, host=job.source.host)
-            for _ in range(self._plan.offer(max(0, min(spare, self._most() - self._live)))):
+            wanted = max(0, self._most() - self._live)
+            spare = min(wanted, self._bench.connections.spare(account=account, host=host))
+            for _ in range(self._plan.offer(spare) if spare else 0):
                 self._live += 1
                 connections.create_task(self._extra())
+            if spare < wanted and self._plan.worth(1):
+                self._bench.connections.press(account, host)
+            await self._look_again()
+
+    async def _look_again(self) -> None:
+        """Return after a moment, or once it is known what the first connection brings."""
+        if self._measured.is_set():
             await self._bench.clock.sleep(LOOK_AGAIN_S)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_AGAIN_S):
+                await self._measured.wait()
 
     def _most(self) -> int:
         return min(self._bench.settings.segments or AUTO_SEGMENTS, self._job.most_connections)
@@ -275,16 +310,20 @@ class Reception:
         True when the body was read to its own end.
         """
         lane = self._bench.lane
-        if lane is None or self._entry.total is None or claim.left < lane.least:
+        if lane is None or self._entry.total is None or claim.left < self._least(lane):
             return (await self._ordinary(reply, claim, compare=compare))[0]
         ended, given = await self._ordinary(reply, claim, compare=compare, until=lane.first)
         if ended or not claim.left:
             return ended
         with lane.place() as granted:
-            stream = await reply.hand_over(lane, given=given) if granted and claim.left >= lane.least else None
+            worth = granted and claim.left >= self._least(lane)
+            stream = await reply.hand_over(lane, given=given) if worth else None
             if stream is not None:
                 return await self._by_lane(lane, stream, reply, claim)
         return (await self._ordinary(reply, claim))[0]
+
+    def _least(self, lane: Lane) -> int:
+        return min(lane.least, LANE_LEAST) if (self._entry.total or 0) >= lane.least else lane.least
 
     async def _by_lane(self, lane: Lane, stream: Stream, reply: Reply, claim: Claim) -> bool:
         """Like `_ordinary`, the connection having been taken over; it is given up at the end."""
@@ -297,8 +336,7 @@ class Reception:
                 await self._keep_step()
                 work = partial(stream.step, at=claim.position, end=end, clock=self._bench.clock.monotonic)
                 step = await self._settled_step(self._partial.lend(work, executor=lane.executor), claim)
-                if (now := self._bench.clock.monotonic()) - opened >= RATE_S:
-                    claim.rate = (claim.position - first) / (now - opened)
+                self._measure(claim, first, opened)
                 if step.error is not None or step.ended:
                     raise reply.broken(step.error)
                 if stream.silence_s >= self._bench.settings.timeout:
@@ -321,7 +359,7 @@ class Reception:
             if task.done() and not task.cancelled() and task.exception() is None:
                 at, count = claim.position, task.result().count
                 claim.position += count
-                self._bench.hub.counters.received += count
+                self._count(count)
                 if count:
                     self._note(at, count)
 
@@ -338,10 +376,11 @@ class Reception:
         behind, pace = _Behind(self._partial, self._note), self._bench.pace()
         try:
             while claim.position < claim.end and not ended and (given < until or compare):
-                found = await _read(pace, reply, patience_s=CHECKPOINT_S if buffer else None)
+                patience_s = RATE_S if not claim.rate else CHECKPOINT_S if buffer else None
+                found = await _read(pace, reply, patience_s=patience_s)
                 chunk, ended = found or b"", found == b""
                 given += len(chunk)
-                self._bench.hub.counters.received += len(chunk) if reply.decoder is None else reply.decoder.taken()
+                self._count(len(chunk) if reply.decoder is None else reply.decoder.taken())
                 if compare and chunk:
                     chunk, compare = _compared(chunk, compare)
                 if compare and ended:
@@ -350,9 +389,7 @@ class Reception:
                 self._check_length(claim, len(chunk))
                 buffer += chunk
                 claim.position += len(chunk)
-                now = self._bench.clock.monotonic()
-                if now - opened >= RATE_S:
-                    claim.rate = (claim.position - first) / (now - opened)
+                now = self._measure(claim, first, opened)
                 if len(buffer) >= BLOCK or (now - began >= CHECKPOINT_S and len(buffer) >= SNIFF):
                     self._sniff(reply, at, buffer)
                     await behind.put(at, buffer)
@@ -370,6 +407,21 @@ class Reception:
         if buffer and not self._objection(reply, at, buffer):
             await behind.put(at, buffer)
             await behind.drain()
+
+    def _count(self, count: int) -> None:
+        self._bench.hub.counters.received += count
+        self._bench.connections.brought(self._job.product.account, self._job.source.host, count)
+
+    def _measure(self, claim: Claim, first: int, opened: float) -> float:
+        """See how fast `claim` is being fetched, from `first` on since it was `opened`; the time."""
+        now = self._bench.clock.monotonic()
+        if now - opened >= RATE_S:
+            known, claim.rate = claim.rate > 0, (claim.position - first) / (now - opened)
+            if claim.rate and not known:
+                account, host = self._job.product.account, self._job.source.host
+                self._bench.connections.measured(account, host, rate=claim.rate, opened=opened)
+                self._measured.set()
+        return now
 
     async def _keep_step(self) -> None:
         """Run no further ahead of a slow disk than one checkpoint beside the one under way: that bounds what a crash costs."""
