@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["CAP", "Crowd", "Sight", "judged", "refused"]
+__all__ = ["CAP", "PATIENCE_S", "Crowd", "Sight", "judged", "refused"]
 
 CAP = 128
 """Most connections to one host, whatever they bring."""
-PAYS = 0.5
-"""What the added connections must bring at least, as a share of what as many brought before."""
-STEADY = 1.3
+PAYS, HELPS = 0.5, 0.15
+"""What the added connections must bring at least, as a share of what as many brought before: where nothing else is known,
+and where each began as well as one of the first few did."""
+STEADY = 2.5
 """A rate that rises by more from one half of a look to the other is of connections that are still gathering speed."""
 LIKE, UNLIKE = 0.8, 0.65
 """A connection that brings this share, or no more than that, of what one among fewer did has, or has not, its own limit."""
+SURE_S = 0.5
+"""How long a look has to be before it speaks against more connections: this machine may have been busy."""
 PATIENCE_S = 2.0
 """A trial that has shown nothing for so long has failed; so long without a hint, and one is made."""
 REST_S = 60.0
@@ -60,24 +63,26 @@ class Sight:
     alone: float | None = None
     """Bytes a second that a connection brought at first when there were clearly fewer; None: not known."""
     among: float | None = None
-    """The same of those that joined them."""
+    """The same of those that have joined since the last change."""
 
 
 def judged(crowd: Crowd, sight: Sight, *, cap: int = CAP) -> Crowd:
     """What is allowed now: on with a trial, its end either way, or the beginning of one."""
     steady = sight.rising <= STEADY
+    likeness = None if not sight.alone or sight.among is None else sight.among / sight.alone
+    hinted = likeness is not None and likeness >= LIKE
+    times = 4 if hinted else 2
     if crowd.allowed > crowd.proven:
-        due = crowd.rate * (1 + PAYS * (crowd.allowed / crowd.proven - 1))
+        share = HELPS if hinted else PAYS
+        due = crowd.rate * (1 + share * (crowd.allowed / crowd.proven - 1))
         if steady and sight.rate >= due:
-            return _tried(replace(crowd, proven=crowd.allowed, rest_s=REST_S), sight, cap)
+            return _tried(replace(crowd, proven=crowd.allowed, rest_s=REST_S), sight, times, cap)
         return _failed(crowd, sight.now) if sight.lasted >= PATIENCE_S else crowd
     if sight.now < crowd.quiet_until or crowd.proven >= cap:
         return crowd
-    likeness = None if not sight.alone or sight.among is None else sight.among / sight.alone
-    if likeness is not None and likeness <= UNLIKE:
+    if likeness is not None and likeness <= UNLIKE and sight.lasted >= SURE_S:
         return _failed(crowd, sight.now)
-    hinted = steady and likeness is not None and likeness >= LIKE
-    return _tried(crowd, sight, cap) if hinted or sight.lasted >= PATIENCE_S else crowd
+    return _tried(crowd, sight, times, cap) if (hinted and steady) or sight.lasted >= PATIENCE_S else crowd
 
 
 def refused(crowd: Crowd, now: float) -> Crowd:
@@ -86,8 +91,8 @@ def refused(crowd: Crowd, now: float) -> Crowd:
     return _failed(replace(crowd, proven=max(crowd.base, kept)), now)
 
 
-def _tried(crowd: Crowd, sight: Sight, cap: int) -> Crowd:
-    return replace(crowd, allowed=max(crowd.proven, min(2 * crowd.proven, cap)), rate=sight.rate)
+def _tried(crowd: Crowd, sight: Sight, times: int, cap: int) -> Crowd:
+    return replace(crowd, allowed=max(crowd.proven, min(times * crowd.proven, cap)), rate=sight.rate)
 
 
 def _failed(crowd: Crowd, now: float) -> Crowd:

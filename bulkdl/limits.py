@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING
 
-from bulkdl.growth import Crowd, Sight, judged, refused
+from bulkdl.growth import PATIENCE_S, Crowd, Sight, judged, refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,13 +20,17 @@ __all__ = ["Connections", "HostPauses", "RateLimit"]
 
 HOST_CONNECTIONS = 16
 """Most connections to one host that no account limits, before it has shown that more bring more."""
-LOOK_S = 0.2
-"""How long the rate of a host is looked at before it counts."""
+LOOK_S = 0.15
+"""How long the rate of a host is looked at before it counts; at least, for it has to be several round trips."""
+ROUND_TRIPS = 3
 LAPSE_S = 0.5
 """After so long without `press` a look begins anew: places were free meanwhile."""
-TINY_S = 1e-6
+MARK_S = 0.02
+"""No more often is it noted how far it is."""
 CLOSE_S = 0.03
 """Connections that are opened together are no further apart."""
+SEVERAL, MANY = 4, 64
+"""Fewer connections that have joined tell nothing; more need not be remembered."""
 CLEARLY = 1.5
 """So many times as many connections are clearly more."""
 BURST_S = 1.0
@@ -68,11 +72,14 @@ class _Watch:
     fewer: int = 0
     """Connections when the first extra joined, at `joined`."""
     joined: float | None = None
-    alone: list[float] = field(default_factory=list)
-    among: list[float] = field(default_factory=list)
-    """Bytes a second that connections brought at first, before and after."""
+    alone: deque[float] = field(default_factory=lambda: deque(maxlen=MANY))
+    among: deque[float] = field(default_factory=lambda: deque(maxlen=MANY))
+    """Bytes a second that connections brought at first: before it, and after that or the last change of the limit."""
+    changed: float = 0.0
     minded: float = float("-inf")
     """When a connection was refused."""
+    answered_s: float | None = None
+    """The shortest time from a request for more to its answer."""
     pressed: float = float("-inf")
     marks: list[tuple[float, int]] = field(default_factory=list)
     """When, and what had been brought, since every place has been taken."""
@@ -80,32 +87,43 @@ class _Watch:
     def first_rate(self, rate: float, *, opened: float, now: float, held: int) -> None:
         if self.joined is None or now <= self.joined + CLOSE_S:
             self.alone.append(rate)
-        elif opened >= self.joined and held >= CLEARLY * self.fewer:
+        elif opened >= max(self.joined, self.changed) and held >= CLEARLY * self.fewer:
             self.among.append(rate)
 
-    def look(self, now: float) -> Sight | None:
-        """What is seen, once it has been looked at for long enough. To be asked while every place is taken."""
+    def press(self, now: float, *, cap: int) -> bool:
+        """Every place is taken, and more are wanted; whether the limit has changed."""
+        sight = self._look(now)
+        if sight is None:
+            return False
+        before, self.crowd = self.crowd, judged(self.crowd, sight, cap=cap)
+        if self.crowd != before:
+            self.changed = now
+            self.among.clear()
+        if self.crowd != before or sight.lasted >= PATIENCE_S:
+            self.marks = []
+        return self.crowd.allowed != before.allowed
+
+    def _look(self, now: float) -> Sight | None:
+        """What is seen, once it has been looked at for long enough."""
         if now - self.pressed > LAPSE_S:
-            self.begin(now)
+            self.marks = []
         self.pressed = now
+        if self.marks and now - self.marks[-1][0] < MARK_S:
+            return None
         self.marks.append((now, self.brought))
         began, before = self.marks[0]
-        if (lasted := now - began) < LOOK_S:
+        if (lasted := now - began) < max(LOOK_S, ROUND_TRIPS * (self.answered_s or 0.0)):
             return None
-        at, midway = min(self.marks, key=lambda mark: abs(mark[0] - began - lasted / 2))
-        first, second = (midway - before) / max(TINY_S, at - began), (self.brought - midway) / max(TINY_S, now - at)
+        at, midway = min(self.marks[1:-1], key=lambda mark: abs(mark[0] - began - lasted / 2), default=(now, 0))
+        first, second = (midway - before) / (at - began), (self.brought - midway) / max(MARK_S, now - at)
         return Sight(
             now=now,
             lasted=lasted,
             rate=(self.brought - before) / lasted,
             rising=second / first if first else float("inf"),
             alone=median(self.alone) if self.alone else None,
-            among=median(self.among) if self.among else None,
+            among=median(self.among) if len(self.among) >= SEVERAL else None,
         )
-
-    def begin(self, now: float) -> None:
-        """Look anew."""
-        self.pressed, self.marks = now, []
 
 
 class Connections:
@@ -189,6 +207,11 @@ class Connections:
         """So many bytes have come from `host`."""
         self._watch(self._keys(account, host)[1]).brought += count
 
+    def answered(self, account: str | None, host: str, seconds: float) -> None:
+        """A request has been answered after so long."""
+        watch = self._watch(self._keys(account, host)[1])
+        watch.answered_s = seconds if watch.answered_s is None else min(watch.answered_s, seconds)
+
     def measured(self, account: str | None, host: str, *, rate: float, opened: float) -> None:
         """The first rate (bytes a second) of a connection that was opened then."""
         key = self._keys(account, host)[1]
@@ -199,14 +222,14 @@ class Connections:
         key, now = self._keys(account, host)[1], self._clock.monotonic()
         if key in self._limits or self._cap <= self._host or self._held[key] < self._limit(key):
             return  # an account's own or a lowered one, none that grows, or not the one that is full
-        watch = self._watch(key)
-        if (sight := watch.look(now)) is None:
-            return
-        before, watch.crowd = watch.crowd, judged(watch.crowd, sight, cap=self._cap)
-        if watch.crowd != before:
-            watch.begin(now)
+        if self._watch(key).press(now, cap=self._cap):
             self._recall()
             self._serve()
+
+    def pays(self, account: str | None, host: str) -> bool:
+        """Whether more connections to `host` have brought more."""
+        watch = self._watched.get(self._keys(account, host)[1])
+        return watch is not None and watch.crowd.proven > watch.crowd.base
 
     def minded(self, account: str | None, host: str) -> None:
         """`host` has refused a connection: it is given no more than it is known to bear."""

@@ -111,7 +111,7 @@ class SegmentPlan:
         self._free: list[Range] = list(normalise(gaps))
         self._active: list[Claim] = []
         self._min_split = min_split
-        self._min_split_s = min_split_s
+        self.min_split_s = min_split_s
 
     @property
     def left(self) -> int:
@@ -142,7 +142,7 @@ class SegmentPlan:
         for _ in range(lacking if self._active else 0):
             victim = max(self._active, key=lambda c: c.left_s / parts.get(c, 1))
             number = parts.get(victim, 1) + 1
-            if min(victim.left / self._min_split, victim.left_s / self._min_split_s) < number:
+            if min(victim.left / self._min_split, victim.left_s / self.min_split_s) < number:
                 break
             parts[victim] = number
         return parts

@@ -13,18 +13,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bulkdl.behind import Behind
 from bulkdl.bench import known_of
-from bulkdl.content.sniff import objection
 from bulkdl.errors import ProductFailed, TryAgain, first_error
 from bulkdl.hostfacts import sights
 from bulkdl.lane import Step
 from bulkdl.model import FailureKind
+from bulkdl.pages import SNIFF, compared, not_the_product, objection_to
 from bulkdl.ranges import Claim, Range, SegmentPlan, cover, missing, normalise
 from bulkdl.resume import Action, Ask, judge, validator
 from bulkdl.store.disk import settled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
     from bulkdl.bench import Bench, Job, Pace
     from bulkdl.http import Reply
@@ -32,15 +33,16 @@ if TYPE_CHECKING:
     from bulkdl.store.journal import Entry
     from bulkdl.store.storage import Partial
 
-__all__ = ["Reception", "not_the_product", "objection_to"]
+__all__ = ["Reception"]
 
 BLOCK = 1024 * 1024
 """Bytes gathered before a write."""
-SNIFF = 1024
 MIN_SPLIT = 4 * 1024 * 1024
 """No connection is opened for less than this many bytes."""
 MIN_SPLIT_S = 1.0
 """Nor for what the others would have fetched this soon: a connection that is cut short loses what it has under way."""
+MIN_SPLIT_PAID_S = 0.3
+"""The same where every connection is held back: what one has under way is little, and another brings as much again."""
 RATE_S = 0.1
 """How long a connection is watched before its rate counts."""
 CHECKPOINT_BYTES = 16 * 1024 * 1024
@@ -52,32 +54,6 @@ LEAVE_S = 0.3
 """A connection whose place is wanted for another goes on for about so long, so that little of what is under way is lost."""
 LANE_LEAST = 4 * 1024 * 1024
 """A stretch of a product that is worth the fast lane is worth it from so many bytes on."""
-CONTENT_TRIES = 3
-"""A page instead of the product is asked for again this often: a maintenance page passes, a login page does not."""
-
-
-@dataclass(slots=True)
-class _Behind:
-    """Writes one block while the next is received: what the network has delivered must not wait for the disk."""
-
-    partial: Partial
-    done: Callable[[int, int], None]
-    """Told the offset and the length once a block is written."""
-    _task: asyncio.Task[None] | None = None
-
-    async def put(self, offset: int, block: bytearray) -> None:
-        await self.drain()
-        self._task = asyncio.create_task(self._write(offset, block))
-
-    async def drain(self) -> None:
-        """Return once the block is written, a cancellation included: it must not be written after the file is closed."""
-        if self._task is not None:
-            await settled(self._task)
-            self._task = None
-
-    async def _write(self, offset: int, block: bytearray) -> None:
-        await self.partial.write(offset, block)
-        self.done(offset, len(block))
 
 
 @dataclass(slots=True)
@@ -262,7 +238,10 @@ class Reception:
         """The response to a request for one stretch, when it is exactly that, of the same edition."""
         job, known = self._job, self._bench.known(self._job, self._entry)
         ask = Ask(range=(claim.position, claim.end), if_range=validator(known, job.source.source))
+        asked = self._bench.clock.monotonic()
         async with self._bench.open(job, headers=ask.headers) as reply:
+            answered_s = self._bench.clock.monotonic() - asked
+            self._bench.connections.answered(job.product.account, job.source.host, answered_s)
             decision = judge(
                 reply.head,
                 ask=ask,
@@ -281,6 +260,8 @@ class Reception:
         """Open further connections while there are places for them, and say so when there are too few."""
         account, host = self._job.product.account, self._job.source.host
         while self._live and self._plan.left:
+            if self._bench.connections.pays(account, host):
+                self._plan.min_split_s = min(MIN_SPLIT_S, MIN_SPLIT_PAID_S)
             wanted = max(0, self._most() - self._live)
             spare = min(wanted, self._bench.connections.spare(account=account, host=host))
             for _ in range(self._plan.offer(spare) if spare else 0):
@@ -373,7 +354,7 @@ class Reception:
         buffer, at, ended, given = bytearray(), claim.position, False, 0
         first, opened = claim.position, self._bench.clock.monotonic()
         began = opened
-        behind, pace = _Behind(self._partial, self._note), self._bench.pace()
+        behind, pace = Behind(self._partial, self._note), self._bench.pace()
         try:
             while claim.position < claim.end and not ended and (given < until or compare):
                 patience_s = RATE_S if not claim.rate else CHECKPOINT_S if buffer else None
@@ -382,7 +363,7 @@ class Reception:
                 given += len(chunk)
                 self._count(len(chunk) if reply.decoder is None else reply.decoder.taken())
                 if compare and chunk:
-                    chunk, compare = _compared(chunk, compare)
+                    chunk, compare = compared(chunk, compare)
                 if compare and ended:
                     raise TryAgain("the body ended early", kind=FailureKind.NETWORK)
                 chunk = chunk[: max(0, claim.end - claim.position)]
@@ -401,7 +382,7 @@ class Reception:
             await settled(self._rest(behind, reply, at, buffer))
         return ended, given
 
-    async def _rest(self, behind: _Behind, reply: Reply, at: int, buffer: bytearray) -> None:
+    async def _rest(self, behind: Behind, reply: Reply, at: int, buffer: bytearray) -> None:
         """Keep what was received and not written yet, unless it is nothing that belongs to the product."""
         await behind.drain()
         if buffer and not self._objection(reply, at, buffer):
@@ -469,21 +450,6 @@ class Reception:
         self._flight.total = claim.position
 
 
-def objection_to(job: Job, head: bytes, *, name: str, content_type: str, size: int | None) -> str | None:
-    """Why a body that begins with `head` cannot be the product, which is called `name`; None when it can."""
-    accept = next((value for key, value in job.product.headers if key.lower() == "accept"), None)
-    return objection(name=name, head=head[:SNIFF], content_type=content_type, size=size, requested_accept=accept)
-
-
-def not_the_product(reason: str) -> TryAgain:
-    return TryAgain(
-        reason,
-        kind=FailureKind.CONTENT,
-        limit=CONTENT_TRIES,
-        hint="Open the URL in a browser: it may want a login, a licence, or be another URL",
-    )
-
-
 async def _read(pace: Pace, reply: Reply, *, patience_s: float | None) -> bytes | None:
     """The next bytes, b"" at the end; None when a silence has lasted so long that what is here should go to disk."""
     try:
@@ -493,11 +459,3 @@ async def _read(pace: Pace, reply: Reply, *, patience_s: float | None) -> bytes 
         if not silence.expired():
             raise
         return None
-
-
-def _compared(chunk: bytes, compare: bytes) -> tuple[bytes, bytes]:
-    """Hold the overlap against what is on disk; what is left of the chunk and of the overlap."""
-    count = min(len(chunk), len(compare))
-    if chunk[:count] != compare[:count]:
-        raise TryAgain("the server has another edition now", kind=FailureKind.CONTENT, restart=True)
-    return chunk[count:], compare[count:]
