@@ -59,7 +59,7 @@ LEAST: Final = 32 * 1024 * 1024
 """What must still be missing for a connection to be taken over: it is lost afterwards, and a new one starts slowly."""
 FIRST: Final = 64 * 1024
 """Bytes that come the ordinary way."""
-THREADS: Final = 16
+THREADS: Final = 128
 STEP_BYTES: Final = 16 * 1024 * 1024
 STEP_S: Final = 0.1
 _TELLING: Final = 1024

@@ -17,12 +17,13 @@ from bulkdl.heritage import inherit, offered
 from bulkdl.hostfacts import sights
 from bulkdl.model import FailureKind
 from bulkdl.names import from_content_disposition, from_url
+from bulkdl.pages import not_the_product, objection_to
 from bulkdl.ranges import normalise
 from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, strong_date, validator
 from bulkdl.retry import parse_retry_after
 from bulkdl.room import check_room
 from bulkdl.ruling import obey
-from bulkdl.segments import Reception, not_the_product, objection_to
+from bulkdl.segments import Reception
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.unpacking import claim_folder
 from bulkdl.witness import summon
