@@ -112,7 +112,7 @@ class Survey:
         items, claims = self._items, self._claims
         self._lost.update(item.product.index for item in self._doubtful if not _finished(item, claims))
         for item in items:
-            if item.file is not None:
+            if item.file is not None and item.standing is not Standing.IN_PLACE:  # those have it, or lost it
                 claims.claim(item.file, item.product.index)
         if any(item.product.extract for item in items):
             _reserve_folders(items, claims)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import traceback
@@ -63,6 +64,7 @@ def run(invocation: Invocation) -> int:
     if report is not None:
         prepare(report)
     manifest = invocation.load_manifest()
+    gc.freeze()  # the products stay to the end: the collector need not look at very many again and again
     invocation.warn(manifest)
     job = Job(
         manifest=manifest,
