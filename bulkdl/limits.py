@@ -6,14 +6,13 @@ import asyncio
 from collections import Counter, deque
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import field
-from statistics import median
 from typing import TYPE_CHECKING
 
 from bulkdl.dataclass import dataclass
 from bulkdl.growth import PATIENCE_S, Crowd, Sight, judged, refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from bulkdl.clock import Clock
 
@@ -122,9 +121,14 @@ class _Watch:
             lasted=lasted,
             rate=(self.brought - before) / lasted,
             rising=second / first if first else float("inf"),
-            alone=median(self.alone) if self.alone else None,
-            among=median(self.among) if len(self.among) >= SEVERAL else None,
+            alone=_median(self.alone) if self.alone else None,
+            among=_median(self.among) if len(self.among) >= SEVERAL else None,
         )
+
+
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
 
 
 class Connections:
