@@ -21,7 +21,7 @@ from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.signing import Logins, signer_for
 from bulkdl.errors import AccountStopped, UsageError
 from bulkdl.http import USER_AGENT, Http, ssl_context
-from bulkdl.lane import asks_for_tls
+from bulkdl.lane import may_apply
 from bulkdl.model import Account, AuthKind
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Surroundings:
     @asynccontextmanager
     async def network(self) -> AsyncIterator[Network]:
         """Raise `UsageError` where the CA certificates cannot be read."""
-        tls = _tls(self.settings.ca_file, self.environ)
+        lane = may_apply(self.environ.get("BULKDL_FAST_LANE"), limited=bool(self.settings.limit_rate))
+        tls = _tls(self.settings.ca_file, self.environ, lane=lane)
         async with (
             Http(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock) as http,
             aiohttp.ClientSession(
@@ -129,10 +130,10 @@ def _proxies() -> Callable[[Url], str | None]:
     return proxy_for
 
 
-def _tls(ca_file: Path | None, environ: Mapping[str, str]) -> ssl.SSLContext:
+def _tls(ca_file: Path | None, environ: Mapping[str, str], *, lane: bool) -> ssl.SSLContext:
     files = tuple(str(file) for file in (ca_file, environ.get("SSL_CERT_FILE")) if file)
     try:
-        return ssl_context(files, lane=asks_for_tls(environ.get("BULKDL_FAST_LANE")))
+        return ssl_context(files, lane=lane)
     except OSError as error:  # ssl.SSLError is one
         reason = "not a PEM file of certificates" if isinstance(error, ssl.SSLError) else error.strerror
         raise UsageError(
