@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bulkdl.content.verify import digests
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, StorageStopped, TryAgain
 from bulkdl.events import Level
 from bulkdl.faulty import Evidence, Look, Seen, accused, look

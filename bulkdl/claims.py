@@ -2,22 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from bulkdl.names import fold
 
 __all__ = ["Claims"]
-
-
-@dataclass(slots=True)
-class _Name:
-    claimants: tuple[int, ...] = ()
-    """Products that want it and have not been refused, in order; the first holds it. Nearly always one of very many names."""
-    finished: int | None = None
-
-    @property
-    def holder(self) -> int:
-        return self.claimants[0] if self.finished is None else self.finished
 
 
 class Claims:
@@ -28,46 +15,59 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self._names: dict[str, _Name] = {}
+        self._wanted: dict[str, int | tuple[int, ...]] = {}
+        """Products that want it and have not been refused, in order; the first holds it. Nearly always one of very many names."""
+        self._finished: dict[str, int] = {}
 
     def claim(self, file: str, index: int) -> int | None:
         """Take `file` for product `index`; the index of the product that keeps it instead, or None on success."""
-        key = fold(file)
-        name = self._names.get(key)
-        if name is None:
-            name = self._names[key] = _Name()
-        if name.finished is not None:
-            return None if name.finished == index else name.finished
-        wanted = tuple(sorted({*name.claimants, index})) if name.claimants else (index,)
-        if wanted[0] != index:
-            name.claimants = tuple(i for i in wanted if i != index)
-            return wanted[0]
-        name.claimants = wanted
-        return None
+        return self._claim(fold(file), index)
+
+    def _claim(self, key: str, index: int) -> int | None:
+        finished = self._finished.get(key)
+        if finished is not None:
+            return None if finished == index else finished
+        before = self._wanted.get(key)
+        if before is None:
+            self._wanted[key] = index
+            return None
+        wanted = tuple(sorted({*_all(before), index}))
+        self._wanted[key] = wanted if wanted[0] == index else tuple(i for i in wanted if i != index)
+        return None if wanted[0] == index else wanted[0]
 
     def finish(self, file: str, index: int) -> int | None:
         """Like `claim`, and for good: nobody can take the name from `index` any more."""
-        other = self.claim(file, index)
+        key = fold(file)
+        other = self._claim(key, index)
         if other is None:
-            self._names[fold(file)].finished = index
+            self._wanted.pop(key, None)
+            self._finished[key] = index
         return other
 
     def occupy(self, folder: str, index: int) -> None:
         """`folder` is in the path of product `index`: no product can have it as its own, unless one has finished."""
-        name = self._names.setdefault(fold(folder), _Name())
-        if name.finished is None:
-            name.finished = index
+        self._finished.setdefault(fold(folder), index)
 
     def holder(self, file: str) -> int | None:
         """The product that has the name now."""
-        name = self._names.get(fold(file))
-        return None if name is None else name.holder
+        key = fold(file)
+        if key in self._finished:
+            return self._finished[key]
+        wanted = self._wanted.get(key)
+        return None if wanted is None else _all(wanted)[0]
 
     def release(self, file: str, index: int) -> None:
         """Give the name up: it is the next one's that claimed it and was displaced, unless `index` has finished."""
-        name = self._names.get(fold(file))
-        if name is None or name.finished is not None:
+        key = fold(file)
+        wanted = self._wanted.get(key)
+        if wanted is None or key in self._finished:
             return
-        name.claimants = tuple(i for i in name.claimants if i != index)
-        if not name.claimants:
-            del self._names[fold(file)]
+        left = tuple(i for i in _all(wanted) if i != index)
+        if left:
+            self._wanted[key] = left
+        else:
+            del self._wanted[key]
+
+
+def _all(wanted: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (wanted,) if isinstance(wanted, int) else wanted

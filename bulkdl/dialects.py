@@ -11,13 +11,14 @@ import functools
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from bulkdl.dataclass import dataclass
 from bulkdl.model import FailureKind
 from bulkdl.retry import parse_retry_after
 

@@ -6,9 +6,11 @@ The transfer never talks to a screen: it emits an `Event` and updates a `Counter
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from bulkdl.model import Outcome, Product

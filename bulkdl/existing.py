@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkdl.content.coding import named
 from bulkdl.content.verify import digests
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.model import Checksum, FailureKind
 from bulkdl.retry import StatusClass, classify, parse_retry_after

@@ -8,9 +8,10 @@ same edition is taken over (RFC 9110 §13.1.5), so that a query that names anoth
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
+from bulkdl.dataclass import dataclass
 from bulkdl.store.journal import Phase
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ A fact can save a request or make bulkdl more careful; it never stands in for a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from bulkdl.dataclass import dataclass
 from bulkdl.resume import Action, Why, strong_etag
 
 if TYPE_CHECKING:

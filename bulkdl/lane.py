@@ -27,9 +27,9 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import UsageError
 from bulkdl.moving import Movers
 from bulkdl.streams import PlainStream, Step, Stream, TlsContext, TlsObject, TlsStream

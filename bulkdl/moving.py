@@ -14,9 +14,9 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from bulkdl.dataclass import dataclass
 from bulkdl.store.disk import settled
 from bulkdl.streams import Desk, Step
 

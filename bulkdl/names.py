@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FALLBACK",
+    "HARMLESS",
     "STATE_FOLDER",
     "check_relative",
     "fold",
@@ -36,7 +37,8 @@ _FORBIDDEN = re.compile(
     "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # marks that make a name read otherwise than it is
     "\ud800-\udfff]"
 )
-_HARMLESS = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*")
+HARMLESS = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*")
+"""Relative paths of which no step can mean anything but itself; nearly all are such."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _RESERVED = re.compile(
@@ -61,6 +63,8 @@ def from_content_disposition(value: str) -> str | None:
 
     `filename*` (RFC 8187) goes before `filename`. Only the last component of a path counts, whichever slash it has.
     """
+    if not value:
+        return None
     parameters = _parameters(value)
     names = (_decode_extended(parameters.get("filename*", "")), _decode_plain(parameters.get("filename", "")))
     for name in names:
@@ -93,7 +97,7 @@ def check_relative(text: str) -> str | None:
 
     A manifest is made to be shared, so what would leave the destination on any system is refused on all of them.
     """
-    if len(text) <= _MOST_BYTES and _HARMLESS.fullmatch(text):  # nearly all: none of what follows can be
+    if len(text) <= _MOST_BYTES and HARMLESS.fullmatch(text):  # none of what follows can be
         return None
     parts = text.split("/")
     steps = re.split(r"[/\\]", text) if "\\" in text else parts
@@ -130,7 +134,8 @@ def normalise(text: str) -> str:
 def fold(name: str) -> str:
     """The key under which two names are one file where case or Unicode form does not count (Windows, macOS)."""
     if name.isascii():
-        return name.lower()
+        lower = name.lower()
+        return name if name == lower else lower  # there may be very many, each kept twice otherwise
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 

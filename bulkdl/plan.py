@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from bulkdl.dataclass import dataclass
+from bulkdl.model import Outcome, State
 from bulkdl.names import from_url
 from bulkdl.ranges import cover
 from bulkdl.standing import Standing, standing
-from bulkdl.store.journal import Phase
+from bulkdl.store.entries import Phase
 from bulkdl.unpacking import folder_of, occupy_folders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, MutableMapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from bulkdl.claims import Claims
     from bulkdl.model import Product
-    from bulkdl.store.journal import Entry
-    from bulkdl.store.storage import Storage
+    from bulkdl.store.entries import Entry
+    from bulkdl.store.facts import FileFacts
 
-__all__ = ["Item", "selected", "survey"]
+    Look = Callable[[Iterable[str]], Mapping[str, FileFacts | None]]
+    """From relative names to what the disk says of them."""
 
-_BATCH = 2000
+__all__ = ["BATCH", "Item", "Survey", "in_place", "selected"]
+
+BATCH = 2000
+"""Products that are surveyed together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,32 +70,68 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern)
 
 
-async def survey(
-    products: list[Product], entries: MutableMapping[str, Entry], storage: Storage, claims: Claims
-) -> list[Item]:
-    """Hold every product against the journal and the disk, and reserve every name that is known.
+def in_place(item: Item, path: Path | None) -> Outcome:
+    """What becomes of a product that is in place from before."""
+    note = item.entry.note if item.entry is not None else ""
+    return Outcome(product=item.product, state=State.SKIPPED, file=item.shown, path=path, note=note)
 
-    The products' entries are taken out of `entries`, so that of very many in place only what is still needed is held.
+
+class Survey:
+    """Holds products against the journal and the disk, and reserves every name that is known.
+
+    They come in batches, in the manifest's order, so that of very many no more is held than what is still needed.
     """
-    items: list[Item] = []
-    doubtful: list[Item] = []
-    lost: set[int] = set()
-    for at in range(0, len(products), _BATCH):
-        for item in await _survey(products[at : at + _BATCH], entries, storage):
+
+    def __init__(self, look: Look, claims: Claims) -> None:
+        self._look = look
+        self._claims = claims
+        self._items: list[Item] = []
+        self._doubtful: list[Item] = []
+        self._lost: set[int] = set()
+
+    def add(self, products: Sequence[Product], entries: Mapping[str, Entry]) -> None:
+        """Look at the next `products`; `entries`, by id, are what the journal has of them. Raise what `look` raises."""
+        known = [(p, entries.get(p.id)) for p in products]
+        files = [p.file if p.file is not None else (e.file if e is not None else None) for p, e in known]
+        facts = self._look(file for file in files if file is not None)
+        items = [
+            Item(p, e, file, standing(p, e, facts[file] if file is not None else None))
+            for (p, e), file in zip(known, files, strict=True)
+        ]
+        for item in self._also_unpacked(items):
             if item.standing is Standing.IN_PLACE and _doubtful(item):
-                doubtful.append(item)
-            elif item.standing is Standing.IN_PLACE and not _finished(item, claims):
-                lost.add(item.product.index)
+                self._doubtful.append(item)
+            elif item.standing is Standing.IN_PLACE and not _finished(item, self._claims):
+                self._lost.add(item.product.index)
             else:
                 item = _trimmed(item)  # noqa: PLW2901
-            items.append(item)
-    lost.update(item.product.index for item in doubtful if not _finished(item, claims))
-    for item in items:
-        if item.file is not None:
-            claims.claim(item.file, item.product.index)
-    if any(item.product.extract for item in items):
-        _reserve_folders(items, claims)
-    return [replace(i, standing=Standing.ABSENT) if i.product.index in lost else i for i in items]
+            self._items.append(item)
+
+    def end(self) -> list[Item]:
+        """Every product's item, once all have been added."""
+        items, claims = self._items, self._claims
+        self._lost.update(item.product.index for item in self._doubtful if not _finished(item, claims))
+        for item in items:
+            if item.file is not None and item.standing is not Standing.IN_PLACE:  # those have it, or lost it
+                claims.claim(item.file, item.product.index)
+        if any(item.product.extract for item in items):
+            _reserve_folders(items, claims)
+        if not self._lost:
+            return items
+        return [replace(i, standing=Standing.ABSENT) if i.product.index in self._lost else i for i in items]
+
+    def _also_unpacked(self, items: list[Item]) -> list[Item]:
+        """A product in place whose unpacked folder is missing is unpacked by this run: `extract` may be a new wish."""
+        folders = {
+            item.product.index: folder
+            for item in items
+            if item.standing is Standing.IN_PLACE and (folder := folder_of(item.product, item.file)) is not None
+        }
+        if not folders:
+            return items
+        found = self._look(folders.values())
+        missing = {index for index, folder in folders.items() if found[folder] is None}
+        return [replace(item, standing=Standing.HASH) if item.product.index in missing else item for item in items]
 
 
 def _reserve_folders(items: list[Item], claims: Claims) -> None:
@@ -116,29 +159,3 @@ def _trimmed(item: Item) -> Item:
 
 def _finished(item: Item, claims: Claims) -> bool:
     return item.file is not None and claims.finish(item.file, item.product.index) is None
-
-
-async def _survey(products: list[Product], entries: MutableMapping[str, Entry], storage: Storage) -> list[Item]:
-    known = [(p, entries.pop(p.id, None)) for p in products]
-    files = [p.file if p.file is not None else (e.file if e is not None else None) for p, e in known]
-    named = [file for file in files if file is not None]
-    facts = dict(zip(named, await storage.stats([storage.final(file) for file in named]), strict=True))
-    items = [
-        Item(p, e, file, standing(p, e, facts.get(file) if file else None))
-        for (p, e), file in zip(known, files, strict=True)
-    ]
-    return await _also_unpacked(items, storage)
-
-
-async def _also_unpacked(items: list[Item], storage: Storage) -> list[Item]:
-    """A product in place whose unpacked folder is missing is unpacked by this run: `extract` may be a new wish."""
-    folders = {
-        item.product.index: storage.final(folder)
-        for item in items
-        if item.standing is Standing.IN_PLACE and (folder := folder_of(item.product, item.file)) is not None
-    }
-    if not folders:
-        return items
-    found = dict(zip(folders, await storage.stats(list(folders.values())), strict=True))
-    missing = {index for index, facts in found.items() if facts is None}
-    return [replace(item, standing=Standing.HASH) if item.product.index in missing else item for item in items]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkdl.clock import SystemClock
 from bulkdl.content.coding import named
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.limits import Connections
 from bulkdl.names import from_content_disposition, from_url

@@ -7,10 +7,11 @@ into a `Decision`. Everything that could splice two editions of a product into o
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum, StrEnum
 
 from bulkdl.content.coding import decodable, named
+from bulkdl.dataclass import dataclass
 from bulkdl.model import FailureKind, Resume
 from bulkdl.ranges import ContentRange, Range, cover, normalise
 from bulkdl.retry import StatusClass, classify, parse_http_date
@@ -162,12 +163,17 @@ def validator(known: Known, source: str) -> str | None:
     return strong_etag(known.etag) if known.etag else known.last_modified
 
 
+_WHOLE = Ask()
+
+
 def ask_for(known: Known, *, source: str, has_checksum: bool, resume: Resume) -> Ask:
     """The request that continues `known` where that is safe, else one for the whole.
 
     A partial is continued where a splice of two editions is ruled out (the same strong validator at the same source) or
     would be caught (a checksum in the manifest), or where the user has chosen to compare an overlap.
     """
+    if not known.ranges:
+        return _WHOLE
     start = next((end for begin, end in normalise(known.ranges) if begin == 0), 0)
     end = next((begin for begin, _ in normalise(known.ranges) if begin > start), None)
     if known.complete or (start == 0 and end is None):

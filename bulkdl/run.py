@@ -7,49 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from contextlib import AsyncExitStack
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bulkdl.bench import Bench
-from bulkdl.claims import Claims
 from bulkdl.clock import SystemClock
-from bulkdl.engine import Engine
-from bulkdl.errors import RunStopped, first_error
-from bulkdl.events import Level, RunStarted
-from bulkdl.heritage import estate_of
-from bulkdl.hostfacts import HostBook
+from bulkdl.errors import RunStopped
+from bulkdl.events import ProductFinished
+from bulkdl.ground import Terms, announce, prepare
 from bulkdl.hours import deadline_in
-from bulkdl.lane import lane_of
-from bulkdl.limits import Connections, HostPauses, RateLimit
-from bulkdl.placing import conclude
-from bulkdl.plan import selected, survey
-from bulkdl.standing import Standing
+from bulkdl.plan import in_place, selected
 from bulkdl.stopping import StopReason, StopSignal
-from bulkdl.store.journal import Journal
-from bulkdl.store.lock import DestinationLock
-from bulkdl.store.storage import Storage
 from bulkdl.tally import AccountUse, Ending, RunResult, Tally
-from bulkdl.wiring import Surroundings, state_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+    from ssl import SSLContext
 
     from bulkdl.auth.credentials import Prompt
-    from bulkdl.auth.signer import Signer
     from bulkdl.clock import Clock
     from bulkdl.events import Hub
-    from bulkdl.model import Manifest, Product, RunOptions, Settings
-    from bulkdl.plan import Item
+    from bulkdl.ground import Ground
+    from bulkdl.model import Manifest, RunOptions, Settings
+    from bulkdl.wiring import Surroundings
 
-__all__ = ["AccountUse", "RunResult", "StopReason", "StopSignal", "run", "state_folder"]
-
-AUTO_CONNECTIONS = 16
-"""Most connections of a run whose `segments` is auto, where it has no more workers than that."""
-LOOK_S = 30.0
-LEAVE_S = 1.5
-"""For logging out when someone waits for the program to end."""
+__all__ = ["AccountUse", "RunResult", "StopReason", "StopSignal", "run"]
 
 
 async def run(
@@ -70,150 +52,67 @@ async def run(
     `ca_file` cannot be read. `environ` is the only environment that is looked at; `prompt` None: nobody to ask.
     """
     clock, rng, stop = clock or SystemClock(), rng or random.Random(), stop or StopSignal()  # noqa: S311 - jitter
+    terms = Terms(
+        manifest=manifest,
+        settings=settings,
+        options=options,
+        hub=hub,
+        environ=environ,
+        prompt=prompt,
+        clock=clock,
+        rng=rng,
+    )
     began, until_s = clock.monotonic(), _deadline(settings, clock)
     ends_at = None if until_s is None else began + until_s
     tally, ending = Tally(hub), Ending()
     hub.subscribe_first(tally)
     products = selected(manifest.products, options.select)
-    around = Surroundings(settings=settings, environ=environ, prompt=prompt, hub=hub, clock=clock, rng=rng)
-    preparation = _Preparation(manifest, options, around, ending)
     try:
         async with AsyncExitStack() as stack:
-            bench, items = await preparation.bench(stack, products)
-            await conclude(bench, items)
-            engine = Engine(bench, _drained(items))
-            try:
-                await _until_stopped(engine, stop=stop, deadline=ends_at, clock=clock, ending=ending)
-            finally:
-                engine.leave()
-            ending.machine = engine.full
+            ground = await prepare(stack, terms, products)
+            if ground.is_whole and settings.ca_file is None:  # a file that cannot be read is told of in any case
+                _leave_in_place(terms, ground, ending)
+                ending.signal = stop.reason
+            else:
+                await _work(terms, ground, stop=stop, ends_at=ends_at, ending=ending)
     except RunStopped as error:
         ending.machine = error
     return tally.result(ending, total=len(products), elapsed_s=clock.monotonic() - began)
 
 
-async def _until_stopped(
-    engine: Engine, *, stop: StopSignal, deadline: float | None, clock: Clock, ending: Ending
-) -> None:
-    """Run the engine until it is done, the deadline (on `clock`'s monotonic time) comes, or someone asks it to stop."""
-    with first_error():
-        async with asyncio.TaskGroup() as group:
-            work, asked = group.create_task(engine.run()), group.create_task(stop.wait())
-            over = group.create_task(_passed(deadline, clock)) if deadline is not None else asked
-            await asyncio.wait((work, asked, over), return_when=asyncio.FIRST_COMPLETED)
-            ending.signal = stop.reason
-            ending.deadline = not work.done() and stop.reason is None
-            for task in (work, asked, over):
-                task.cancel()
+async def _work(terms: Terms, ground: Ground, *, stop: StopSignal, ends_at: float | None, ending: Ending) -> None:
+    """Do what needs the network. Raise `UsageError` where the CA certificates cannot be read."""
+    wired = asyncio.get_running_loop().run_in_executor(None, _wired, terms)
+    # Imported here: it takes longer than a run that finds everything in place.
+    from bulkdl.crew import work  # noqa: PLC0415
+
+    around, trusted = await wired
+    async with around.network(trusted) as network:
+        await work(terms, ground, around=around, network=network, stop=stop, ends_at=ends_at, ending=ending)
 
 
-async def _passed(deadline: float, clock: Clock) -> None:
-    """Return once `deadline` has passed; looked at again and again, since a sleep does not count a laptop's own."""
-    while (left := deadline - clock.monotonic()) > 0:
-        await clock.sleep(min(left, LOOK_S))
+def _wired(terms: Terms) -> tuple[Surroundings, SSLContext]:
+    """On a thread: aiohttp, and then bulkdl, read the system's CA certificates while others import the rest."""
+    from bulkdl.wiring import Surroundings  # noqa: PLC0415 - see `_work`
+
+    around = Surroundings(
+        settings=terms.settings,
+        environ=terms.environ,
+        prompt=terms.prompt,
+        hub=terms.hub,
+        clock=terms.clock,
+        rng=terms.rng,
+    )
+    return around, around.trusted()
 
 
-@dataclass(frozen=True, slots=True)
-class _Preparation:
-    """Puts the parts of a run together; whatever it opens is closed by the stack, last first."""
-
-    manifest: Manifest
-    options: RunOptions
-    around: Surroundings
-    ending: Ending
-
-    async def bench(self, stack: AsyncExitStack, products: list[Product]) -> tuple[Bench, list[Item]]:
-        storage, journal = await self._destination(stack)
-        claims, entries, learnt = Claims(), await journal.entries(), await journal.learnt()
-        parts = {e.part: e.id for e in entries.values() if e.part is not None and e.ranges}
-        items = await survey(products, entries, storage, claims)
-        self._say_of(journal)
-        network = await stack.enter_async_context(self.around.network())
-        lane = lane_of(self.around.environ.get("BULKDL_FAST_LANE"), limited=bool(self.around.settings.limit_rate))
-        signers = self.around.signers(self.manifest.accounts, needed=_needed(items), endpoint=network.endpoint)
-        self.ending.signers = signers
-        stack.push_async_callback(_log_out, signers, self.ending)
-        self._started(items)
-        bench = Bench(
-            settings=self.around.settings,
-            options=self.options,
-            hub=self.around.hub,
-            clock=self.around.clock,
-            rng=self.around.rng,
-            http=network.http,
-            signers=signers,
-            connections=_connections(self.around.settings, signers, self.around.clock),
-            rate=RateLimit(self.around.settings.limit_rate, clock=self.around.clock),
-            pauses=HostPauses(clock=self.around.clock),
-            storage=storage,
-            lane=None if lane is None else stack.enter_context(lane),
-            journal=journal,
-            claims=claims,
-            hosts=HostBook(learnt.hosts.values(), clock=self.around.clock, save=journal.put_host_soon),
-            evidence=dict(learnt.evidence),
-            estate=estate_of(entries, self.manifest.products),
-            parts=parts,
-        )
-        return bench, items
-
-    async def _destination(self, stack: AsyncExitStack) -> tuple[Storage, Journal]:
-        folder = self.manifest.destination
-        storage = await stack.enter_async_context(Storage(folder))
-        await storage.prepare()
-        lock = await stack.enter_async_context(DestinationLock(folder))
-        if lock.took_over is not None:
-            text = f"an earlier run did not end properly ({lock.took_over}); going on from what it left"
-            self.around.hub.note(Level.INFO, text)
-        return storage, await stack.enter_async_context(Journal.open(folder, clock=self.around.clock))
-
-    def _say_of(self, journal: Journal) -> None:
-        if journal.recovered:
-            self.around.hub.note(Level.WARNING, journal.recovered)
-        if journal.network_filesystem:
-            self.around.hub.note(
-                Level.WARNING,
-                f"the destination is on a network file system ({journal.network_filesystem}): "
-                "never run two machines on it at once, since locks may not be seen across machines",
-            )
-
-    def _started(self, items: list[Item]) -> None:
-        todo = [item for item in items if item.standing is not Standing.IN_PLACE]
-        sizes = [max(0, item.size - item.have) for item in todo if item.size is not None]
-        self.around.hub.counters.bytes_todo = sum(sizes)
-        self.around.hub.emit(
-            RunStarted(
-                destination=self.manifest.destination_shown,
-                total=len(items),
-                todo=len(todo),
-                bytes_todo=sum(sizes) if sizes else None,
-            )
-        )
-
-
-def _drained(items: list[Item]) -> Iterator[Item]:
-    """Each item once; nothing is kept of those that are done with."""
-    items.reverse()
-    while items:
-        yield items.pop()
-
-
-def _needed(items: list[Item]) -> set[str]:
-    """The accounts of products that are not in place yet."""
-    return {i.product.account for i in items if i.standing is not Standing.IN_PLACE and i.product.account is not None}
-
-
-def _connections(settings: Settings, signers: Mapping[str | None, Signer], clock: Clock) -> Connections:
-    segments = settings.segments
-    most = max(settings.workers, AUTO_CONNECTIONS) if segments is None else settings.workers * segments
-    limits = {name: signer.max_connections for name, signer in signers.items() if name is not None}
-    return Connections(most=most, accounts=limits, clock=clock, host=most)
-
-
-async def _log_out(signers: Mapping[str | None, Signer], ending: Ending) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(LEAVE_S if ending.signal is not None else None), asyncio.TaskGroup() as group:
-            for signer in signers.values():
-                group.create_task(signer.aclose())
+def _leave_in_place(terms: Terms, ground: Ground, ending: Ending) -> None:
+    """Nothing is left to do: every product is told of, and no account was used."""
+    ending.unused = tuple(terms.manifest.accounts)
+    announce(terms, ground)
+    for item in ground.items:
+        path = ground.storage.final(item.file) if item.file else None
+        terms.hub.emit(ProductFinished(outcome=in_place(item, path)))
 
 
 def _deadline(settings: Settings, clock: Clock) -> float | None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bulkdl.store.journal import Phase
+from bulkdl.store.entries import Phase
 
 if TYPE_CHECKING:
     from bulkdl.model import Product
-    from bulkdl.store.journal import Entry
-    from bulkdl.store.storage import FileFacts
+    from bulkdl.store.entries import Entry
+    from bulkdl.store.facts import FileFacts
 
 __all__ = ["Standing", "standing"]
 

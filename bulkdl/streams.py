@@ -13,10 +13,10 @@ import os
 import socket
 import ssl
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol, Self, cast
 
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import BulkdlError
 
 try:

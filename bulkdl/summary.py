@@ -10,15 +10,17 @@ from bulkdl.model import AuthKind
 from bulkdl.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bulkdl.model import Account, Manifest, Outcome
     from bulkdl.run import AccountUse, RunResult
 
-__all__ = ["FAILURES_SHOWN", "clean", "count", "exit_code", "to_json", "to_text"]
+__all__ = ["FAILURES_SHOWN", "LISTED", "clean", "count", "exit_code", "titled", "to_json", "to_text"]
 
 FAILURES_SHOWN = 50
 """Failures that the text names one by one; the rest is in `bulkdl status`."""
+LISTED = 50
+"""Products that are all listed; of more those that need attention, unless `-v` is given."""
 
 
 def to_json(result: RunResult, manifest: Manifest) -> dict[str, object]:
@@ -158,6 +160,14 @@ def _command(name: str, manifest: Manifest) -> str:
 def _section(title: str, lines: Iterable[str]) -> str:
     body = "\n".join(lines)
     return f"{title}\n{body}" if body else ""
+
+
+def titled(title: str, lines: Sequence[str]) -> Iterator[str]:
+    """A block of lines with an empty line and a title before it; nothing where there are no lines."""
+    if lines:
+        yield ""
+        yield title
+        yield from (f"  {clean(line)}" for line in lines)
 
 
 def count(number: int, one: str, many: str = "") -> str:

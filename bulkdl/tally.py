@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from bulkdl.dataclass import dataclass
 from bulkdl.ending import exit_code
 from bulkdl.events import ProductFinished, RunFinished
 from bulkdl.model import Outcome, State
@@ -61,6 +62,8 @@ class Ending:
     deadline: bool = False
     signal: StopReason | None = None
     signers: Mapping[str | None, Signer] = field(default_factory=dict)
+    unused: tuple[str, ...] = ()
+    """Accounts that needed no signer: there was nothing to do."""
 
     @property
     def sentence(self) -> str:
@@ -126,7 +129,10 @@ class Tally:
             written=counters.written,
             received=counters.received,
             resumed=counters.resumed,
-            accounts={name: _use(signer) for name, signer in named.items()},
+            accounts={
+                **{name: AccountUse(logins=0, refreshes=0) for name in ending.unused},
+                **{name: _use(signer) for name, signer in named.items()},
+            },
             failures=tuple(sorted(self.failures, key=lambda outcome: outcome.product.index)),
             pending_reasons=(*stops, *([str(ending.machine)] if ending.machine is not None else [])),
             notes=tuple(self.notes),

@@ -6,9 +6,10 @@ import functools
 import hashlib
 import ipaddress
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import urljoin, urlsplit
 
+from bulkdl.dataclass import dataclass
 from bulkdl.secret import MASK
 
 __all__ = ["HostList", "Url"]
@@ -17,7 +18,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _BLANK = re.compile(r"\s")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _AUTHORITY = re.compile(
-    r"(?:[^\\\[\]]*@)?(?:\[(?P<v6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._\-\x80-\U0010ffff]+))(?::\d*)?", re.IGNORECASE
+    r"(?:[^\\\[\]]*@)?(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._\-\x80-\U0010ffff]+))(?::\d*)?"
 )
 _USUAL = re.compile(r"(https?://[A-Za-z0-9._:-]+)(?:[/?#][!-~]*)?")
 """Nothing but ASCII, and no character in the authority that anyone could read in two ways."""
@@ -88,6 +89,16 @@ class Url:
         return self.raw[self._origin.length :].partition("#")[0].partition("?")
 
     @property
+    def beginning(self) -> str:
+        """What is sent before the path: scheme and authority, as they are written."""
+        return self.raw[: self._origin.length]
+
+    @property
+    def target(self) -> str:
+        """Path and query as they are written; not masked."""
+        return self.raw[self._origin.length :].partition("#")[0]
+
+    @property
     def has_userinfo(self) -> bool:
         return self._origin.has_userinfo
 
@@ -106,7 +117,7 @@ class Url:
     @property
     def source(self) -> str:
         """Origin and path: names where a representation came from, without query or fragment."""
-        return f"{self.origin}{self.path}"
+        return _source(self._origin.text, self._origin.length, self.raw)
 
     def join(self, location: str) -> Url:
         """The target of a redirect (RFC 9110 §10.2.2); raise `ValueError` when it is not http(s).
@@ -148,8 +159,10 @@ class HostList:
 
     def allows(self, url: Url) -> bool:
         host = url.host
+        if host in self._exact:
+            return True
         literal = f"[{host}]" if ":" in host else host
-        if {host, literal, f"{literal}:{url.port}"} & self._exact:
+        if literal in self._exact or f"{literal}:{url.port}" in self._exact:
             return True
         return any(e.startswith("*.") and host.endswith(e[1:]) and len(host) > len(e) - 1 for e in self._exact)
 
@@ -179,6 +192,12 @@ def _origin(raw: str) -> _Origin:
         has_userinfo=bool(at),
         length=len(scheme) + len("://") + len(parts.netloc),
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _source(origin: str, length: int, raw: str) -> str:
+    # Of each of the few products in flight it is asked several times.
+    return origin + raw[length:].partition("#")[0].partition("?")[0]
 
 
 _usual_origin = functools.lru_cache(maxsize=1024)(_origin)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ssl
 import urllib.request
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import platformdirs
 from bulkdl.auth.credentials import Credentials, keyring_lookup, resolve
 from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.signing import Logins, signer_for
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import AccountStopped, UsageError
 from bulkdl.http import USER_AGENT, Http, ssl_context
 from bulkdl.lane import may_apply
@@ -60,11 +60,15 @@ class Surroundings:
     clock: Clock
     rng: random.Random
 
-    @asynccontextmanager
-    async def network(self) -> AsyncIterator[Network]:
-        """Raise `UsageError` where the CA certificates cannot be read."""
+    def trusted(self) -> ssl.SSLContext:
+        """The CA certificates, which take long to read; raise `UsageError` where they cannot be."""
         lane = may_apply(self.environ.get("BULKDL_FAST_LANE"), limited=bool(self.settings.limit_rate))
-        tls = _tls(self.settings.ca_file, self.environ, lane=lane)
+        return _tls(self.settings.ca_file, self.environ, lane=lane)
+
+    @asynccontextmanager
+    async def network(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Network]:
+        """`tls`: what `trusted` gave, read here where it is None. Raise `UsageError` where it cannot be."""
+        tls = tls or self.trusted()
         async with (
             Http(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock) as http,
             aiohttp.ClientSession(

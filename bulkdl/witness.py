@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bulkdl.dataclass import dataclass
 from bulkdl.hostfacts import Sight
 from bulkdl.resume import strong_etag
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
+
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from aiohttp import web

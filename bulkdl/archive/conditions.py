@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 from bulkdl.archive.catalogue import Validators
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from bulkdl.archive.catalogue import Item

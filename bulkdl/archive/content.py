@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache, lru_cache
 from pathlib import PurePosixPath
+
+from bulkdl.dataclass import dataclass
 
 __all__ = ["Kind", "Recipe"]
 

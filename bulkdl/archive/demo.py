@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import pyotp
@@ -13,6 +12,7 @@ from bulkdl.archive.catalogue import Catalogue, Item, Kind, demo_catalogue
 from bulkdl.archive.faults import Cut, Fault, Refuse, Stall
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.archive.server import Archive, Route
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

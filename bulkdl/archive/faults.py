@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from bulkdl.archive.catalogue import Validators
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

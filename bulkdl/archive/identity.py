@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from email.utils import formatdate
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import pyotp
 from aiohttp import web
 
 from bulkdl.clock import SystemClock
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     import asyncio

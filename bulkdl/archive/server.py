@@ -7,7 +7,7 @@ import socket
 import struct
 from collections import Counter
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
@@ -34,6 +34,7 @@ from bulkdl.archive.faults import (
     Validate,
 )
 from bulkdl.clock import Clock, SystemClock
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

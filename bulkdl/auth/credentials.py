@@ -7,11 +7,12 @@ is slow and may ask to be unlocked, so it is left alone where nothing that the a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bulkdl.auth.secretfiles import NetrcEntry, SecretFileError, netrc_entry, read_login_file, readable_by_others
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import AccountStopped
 from bulkdl.model import AuthKind, Grant, SecretSource
 from bulkdl.secret import Secret

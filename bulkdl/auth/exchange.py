@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from bulkdl.auth.oidc import (
@@ -14,6 +14,7 @@ from bulkdl.auth.oidc import (
     refresh_form,
 )
 from bulkdl.auth.replies import Misconfigured, Unavailable, clock_skew, read_reply
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
+
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     import random

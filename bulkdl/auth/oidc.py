@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlencode
 
+from bulkdl.dataclass import dataclass
 from bulkdl.secret import Secret
 from bulkdl.urls import Url
 

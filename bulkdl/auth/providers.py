@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import yaml
+
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from bulkdl.auth.lifetime import Reason
 from bulkdl.auth.oidc_signer import OidcSigner
 from bulkdl.auth.signing import signer_for
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import AccountStopped
 from bulkdl.model import AuthKind, SecretSource
 

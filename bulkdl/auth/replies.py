@@ -10,11 +10,11 @@ import base64
 import json
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 from bulkdl.auth.oidc import Token
+from bulkdl.dataclass import dataclass
 from bulkdl.retry import parse_http_date, parse_retry_after
 from bulkdl.secret import MASK, Secret
 

@@ -6,9 +6,10 @@ import configparser
 import netrc
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from bulkdl.dataclass import dataclass
 from bulkdl.secret import Secret
 
 if TYPE_CHECKING:

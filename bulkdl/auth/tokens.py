@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkdl.auth.lifetime import Held, Phase, Reason, hold, hold_to_the_end, is_useless, run_out
 from bulkdl.auth.oidc import Token
 from bulkdl.auth.replies import DEFAULT_LIFETIME_S, Misconfigured, Refused, Unavailable
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import AccountStopped
 from bulkdl.events import AccountAction, AccountEvent, Level
 

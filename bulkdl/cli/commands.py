@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.cli.output import say
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import UsageError
 from bulkdl.manifest.settings import by_name, resolve, resolve_run_options, value_of
 from bulkdl.summary import clean
@@ -24,7 +24,7 @@ __all__ = ["Invocation", "run_command"]
 _MODULES = {
     "run": "running",
     "demo": "demo",
-    "check": "looking",
+    "check": "checking",
     "status": "looking",
     "verify": "looking",
     "login": "accounts",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bulkdl._version import __version__
+from bulkdl.dataclass import dataclass
 from bulkdl.manifest.settings import RUN_OPTIONS, SETTINGS, Kind, Option, by_name
 
 if TYPE_CHECKING:

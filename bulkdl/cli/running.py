@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import traceback
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from bulkdl.cli.report import prepare, save, to_html
 from bulkdl.cli.signals import stop_on_signals
 from bulkdl.cli.watchers import LogFile
 from bulkdl.clock import SystemClock
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import StorageStopped
 from bulkdl.events import Hub, Level
 from bulkdl.run import RunResult, StopSignal
@@ -55,7 +56,7 @@ def run(invocation: Invocation) -> int:
     """Bring every product to the destination; the exit code is the contract's."""
     options = invocation.options()
     if options.dry_run:
-        from bulkdl.cli.looking import dry_run  # noqa: PLC0415
+        from bulkdl.cli.checking import dry_run  # noqa: PLC0415
 
         return dry_run(invocation)
     json_wished, verbosity = invocation.json, invocation.verbosity
@@ -63,6 +64,7 @@ def run(invocation: Invocation) -> int:
     if report is not None:
         prepare(report)
     manifest = invocation.load_manifest()
+    gc.freeze()  # the products stay to the end: the collector need not look at very many again and again
     invocation.warn(manifest)
     job = Job(
         manifest=manifest,

@@ -14,7 +14,6 @@ import shutil
 import stat
 import unicodedata
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -22,6 +21,7 @@ from bulkdl.content.broken import bad_content
 from bulkdl.content.offload import Workshop
 from bulkdl.content.tars import open_tar
 from bulkdl.content.zips import open_zip, read_member
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed
 from bulkdl.model import FailureKind
 

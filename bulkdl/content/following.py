@@ -17,11 +17,11 @@ import asyncio
 import errno
 import os
 import threading
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkdl.content.hashing import BLOCK, HASHING, Digests, file_id, hasher
+from bulkdl.dataclass import dataclass
 from bulkdl.ranges import normalise
 from bulkdl.store.disk import settled
 

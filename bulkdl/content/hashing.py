@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import new
 from typing import TYPE_CHECKING, Final, Protocol
 
 from blake3 import blake3
 
 from bulkdl.content.offload import Workshop
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     import os

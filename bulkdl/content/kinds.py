@@ -6,9 +6,10 @@ A kind is listed only where every file of that kind begins alike: a wrong refusa
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

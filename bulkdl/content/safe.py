@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 from xml.parsers import expat
+
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -10,10 +10,10 @@ from __future__ import annotations
 import struct
 import zipfile
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from bulkdl.content.broken import bad_content, unreadable
+from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

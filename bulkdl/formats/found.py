@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin
 
 from bulkdl import names, units
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import Problem
 from bulkdl.manifest.checks import parse_checksum
 from bulkdl.urls import Url

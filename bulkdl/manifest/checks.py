@@ -6,9 +6,9 @@ import functools
 import ipaddress
 import re
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bulkdl.dataclass import dataclass
 from bulkdl.manifest.findings import shown
 from bulkdl.model import Checksum
 from bulkdl.urls import Url

@@ -6,10 +6,10 @@ import gc
 import io
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import ManifestError, Problem
 from bulkdl.manifest.checks import Surroundings, check_headers, expand
 from bulkdl.manifest.fault import Fault

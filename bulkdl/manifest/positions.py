@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
@@ -23,6 +22,7 @@ from yaml.events import (
     StreamEndEvent,
 )
 
+from bulkdl.dataclass import dataclass
 from bulkdl.manifest.fault import Fault
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bulkdl import names, units
+from bulkdl.dataclass import dataclass
 from bulkdl.manifest.checks import check_headers, check_url, parse_checksum
 from bulkdl.manifest.findings import shown
 from bulkdl.manifest.structure import check_product

@@ -5,12 +5,12 @@ A flag beats a variable, a variable beats the manifest, the manifest beats the d
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkdl import units
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import UsageError
 from bulkdl.model import RunOptions, Settings
 

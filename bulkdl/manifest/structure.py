@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass
-from importlib.resources import files
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 
+from bulkdl.dataclass import dataclass
 from bulkdl.manifest.findings import SECRET_KEYS, shown
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _MEANT = {
 
 def schema_text() -> str:
     """The JSON Schema of the manifest, as text."""
-    return files("bulkdl").joinpath("data/manifest.schema.json").read_text(encoding="utf-8")
+    return (pkgutil.get_data("bulkdl", "data/manifest.schema.json") or b"").decode()
 
 
 Path = tuple[str | int, ...]

@@ -1,42 +1,28 @@
-"""One SQLite file that only one thread writes: batched commits, migrations, damage set aside, errors made ours.
-
-Whatever is asked for while a commit is under way shares the next one, so that the price of a durable commit is paid
-once for many changes.
-"""
+"""The SQLite file: opened for writing or beside a writer, migrated, set aside where damaged, its errors made ours."""
 
 from __future__ import annotations
 
-import asyncio
-import queue
 import shutil
 import sqlite3
-import tempfile
-import threading
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import StorageStopped
-from bulkdl.store.disk import settled, stopped
+from bulkdl.store.disk import stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulkdl.store.reserve import Reserve
-
-__all__ = ["Opened", "Steps", "Writer", "database_error", "migrate", "open_or_renew", "read_only"]
+__all__ = ["BUSY", "Opened", "Steps", "database_error", "has_room", "migrate", "open_or_renew", "read_only"]
 
 T = TypeVar("T")
 Steps = tuple[tuple[str, ...], ...]
 """Statements; step n brings the schema from version n to n + 1. A step that was released never changes."""
 
-_BATCH: Final = 2000
-"""Most changes in one commit."""
-_LINGER: Final = 0.5
-"""Seconds that changes nobody waits for may stay in memory."""
-_BUSY: Final = 30.0
+BUSY: Final = 30.0
 """Seconds to wait for a reader that is in the way."""
 _ROOM: Final = 512 * 1024 * 1024
 """Bytes that must be free for a write-ahead log. Its index is mapped into memory: where the disk below has no block for
@@ -87,6 +73,8 @@ def read_only(path: Path, steps: Steps, load: Callable[[sqlite3.Connection], T])
             if _code(error) != sqlite3.SQLITE_READONLY:
                 raise
         # A run that was killed in a commit has left a journal to roll back, which is the next run's to do here.
+        import tempfile  # noqa: PLC0415 - only then
+
         with tempfile.TemporaryDirectory(prefix="bulkdl-") as folder:
             return _loaded(_rolled_back(path, Path(folder)), steps, load)
     except sqlite3.Error as error:
@@ -98,7 +86,7 @@ def read_only(path: Path, steps: Steps, load: Callable[[sqlite3.Connection], T])
 
 
 def _loaded(path: Path, steps: Steps, load: Callable[[sqlite3.Connection], T]) -> T:
-    with closing(sqlite3.connect(_read_only_uri(path), uri=True, timeout=_BUSY)) as connection:
+    with closing(sqlite3.connect(_read_only_uri(path), uri=True, timeout=BUSY)) as connection:
         if _version(connection) == len(steps):
             return load(connection)
         with closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
@@ -143,8 +131,8 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _connect(path: Path, *, steps: Steps, wal: bool) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY)
-    wal = wal and _has_room(path)
+    connection = sqlite3.connect(path, isolation_level=None, timeout=BUSY)
+    wal = wal and has_room(path)
     try:
         if not wal:  # whatever log a crash left is then read without a shared index
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -161,7 +149,7 @@ def _connect(path: Path, *, steps: Steps, wal: bool) -> sqlite3.Connection:
     return connection
 
 
-def _has_room(path: Path) -> bool:
+def has_room(path: Path) -> bool:
     try:
         return shutil.disk_usage(path.parent).free >= _ROOM
     except OSError:
@@ -240,212 +228,3 @@ def _is_full(error: sqlite3.Error, path: Path) -> bool:
     with suppress(OSError):
         return shutil.disk_usage(path.parent).free < _NEARLY_NONE
     return False
-
-
-# --- The writer -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    work: Callable[[sqlite3.Connection], Any]
-    future: asyncio.Future[Any] | None
-    """None where nobody waits: the job may linger for company."""
-    result: Any = None
-    error: Exception | None = None
-
-
-class Writer:
-    """The thread that owns the connection. Jobs run in order, and each batch of them is one transaction.
-
-    If the thread dies, what waits and what comes later is refused: nothing hangs.
-    """
-
-    def __init__(
-        self, path: Path, connect: Callable[[], sqlite3.Connection], *, reserve: Reserve | None = None
-    ) -> None:
-        """`connect` runs on the thread; it may raise `StorageStopped`. `reserve` gives way to it on a full disk."""
-        self._path = path
-        self._connect = connect
-        self._reserve = reserve
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._loop = asyncio.get_running_loop()
-        self._gate = threading.Lock()
-        self._closed = False
-        self._plain = False
-        """Without a write-ahead log, for want of room."""
-        self._broken: StorageStopped | None = None
-        self._unseen: StorageStopped | None = None
-        self._opened: asyncio.Future[None] = self._loop.create_future()
-        self._ended: asyncio.Future[None] = self._loop.create_future()
-        self._thread = threading.Thread(target=self._run, name="bulkdl-journal", daemon=True)
-
-    async def start(self) -> None:
-        """Open the database; raise what `connect` raises."""
-        self._thread.start()
-        await settled(self._opened)
-
-    async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` on the thread; return its result once its transaction is durable. Raise `StorageStopped`."""
-        self.raise_unseen()
-        future: asyncio.Future[T] = self._loop.create_future()
-        self._submit(_Job(work, future))
-        return await future
-
-    def do_soon(self, work: Callable[[sqlite3.Connection], object]) -> None:
-        """Run `work` with the next commit; a failure is raised by the next `do` or by `raise_unseen`."""
-        self._submit(_Job(work, None))
-
-    def raise_unseen(self) -> None:
-        """Raise the failure of jobs that nobody waited for, once."""
-        error, self._unseen = self._unseen, None
-        if error is not None:
-            raise error
-
-    async def close(self) -> None:
-        """Commit what is left and end the thread."""
-        with self._gate:
-            if not self._closed:
-                self._closed = True
-                self._jobs.put(None)
-        if self._thread.ident is not None:
-            await settled(self._ended)
-
-    def _submit(self, job: _Job) -> None:
-        with self._gate:
-            if self._broken is not None:
-                raise self._broken
-            if self._closed:
-                raise StorageStopped(f"The journal '{self._path}' is closed already")
-            self._jobs.put(job)
-
-    # Below: on the thread.
-
-    def _run(self) -> None:
-        jobs: list[_Job] = []
-        connection = None
-        try:
-            connection = self._insist(self._connect)
-            self._tell(_resolve, self._opened, None, None)
-            more = True
-            while more:
-                more = self._gather(jobs)
-                self._finish(connection, jobs)
-                jobs = []
-        except Exception as error:  # noqa: BLE001 - supervision: whatever it was, nobody may wait for a dead thread
-            self._break(jobs, error)
-        finally:
-            if connection is not None:
-                _rest(connection)
-            self._tell(_resolve, self._ended, None, None)
-
-    def _gather(self, jobs: list[_Job]) -> bool:
-        """Fill `jobs` with the next batch; False once nothing comes after it."""
-        awaited, until = False, 0.0
-        while len(jobs) < _BATCH:
-            wait = max(0.0, until - time.monotonic()) if jobs else None
-            try:
-                job = self._jobs.get(block=not awaited, timeout=wait)
-            except queue.Empty:
-                break
-            if job is None:
-                return False
-            until = until or time.monotonic() + _LINGER
-            awaited = awaited or job.future is not None
-            jobs.append(job)
-        return True
-
-    def _finish(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
-        error = self._commit(connection, jobs)
-        if any(job.future is None for job in jobs):
-            self._unseen = self._unseen or error
-        self._tell(_answer, jobs, error)
-        self._look_at_room(connection)
-        if self._reserve is not None and error is None:
-            self._reserve.renew()
-
-    def _look_at_room(self, connection: sqlite3.Connection) -> None:
-        """Give the write-ahead log up while there is still room; a reader that is in the way is asked again later."""
-        if self._plain or _has_room(self._path):
-            return
-        with suppress(sqlite3.Error):
-            connection.execute("PRAGMA busy_timeout = 0")
-            self._plain = connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()[0] != "wal"
-        connection.execute(f"PRAGMA busy_timeout = {int(_BUSY * 1000)}")
-
-    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> StorageStopped | None:
-        if not jobs:
-            return None
-        try:
-            self._insist(lambda: self._transact(connection, jobs))
-        except StorageStopped as error:
-            return error
-        return None
-
-    def _transact(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
-        try:
-            connection.execute("BEGIN")
-            for job in jobs:
-                _perform(connection, job)
-            connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            with suppress(sqlite3.Error):
-                connection.rollback()
-            raise database_error(error, self._path) from error
-
-    def _insist(self, work: Callable[[], T]) -> T:
-        """Do `work`, on a full disk as often as the reserve has something to give."""
-        while True:
-            try:
-                return work()
-            except StorageStopped as error:
-                if not error.full or self._reserve is None or not self._reserve.give():
-                    raise
-
-    def _break(self, jobs: list[_Job], error: Exception) -> None:
-        ours = error
-        if not isinstance(ours, StorageStopped):
-            ours = StorageStopped(f"The journal '{self._path}' stopped: {error!r}", hint="Run again")
-            ours.__cause__ = error
-        left = list(jobs)
-        with self._gate:
-            self._broken = ours
-            with suppress(queue.Empty):
-                while True:
-                    left += filter(None, [self._jobs.get_nowait()])
-        self._tell(_resolve, self._opened, None, ours)
-        self._tell(_answer, left, ours)
-
-    def _tell(self, call: Callable[..., object], *arguments: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(call, *arguments)
-
-
-def _perform(connection: sqlite3.Connection, job: _Job) -> None:
-    try:
-        job.result = job.work(connection)
-    except (OverflowError, ValueError, TypeError, sqlite3.ProgrammingError) as error:
-        job.error = error  # a value that SQLite cannot hold: the changes of others stand
-
-
-def _answer(jobs: list[_Job], error: Exception | None) -> None:
-    for job in jobs:
-        if job.future is not None:
-            _resolve(job.future, job.result, error or job.error)
-
-
-def _resolve(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
-
-
-def _rest(connection: sqlite3.Connection) -> None:
-    """Close without leaving a write-ahead log: readers then need to create nothing, and the file can be copied."""
-    with suppress(sqlite3.Error):
-        connection.execute("PRAGMA busy_timeout = 1000")
-        connection.execute("PRAGMA journal_mode = DELETE")
-    with suppress(sqlite3.Error):
-        connection.close()

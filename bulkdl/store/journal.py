@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import zlib
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from bulkdl.model import Checksum, FailureKind
-from bulkdl.store.database import Steps, Writer, open_or_renew, read_only
+from bulkdl.store.database import open_or_renew, read_only
 from bulkdl.store.disk import STATE_FOLDER, network_filesystem, state_folder
-from bulkdl.store.learnt import LEARNT_STEP, drop_evidence, load_learnt, put_evidence, put_host
+from bulkdl.store.entries import (
+    NAME,
+    STEPS,
+    STORED,
+    Entry,
+    Phase,
+    crc_of_bytes,
+    load,
+    load_some,
+    load_unfinished,
+    read,
+    text_of,
+)
+from bulkdl.store.learnt import drop_evidence, load_learnt, put_evidence, put_host
 from bulkdl.store.reserve import Reserve
+from bulkdl.store.writer import Writer
 
 if TYPE_CHECKING:
     import sqlite3
@@ -26,97 +36,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Entry", "Journal", "Phase", "read", "read_learnt"]
 
-_NAME: Final = "journal.sqlite"
+# --- Entries as rows; how they are read stands in `entries` -----------------------------------------------------------
 
-
-class Phase(StrEnum):
-    PARTIAL = "partial"
-    PLACING = "placing"
-    DONE = "done"
-    FAILED = "failed"
-    REQUEUED = "requeued"
-    """The file in place was found wrong: the next run replaces it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """What is known of one product; nothing in it is secret (`source` has no query)."""
-
-    id: str
-    """`Product.id`."""
-    phase: Phase
-    file: str | None = None
-    """Relative, with `/`; known once the name is."""
-    source: str = ""
-    """`Url.source` (origin and path) that the representation came from."""
-    total: int | None = None
-    """Bytes of the representation, where known."""
-    etag: str | None = None
-    """As the server sent it."""
-    last_modified: str | None = None
-    """As the server sent it; only if usable as a strong validator (RFC 9110 §8.8.2.2)."""
-    ranges: tuple[tuple[int, int], ...] = ()
-    """Durable bytes: half-open, sorted, disjoint."""
-    part: str | None = None
-    """The partial's path relative to the destination."""
-    size: int | None = None
-    """Bytes of the placed file."""
-    mtime_ns: int | None = None
-    digests: tuple[Checksum, ...] = ()
-    """Computed and found right."""
-    note: str = ""
-    """Such as `existing, unverified`."""
-    failure_kind: FailureKind | None = None
-    failure_reason: str = ""
-    attempts: int = 0
-    updated: float = 0.0
-    """Unix time of the last put, which the journal sets."""
-
-
-# --- Entries as rows --------------------------------------------------------------------------------------------------
-
-_COLUMNS: Final = tuple(f.name for f in fields(Entry))
-_STEPS: Final[Steps] = (
-    (
-        """
-        CREATE TABLE product (
-            id TEXT PRIMARY KEY NOT NULL, phase TEXT NOT NULL, file TEXT, source TEXT NOT NULL, total INTEGER,
-            etag TEXT, last_modified TEXT, ranges TEXT NOT NULL, part TEXT, size INTEGER, mtime_ns INTEGER,
-            digests TEXT NOT NULL, note TEXT NOT NULL, failure_kind TEXT, failure_reason TEXT NOT NULL,
-            attempts INTEGER NOT NULL, updated REAL NOT NULL
-        ) WITHOUT ROWID
-        """,
-    ),
-    ("ALTER TABLE product ADD COLUMN crc INTEGER",),
-    LEARNT_STEP,
-)
-_STORED: Final = (*_COLUMNS, "crc")
-_PUT: Final = f"INSERT OR REPLACE INTO product ({', '.join(_STORED)}) VALUES ({', '.join('?' * len(_STORED))})"  # noqa: S608
-_SELECT: Final = f"SELECT {', '.join(_STORED)} FROM product"  # noqa: S608 - names of our own fields
+_PUT: Final = f"INSERT OR REPLACE INTO product ({', '.join(STORED)}) VALUES ({', '.join('?' * len(STORED))})"  # noqa: S608
 
 Value = str | bytes | float | None
 
 
-def _text(value: str | None) -> str | bytes | None:
-    """SQLite text is UTF-8; a header may hold bytes that are not, which Python shows as lone surrogates."""
-    if value is None or value.isascii():
-        return value
-    raw = value.encode("utf-8", "surrogatepass")
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw
-    return value
-
-
 def _crc(values: Sequence[Value]) -> int:
     """Of one row: SQLite's own checks see damage to its structure, not to what stands in it."""
-    return _crc_of_bytes([v.encode() if isinstance(v, str) else v for v in values])
-
-
-def _crc_of_bytes(values: list[Any]) -> int:
-    """Of a row whose texts are bytes already."""
-    return zlib.crc32(repr(values).encode())
+    return crc_of_bytes([v.encode() if isinstance(v, str) else v for v in values])
 
 
 def _encode(entry: Entry, *, updated: float) -> tuple[Value, ...]:
@@ -126,96 +55,24 @@ def _encode(entry: Entry, *, updated: float) -> tuple[Value, ...]:
 
 def _values(entry: Entry, *, updated: float) -> tuple[Value, ...]:
     return (
-        _text(entry.id),
+        text_of(entry.id),
         entry.phase.value,
-        _text(entry.file),
-        _text(entry.source),
+        text_of(entry.file),
+        text_of(entry.source),
         entry.total,
-        _text(entry.etag),
-        _text(entry.last_modified),
+        text_of(entry.etag),
+        text_of(entry.last_modified),
         ",".join(f"{start}-{end}" for start, end in entry.ranges),
-        _text(entry.part),
+        text_of(entry.part),
         entry.size,
         entry.mtime_ns,
         " ".join(map(str, entry.digests)),
-        _text(entry.note),
+        text_of(entry.note),
         entry.failure_kind.value if entry.failure_kind else None,
-        _text(entry.failure_reason),
+        text_of(entry.failure_reason),
         entry.attempts,
         updated,
     )
-
-
-def _decode(row: Sequence[Any]) -> Entry:
-    """Raise `ValueError`, `TypeError` or `AttributeError` for a row that no journal wrote."""
-    *row, crc = row
-    if crc is not None and crc != _crc_of_bytes(row):
-        raise ValueError("damaged")
-    (id_, phase, file, source, total, etag, modified, ranges, part, size, mtime, digests, note, kind, reason, *rest) = (
-        row
-    )
-    id = _string(id_)  # noqa: A001
-    return Entry(
-        id=id,
-        phase=Phase(_string(phase)),
-        file=id if file == id_ else _string_or_none(file),  # one text for both: there may be very many
-        source=_string(source),
-        total=total,
-        etag=_string_or_none(etag),
-        last_modified=_string_or_none(modified),
-        ranges=_ranges(_string(ranges)) if ranges else (),
-        part=_string_or_none(part),
-        size=size,
-        mtime_ns=mtime,
-        digests=tuple(map(_digest, digests.split())),
-        note=_string(note),
-        failure_kind=None if kind is None else FailureKind(_string(kind)),
-        failure_reason=_string(reason),
-        attempts=rest[0],
-        updated=rest[1],
-    )
-
-
-def _string(value: bytes) -> str:
-    return value.decode("utf-8", "surrogatepass")
-
-
-def _string_or_none(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("utf-8", "surrogatepass")
-
-
-def _ranges(text: str) -> tuple[tuple[int, int], ...]:
-    found: list[tuple[int, int]] = []
-    before = -1
-    for part in text.split(","):
-        start, _, end = part.partition("-")
-        pair = (int(start), int(end))
-        if not before <= pair[0] < pair[1]:
-            raise ValueError("ranges out of order")
-        found.append(pair)
-        before = pair[1]
-    return tuple(found)
-
-
-def _digest(value: bytes) -> Checksum:
-    algorithm, _, digits = _string(value).partition(":")
-    return Checksum(algorithm, digits)
-
-
-def _load(connection: sqlite3.Connection, id: str | None = None) -> tuple[dict[str, Entry], int]:  # noqa: A002
-    """All entries, or that of `id`, and how many rows cannot be read: those products have no history then."""
-    entries: dict[str, Entry] = {}
-    unreadable = 0
-    connection.text_factory = bytes  # one text that is not UTF-8 shall cost its own row only
-    only = ("", ()) if id is None else (" WHERE id = ?", (_text(id),))
-    for row in connection.execute(_SELECT + only[0], only[1]):
-        try:
-            entry = _decode(row)
-        except (ValueError, TypeError, AttributeError):
-            unreadable += 1
-        else:
-            entries[entry.id] = entry
-    return entries, unreadable
 
 
 # --- The journal ------------------------------------------------------------------------------------------------------
@@ -232,15 +89,15 @@ class Journal:
         """The type of the network file system that it lies on, where that was detected."""
         self._clock = clock
         self._writer = Writer(path, self._connect, reserve=Reserve(path.parent))
-        self._found: set[str] | None = None
-        """Those that had an entry when all were read: nothing is asked for the many that have none."""
-        self._put: set[str] = set()
+        self._unreadable = 0
+        self._missing: set[str] = set()
+        """Those that had no entry when many were read: there may be very many, and none of them is asked for again."""
 
     @classmethod
     @asynccontextmanager
     async def open(cls, destination: Path, *, clock: Clock) -> AsyncIterator[Journal]:
         """Open or create the journal; raise `StorageStopped`. Only the holder of the destination's lock may."""
-        journal = cls(destination / STATE_FOLDER / _NAME, clock=clock)
+        journal = cls(destination / STATE_FOLDER / NAME, clock=clock)
         writer = journal._writer
         try:
             await writer.start()
@@ -253,17 +110,29 @@ class Journal:
 
     async def entries(self) -> dict[str, Entry]:
         """All entries by id."""
-        entries, unreadable = await self._writer.do(_load)
-        if unreadable and not self.recovered:
-            self.recovered = f"The journal has {unreadable} unreadable records; their products are looked at anew"
-        self._found = set(entries)
-        return entries
+        return self._readable(*await self._writer.do(load))
+
+    async def unfinished(self) -> dict[str, Entry]:
+        """The entries of products that are not done, by id."""
+        return (await self._writer.do(load_unfinished))[0]
+
+    async def of(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """The entries of those of `ids` that have one."""
+        found = self._readable(*await self._writer.do(lambda connection: load_some(connection, ids)))
+        self._missing.update(id_ for id_ in ids if id_ not in found)
+        return found
 
     async def get(self, id: str) -> Entry | None:  # noqa: A002
         """The entry of `id`, with everything that was put before."""
-        if self._found is not None and id not in self._found and id not in self._put:
+        if id in self._missing:
             return None
-        return await self._writer.do(lambda connection: _load(connection, id)[0].get(id))
+        return (await self._writer.do(lambda connection: load_some(connection, (id,))))[0].get(id)
+
+    def _readable(self, entries: dict[str, Entry], unreadable: int) -> dict[str, Entry]:
+        if unreadable and (not self.recovered or self._unreadable):
+            self._unreadable += unreadable
+            self.recovered = f"The journal has {self._unreadable} unreadable records; their products are looked at anew"
+        return entries
 
     async def put(self, entry: Entry) -> None:
         """Return once `entry` is durable; raise `StorageStopped`."""
@@ -272,7 +141,7 @@ class Journal:
     async def put_all(self, entries: Sequence[Entry]) -> None:
         """Return once all of `entries` are durable, in one transaction; raise `StorageStopped`."""
         rows = [_encode(entry, updated=self._clock.wall()) for entry in entries]
-        self._put.update(entry.id for entry in entries)
+        self._missing.difference_update(entry.id for entry in entries)
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(_PUT, rows)
@@ -285,7 +154,7 @@ class Journal:
 
     async def forget(self, id: str) -> None:  # noqa: A002
         """Return once the entry is durably gone; one that is missing is fine."""
-        await self._writer.do(_executing("DELETE FROM product WHERE id = ?", (_text(id),)))
+        await self._writer.do(_executing("DELETE FROM product WHERE id = ?", (text_of(id),)))
 
     async def learnt(self) -> Learnt:
         """What earlier runs have learnt of faulty products and of hosts; what cannot be read of it is left out."""
@@ -320,13 +189,13 @@ class Journal:
         self._writer.do_soon(lambda connection: put_host(connection, facts))
 
     def _putting(self, entry: Entry) -> Callable[[sqlite3.Connection], None]:
-        self._put.add(entry.id)
+        self._missing.discard(entry.id)
         return _executing(_PUT, _encode(entry, updated=self._clock.wall()))
 
     def _connect(self) -> sqlite3.Connection:
         folder = state_folder(self.path.parent.parent)
         self.network_filesystem = network_filesystem(folder)
-        opened = open_or_renew(self.path, steps=_STEPS, wal=not self.network_filesystem, now=self._clock.wall())
+        opened = open_or_renew(self.path, steps=STEPS, wal=not self.network_filesystem, now=self._clock.wall())
         if opened.set_aside:
             self.recovered = (
                 f"The journal was damaged and set aside as '{STATE_FOLDER}/{opened.set_aside}'; finished products "
@@ -342,19 +211,10 @@ def _executing(statement: str, values: tuple[Value, ...]) -> Callable[[sqlite3.C
     return work
 
 
-def read(destination: Path) -> dict[str, Entry] | None:
-    """All entries by id, also while a run is going on; None where there is no journal.
-
-    Creates nothing. Raise `StorageStopped` for a journal that cannot be read.
-    """
-    path = destination / STATE_FOLDER / _NAME
-    return read_only(path, _STEPS, _load)[0] if path.is_file() else None
-
-
 def read_learnt(destination: Path, *, now: float) -> Learnt | None:
     """What runs have learnt of faulty products and of hosts, also while one is going on; None where there is no journal.
 
     `now` is Unix time. Raise `StorageStopped` for a journal that cannot be read.
     """
-    path = destination / STATE_FOLDER / _NAME
-    return read_only(path, _STEPS, lambda connection: load_learnt(connection, now=now)) if path.is_file() else None
+    path = destination / STATE_FOLDER / NAME
+    return read_only(path, STEPS, lambda connection: load_learnt(connection, now=now)) if path.is_file() else None

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import asdict, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from bulkdl.dataclass import dataclass
 from bulkdl.faulty import Evidence, Seen
 from bulkdl.hostfacts import EXPIRES_S, HostFacts
 from bulkdl.model import Checksum
@@ -18,15 +19,9 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-__all__ = ["LEARNT_STEP", "Learnt", "drop_evidence", "load_learnt", "put_evidence", "put_host"]
+__all__ = ["Learnt", "drop_evidence", "load_learnt", "put_evidence", "put_host"]
 
 T = TypeVar("T")
-
-LEARNT_STEP: Final = (
-    "CREATE TABLE faulty (id TEXT PRIMARY KEY NOT NULL, facts TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
-    "CREATE TABLE host (origin TEXT PRIMARY KEY NOT NULL, facts TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
-)
-"""The schema's third step."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,41 +10,23 @@ import asyncio
 import errno
 import json
 import os
-import socket
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Self
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final, Self
 
 import filelock
 
-from bulkdl._version import __version__
 from bulkdl.errors import StorageStopped
 from bulkdl.store.disk import FULL, settled, state_folder, stopped
+from bulkdl.store.owner import HELD, Owner, here, may_live, read_owner, write_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["DestinationLock", "Owner", "holder"]
+__all__ = ["DestinationLock"]
 
 _NO_LOCKS: Final = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, getattr(errno, "ENOTSUP", errno.ENOSYS)})
-_HELD: Final[set[str]] = set()
-"""Lock files without system locks that this process holds: their process id alone cannot tell after a restart."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Owner:
-    """Who holds, or held, a destination."""
-
-    pid: int
-    host: str
-    since: str
-    """ISO 8601, UTC."""
-    version: str
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, since {self.since}"
 
 
 class DestinationLock:
@@ -77,9 +59,9 @@ class DestinationLock:
         try:
             release = self._take(folder, owner_file)
             try:
-                self.took_over = _read_owner(owner_file)
+                self.took_over = read_owner(owner_file)
                 with _full_disk_is_fine():
-                    _write_owner(owner_file)
+                    write_owner(owner_file)
             except BaseException:
                 release()
                 raise
@@ -101,7 +83,7 @@ class DestinationLock:
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:
-            raise _held(self._destination, _read_owner(owner_file)) from None
+            raise _held(self._destination, read_owner(owner_file)) from None
         except (OSError, NotImplementedError) as error:
             if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
                 raise
@@ -109,27 +91,11 @@ class DestinationLock:
         return lock.release
 
 
-def holder(destination: Path) -> Owner | None:
-    """The run that holds `destination` now, as far as can be told without touching its lock; for what people read."""
-    folder = destination / ".bulkdl"
-    owner = _read_owner(folder / "owner.json")
-    return owner if owner is not None and (owner.pid == os.getpid() or _may_live(owner, folder / "lock.pid")) else None
-
-
 def _held(destination: Path, owner: Owner | None, *, hint: str = "") -> StorageStopped:
     who = f": {owner}" if owner else ""
     return StorageStopped(
         f"Another run holds the destination '{destination}'{who}",
         hint=hint or "Wait for it or end it, look at it with `bulkdl status`, or choose another destination with -d",
-    )
-
-
-def _here() -> Owner:
-    return Owner(
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        since=datetime.now(UTC).isoformat(timespec="seconds"),
-        version=__version__,
     )
 
 
@@ -143,28 +109,6 @@ def _full_disk_is_fine() -> Iterator[None]:
             raise
 
 
-def _write_owner(path: Path) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(asdict(_here())), encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-
-
-def _read_owner(path: Path) -> Owner | None:
-    """None where there is none, or nothing that a run wrote."""
-    try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-        return Owner(
-            pid=int(found["pid"]), host=str(found["host"]), since=str(found["since"]), version=str(found["version"])
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 # --- File systems without locks ---------------------------------------------------------------------------------------
 
 
@@ -176,39 +120,25 @@ def _take_without_locks(path: Path, destination: Path) -> Callable[[], None]:
             _drop_if_dead(path, destination)
             continue
         with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(asdict(_here()), file)
-        _HELD.add(str(path))
+            json.dump(asdict(here()), file)
+        HELD.add(str(path))
         return lambda: _give_back(path)
-    raise _held(destination, _read_owner(path))
+    raise _held(destination, read_owner(path))
 
 
 def _give_back(path: Path) -> None:
-    _HELD.discard(str(path))
+    HELD.discard(str(path))
     path.unlink(missing_ok=True)
 
 
 def _drop_if_dead(path: Path, destination: Path) -> None:
     """Remove the file of a process that is gone; raise `StorageStopped` where it lives or nobody can tell."""
-    owner = _read_owner(path)
-    if owner is None or _may_live(owner, path):
+    owner = read_owner(path)
+    if owner is None or may_live(owner, path):
         raise _held(destination, owner, hint=f"If that run has ended, delete '{path}' and run again")
     grave = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     path.rename(grave)  # only one of several can do this
-    if _read_owner(grave) != owner:  # and it was not the dead one's any more
+    if read_owner(grave) != owner:  # and it was not the dead one's any more
         grave.rename(path)
-        raise _held(destination, _read_owner(path))
+        raise _held(destination, read_owner(path))
     grave.unlink()
-
-
-def _may_live(owner: Owner, path: Path) -> bool:
-    if owner.host != socket.gethostname() or os.name == "nt":
-        return True
-    if owner.pid == os.getpid():
-        return str(path) in _HELD
-    try:
-        os.kill(owner.pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True

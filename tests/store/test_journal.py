@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from bulkdl.clock import SystemClock
 from bulkdl.errors import StorageStopped
 from bulkdl.model import Checksum, FailureKind
-from bulkdl.store.database import Writer, open_or_renew
+from bulkdl.store.database import open_or_renew
 from bulkdl.store.disk import network_filesystem
 from bulkdl.store.journal import Entry, Journal, Phase, read
+from bulkdl.store.writer import Writer
 from tests.store.storage_places import child, mounted, read_only
 
 if TYPE_CHECKING:

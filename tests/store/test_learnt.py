@@ -97,7 +97,7 @@ def test_where_there_is_no_journal_nothing_was_learnt_and_nothing_is_made(tmp_pa
 def old_journal(destination: Path) -> None:
     """One with a product, as the schema's second version has it."""
     (destination / ".bulkdl").mkdir()
-    old = open_or_renew(file_of(destination), steps=module._STEPS[:2], wal=True, now=0).connection
+    old = open_or_renew(file_of(destination), steps=module.STEPS[:2], wal=True, now=0).connection
     assert old.execute("PRAGMA user_version").fetchone() == (2,)
     values = module._encode(Entry(id="kept", phase=Phase.DONE, file="kept", size=1, mtime_ns=2), updated=1.0)
     old.execute(module._PUT, values)

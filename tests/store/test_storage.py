@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.model import FailureKind
 from bulkdl.store.disk import largest_file
+from bulkdl.store.facts import look_at
 from bulkdl.store.storage import FileFacts, Partial, Storage, storage_error
 from tests.store.storage_places import mounted, read_only
 
@@ -337,9 +338,9 @@ async def test_stat_tells_files_from_what_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("file")
     (tmp_path / "dangling").symlink_to("nowhere")
     names = ["file", "folder", "link", "dangling", "missing", "file/below", "n" * 300]
+    found = list(look_at(tmp_path, names).values())
     async with Storage(tmp_path) as storage:
-        found = await storage.stats([tmp_path / name for name in names])
-        assert await storage.stat(tmp_path / "file") == found[0]
+        assert [await storage.stat(tmp_path / name) for name in names] == found
     assert [None if facts is None else facts.is_file for facts in found] == [True, False, True, False, None, None, None]
     assert found[0] == found[2] == FileFacts(3, (tmp_path / "file").stat().st_mtime_ns, is_file=True)
 

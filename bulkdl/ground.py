@@ -1,0 +1,109 @@
+"""What a run stands on before anything is asked of the network: the destination is held, and every product looked at."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from bulkdl.claims import Claims
+from bulkdl.dataclass import dataclass
+from bulkdl.events import Level, RunStarted
+from bulkdl.plan import BATCH, Survey
+from bulkdl.standing import Standing
+from bulkdl.store.facts import look_at
+from bulkdl.store.journal import Journal
+from bulkdl.store.lock import DestinationLock
+from bulkdl.store.storage import Storage
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+    from contextlib import AsyncExitStack
+
+    from bulkdl.auth.credentials import Prompt
+    from bulkdl.clock import Clock
+    from bulkdl.events import Hub
+    from bulkdl.model import Manifest, Product, RunOptions, Settings
+    from bulkdl.plan import Item
+    from bulkdl.store.entries import Entry
+    from bulkdl.store.learnt import Learnt
+
+__all__ = ["Ground", "Terms", "announce", "prepare"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a run was asked for, and what the outside gives to it."""
+
+    manifest: Manifest
+    settings: Settings
+    options: RunOptions
+    hub: Hub
+    environ: Mapping[str, str]
+    prompt: Prompt | None
+    clock: Clock
+    rng: random.Random
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """The open destination, and what is known of every product."""
+
+    storage: Storage
+    journal: Journal
+    claims: Claims
+    items: list[Item]
+    left: Mapping[str, Entry]
+    """By id: what is known of products that are not done."""
+    learnt: Learnt
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every product is in its place, with nothing left to mend or to record."""
+        done = all(i.standing is Standing.IN_PLACE and (i.entry is None or i.entry.part is None) for i in self.items)
+        return done and not self.learnt.evidence
+
+
+async def prepare(stack: AsyncExitStack, terms: Terms, products: list[Product]) -> Ground:
+    """Take the destination and look at every product; `stack` closes what is opened, last first. Raise `StorageStopped`."""
+    folder, hub = terms.manifest.destination, terms.hub
+    storage = await stack.enter_async_context(Storage(folder))
+    await storage.prepare()
+    lock = await stack.enter_async_context(DestinationLock(folder))
+    if lock.took_over is not None:
+        text = f"an earlier run did not end properly ({lock.took_over}); going on from what it left"
+        hub.note(Level.INFO, text)
+    journal = await stack.enter_async_context(Journal.open(folder, clock=terms.clock))
+    claims, left, learnt = Claims(), await journal.unfinished(), await journal.learnt()
+    survey = Survey(partial(look_at, folder), claims)
+    for at in range(0, len(products), BATCH):
+        batch = products[at : at + BATCH]
+        await storage.work(survey.add, batch, await journal.of([product.id for product in batch]))
+    _say_of(journal, hub)
+    return Ground(storage=storage, journal=journal, claims=claims, items=survey.end(), left=left, learnt=learnt)
+
+
+def _say_of(journal: Journal, hub: Hub) -> None:
+    if journal.recovered:
+        hub.note(Level.WARNING, journal.recovered)
+    if journal.network_filesystem:
+        hub.note(
+            Level.WARNING,
+            f"the destination is on a network file system ({journal.network_filesystem}): "
+            "never run two machines on it at once, since locks may not be seen across machines",
+        )
+
+
+def announce(terms: Terms, ground: Ground) -> None:
+    """Tell the observers what there is to do."""
+    todo = [item for item in ground.items if item.standing is not Standing.IN_PLACE]
+    sizes = [max(0, item.size - item.have) for item in todo if item.size is not None]
+    terms.hub.counters.bytes_todo = sum(sizes)
+    terms.hub.emit(
+        RunStarted(
+            destination=terms.manifest.destination_shown,
+            total=len(ground.items),
+            todo=len(todo),
+            bytes_todo=sum(sizes) if sizes else None,
+        )
+    )

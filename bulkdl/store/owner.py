@@ -1,0 +1,88 @@
+"""Who holds a destination, as it stands beside the lock: for whoever comes second, and for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from bulkdl._version import __version__
+from bulkdl.dataclass import dataclass
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["HELD", "Owner", "here", "holder", "may_live", "read_owner", "write_owner"]
+
+HELD: Final[set[str]] = set()
+"""Lock files without system locks that this process holds: their process id alone cannot tell after a restart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owner:
+    """Who holds, or held, a destination."""
+
+    pid: int
+    host: str
+    since: str
+    """ISO 8601, UTC."""
+    version: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}, since {self.since}"
+
+
+def holder(destination: Path) -> Owner | None:
+    """The run that holds `destination` now, as far as can be told without touching its lock; for what people read."""
+    folder = destination / ".bulkdl"
+    owner = read_owner(folder / "owner.json")
+    return owner if owner is not None and (owner.pid == os.getpid() or may_live(owner, folder / "lock.pid")) else None
+
+
+def here() -> Owner:
+    return Owner(
+        pid=os.getpid(),
+        host=socket.gethostname(),
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=__version__,
+    )
+
+
+def write_owner(path: Path) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(asdict(here())), encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def read_owner(path: Path) -> Owner | None:
+    """None where there is none, or nothing that a run wrote."""
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        return Owner(
+            pid=int(found["pid"]), host=str(found["host"]), since=str(found["since"]), version=str(found["version"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def may_live(owner: Owner, path: Path) -> bool:
+    if owner.host != socket.gethostname() or os.name == "nt":
+        return True
+    if owner.pid == os.getpid():
+        return str(path) in HELD
+    try:
+        os.kill(owner.pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
