@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from bulkdl.auth.signing import Credential, Signer
     from bulkdl.clock import Clock
     from bulkdl.dialects import Ruling
-    from bulkdl.lane import Lane, Stream
+    from bulkdl.lane import Stream
 
 __all__ = ["Http", "Reply", "ssl_context"]
 
@@ -130,15 +130,15 @@ class Reply:
             self._peeked.append(body)
         return None
 
-    async def hand_over(self, lane: Lane, *, given: int) -> Stream | None:
-        """The connection, from which `lane` receives the rest of the body; None where `read` goes on giving it.
+    async def hand_over(self, *, given: int) -> Stream | None:
+        """The connection, from which the fast lane receives the rest of the body; None where `read` goes on giving it.
 
         `given`: bytes of the body that `read` has given so far.
         """
         if self._peeked or self.decoder is not None or not self.direct:
             return None
         with _mapped(self.url):
-            taken = await take_over(self._response, given=given, gate=lane.gate)
+            taken = await take_over(self._response, given=given)
         if isinstance(taken, bytes):
             self._peeked.extend([taken] if taken else ())
             return None

@@ -298,7 +298,7 @@ class Reception:
             return ended
         with lane.place() as granted:
             worth = granted and claim.left >= self._least(lane)
-            stream = await reply.hand_over(lane, given=given) if worth else None
+            stream = await reply.hand_over(given=given) if worth else None
             if stream is not None:
                 return await self._by_lane(lane, stream, reply, claim)
         return (await self._ordinary(reply, claim))[0]
@@ -311,12 +311,13 @@ class Reception:
         first, opened, pace = claim.position, self._bench.clock.monotonic(), self._bench.pace()
         body_end = claim.position + len(stream.ahead) + stream.left
         try:
-            ahead = stream.ahead[: claim.left]
+            ahead, stream.ahead = stream.ahead[: claim.left], b""  # it is as much as all else that a connection holds
             await self._settled_step(self._write(claim.position, ahead), claim)
+            del ahead
             while claim.position < (end := min(claim.end, body_end)):
                 await self._keep_step()
-                work = partial(stream.step, at=claim.position, end=end, clock=self._bench.clock.monotonic)
-                step = await self._settled_step(self._partial.lend(work, executor=lane.executor), claim)
+                work = partial(lane.step, stream, at=claim.position, end=end)
+                step = await self._settled_step(self._partial.lend(work), claim)
                 self._measure(claim, first, opened)
                 if step.error is not None or step.ended:
                     raise reply.broken(step.error)

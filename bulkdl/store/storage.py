@@ -45,7 +45,7 @@ from bulkdl.store.facts import FileFacts, facts_of, final_of
 from bulkdl.store.pen import Pen, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -94,9 +94,9 @@ class Partial:
         """Write all of `data` at `offset` (bytes); it must not change before this returns."""
         await self._run("write", write_all, self._fd, offset, data)
 
-    async def lend(self, work: Callable[[Pen], T], *, executor: Executor) -> T:
-        """Do `work` in a thread of `executor` with a pen to this file; it is not closed before `work` has returned."""
-        return await self._run("write", work, Pen(self._fd, self.path, self._root), executor=executor)
+    async def lend(self, work: Callable[[Pen], Awaitable[T]]) -> T:
+        """Do `work` with a pen to this file, to its end, a cancellation included; it is not closed before that."""
+        return await self._used(lambda: work(Pen(self._fd, self.path, self._root)))
 
     async def sync(self) -> None:
         """Return once all that was written before is durable; after a failure it fails for good.
@@ -128,18 +128,19 @@ class Partial:
             self._lost = error
             raise
 
-    async def _run(
-        self, what: str, function: Callable[..., T], *arguments: object, executor: Executor | None = None
-    ) -> T:
-        if self._fd < 0:
-            raise ValueError(f"{self.path} is closed")
-        work = asyncio.ensure_future(aiofiles.os.wrap(function)(*arguments, executor=executor or self._executor))
-        self._using.add(work)
-        work.add_done_callback(self._using.discard)
+    async def _run(self, what: str, function: Callable[..., T], *arguments: object) -> T:
         try:
-            return await settled(work)
+            return await self._used(lambda: aiofiles.os.wrap(function)(*arguments, executor=self._executor))
         except OSError as error:
             raise storage_error(error, path=self.path, what=what, root=self._root) from error
+
+    async def _used(self, begin: Callable[[], Awaitable[T]]) -> T:
+        if self._fd < 0:
+            raise ValueError(f"{self.path} is closed")
+        work = asyncio.ensure_future(begin())
+        self._using.add(work)
+        work.add_done_callback(self._using.discard)
+        return await settled(work)
 
     async def _close(self) -> None:
         """Close once no thread uses the descriptor any more: its number will soon mean another file."""
