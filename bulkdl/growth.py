@@ -61,7 +61,8 @@ class Sight:
     rising: float
     """How many times as much came in the look's second half as in the first."""
     alone: float | None = None
-    """Bytes a second that a connection brought at first when there were clearly fewer; None: not known."""
+    """Bytes a second that a connection brought at first when there were clearly fewer; None: not known, or not for long
+    enough to tell anything."""
     among: float | None = None
     """The same of those that have joined since the last change."""
 
@@ -75,14 +76,14 @@ def judged(crowd: Crowd, sight: Sight, *, cap: int = CAP) -> Crowd:
     if crowd.allowed > crowd.proven:
         share = HELPS if hinted else PAYS
         due = crowd.rate * (1 + share * (crowd.allowed / crowd.proven - 1))
-        if steady and sight.rate >= due:
+        if (steady or hinted) and sight.rate >= due:
             return _tried(replace(crowd, proven=crowd.allowed, rest_s=REST_S), sight, times, cap)
         return _failed(crowd, sight.now) if sight.lasted >= PATIENCE_S else crowd
     if sight.now < crowd.quiet_until or crowd.proven >= cap:
         return crowd
     if likeness is not None and likeness <= UNLIKE and sight.lasted >= SURE_S:
         return _failed(crowd, sight.now)
-    return _tried(crowd, sight, times, cap) if (hinted and steady) or sight.lasted >= PATIENCE_S else crowd
+    return _tried(crowd, sight, times, cap) if hinted or sight.lasted >= PATIENCE_S else crowd
 
 
 def refused(crowd: Crowd, now: float) -> Crowd:

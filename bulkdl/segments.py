@@ -50,8 +50,8 @@ CHECKPOINT_S = 1.0
 """A power cut can cost this much of each product in flight, whichever comes first."""
 AUTO_SEGMENTS = 16
 LOOK_AGAIN_S = 0.05
-LEAVE_S = 0.3
-"""A connection whose place is wanted for another goes on for about so long, so that little of what is under way is lost."""
+LEAVE, LEAVE_S = 64 * 1024, 0.3
+"""A connection whose place is wanted for another goes on for so many bytes or so long, since they are under way."""
 LANE_LEAST = 4 * 1024 * 1024
 """A stretch of a product that is worth the fast lane is worth it from so many bytes on."""
 
@@ -196,7 +196,7 @@ class Reception:
         """Its place is wanted: what it is fetching ends soon, and is the last."""
         guest.leaving = True
         if guest.claim is not None:
-            self._plan.cut(guest.claim, max(BLOCK, int(guest.claim.rate * LEAVE_S)))
+            self._plan.cut(guest.claim, max(LEAVE, int(guest.claim.rate * LEAVE_S)))
 
     def _ended(self) -> None:
         self._live -= 1

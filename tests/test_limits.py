@@ -300,6 +300,20 @@ async def test_connections_that_begin_like_the_first_are_reason_enough_for_a_tri
         assert host.allowed == 32
 
 
+async def test_how_connections_to_a_far_host_begin_tells_nothing():
+    async with AsyncExitStack() as stack:
+        host = Host(stack, most=8)
+        host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+        await host.pass_time(0.1, own=100)
+        host.connections.answered(None, "h", 0.2)
+        for _ in range(8):
+            host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+        await host.pass_time(1.5, own=100)
+        assert host.allowed == 8
+        await host.pass_time(1, own=100)
+        assert host.allowed == 16
+
+
 async def test_connections_that_took_from_the_first_are_reason_enough_for_none():
     async with AsyncExitStack() as stack:
         host = Host(stack, most=8)
