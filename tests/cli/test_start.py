@@ -23,7 +23,14 @@ ONLY_FOR_RUNS = (
     "keyring",
     "bulkdl.formats",
     "bulkdl.auth.credentials",
+    "asyncio",
+    "ssl",
+    "concurrent.futures",
+    "filelock",
+    "aiofiles",
+    "importlib.resources",
 )
+ONLY_FOR_THE_NETWORK = ("aiohttp", "yarl", "urllib.request", "bulkdl.http", "bulkdl.engine", "bulkdl.wiring", "blake3")
 
 
 def imported_by(*command: str) -> set[str]:
@@ -40,6 +47,24 @@ def test_a_plan_without_accounts_brings_in_nothing_that_downloads_or_reads_archi
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1\nproducts:\n- https://archive.example.org/a.zip\n")
     assert not imported_by("check", str(manifest)) & set(ONLY_FOR_RUNS)
+
+
+def test_a_plan_with_accounts_brings_in_nothing_that_downloads_either(tmp_path):
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(
+        "version: 1\naccounts: {own: {auth: bearer, token: '${OWN}'}}\ndefaults: {account: own}\n"
+        "products:\n- https://archive.example.org/a.zip\n"
+    )
+    assert not imported_by("check", str(manifest)) & {"aiohttp", "asyncio", "filelock"}
+
+
+def test_a_run_that_finds_everything_in_place_brings_in_nothing_that_reaches_the_network(tmp_path):
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("version: 1\nproducts:\n- {url: 'https://archive.example.org/a.zip', file: a.zip, size: 3}\n")
+    (tmp_path / "a.zip").write_bytes(b"123")
+    modules = imported_by("run", str(manifest), "--progress", "none")
+    assert "bulkdl.ground" in modules
+    assert not modules & set(ONLY_FOR_THE_NETWORK)
 
 
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])
