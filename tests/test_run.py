@@ -79,7 +79,7 @@ async def test_an_account_that_cannot_log_in_leaves_its_products_pending_and_the
 
 
 async def test_tokens_that_are_revoked_during_the_run_fail_no_product(tmp_path: Path):
-    items = [Item(name=f"p{n}.bin", size=200_000, seed=n) for n in range(12)]
+    items = [Item(name=f"p{n}.bin", size=300_000, seed=n) for n in range(12)]
     identity, place = realm(), Place(tmp_path)
     place.environ["JO"] = "right"
 
