@@ -147,6 +147,8 @@ class _Mover:
                 self._selector.register(job.stream, selectors.EVENT_READ, job)
             except OSError as error:
                 self._end(job, Step(0, error=error))
+            except Exception as error:  # noqa: BLE001 - whoever waits for the step is told
+                self._end(job, error)
             else:
                 self._turn(job, waited=0.0)  # something may have been left behind that its socket does not tell of
 
@@ -176,7 +178,7 @@ class _Mover:
 
     def _end(self, job: _Job, result: Step | Exception) -> None:
         del self._jobs[job]
-        with suppress(KeyError):
+        with suppress(KeyError, ValueError):  # it could not be registered
             self._selector.unregister(job.stream)
         job.over.get_loop().call_soon_threadsafe(_tell, job.over, result)
 

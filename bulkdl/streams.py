@@ -242,11 +242,13 @@ class TlsStream(_Connection):
             while count < most:
                 try:
                     while count < most:
-                        piece = int(read(most - count, block[count:]))
-                        if not piece:
+                        length: int = read(most - count, block[count:])  # type: ignore[assignment]  # into a buffer
+                        if not length:
                             return Step(count, ended=True)
-                        count += piece
+                        count += length
                 except ssl.SSLWantReadError:
+                    if self._tls.outgoing.pending:  # the answer to a new handshake
+                        self._sock.sendall(self._tls.outgoing.read())
                     if drained or count > BLOCK - _ENCRYPTED - _RECORD:
                         break
                     drained = self._feed(desk.encrypted)
@@ -258,8 +260,6 @@ class TlsStream(_Connection):
 
     def _feed(self, buffer: memoryview) -> bool:
         """Bring more of what is encrypted; True when there was no more."""
-        if self._tls.outgoing.pending:  # the answer to a change of keys
-            self._sock.sendall(self._tls.outgoing.read())
         try:
             count = self._sock.recv_into(buffer)
         except BlockingIOError:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import resource
-import shutil
 import signal
 import ssl
-import subprocess
 import threading
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
@@ -26,6 +24,7 @@ from bulkdl.run import StopReason, StopSignal
 from bulkdl.store.pen import Pen
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, head, html, ranges, reply, reset, stall
+from tests.tls import TlsServer, make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -41,32 +40,7 @@ MODES = ("off", "spliced", "buffered", "tls")
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 with its key, in one PEM file."""
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
-    file = tmp_path_factory.mktemp("tls") / "both.pem"
-    request = (
-        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
-    )
-    subprocess.run([*request.split(), "-keyout", str(file), "-out", f"{file}.crt"], check=True, capture_output=True)
-    file.write_bytes(file.read_bytes() + file.with_name("both.pem.crt").read_bytes())
-    return file
-
-
-class TlsServer(RawServer):
-    """The same misbehaviour inside TLS."""
-
-    def __init__(self, certificate: Path, *responders: Responder) -> None:
-        super().__init__(*responders)
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.load_cert_chain(certificate)
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
-        return self
-
-    def url(self, path: str = "/product.bin", *, host: str = "127.0.0.1") -> str:
-        return f"https://{host}:{self.port}{path}"
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @dataclass

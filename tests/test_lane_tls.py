@@ -1,0 +1,239 @@
+"""HTTPS past the event loop: what comes is what was sent, or an error, and never anything else."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Self
+
+import aiohttp
+import pytest
+
+import bulkdl.http
+from bulkdl.events import Retrying
+from bulkdl.lane import Lane, TlsContext, may_apply, take_over
+from bulkdl.store.pen import Pen
+from bulkdl.streams import TlsStream
+from tests.harness import Place, body_of
+from tests.servers import ranges, stall
+from tests.tls import TlsServer, make_certificate
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from bulkdl.streams import Stream
+
+SIZE = 3_000_000
+BODY = body_of(SIZE)
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@asynccontextmanager
+async def taken(url: str, certificate: Path) -> AsyncIterator[tuple[Stream, int]]:
+    """A connection that was taken over, and where in the body it goes on."""
+    context = TlsContext.create()
+    context.load_verify_locations(certificate)
+    connector = aiohttp.TCPConnector(ssl=context)
+    async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as response:
+        first = await response.content.readany()
+        stream = await take_over(response, given=len(first))
+        assert isinstance(stream, TlsStream)
+        yield stream, len(first) + len(stream.ahead)
+        stream.close()
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Pen]:
+    path.touch()
+    with path.open("r+b") as file:
+        yield Pen(file.fileno(), path, None)
+
+
+class Meddler:
+    """Passes on what goes between a client and a server, but for one bit that is turned on the way to the first client."""
+
+    def __init__(self, port: int, *, turned: int) -> None:
+        """`turned`: the offset in what the server sends."""
+        self._port = port
+        self._turned: int | None = turned
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.url = f"https://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/x"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        turned, self._turned = self._turned, None
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
+        with suppress(ConnectionError, asyncio.CancelledError):
+            await asyncio.gather(passed(reader, to_server, None), passed(from_server, writer, turned))
+        for end in (writer, to_server):
+            end.close()
+            with suppress(ConnectionError):
+                await end.wait_closed()
+
+
+async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, turned: int | None) -> None:
+    at = 0
+    while data := bytearray(await reader.read(65536)):
+        if turned is not None and at <= turned < at + len(data):
+            data[turned - at] ^= 1
+        at += len(data)
+        writer.write(data)
+        await writer.drain()
+    writer.write_eof()
+
+
+async def test_a_bit_that_was_turned_on_the_way_ends_the_step_before_anything_wrong(certificate: Path, tmp_path: Path):
+    async with (
+        TlsServer(certificate, ranges(BODY)) as server,
+        Meddler(server.port, turned=2_500_000) as meddler,
+        taken(meddler.url, certificate) as (stream, start),
+    ):
+        at, error = start, None
+        with Lane() as lane, opened(tmp_path / "x") as pen:
+            while error is None:
+                step = await lane.step(stream, pen, at=at, end=SIZE)
+                at, error = at + step.count, step.error
+        assert isinstance(error, ssl.SSLError)
+        assert start < at < 2_500_000
+        assert (tmp_path / "x").read_bytes()[start:] == BODY[start:at]
+
+
+async def test_after_a_bit_was_turned_the_rest_is_asked_for_again(certificate: Path, tmp_path: Path):
+    place = Place(tmp_path, ca_file=certificate)
+    place.environ["BULKDL_FAST_LANE"] = "4K"
+    async with (
+        TlsServer(certificate, ranges(BODY)) as server,
+        Meddler(server.port, turned=2_500_000) as meddler,
+    ):
+        done = await place.run({"url": meddler.url, "file": "x.bin"}, segments=1)
+    assert (done.code, place.file("x.bin")) == (0, BODY)
+    assert "broke (SSLError)" in done.of(Retrying)[0].reason
+
+
+async def test_what_is_decrypted_already_needs_no_further_byte_from_the_socket(certificate: Path, tmp_path: Path):
+    """Steps that end within a record: the server is silent, the socket empty, and each brings what it may."""
+    sent = 2_000_000
+    async with (
+        TlsServer(certificate, stall(SIZE, BODY[:sent])) as server,
+        taken(server.url(), certificate) as (stream, start),
+    ):
+        at, counts = start, set()
+        with Lane() as lane, opened(tmp_path / "x") as pen:
+            while at + 5_000 <= sent:
+                count = (await lane.step(stream, pen, at=at, end=at + 5_000)).count
+                assert count or stream.silence_s
+                counts.add(count)
+                at += count
+        assert counts - {0} == {5_000}
+        assert (tmp_path / "x").read_bytes()[start:] == BODY[start:at]
+
+
+@pytest.mark.parametrize(
+    ("version", "command"),
+    [("-tls1_3", b"K\n"), ("-tls1_2", b"r\n")],
+    ids=["a change of keys", "another handshake"],
+)
+async def test_what_a_server_may_ask_for_within_a_body_is_done(
+    certificate: Path, tmp_path: Path, version: str, command: bytes
+):
+    """RFC 8446 §4.6.3 and RFC 5246 §7.4.1.1; the server is OpenSSL's own, and does it when it reads a letter."""
+    half = bytes(1_000_000)
+    async with openssl_server(certificate, version) as (url, say):
+        say.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + half)
+        async with taken(url, certificate) as (stream, start):
+            with Lane() as lane, opened(tmp_path / "x") as pen:
+                await stepped(lane, stream, pen, start, len(half))
+                say.write(command)
+                await readable(stream)
+                await lane.step(stream, pen, at=len(half), end=2 * len(half))
+                say.write(half)
+                await stepped(lane, stream, pen, len(half), 2 * len(half))
+            assert (tmp_path / "x").read_bytes() == bytes(2_000_000)
+
+
+@asynccontextmanager
+async def openssl_server(certificate: Path, version: str) -> AsyncIterator[tuple[str, asyncio.StreamWriter]]:
+    """Its URL, and the way to what it sends to its one client."""
+    command = ("openssl", "s_server", "-accept", "127.0.0.1:0", "-naccept", "1", version, "-cert", str(certificate))
+    server = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+    line = b""
+    while not line.startswith(b"ACCEPT"):
+        line = await server.stdout.readline()
+    rest = asyncio.create_task(server.stdout.read())
+    try:
+        yield f"https://127.0.0.1:{int(line.rpartition(b':')[2])}/", server.stdin
+    finally:
+        server.stdin.close()
+        with suppress(ProcessLookupError):
+            server.kill()
+        await server.wait()
+        await rest
+
+
+async def readable(stream: Stream) -> None:
+    """Return once something has come for a connection of which all that came before has been taken."""
+    stream.wake_for(1)
+    loop, come = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(stream.fileno(), come.set)
+    try:
+        await come.wait()
+    finally:
+        loop.remove_reader(stream.fileno())
+
+
+async def stepped(lane: Lane, stream: Stream, pen: Pen, at: int, end: int) -> None:
+    position = at
+    while position < end:
+        step = await lane.step(stream, pen, at=position, end=end)
+        assert (step.ended, step.error) == (False, None)
+        assert stream.silence_s < 30
+        position += step.count
+
+
+@pytest.mark.parametrize(
+    ("value", "limited", "applies"),
+    [(None, False, True), ("", False, True), ("64K", False, True), ("0", False, False), (None, True, False)],
+)
+def test_connections_can_be_taken_over_unless_there_is_no_lane(*, value: str | None, limited: bool, applies: bool):
+    assert may_apply(value, limited=limited) == applies
+
+
+@pytest.mark.parametrize("value", [None, "0"])
+async def test_the_usual_context_is_used_where_the_lane_is_turned_off(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
+):
+    made: list[bool] = []
+
+    def seen(files: tuple[str, ...], *, lane: bool = False) -> ssl.SSLContext:
+        made.append(lane)
+        return bulkdl.http.ssl_context(files, lane=lane)
+
+    monkeypatch.setattr("bulkdl.wiring.ssl_context", seen)
+    place = Place(tmp_path, ca_file=certificate)
+    if value is not None:
+        place.environ["BULKDL_FAST_LANE"] = value
+    async with TlsServer(certificate, ranges(BODY)) as server:
+        assert (await place.run({"url": server.url(), "file": "x.bin"})).code == 0
+    assert set(made) == {value is None}
