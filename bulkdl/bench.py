@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from bulkdl.content.coding import is_the_format, named
@@ -13,6 +14,7 @@ from bulkdl.heritage import Estate
 from bulkdl.model import FailureKind, Resume
 from bulkdl.names import from_content_disposition, from_url
 from bulkdl.resume import Known
+from bulkdl.room import Promises
 from bulkdl.standing import Standing
 from bulkdl.urls import HostList, Url
 
@@ -82,11 +84,19 @@ class Job:
     witness: Witness | None = None
     started_at: float = 0.0
     content_type: str = ""
-    follower: Follower = field(init=False)
-    """Computes the product's checksums while it arrives."""
+    _follower: Follower | None = None
 
-    def __post_init__(self) -> None:
-        self.follower = Follower(checksum.algorithm for checksum in self.product.checksums)
+    @property
+    def follower(self) -> Follower:
+        """Computes the product's checksums while it arrives."""
+        if self._follower is None:
+            self._follower = Follower(checksum.algorithm for checksum in self.product.checksums)
+        return self._follower
+
+    def forget_digests(self) -> None:
+        """What was computed while the product arrived holds no longer."""
+        if self._follower is not None:
+            self._follower.set_aside()
 
     @property
     def source(self) -> Url:
@@ -168,8 +178,8 @@ class Bench:
     storage: Storage
     journal: Journal
     claims: Claims
-    admitted: set[str] = field(default_factory=set)
-    """The products in flight, by id, that have been promised room on the disk."""
+    promises: Promises = field(default_factory=Promises)
+    """Room on the disk for the products in flight."""
     lane: Lane | None = None
     """The fast lane; None where it is turned off, or does not apply."""
     estate: Estate = field(default_factory=Estate)
@@ -197,8 +207,8 @@ class Bench:
         return self.http.open(
             job.source,
             signer=signer,
-            allowed=signer.hosts or HostList((job.product.url.host,)),
-            headers={**dict(job.product.headers), **headers},
+            allowed=signer.hosts or _only(job.product.url.host),
+            headers={**dict(job.product.headers), **headers} if job.product.headers else headers,
             method=method,
         )
 
@@ -209,8 +219,10 @@ class Bench:
         either the validator stays, which rules a wrong one out.
         """
         known = known_of(entry)
+        if not known.ranges:
+            return known
         caught = bool(job.product.checksums) or job.product.resume is Resume.OVERLAP
-        if caught and known.ranges and self.hosts.has_moody_etags(job.source.origin):
+        if caught and self.hosts.has_moody_etags(job.source.origin):
             return replace(known, etag=None, last_modified=None)
         return known
 
@@ -218,10 +230,18 @@ class Bench:
         return Pace(self.clock, self.settings.timeout, self.settings.min_rate)
 
 
+_NOTHING = Known()
+
+
+@lru_cache(maxsize=64)
+def _only(host: str) -> HostList:
+    return HostList((host,))
+
+
 def known_of(entry: Entry | None) -> Known:
     """What the journal says is durably on disk of a product."""
     if entry is None:
-        return Known()
+        return _NOTHING
     return Known(
         ranges=entry.ranges,
         total=entry.total,

@@ -21,12 +21,14 @@ class Clock(Protocol):
     async def sleep(self, seconds: float) -> None: ...
 
 
+_BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
+
+
 class SystemClock:
     """CLOCK_BOOTTIME where there is one, so that a laptop's suspend counts against a token's life."""
 
     def monotonic(self) -> float:
-        boottime = getattr(time, "CLOCK_BOOTTIME", None)
-        return time.monotonic() if boottime is None else time.clock_gettime(boottime)
+        return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)
 
     def wall(self) -> float:
         return time.time()

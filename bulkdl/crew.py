@@ -14,6 +14,7 @@ from bulkdl.bench import Bench
 from bulkdl.engine import Engine
 from bulkdl.errors import first_error
 from bulkdl.ground import announce
+from bulkdl.growth import CAP
 from bulkdl.heritage import estate_of
 from bulkdl.hostfacts import HostBook
 from bulkdl.lane import lane_of
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["work"]
 
 AUTO_CONNECTIONS = 16
-"""Most connections of a run whose `segments` is auto, where it has no more workers than that."""
+"""Most connections of a run whose `segments` is auto, where it has no more workers than that and no host pays for more."""
 LOOK_S = 30.0
 LEAVE_S = 1.5
 """For logging out when someone waits for the program to end."""
@@ -132,9 +133,10 @@ def _needed(items: list[Item]) -> set[str]:
 
 def _connections(settings: Settings, signers: Mapping[str | None, Signer], clock: Clock) -> Connections:
     segments = settings.segments
-    most = max(settings.workers, AUTO_CONNECTIONS) if segments is None else settings.workers * segments
+    auto = max(settings.workers, AUTO_CONNECTIONS)
+    most, cap = (auto, CAP) if segments is None else (settings.workers * segments, 0)
     limits = {name: signer.max_connections for name, signer in signers.items() if name is not None}
-    return Connections(most=most, accounts=limits, clock=clock, host=most)
+    return Connections(most=most, accounts=limits, clock=clock, host=most, cap=cap)
 
 
 async def _log_out(signers: Mapping[str | None, Signer], ending: Ending) -> None:

@@ -59,7 +59,7 @@ class Engine:
 
     def __init__(self, bench: Bench, items: Iterable[Item]) -> None:
         self._bench = bench
-        self._together = Together(bench)
+        self._together = Together(bench, record=self._record_whole)
         self._items = iter(items)
         self._parked: list[_Parked] = []
         self._numbers = itertools.count()
@@ -74,7 +74,7 @@ class Engine:
     async def run(self) -> None:
         """Until every product has an outcome; raise `StorageStopped` when this machine is in the way of all of them."""
         with first_error():
-            async with asyncio.TaskGroup() as group:
+            async with self._together, asyncio.TaskGroup() as group:
                 for _ in range(self._bench.settings.workers):
                     group.create_task(self._work())
 
@@ -146,13 +146,7 @@ class Engine:
         flights = self._bench.hub.counters.flights
         flights[job.product.id] = Flight(file=job.shown, total=job.product.size, have=job.budget.furthest)
         try:
-            async with asyncio.timeout(self._closes_in()) as window:
-                await self._attempt(job)
-        except TimeoutError:
-            if not window.expired():
-                raise
-            if job.product.index in self._open:  # the window may have closed in the moments of its move
-                self._park(job, 0.0)
+            await self._attempt_in_time(job)
         except AccountStopped as stopped:
             self.account_stops.setdefault(stopped.account, stopped)
             self._wake(stopped.account)
@@ -165,7 +159,22 @@ class Engine:
             self._no_room(job, stopped)
         finally:
             flights.pop(job.product.id, None)
-            self._bench.admitted.discard(job.product.id)
+            self._bench.promises.take_back(job.product.id)
+
+    async def _attempt_in_time(self, job: Job) -> None:
+        """An attempt that ends with the daily window."""
+        window = self._bench.settings.window
+        if window is None:
+            await self._attempt(job)
+            return
+        try:
+            async with asyncio.timeout(window_closes_in(window, now=self._now())) as limit:
+                await self._attempt(job)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            if job.product.index in self._open:  # the window may have closed in the moments of its move
+                self._park(job, 0.0)
 
     async def _attempt(self, job: Job) -> None:
         if job.moved is not None:
@@ -218,7 +227,7 @@ class Engine:
 
     async def _whole(self, job: Job, whole: Whole) -> Complete | Settled | None:
         """Deliver a product that is whole in memory; what is left to do where it, or its place, is not as expected."""
-        entry = await settled(self._deliver_whole(job, whole))
+        entry = await self._together.deliver(job, whole)
         if entry.phase is Phase.DONE:
             return None
         if entry.ranges:
@@ -226,20 +235,15 @@ class Engine:
         there = await settle_named(self._bench, job, remote_size=entry.total)
         return there or await self._whole(job, replace(whole, unseen=False))
 
-    async def _deliver_whole(self, job: Job, whole: Whole) -> Entry:
-        entry = await self._together.deliver(job, whole)
-        if entry.phase is Phase.DONE:
-            await pardon(self._bench, job.product.id)
-            await bury(self._bench, job)
-            self._end(job, State.COMPLETED, written=entry.size or 0)
-            self._room_again(job)
-        return entry
-
     async def _move_and_record(self, job: Job, checked: Checked) -> None:
         await self._record(job, await move(self._bench, job, checked))
 
     async def _record(self, job: Job, entry: Entry) -> None:
         await self._bench.journal.put(entry)
+        await self._record_whole(job, entry)
+
+    async def _record_whole(self, job: Job, entry: Entry) -> None:
+        """What is left to do once the journal has the product as done."""
         await pardon(self._bench, job.product.id)
         await bury(self._bench, job)
         self._end(job, State.COMPLETED, written=entry.size or 0)
@@ -247,16 +251,16 @@ class Engine:
 
     def _closed_for(self, job: Job) -> float:
         """Seconds until this job may go on: the daily window, a host that asked for a pause."""
+        paused = self._bench.pauses.left(job.source.host)
         window = self._bench.settings.window
+        if window is None:
+            return paused
         closed = window_opens_in(window, now=self._now())
-        if window is not None and closed > 0 and not self._outside_window:
+        if closed > 0 and not self._outside_window:
             text = f"outside the window {window.start:%H:%M}-{window.end:%H:%M}: waiting until {window.start:%H:%M}"
             self._bench.hub.note(Level.INFO, text)
         self._outside_window = closed > 0
-        return max(closed, self._bench.pauses.left(job.source.host))
-
-    def _closes_in(self) -> float | None:
-        return window_closes_in(self._bench.settings.window, now=self._now())
+        return max(closed, paused)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._bench.clock.wall()).astimezone()

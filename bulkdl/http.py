@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, unquote_plus
-from weakref import WeakSet
 
 import aiohttp
-from yarl import URL
 
 from bulkdl._version import __version__
 from bulkdl.clock import SystemClock
 from bulkdl.content.coding import Decoder
+from bulkdl.dataclass import dataclass
 from bulkdl.dialects import MOST_BODY, Action, Answer, interpret
 from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
 from bulkdl.lane import TlsContext, take_over
@@ -26,17 +25,19 @@ from bulkdl.model import FailureKind
 from bulkdl.ranges import parse_content_range
 from bulkdl.resume import Head, uncoded
 from bulkdl.retry import StatusClass, classify
+from bulkdl.sender import FIELD_SIZE, Sender
 from bulkdl.urls import HostList, Url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from aiohttp.connector import Connection
+    from multidict import CIMultiDictProxy
 
     from bulkdl.auth.signing import Credential, Signer
     from bulkdl.clock import Clock
     from bulkdl.dialects import Ruling
-    from bulkdl.lane import Lane, Stream
+    from bulkdl.lane import Stream
 
 __all__ = ["Http", "Reply", "ssl_context"]
 
@@ -45,6 +46,9 @@ MOST_RENEWALS = 2
 USER_AGENT = f"bulkdl/{__version__}"
 _DRAIN = 64 * 1024
 _ERROR_S = 5.0
+_REDIRECTS = 300
+_ERRORS = 400
+"""The first status of each class (RFC 9110 §15)."""
 
 
 def ssl_context(ca_files: tuple[str, ...], *, lane: bool = False) -> ssl.SSLContext:
@@ -112,7 +116,8 @@ class Reply:
         pieces = [self._peeked.pop()] if self._peeked else []
         left = length - sum(map(len, pieces))
         try:
-            async with asyncio.timeout(within_s if left else None):
+            # What is here already needs no timer.
+            async with asyncio.timeout(within_s) if left and not self._response.content.is_eof() else nullcontext():
                 while left > 0 and (piece := await self.read()):
                     pieces.append(piece)
                     left -= len(piece)
@@ -125,15 +130,15 @@ class Reply:
             self._peeked.append(body)
         return None
 
-    async def hand_over(self, lane: Lane, *, given: int) -> Stream | None:
-        """The connection, from which `lane` receives the rest of the body; None where `read` goes on giving it.
+    async def hand_over(self, *, given: int) -> Stream | None:
+        """The connection, from which the fast lane receives the rest of the body; None where `read` goes on giving it.
 
         `given`: bytes of the body that `read` has given so far.
         """
         if self._peeked or self.decoder is not None or not self.direct:
             return None
         with _mapped(self.url):
-            taken = await take_over(self._response, given=given, gate=lane.gate)
+            taken = await take_over(self._response, given=given)
         if isinstance(taken, bytes):
             self._peeked.extend([taken] if taken else ())
             return None
@@ -159,6 +164,22 @@ class _Request:
     origin: str
 
 
+class _Opened(AbstractAsyncContextManager["Reply"]):
+    """A response for as long as the block lasts."""
+
+    def __init__(self, http: Http, url: Url, request: _Request) -> None:
+        self._http = http
+        self._url = url
+        self._request = request
+
+    async def __aenter__(self) -> Reply:
+        self._reply = await self._http.answered(self._url, self._request)
+        return self._reply
+
+    async def __aexit__(self, *_: object) -> None:
+        await _finish(self._reply._response)  # noqa: SLF001 - the reply is this module's own
+
+
 class _Response(aiohttp.ClientResponse):
     """One that knows how its connection ended.
 
@@ -170,8 +191,8 @@ class _Response(aiohttp.ClientResponse):
     async def start(self, connection: Connection) -> _Response:
         protocol = connection.protocol
         self._lost = protocol.closed if protocol is not None else None
-        if self._lost is not None and self._lost not in _watched:
-            _watched.add(self._lost)
+        if self._lost is not None and id(self._lost) not in _watched:
+            _watched.add(id(self._lost))
             self._lost.add_done_callback(_seen)
         await super().start(connection)
         return self
@@ -184,10 +205,12 @@ class _Response(aiohttp.ClientResponse):
         return not told and lost is not None and lost.done() and not lost.cancelled() and lost.exception() is not None
 
 
-_watched: WeakSet[asyncio.Future[None]] = WeakSet()
+_watched: set[int] = set()
+"""The connections that are open, by the identity of the future of their end."""
 
 
 def _seen(lost: asyncio.Future[None]) -> None:
+    _watched.discard(id(lost))
     if not lost.cancelled():
         lost.exception()  # whoever waits for a body hears of it otherwise
 
@@ -208,6 +231,7 @@ class Http:
         self.connector = aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, timeout), sock_read=timeout)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._senders: dict[str, Sender] = {}
         self._proxy_for = proxy_for
 
     async def __aenter__(self) -> Self:
@@ -218,10 +242,11 @@ class Http:
             await session.close()
         await self.connector.close()
 
-    def session(self, account: str) -> aiohttp.ClientSession:
-        """The session of one account: cookies of one account never go with another's requests."""
-        if account not in self._sessions:
-            self._sessions[account] = aiohttp.ClientSession(
+    def _sender(self, account: str) -> Sender:
+        """The sender of one account: cookies of one account never go with another's requests."""
+        sender = self._senders.get(account)
+        if sender is None:
+            session = self._sessions[account] = aiohttp.ClientSession(
                 connector=self.connector,
                 connector_owner=False,
                 response_class=_Response,
@@ -229,14 +254,14 @@ class Http:
                 auto_decompress=False,
                 cookie_jar=aiohttp.CookieJar(),
                 headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
-                max_line_size=65536,
-                max_field_size=65536,
+                max_line_size=FIELD_SIZE,
+                max_field_size=FIELD_SIZE,
                 requote_redirect_url=False,
             )
-        return self._sessions[account]
+            sender = self._senders[account] = Sender(session, response_class=_Response)
+        return sender
 
-    @asynccontextmanager
-    async def open(
+    def open(
         self,
         url: Url,
         *,
@@ -244,23 +269,25 @@ class Http:
         allowed: HostList,
         headers: Mapping[str, str] | None = None,
         method: str = "GET",
-    ) -> AsyncIterator[Reply]:
+    ) -> AbstractAsyncContextManager[Reply]:
         """The response to a request for `url`, redirects followed, credentials renewed when they are refused.
 
         `headers` go to `url`'s own origin and to allowed hosts only. Raise `TryAgain` for what may pass, `ProductFailed`
         for what will not, `AccountStopped` when the account can do nothing.
         """
         request = _Request(method=method, headers=headers or {}, signer=signer, allowed=allowed, origin=url.origin)
+        return _Opened(self, url, request)
+
+    async def answered(self, url: Url, request: _Request) -> Reply:
+        """What `open` gives."""
+        signer = request.signer
         for _ in range(MOST_RENEWALS + 1):
             reply, used = await self._follow(url, request)
-            direct = self._proxy_for(reply.url) is None
-            reply = replace(reply, ruling=await self._ruling(reply, signer.dialect), direct=direct)
+            if reply.head.status >= _ERRORS:
+                reply = replace(reply, ruling=await self._ruling(reply, signer.dialect))
             if used is None or not await self._renewed(reply, used, signer):
                 break
-        try:
-            yield reply
-        finally:
-            await _finish(reply._response)  # noqa: SLF001 - the reply is this module's own
+        return reply
 
     async def _renewed(self, reply: Reply, used: Credential, signer: Signer) -> bool:
         """Tell the signer what became of its credential; True when the request is worth another try with a new one."""
@@ -286,8 +313,6 @@ class Http:
 
     async def _ruling(self, reply: Reply, dialect: str | None) -> Ruling | None:
         """Read the beginning of an error's body for what its archive means by it."""
-        if reply.head.status < 400:
-            return None
         response, body = reply._response, bytearray()  # noqa: SLF001
         try:
             async with asyncio.timeout(_ERROR_S):
@@ -315,9 +340,10 @@ class Http:
                 url = _without_secret(url, credential)
             own = (url.origin == request.origin or may) and not downgraded
             response = await self._send(url, request, credential, own=own)
-            if classify(response.status) is not StatusClass.REDIRECT or "Location" not in response.headers:
+            if response.status < _REDIRECTS or not _redirects(response):
                 signed = credential is not None and (credential.header is not None or credential.query is not None)
-                return _reply(url, response, signed=signed), used
+                direct = self._proxy_for(url) is None
+                return _reply(url, response, signed=signed, direct=direct), used
             location = response.headers["Location"]
             await _finish(response)
             url = _target(url, location, used, first=first)
@@ -334,23 +360,20 @@ class Http:
     ) -> aiohttp.ClientResponse:
         """`own`: the hop may have the product's own headers, which may be keys."""
         headers = dict(request.headers) if own else _generic(request.headers)
-        target = url.raw
+        target = url.target
         if credential is not None and credential.header is not None:
             headers["Authorization"] = credential.header.reveal()
         if credential is not None and credential.query is not None:
             name, value = credential.query
-            base, hash_, fragment = target.partition("#")
-            target = (
-                f"{base}{'&' if '?' in base else '?'}{quote(name)}={quote(value.reveal(), safe='')}{hash_}{fragment}"
-            )
+            target += f"{'&' if '?' in target else '?'}{quote(name)}={quote(value.reveal(), safe='')}"
         with _mapped(url):
-            return await self.session(request.signer.name).request(
-                request.method,
-                URL(target, encoded=target.isascii()),
-                headers=headers,
-                allow_redirects=False,
-                proxy=self._proxy_for(url),
+            return await self._sender(request.signer.name).send(
+                request.method, url, target, headers=headers, proxy=self._proxy_for(url)
             )
+
+
+def _redirects(response: aiohttp.ClientResponse) -> bool:
+    return classify(response.status) is StatusClass.REDIRECT and "Location" in response.headers
 
 
 _GENERIC = frozenset({"accept", "accept-language", "range", "if-range"})
@@ -371,6 +394,8 @@ def _target(url: Url, location: str, credential: Credential | None, *, first: Ur
 
 def _without_secret(url: Url, credential: Credential) -> Url:
     """`url` without any query field that holds the credential: servers like to echo a token into their redirects."""
+    if not url.query:
+        return url
     secrets = _secrets(credential)
     return _keeping(url, lambda value: value not in secrets)
 
@@ -417,15 +442,17 @@ def _keeping(url: Url, wanted: Callable[[str], bool]) -> Url:
     return Url(base + ("?" + "&".join(kept) if kept else ""))
 
 
-def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool) -> Reply:
+def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool, direct: bool) -> Reply:
     fields = response.headers
     length = fields.get("Content-Length", "")
+    chunked = "chunked" in fields.get("Transfer-Encoding", "").lower()  # overrides a length (RFC 9112 §6.3)
+    codings = (*fields.getall("Content-Encoding", ()), *_transfer_codings(fields))
     head = Head(
         status=response.status,
-        content_length=int(length) if length.isdecimal() and length.isascii() else None,
+        content_length=int(length) if length.isdecimal() and length.isascii() and not chunked else None,
         content_range=parse_content_range(_one(fields, "Content-Range")),
         content_type=fields.get("Content-Type", ""),
-        content_encoding=", ".join((*fields.getall("Content-Encoding", ()), *_transfer_codings(fields))),
+        content_encoding=", ".join(codings),
         etag=_one(fields, "ETag"),
         last_modified=fields.get("Last-Modified"),
         date=fields.get("Date"),
@@ -433,45 +460,43 @@ def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool) -> Reply
         disposition=fields.get("Content-Disposition", ""),
         retry_after=fields.get("Retry-After"),
     )
-    if "chunked" in fields.get("Transfer-Encoding", "").lower():
-        head = replace(head, content_length=None)  # RFC 9112 §6.3: chunked overrides
-    return Reply(url, head, fields.get("WWW-Authenticate", ""), signed, response)
+    return Reply(url, head, fields.get("WWW-Authenticate", ""), signed, response, direct=direct)
 
 
-def _one(fields: Mapping[str, str], name: str) -> str | None:
+def _one(fields: CIMultiDictProxy[str], name: str) -> str | None:
     """A field that may come once; where it comes with several values, what no reader of one takes for a value."""
-    values = dict.fromkeys(value for key, value in fields.items() if key.lower() == name.lower())
-    return ", ".join(values) if values else None
+    values = fields.getall(name, ())
+    return ", ".join(dict.fromkeys(values)) if len(values) > 1 else values[0] if values else None
 
 
 def _transfer_codings(fields: Mapping[str, str]) -> list[str]:
     """Transfer codings (RFC 9112 §7) but `chunked`, which aiohttp takes off; the others it leaves on, and so do we."""
-    words = fields.get("Transfer-Encoding", "").lower().split(",")
+    if "Transfer-Encoding" not in fields:
+        return []
+    words = fields["Transfer-Encoding"].lower().split(",")
     return [f"transfer {word.strip()}" for word in words if word.strip() not in {"", "chunked", "identity"}]
 
 
 async def _next(response: aiohttp.ClientResponse) -> bytes:
-    with _framed():
+    try:
         piece = await response.content.readany()
+    except RuntimeError as error:
+        raise _unframed(error) from error
     if not piece and isinstance(response, _Response) and response.was_cut:
         raise aiohttp.ClientPayloadError("the connection broke")
     return piece
 
 
 async def _some(response: aiohttp.ClientResponse, most: int) -> bytes:
-    with _framed():
-        return await response.content.read(most)
-
-
-@contextmanager
-def _framed() -> Iterator[None]:
-    """What aiohttp says by a bare `RuntimeError`: the framing of a body is no HTTP. It is a broken body like the others."""
     try:
-        yield
+        return await response.content.read(most)
     except RuntimeError as error:
-        if error.args != ("Connection closed.",):
-            raise
-        raise aiohttp.ClientPayloadError("the framing is broken") from error
+        raise _unframed(error) from error
+
+
+def _unframed(error: RuntimeError) -> Exception:
+    """What aiohttp says by a bare `RuntimeError`: the framing of a body is no HTTP. It is a broken body like the others."""
+    return aiohttp.ClientPayloadError("the framing is broken") if error.args == ("Connection closed.",) else error
 
 
 def _arrived(content: aiohttp.StreamReader) -> bytes:
@@ -488,14 +513,19 @@ def _arrived(content: aiohttp.StreamReader) -> bytes:
 
 async def _finish(response: aiohttp.ClientResponse) -> None:
     """Give the connection back where its body is over or short, else close it."""
+    if response.closed:
+        return
     length = response.content_length
     try:
         if not response.content.at_eof() and length is not None and length <= _DRAIN:
             async with asyncio.timeout(2):
-                with _framed():
-                    await response.read()
+                await response.read()
     except (aiohttp.ClientError, OSError):  # TimeoutError is one
         response.close()
+    except RuntimeError as error:
+        response.close()
+        if _unframed(error) is error:
+            raise
     finally:
         response.release()
 

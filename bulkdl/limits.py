@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from bulkdl.dataclass import dataclass
+from bulkdl.growth import PATIENCE_S, Crowd, Sight, judged, refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from bulkdl.clock import Clock
 
 __all__ = ["Connections", "HostPauses", "RateLimit"]
 
 HOST_CONNECTIONS = 16
-"""Most connections to one host that no account limits."""
+"""Most connections to one host that no account limits, before it has shown that more bring more."""
+LOOK_S = 0.15
+"""How long the rate of a host is looked at before it counts; at least, for it has to be several round trips."""
+ROUND_TRIPS = 3
+NEAR_S = 0.04
+"""A host that answers as soon as that is near: a connection to it is at full speed when its first rate is taken."""
+LAPSE_S = 0.5
+"""After so long without `press` a look begins anew: places were free meanwhile."""
+MARK_S = 0.02
+"""No more often is it noted how far it is."""
+CLOSE_S = 0.03
+"""Connections that are opened together are no further apart."""
+SEVERAL, MANY = 4, 64
+"""Fewer connections that have joined tell nothing; more need not be remembered."""
+CLEARLY = 1.5
+"""So many times as many connections are clearly more."""
 BURST_S = 1.0
 """Refusals that come this close together are one: they were under way when the first came."""
 QUIET_S = 60.0
@@ -38,47 +55,137 @@ class _Lowered:
     at: float
 
 
+@dataclass(slots=True, eq=False)
+class _Guest:
+    """An extra connection."""
+
+    keys: tuple[str, ...]
+    leave: Callable[[], None]
+    leaving: bool = False
+
+
+@dataclass(slots=True)
+class _Watch:
+    """What is known of one host's connections."""
+
+    crowd: Crowd
+    brought: int = 0
+    """Bytes."""
+    fewer: int = 0
+    """Connections when the first extra joined, at `joined`."""
+    joined: float | None = None
+    alone: deque[float] = field(default_factory=lambda: deque(maxlen=MANY))
+    among: deque[float] = field(default_factory=lambda: deque(maxlen=MANY))
+    """Bytes a second that connections brought at first: before it, and after that or the last change of the limit."""
+    changed: float = 0.0
+    minded: float = float("-inf")
+    """When a connection was refused."""
+    answered_s: float | None = None
+    """The shortest time from a request for more to its answer."""
+    pressed: float = float("-inf")
+    marks: list[tuple[float, int]] = field(default_factory=list)
+    """When, and what had been brought, since every place has been taken."""
+
+    def first_rate(self, rate: float, *, opened: float, now: float, held: int) -> None:
+        if self.joined is None or now <= self.joined + CLOSE_S:
+            self.alone.append(rate)
+        elif opened >= max(self.joined, self.changed) and held >= CLEARLY * self.fewer:
+            self.among.append(rate)
+
+    def press(self, now: float, *, cap: int) -> bool:
+        """Every place is taken, and more are wanted; whether the limit has changed."""
+        sight = self._look(now)
+        if sight is None:
+            return False
+        before, self.crowd = self.crowd, judged(self.crowd, sight, cap=cap)
+        if self.crowd != before:
+            self.changed = now
+            self.among.clear()
+        if self.crowd != before or sight.lasted >= PATIENCE_S:
+            self.marks = []
+        return self.crowd.allowed != before.allowed
+
+    def _look(self, now: float) -> Sight | None:
+        """What is seen, once it has been looked at for long enough."""
+        if now - self.pressed > LAPSE_S:
+            self.marks = []
+        self.pressed = now
+        if self.marks and now - self.marks[-1][0] < MARK_S:
+            return None
+        self.marks.append((now, self.brought))
+        began, before = self.marks[0]
+        lasted = now - began
+        if len(self.marks) < 3 or lasted < max(LOOK_S, ROUND_TRIPS * (self.answered_s or 0.0)):
+            return None
+        at, midway = min(self.marks[1:-1], key=lambda mark: abs(mark[0] - began - lasted / 2))
+        first, second = (midway - before) / (at - began), (self.brought - midway) / (now - at)
+        return Sight(
+            now=now,
+            lasted=lasted,
+            rate=(self.brought - before) / lasted,
+            rising=second / first if first else float("inf"),
+            alone=_median(self.alone) if self.alone and (self.answered_s or 0.0) <= NEAR_S else None,
+            among=_median(self.among) if len(self.among) >= SEVERAL else None,
+        )
+
+
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
+
+
 class Connections:
     """Permits for connections, counted by account and by host, first come first served among those that can go.
 
-    `extra` is for additional connections to one product: it never waits, and never takes a place for which a product is waiting.
+    `extra` is for additional connections to one product: it never waits, never takes a place for which a product is
+    waiting, and gives its place up when one has to.
 
     At any moment no one who waits could go: a place that comes free is given to the first that it fits before anyone
     else can ask. So who fits on arrival overtakes nobody.
+
+    What no account limits may grow up to `cap` for each host while that pays (`growth.py`), and the run's limit with it.
     """
 
     def __init__(
-        self, *, most: int, accounts: Mapping[str, int | None], clock: Clock, host: int = HOST_CONNECTIONS
+        self,
+        *,
+        most: int,
+        accounts: Mapping[str, int | None],
+        clock: Clock,
+        host: int = HOST_CONNECTIONS,
+        cap: int = 0,
     ) -> None:
-        self._limits: dict[str, int] = {"run": most}
+        """`most`: of the run, `host`: to one host, before anything has grown; `cap`: to one host at last."""
+        self._limits: dict[str, int] = {}
         self._limits |= {f"account {name}": limit for name, limit in accounts.items() if limit is not None}
+        self._most = most
         self._host = host
+        self._cap = cap
         self._held: Counter[str] = Counter()
         self._waiting: deque[_Waiter] = deque()
+        self._guests: list[_Guest] = []
         self._clock = clock
         self._lowered: dict[str, _Lowered] = {}
+        self._watched: dict[str, _Watch] = {}
+
+    def permit(self, *, account: str | None, host: str) -> AbstractAsyncContextManager[None]:
+        return _Permit(self, self._keys(account, host))
 
     @asynccontextmanager
-    async def permit(self, *, account: str | None, host: str) -> AsyncIterator[None]:
-        keys = self._keys(account, host)
-        await self._acquire(keys)
-        try:
-            yield
-        finally:
-            self._release(keys)
-
-    @asynccontextmanager
-    async def extra(self, *, account: str | None, host: str) -> AsyncIterator[bool]:
-        """Yields whether a place was free and nobody waits for it."""
-        keys = self._keys(account, host)
-        granted = self._fits(keys)
+    async def extra(
+        self, *, account: str | None, host: str, leave: Callable[[], None] = lambda: None
+    ) -> AsyncIterator[bool]:
+        """Yields whether a place was free and nobody waits for it; `leave` is called when it should be given up soon."""
+        guest = _Guest(self._keys(account, host), leave)
+        granted = self._fits(guest.keys)
         if granted:
-            self._take(keys)
+            self._join(guest)
         try:
             yield granted
         finally:
             if granted:
-                self._release(keys)
+                self._guests.remove(guest)
+                self._release(guest.keys)
 
     def spare(self, *, account: str | None, host: str) -> int:
         """Places that `extra` would give right now."""
@@ -88,11 +195,60 @@ class Connections:
     def lower(self, account: str | None, host: str) -> int:
         """The server finds us too many: one connection fewer than are held, until it has been quiet; the new limit."""
         key, now = self._keys(account, host)[1], self._clock.monotonic()
+        self.minded(account, host)
         lowered = self._lowered.setdefault(key, _Lowered(self._limit(key), -BURST_S))
         if now - lowered.at >= BURST_S:
             self._limits[key] = max(1, min(self._limit(key), self._held[key]) - 1)
         lowered.at = now
+        self._recall()
         return self._limits[key]
+
+    # What a host is worth
+
+    def brought(self, account: str | None, host: str, count: int) -> None:
+        """So many bytes have come from `host`."""
+        self._watch(self._keys(account, host)[1]).brought += count
+
+    def answered(self, account: str | None, host: str, seconds: float) -> None:
+        """A request has been answered after so long."""
+        watch = self._watch(self._keys(account, host)[1])
+        watch.answered_s = seconds if watch.answered_s is None else min(watch.answered_s, seconds)
+
+    def measured(self, account: str | None, host: str, *, rate: float, opened: float) -> None:
+        """The first rate (bytes a second) of a connection that was opened then."""
+        key = self._keys(account, host)[1]
+        self._watch(key).first_rate(rate, opened=opened, now=self._clock.monotonic(), held=self._held[key])
+
+    def press(self, account: str | None, host: str) -> None:
+        """A product would make use of more connections than there are places. To be said often."""
+        key, now = self._keys(account, host)[1], self._clock.monotonic()
+        if key in self._limits or self._cap <= self._host or self._held[key] < self._limit(key):
+            return  # an account's own or a lowered one, none that grows, or not the one that is full
+        if self._watch(key).press(now, cap=self._cap):
+            self._recall()
+            self._serve()
+
+    def pays(self, account: str | None, host: str) -> bool:
+        """Whether more connections to `host` have brought more."""
+        watch = self._watched.get(self._keys(account, host)[1])
+        return watch is not None and watch.crowd.proven > watch.crowd.base
+
+    def minded(self, account: str | None, host: str) -> None:
+        """`host` has refused a connection: it is given no more than it is known to bear."""
+        key, now = self._keys(account, host)[1], self._clock.monotonic()
+        watch = self._watched.get(key)
+        if watch is not None and watch.crowd.allowed > watch.crowd.base and now - watch.minded >= BURST_S:
+            watch.crowd = refused(watch.crowd, now)
+            self._recall()
+        if watch is not None:
+            watch.minded = now
+
+    def _watch(self, key: str) -> _Watch:
+        if key not in self._watched:
+            self._watched[key] = _Watch(Crowd.of(self._host))
+        return self._watched[key]
+
+    # Places
 
     def _recover(self) -> None:
         now = self._clock.monotonic()
@@ -102,6 +258,8 @@ class Connections:
                 lowered.at = now
             if self._limits[key] >= lowered.original:
                 del self._lowered[key]
+                if key.startswith("host "):
+                    del self._limits[key]
 
     def _keys(self, account: str | None, host: str) -> tuple[str, ...]:
         # An account's own limit replaces the host's: its provider has said what it allows.
@@ -109,7 +267,11 @@ class Connections:
         return ("run", named) if named else ("run", f"host {host}")
 
     def _limit(self, key: str) -> int:
-        return self._limits.get(key, self._host)
+        if key == "run":
+            return self._most + sum(w.crowd.allowed - w.crowd.base for w in self._watched.values())
+        if key in self._limits:
+            return self._limits[key]
+        return self._watched[key].crowd.allowed if key in self._watched else self._host
 
     def _fits(self, keys: tuple[str, ...]) -> bool:
         return all(self._held[key] < self._limit(key) for key in keys)
@@ -117,12 +279,20 @@ class Connections:
     def _take(self, keys: tuple[str, ...]) -> None:
         self._held.update(keys)
 
+    def _join(self, guest: _Guest) -> None:
+        watch = self._watch(guest.keys[1])
+        if watch.joined is None:
+            watch.fewer, watch.joined = self._held[guest.keys[1]], self._clock.monotonic()
+        self._take(guest.keys)
+        self._guests.append(guest)
+
     async def _acquire(self, keys: tuple[str, ...]) -> None:
         if self._fits(keys):
             self._take(keys)
             return
         waiter = _Waiter(keys, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
+        self._recall()
         try:
             await waiter.turn
         except asyncio.CancelledError:
@@ -135,11 +305,42 @@ class Connections:
     def _release(self, keys: tuple[str, ...]) -> None:
         self._held.subtract(keys)
         self._recover()
+        self._serve()
+
+    def _serve(self) -> None:
         for waiter in [w for w in self._waiting if not w.turn.done()]:
             if self._fits(waiter.keys):
                 self._take(waiter.keys)
                 self._waiting.remove(waiter)
                 waiter.turn.set_result(None)
+
+    def _recall(self) -> None:
+        """Have the youngest guests go where more are held than may be, or a product waits for a place."""
+        for key in [key for key, held in self._held.items() if held >= self._limit(key)]:
+            waiting = sum(self._only_for(key, waiter) for waiter in self._waiting)
+            here = [guest for guest in self._guests if key in guest.keys]
+            excess = self._held[key] + waiting - self._limit(key) - sum(guest.leaving for guest in here)
+            staying = [guest for guest in reversed(here) if not guest.leaving]
+            for guest in staying[: max(0, excess)]:
+                guest.leaving = True
+                guest.leave()
+
+    def _only_for(self, key: str, waiter: _Waiter) -> bool:
+        """Whether the waiter waits for a place of `key` and could have those of its other keys."""
+        others = (other for other in waiter.keys if other != key)
+        return key in waiter.keys and not waiter.turn.done() and self._fits(tuple(others))
+
+
+class _Permit(AbstractAsyncContextManager[None]):
+    def __init__(self, connections: Connections, keys: tuple[str, ...]) -> None:
+        self._connections = connections
+        self._keys = keys
+
+    async def __aenter__(self) -> None:
+        await self._connections._acquire(self._keys)  # noqa: SLF001 - a part of it
+
+    async def __aexit__(self, *_: object) -> None:
+        self._connections._release(self._keys)  # noqa: SLF001
 
 
 class RateLimit:
@@ -171,4 +372,5 @@ class HostPauses:
 
     def left(self, host: str) -> float:
         """Seconds until the host may be asked again; 0 for now."""
-        return max(0.0, self._until.get(host, 0.0) - self._clock.monotonic())
+        until = self._until.get(host)
+        return 0.0 if until is None else max(0.0, until - self._clock.monotonic())

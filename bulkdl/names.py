@@ -63,6 +63,8 @@ def from_content_disposition(value: str) -> str | None:
 
     `filename*` (RFC 8187) goes before `filename`. Only the last component of a path counts, whichever slash it has.
     """
+    if not value:
+        return None
     parameters = _parameters(value)
     names = (_decode_extended(parameters.get("filename*", "")), _decode_plain(parameters.get("filename", "")))
     for name in names:

@@ -155,14 +155,23 @@ def confirm_name(bench: Bench, job: Job) -> None:
 
 def placed_entry(bench: Bench, entry: Entry, phase: Phase, facts: FileFacts, verified: tuple[Checksum, ...]) -> Entry:
     """What is recorded of a product that is about to have its name, or has it."""
-    return replace(
-        entry,
+    done = phase is Phase.DONE
+    return Entry(  # not by `replace`, which takes five times as long
+        id=entry.id,
         phase=phase,
-        ranges=((0, facts.size),) if phase is not Phase.DONE and facts.size else (),
+        file=entry.file,
+        source=entry.source,
         total=facts.size,
-        part=entry.part if phase is not Phase.DONE else None,
+        etag=entry.etag,
+        last_modified=entry.last_modified,
+        ranges=((0, facts.size),) if not done and facts.size else (),
+        part=None if done else entry.part,
         size=facts.size,
         mtime_ns=facts.mtime_ns,
         digests=verified,
+        note=entry.note,
+        failure_kind=entry.failure_kind,
+        failure_reason=entry.failure_reason,
+        attempts=entry.attempts,
         updated=bench.clock.wall(),
     )

@@ -64,7 +64,7 @@ class ContentRange:
 
 def parse_content_range(value: str | None) -> ContentRange | None:
     """None where the field is absent or not a sound `bytes` range."""
-    match = _CONTENT_RANGE.fullmatch(value or "")
+    match = _CONTENT_RANGE.fullmatch(value) if value else None
     if match is None:
         return None
     first, last, star, length = match.groups()
@@ -112,7 +112,7 @@ class SegmentPlan:
         self._free: list[Range] = list(normalise(gaps))
         self._active: list[Claim] = []
         self._min_split = min_split
-        self._min_split_s = min_split_s
+        self.min_split_s = min_split_s
 
     @property
     def left(self) -> int:
@@ -127,21 +127,38 @@ class SegmentPlan:
         return self._begin(start, end)
 
     def offer(self, count: int) -> int:
-        """Make room for up to `count` more connections, dividing a stretch evenly; how many would find work."""
-        lacking = count - len(self._free)
-        victim = max(self._active, key=lambda c: c.left_s, default=None)
-        if lacking > 0 and victim is not None:
-            self._divide(victim, lacking + 1)
+        """Make room for up to `count` more connections, dividing what is fetched evenly; how many would find work."""
+        parts = self._parts(count - len(self._free))
+        for claim, number in parts.items():
+            self._divide(claim, number)
         return min(count, len(self._free))
 
+    def worth(self, count: int) -> int:
+        """How many of up to `count` more connections `offer` would find work for."""
+        return min(count, len(self._free) + sum(n - 1 for n in self._parts(count - len(self._free)).values()))
+
+    def _parts(self, lacking: int) -> dict[Claim, int]:
+        """Into how many parts to divide what is under way, so that `lacking` more connections have one."""
+        parts: dict[Claim, int] = {}
+        for _ in range(lacking if self._active else 0):
+            victim = max(self._active, key=lambda c: c.left_s / parts.get(c, 1))
+            number = parts.get(victim, 1) + 1
+            if min(victim.left / self._min_split, victim.left_s / self.min_split_s) < number:
+                break
+            parts[victim] = number
+        return parts
+
     def _divide(self, victim: Claim, parts: int) -> None:
-        parts = int(min(parts, victim.left // self._min_split, victim.left_s / self._min_split_s))
-        if parts < 2:
-            return
         start, end, left = victim.position, victim.end, victim.left
         edges = [start + left * i // parts for i in range(1, parts)] + [end]
         victim.end = edges[0]
         self._free += itertools.pairwise(edges)
+
+    def cut(self, claim: Claim, keep: int) -> None:
+        """Leave `claim` no more than the next `keep` bytes; the others can have the rest."""
+        if claim.left > keep:
+            self._free.append((claim.position + keep, claim.end))
+            claim.end = claim.position + keep
 
     def claim_at(self, start: int) -> Claim:
         """What is missing from `start` on; empty where `start` is not missing. For a response that is already there."""

@@ -163,12 +163,17 @@ def validator(known: Known, source: str) -> str | None:
     return strong_etag(known.etag) if known.etag else known.last_modified
 
 
+_WHOLE = Ask()
+
+
 def ask_for(known: Known, *, source: str, has_checksum: bool, resume: Resume) -> Ask:
     """The request that continues `known` where that is safe, else one for the whole.
 
     A partial is continued where a splice of two editions is ruled out (the same strong validator at the same source) or
     would be caught (a checksum in the manifest), or where the user has chosen to compare an overlap.
     """
+    if not known.ranges:
+        return _WHOLE
     start = next((end for begin, end in normalise(known.ranges) if begin == 0), 0)
     end = next((begin for begin, _ in normalise(known.ranges) if begin > start), None)
     if known.complete or (start == 0 and end is None):

@@ -12,10 +12,13 @@ from bulkdl.store.disk import storage_error
 from bulkdl.units import format_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bulkdl.bench import Bench, Job
+    from bulkdl.events import Flight
     from bulkdl.store.journal import Entry
 
-__all__ = ["check_room", "known_size"]
+__all__ = ["Promises", "check_room", "known_size"]
 
 MARGIN = 1024 * 1024
 """Bytes that stay free for the journal."""
@@ -23,6 +26,31 @@ PLENTY = 16 * 1024**3
 """Bytes beside a product that no run fills between two looks at the disk."""
 UNKNOWN = 16 * 1024 * 1024
 """Bytes that must be free before a product of unknown size, which the disk had no room for, is asked for again."""
+
+
+class Promises:
+    """The bytes of the disk that the products in flight have been promised."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, int] = {}
+        self._sum = 0
+
+    def give(self, id: str, left: int) -> None:  # noqa: A002
+        """Product `id` still needs `left` bytes."""
+        self._sum += left - self._given.get(id, 0)
+        self._given[id] = left
+
+    def take_back(self, id: str) -> None:  # noqa: A002
+        self._sum -= self._given.pop(id, 0)
+
+    def at_most(self, own: str) -> int:
+        """What the others were promised, whatever of it has come since."""
+        return self._sum - self._given.get(own, 0)
+
+    def still(self, own: str, flights: Mapping[str, Flight]) -> int:
+        """What the others still need."""
+        others = [flights[id_] for id_ in self._given if id_ != own and id_ in flights]
+        return sum(max(0, f.total - f.have) for f in others if f.total)
 
 
 def known_size(job: Job, entry: Entry | None) -> int | None:
@@ -48,16 +76,16 @@ async def check_room(bench: Bench, job: Job, entry: Entry | None) -> None:
     left = max(0, (size or 0) - (cover(entry.ranges) if entry is not None else 0))
     free = await bench.storage.free_bytes(enough=left + PLENTY) - MARGIN if left else 0
     # From here on nothing is awaited: of two that are asked for at once, the second sees what the first was promised.
-    own, flights = job.product.id, bench.hub.counters.flights
-    others = [flights[id_] for id_ in bench.admitted if id_ != own and id_ in flights]
-    promised = sum(max(0, f.total - f.have) for f in others if f.total)
-    if left and left > free - promised:
-        raise StorageStopped(
-            f"no room for {job.shown}: it needs {format_bytes(left)} more, {format_bytes(max(0, free - promised))} are free",
-            hint="Make room, then run the same command again",
-            full=True,
-        )
-    bench.admitted.add(own)
+    promises, own = bench.promises, job.product.id
+    if left and left > free - promises.at_most(own):
+        promised = promises.still(own, bench.hub.counters.flights)
+        if left > free - promised:
+            raise StorageStopped(
+                f"no room for {job.shown}: it needs {format_bytes(left)} more, {format_bytes(max(0, free - promised))} are free",
+                hint="Make room, then run the same command again",
+                full=True,
+            )
+    promises.give(own, left)
 
 
 def _require_small_enough(bench: Bench, job: Job, size: int) -> None:

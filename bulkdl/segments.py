@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bulkdl.behind import Behind
 from bulkdl.bench import known_of
-from bulkdl.content.sniff import objection
 from bulkdl.errors import ProductFailed, TryAgain, first_error
 from bulkdl.hostfacts import sights
 from bulkdl.lane import Step
 from bulkdl.model import FailureKind
+from bulkdl.pages import SNIFF, compared, not_the_product, objection_to
 from bulkdl.ranges import Claim, Range, SegmentPlan, cover, missing, normalise
 from bulkdl.resume import Action, Ask, judge, validator
 from bulkdl.store.disk import settled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Coroutine
 
     from bulkdl.bench import Bench, Job, Pace
     from bulkdl.http import Reply
@@ -32,48 +33,35 @@ if TYPE_CHECKING:
     from bulkdl.store.journal import Entry
     from bulkdl.store.storage import Partial
 
-__all__ = ["Reception", "not_the_product", "objection_to"]
+__all__ = ["Reception"]
 
 BLOCK = 1024 * 1024
 """Bytes gathered before a write."""
-SNIFF = 1024
 MIN_SPLIT = 4 * 1024 * 1024
 """No connection is opened for less than this many bytes."""
 MIN_SPLIT_S = 1.0
 """Nor for what the others would have fetched this soon: a connection that is cut short loses what it has under way."""
+MIN_SPLIT_PAID_S = 0.3
+"""The same where every connection is held back: what one has under way is little, and another brings as much again."""
 RATE_S = 0.1
 """How long a connection is watched before its rate counts."""
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_S = 1.0
 """A power cut can cost this much of each product in flight, whichever comes first."""
 AUTO_SEGMENTS = 16
-LOOK_AGAIN_S = 0.2
-CONTENT_TRIES = 3
-"""A page instead of the product is asked for again this often: a maintenance page passes, a login page does not."""
+LOOK_AGAIN_S = 0.05
+LEAVE, LEAVE_S = 64 * 1024, 0.3
+"""A connection whose place is wanted for another goes on for so many bytes or so long, since they are under way."""
+LANE_LEAST = 4 * 1024 * 1024
+"""A stretch of a product that is worth the fast lane is worth it from so many bytes on."""
 
 
 @dataclass(slots=True)
-class _Behind:
-    """Writes one block while the next is received: what the network has delivered must not wait for the disk."""
+class _Guest:
+    """A connection that was opened in addition, and what it fetches now."""
 
-    partial: Partial
-    done: Callable[[int, int], None]
-    """Told the offset and the length once a block is written."""
-    _task: asyncio.Task[None] | None = None
-
-    async def put(self, offset: int, block: bytearray) -> None:
-        await self.drain()
-        self._task = asyncio.create_task(self._write(offset, block))
-
-    async def drain(self) -> None:
-        """Return once the block is written, a cancellation included: it must not be written after the file is closed."""
-        if self._task is not None:
-            await settled(self._task)
-            self._task = None
-
-    async def _write(self, offset: int, block: bytearray) -> None:
-        await self.partial.write(offset, block)
-        self.done(offset, len(block))
+    claim: Claim | None = None
+    leaving: bool = False
 
 
 class Reception:
@@ -102,6 +90,7 @@ class Reception:
         self._start = start
         self._live = 1
         self._spawner: asyncio.Task[None] | None = None
+        self._measured = asyncio.Event()
         self._continuable = True
         self._fault: TryAgain | None = None
         self._flight = bench.hub.counters.flights[job.product.id]
@@ -189,12 +178,13 @@ class Reception:
             self._ended()
 
     async def _extra(self) -> None:
+        guest = _Guest()
         try:
             async with self._bench.connections.extra(
-                account=self._job.product.account, host=self._job.source.host
+                account=self._job.product.account, host=self._job.source.host, leave=partial(self._leave, guest)
             ) as granted:
                 if granted:
-                    await self._counted_more()
+                    await self._counted_more(guest)
         except (TryAgain, ProductFailed) as fault:
             # Not the product's fault: a server that minds a further connection says so in many ways.
             if isinstance(fault, TryAgain):
@@ -202,22 +192,29 @@ class Reception:
         finally:
             self._ended()
 
+    def _leave(self, guest: _Guest) -> None:
+        """Its place is wanted: what it is fetching ends soon, and is the last."""
+        guest.leaving = True
+        if guest.claim is not None:
+            self._plan.cut(guest.claim, max(LEAVE, int(guest.claim.rate * LEAVE_S)))
+
     def _ended(self) -> None:
         self._live -= 1
         if not self._live and self._spawner is not None:
             self._spawner.cancel()
 
-    async def _counted_more(self) -> None:
+    async def _counted_more(self, guest: _Guest) -> None:
         self._flight.connections += 1
         try:
-            await self._more()
+            await self._more(guest)
         finally:
             self._flight.connections -= 1
 
-    async def _more(self) -> None:
-        """Fetch stretch after stretch, each with a request of its own, until none is left."""
-        while (claim := self._plan.claim()) is not None:
-            before = claim.position
+    async def _more(self, guest: _Guest | None = None) -> None:
+        """Fetch stretch after stretch, each with a request of its own, until none is left or the guest has to leave."""
+        guest = guest or _Guest()
+        while not guest.leaving and (claim := self._plan.claim()) is not None:
+            guest.claim, before = claim, claim.position
             try:
                 async with self._range(claim) as reply:
                     if not await self._stream(reply, claim):
@@ -225,8 +222,10 @@ class Reception:
             except (TryAgain, ProductFailed):
                 if claim.position == before:  # one that was cut has been welcome
                     self._job.most_connections = max(1, self._live - 1)
+                    self._bench.connections.minded(self._job.product.account, self._job.source.host)
                 raise
             finally:
+                guest.claim = None
                 if claim.position == before:
                     self._plan.hand_back(claim)
                 else:
@@ -239,7 +238,10 @@ class Reception:
         """The response to a request for one stretch, when it is exactly that, of the same edition."""
         job, known = self._job, self._bench.known(self._job, self._entry)
         ask = Ask(range=(claim.position, claim.end), if_range=validator(known, job.source.source))
+        asked = self._bench.clock.monotonic()
         async with self._bench.open(job, headers=ask.headers) as reply:
+            answered_s = self._bench.clock.monotonic() - asked
+            self._bench.connections.answered(job.product.account, job.source.host, answered_s)
             decision = judge(
                 reply.head,
                 ask=ask,
@@ -255,14 +257,28 @@ class Reception:
             yield reply
 
     async def _spawn(self, connections: asyncio.TaskGroup) -> None:
-        """Open further connections while there are places for them."""
-        job = self._job
+        """Open further connections while there are places for them, and say so when there are too few."""
+        account, host = self._job.product.account, self._job.source.host
         while self._live and self._plan.left:
-            spare = self._bench.connections.spare(account=job.product.account, host=job.source.host)
-            for _ in range(self._plan.offer(max(0, min(spare, self._most() - self._live)))):
+            if self._bench.connections.pays(account, host):
+                self._plan.min_split_s = min(MIN_SPLIT_S, MIN_SPLIT_PAID_S)
+            wanted = max(0, self._most() - self._live)
+            spare = min(wanted, self._bench.connections.spare(account=account, host=host))
+            for _ in range(self._plan.offer(spare) if spare else 0):
                 self._live += 1
                 connections.create_task(self._extra())
+            if spare < wanted and self._plan.worth(1):
+                self._bench.connections.press(account, host)
+            await self._look_again()
+
+    async def _look_again(self) -> None:
+        """Return after a moment, or once it is known what the first connection brings."""
+        if self._measured.is_set():
             await self._bench.clock.sleep(LOOK_AGAIN_S)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_AGAIN_S):
+                await self._measured.wait()
 
     def _most(self) -> int:
         return min(self._bench.settings.segments or AUTO_SEGMENTS, self._job.most_connections)
@@ -275,30 +291,34 @@ class Reception:
         True when the body was read to its own end.
         """
         lane = self._bench.lane
-        if lane is None or self._entry.total is None or claim.left < lane.least:
+        if lane is None or self._entry.total is None or claim.left < self._least(lane):
             return (await self._ordinary(reply, claim, compare=compare))[0]
         ended, given = await self._ordinary(reply, claim, compare=compare, until=lane.first)
         if ended or not claim.left:
             return ended
         with lane.place() as granted:
-            stream = await reply.hand_over(lane, given=given) if granted and claim.left >= lane.least else None
+            worth = granted and claim.left >= self._least(lane)
+            stream = await reply.hand_over(given=given) if worth else None
             if stream is not None:
                 return await self._by_lane(lane, stream, reply, claim)
         return (await self._ordinary(reply, claim))[0]
+
+    def _least(self, lane: Lane) -> int:
+        return min(lane.least, LANE_LEAST) if (self._entry.total or 0) >= lane.least else lane.least
 
     async def _by_lane(self, lane: Lane, stream: Stream, reply: Reply, claim: Claim) -> bool:
         """Like `_ordinary`, the connection having been taken over; it is given up at the end."""
         first, opened, pace = claim.position, self._bench.clock.monotonic(), self._bench.pace()
         body_end = claim.position + len(stream.ahead) + stream.left
         try:
-            ahead = stream.ahead[: claim.left]
+            ahead, stream.ahead = stream.ahead[: claim.left], b""  # it is as much as all else that a connection holds
             await self._settled_step(self._write(claim.position, ahead), claim)
+            del ahead
             while claim.position < (end := min(claim.end, body_end)):
                 await self._keep_step()
-                work = partial(stream.step, at=claim.position, end=end, clock=self._bench.clock.monotonic)
-                step = await self._settled_step(self._partial.lend(work, executor=lane.executor), claim)
-                if (now := self._bench.clock.monotonic()) - opened >= RATE_S:
-                    claim.rate = (claim.position - first) / (now - opened)
+                work = partial(lane.step, stream, at=claim.position, end=end)
+                step = await self._settled_step(self._partial.lend(work), claim)
+                self._measure(claim, first, opened)
                 if step.error is not None or step.ended:
                     raise reply.broken(step.error)
                 if stream.silence_s >= self._bench.settings.timeout:
@@ -321,7 +341,7 @@ class Reception:
             if task.done() and not task.cancelled() and task.exception() is None:
                 at, count = claim.position, task.result().count
                 claim.position += count
-                self._bench.hub.counters.received += count
+                self._count(count)
                 if count:
                     self._note(at, count)
 
@@ -335,24 +355,23 @@ class Reception:
         buffer, at, ended, given = bytearray(), claim.position, False, 0
         first, opened = claim.position, self._bench.clock.monotonic()
         began = opened
-        behind, pace = _Behind(self._partial, self._note), self._bench.pace()
+        behind, pace = Behind(self._partial, self._note), self._bench.pace()
         try:
             while claim.position < claim.end and not ended and (given < until or compare):
-                found = await _read(pace, reply, patience_s=CHECKPOINT_S if buffer else None)
+                patience_s = RATE_S if not claim.rate else CHECKPOINT_S if buffer else None
+                found = await _read(pace, reply, patience_s=patience_s)
                 chunk, ended = found or b"", found == b""
                 given += len(chunk)
-                self._bench.hub.counters.received += len(chunk) if reply.decoder is None else reply.decoder.taken()
+                self._count(len(chunk) if reply.decoder is None else reply.decoder.taken())
                 if compare and chunk:
-                    chunk, compare = _compared(chunk, compare)
+                    chunk, compare = compared(chunk, compare)
                 if compare and ended:
                     raise TryAgain("the body ended early", kind=FailureKind.NETWORK)
                 chunk = chunk[: max(0, claim.end - claim.position)]
                 self._check_length(claim, len(chunk))
                 buffer += chunk
                 claim.position += len(chunk)
-                now = self._bench.clock.monotonic()
-                if now - opened >= RATE_S:
-                    claim.rate = (claim.position - first) / (now - opened)
+                now = self._measure(claim, first, opened)
                 if len(buffer) >= BLOCK or (now - began >= CHECKPOINT_S and len(buffer) >= SNIFF):
                     self._sniff(reply, at, buffer)
                     await behind.put(at, buffer)
@@ -364,12 +383,27 @@ class Reception:
             await settled(self._rest(behind, reply, at, buffer))
         return ended, given
 
-    async def _rest(self, behind: _Behind, reply: Reply, at: int, buffer: bytearray) -> None:
+    async def _rest(self, behind: Behind, reply: Reply, at: int, buffer: bytearray) -> None:
         """Keep what was received and not written yet, unless it is nothing that belongs to the product."""
         await behind.drain()
         if buffer and not self._objection(reply, at, buffer):
             await behind.put(at, buffer)
             await behind.drain()
+
+    def _count(self, count: int) -> None:
+        self._bench.hub.counters.received += count
+        self._bench.connections.brought(self._job.product.account, self._job.source.host, count)
+
+    def _measure(self, claim: Claim, first: int, opened: float) -> float:
+        """See how fast `claim` is being fetched, from `first` on since it was `opened`; the time."""
+        now = self._bench.clock.monotonic()
+        if now - opened >= RATE_S:
+            known, claim.rate = claim.rate > 0, (claim.position - first) / (now - opened)
+            if claim.rate and not known:
+                account, host = self._job.product.account, self._job.source.host
+                self._bench.connections.measured(account, host, rate=claim.rate, opened=opened)
+                self._measured.set()
+        return now
 
     async def _keep_step(self) -> None:
         """Run no further ahead of a slow disk than one checkpoint beside the one under way: that bounds what a crash costs."""
@@ -417,21 +451,6 @@ class Reception:
         self._flight.total = claim.position
 
 
-def objection_to(job: Job, head: bytes, *, name: str, content_type: str, size: int | None) -> str | None:
-    """Why a body that begins with `head` cannot be the product, which is called `name`; None when it can."""
-    accept = next((value for key, value in job.product.headers if key.lower() == "accept"), None)
-    return objection(name=name, head=head[:SNIFF], content_type=content_type, size=size, requested_accept=accept)
-
-
-def not_the_product(reason: str) -> TryAgain:
-    return TryAgain(
-        reason,
-        kind=FailureKind.CONTENT,
-        limit=CONTENT_TRIES,
-        hint="Open the URL in a browser: it may want a login, a licence, or be another URL",
-    )
-
-
 async def _read(pace: Pace, reply: Reply, *, patience_s: float | None) -> bytes | None:
     """The next bytes, b"" at the end; None when a silence has lasted so long that what is here should go to disk."""
     try:
@@ -441,11 +460,3 @@ async def _read(pace: Pace, reply: Reply, *, patience_s: float | None) -> bytes 
         if not silence.expired():
             raise
         return None
-
-
-def _compared(chunk: bytes, compare: bytes) -> tuple[bytes, bytes]:
-    """Hold the overlap against what is on disk; what is left of the chunk and of the overlap."""
-    count = min(len(chunk), len(compare))
-    if chunk[:count] != compare[:count]:
-        raise TryAgain("the server has another edition now", kind=FailureKind.CONTENT, restart=True)
-    return chunk[count:], compare[count:]

@@ -10,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from bulkdl.content.verify import check_here
+from bulkdl.content.verify import check_body
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.placing import confirm_name, placed_entry
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.store.storage import place_all, write_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
+    from types import TracebackType
 
     from bulkdl.bench import Bench, Job
     from bulkdl.model import Checksum
@@ -39,12 +41,18 @@ _MOST = 64
 """Products in a thread's share."""
 
 
+class _Delivery(asyncio.Future[Entry]):
+    """Whoever waits for it does so to its end, when the run is stopped too, and is cancelled only then."""
+
+    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
+        return False
+
+
 @dataclass(slots=True, eq=False)
 class _Item:
     job: Job
     whole: Whole
-    done: asyncio.Future[Entry]
-    taken: bool = False
+    done: _Delivery
 
     @property
     def is_open(self) -> bool:
@@ -68,54 +76,66 @@ _Result = _Written | _Odd | ProductFailed | StorageStopped
 
 
 class Together:
-    """Those who deliver at the same moment are one batch, which the first of them sees through."""
+    """Those who deliver at the same moment are one batch. To be used in `async with`, which ends after all who deliver."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, *, record: Callable[[Job, Entry], Awaitable[None]]) -> None:
+        """`record` is told of each product that has its name and is in the journal, before whoever delivered it goes on."""
         self._bench = bench
+        self._record = record
         self._waiting: list[_Item] = []
-        self._under_way = asyncio.Lock()
+        self._group = asyncio.TaskGroup()
+        self._seer: asyncio.Task[None] | None = None
         self._share = 8
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._group.__aexit__(kind, error, trace)
 
     async def deliver(self, job: Job, whole: Whole) -> Entry:
         """Give the product its final name, durably; its entry, which is in the journal.
 
         An entry that is not `done` has a partial that is not the product, as `placing.check` will say, or no ranges: then a file
-        that nobody has looked at is in its way. Raise `ProductFailed` or `StorageStopped`. To be run to its end once it has
-        begun.
+        that nobody has looked at is in its way. Raise `ProductFailed` or `StorageStopped`. A cancellation is raised afterwards.
         """
-        item = _Item(job, whole, asyncio.get_running_loop().create_future())
+        item = _Item(job, whole, _Delivery(loop=asyncio.get_running_loop()))
         self._waiting.append(item)
         self._bench.hub.counters.flights[job.product.id].phase = "placing"
-        async with self._under_way:
-            if not item.taken:
+        if self._seer is None:
+            self._seer = self._group.create_task(self._see())
+        return await item.done
+
+    async def _see(self) -> None:
+        try:
+            while self._waiting:
                 for _ in range(_GATHER):
                     await asyncio.sleep(0)
                 batch, self._waiting = self._waiting, []
                 await self._see_through(batch)
-        return await item.done
+        finally:
+            self._seer = None
 
     async def _see_through(self, batch: list[_Item]) -> None:
-        for item in batch:
-            item.taken = True
         try:
             await self._write(batch)
         except (ProductFailed, StorageStopped) as error:
-            for item in batch:
-                if item.is_open:
-                    item.done.set_exception(error)
-        finally:
-            for item in batch:
-                item.done.cancel()  # only after a defect, which is raised here
+            _fail(batch, error)
+        except BaseException as error:
+            _fail([*batch, *self._waiting], error)  # a defect: nobody shall wait for ever
+            raise
 
     async def _write(self, batch: list[_Item]) -> None:
         shares = [batch[at : at + self._share] for at in range(0, len(batch), self._share)]
         root = self._bench.storage.root
-        began = time.perf_counter()
         found = await asyncio.gather(*(self._bench.storage.work(_write_share, root, tuple(s)) for s in shares))
-        each_s = (time.perf_counter() - began) / max(map(len, shares))
+        each_s = min(least_s for _, least_s in found)
         self._share = max(1, min(_MOST, int(_TURN_S / max(each_s, 1e-9))))
         written: list[tuple[_Item, _Written]] = []
-        for item, result in zip(batch, [r for share in found for r in share], strict=True):
+        for item, result in zip(batch, [r for results, _ in found for r in results], strict=True):
             if isinstance(result, _Written):
                 written.append((item, result))
             elif isinstance(result, _Odd):
@@ -129,6 +149,7 @@ class Together:
         kept: list[tuple[_Item, _Written]] = []
         for item, result in written:
             try:
+                self._bench.storage.final(item.job.file or "")
                 confirm_name(self._bench, item.job)
             except ProductFailed as error:
                 item.done.set_exception(error)
@@ -141,10 +162,7 @@ class Together:
             return
         await self._bench.journal.put_all([self._entry(i, Phase.PLACING, w.facts, w) for i, w in written])
         storage = self._bench.storage
-        moves = [
-            (storage.root / (item.whole.entry.part or ""), storage.final(item.job.file or ""), item.job.overwrite)
-            for item, _ in written
-        ]
+        moves = [(item.whole.entry.part or "", item.job.file or "", item.job.overwrite) for item, _ in written]
         placed: list[tuple[_Item, Entry]] = []
         for (item, result), facts in zip(
             written, await storage.work(place_all, storage.root, tuple(moves)), strict=True
@@ -155,28 +173,51 @@ class Together:
                 placed.append((item, self._entry(item, Phase.DONE, facts, result)))
         await self._bench.journal.put_all([entry for _, entry in placed])
         for item, entry in placed:
+            await self._record(item.job, entry)
             item.done.set_result(entry)
 
     def _entry(self, item: _Item, phase: Phase, facts: FileFacts, written: _Written) -> Entry:
         return placed_entry(self._bench, item.whole.entry, phase, facts, written.verified)
 
 
-def _write_share(root: Path, share: Sequence[_Item]) -> list[_Result]:
-    """On a thread: each product's partial, complete, durable and right, or what came of it."""
-    known: set[Path] = set()
-    return [_write_one(root, item, known) for item in share]
+def _fail(items: list[_Item], error: BaseException) -> None:
+    for item in items:
+        if item.is_open:
+            item.done.set_exception(error)
 
 
-def _write_one(root: Path, item: _Item, known: set[Path]) -> _Result:
-    part, final = (root.joinpath(*(name or "").split("/")) for name in (item.whole.entry.part, item.job.file))
-    if item.whole.unseen and os.path.lexists(final):
+def _write_share(root: Path, share: Sequence[_Item]) -> tuple[list[_Result], float]:
+    """On a thread: each product's partial, complete, durable and right, or what came of it; the seconds of the quickest.
+
+    The quickest says what the disk takes: the others may have waited for the interpreter.
+    """
+    known: set[str] = set()
+    results: list[_Result] = []
+    least_s = _TURN_S
+    began = time.perf_counter()
+    for item in share:
+        results.append(_write_one(root, item, known))
+        now = time.perf_counter()
+        least_s, began = min(least_s, now - began), now
+    return results, least_s
+
+
+def _write_one(root: Path, item: _Item, known: set[str]) -> _Result:
+    file, whole = item.job.file or "", item.whole
+    if whole.unseen and os.path.lexists(os.path.join(root, file)):  # noqa: PTH118 - paths are made for each product
         return _Odd.IN_THE_WAY
     try:
-        facts = write_whole(root, part, item.whole.body, known=known)
+        facts = write_whole(root, whole.entry.part or "", whole.body, known=known)
     except (ProductFailed, StorageStopped) as error:
         return error
     try:
-        verified = check_here(part, item.job.product, name=final.name, content_type=item.job.content_type)
+        verified = check_body(
+            whole.body,
+            item.job.product,
+            path=root / (whole.entry.part or ""),
+            name=file.rpartition("/")[2],
+            content_type=item.job.content_type,
+        )
     except (ProductFailed, OSError):
         return _Odd.NOT_THE_PRODUCT
     return _Written(facts, verified)

@@ -6,22 +6,24 @@ An attempt derives everything from what is durably on disk and in the journal, n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.bench import known_of
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.existing import Settled, settle_named
 from bulkdl.heritage import inherit, offered
 from bulkdl.hostfacts import sights
 from bulkdl.model import FailureKind
 from bulkdl.names import from_content_disposition, from_url
+from bulkdl.pages import not_the_product, objection_to
 from bulkdl.ranges import normalise
 from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, strong_date, validator
 from bulkdl.retry import parse_retry_after
 from bulkdl.room import check_room
 from bulkdl.ruling import obey
-from bulkdl.segments import Reception, not_the_product, objection_to
+from bulkdl.segments import Reception
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.unpacking import claim_folder
 from bulkdl.witness import summon
@@ -64,7 +66,7 @@ async def attempt(bench: Bench, job: Job) -> Complete | Whole | Settled:
 
     Raise `TryAgain` with everything that arrived durable, `ProductFailed`, `AccountStopped` or `StorageStopped`.
     """
-    job.follower.set_aside()
+    job.forget_digests()
     entry = await _durable_entry(bench, job.product.id)
     if entry is None and (left := bench.estate.heirs.get(job.product.id)) is not None:
         left = await _durable_entry(bench, left.id)

@@ -88,6 +88,16 @@ class Url:
         return self.raw[self._origin.length :].partition("#")[0].partition("?")
 
     @property
+    def beginning(self) -> str:
+        """What is sent before the path: scheme and authority, as they are written."""
+        return self.raw[: self._origin.length]
+
+    @property
+    def target(self) -> str:
+        """Path and query as they are written; not masked."""
+        return self.raw[self._origin.length :].partition("#")[0]
+
+    @property
     def has_userinfo(self) -> bool:
         return self._origin.has_userinfo
 
@@ -106,7 +116,7 @@ class Url:
     @property
     def source(self) -> str:
         """Origin and path: names where a representation came from, without query or fragment."""
-        return f"{self.origin}{self.path}"
+        return _source(self._origin.text, self._origin.length, self.raw)
 
     def join(self, location: str) -> Url:
         """The target of a redirect (RFC 9110 §10.2.2); raise `ValueError` when it is not http(s).
@@ -148,8 +158,10 @@ class HostList:
 
     def allows(self, url: Url) -> bool:
         host = url.host
+        if host in self._exact:
+            return True
         literal = f"[{host}]" if ":" in host else host
-        if {host, literal, f"{literal}:{url.port}"} & self._exact:
+        if literal in self._exact or f"{literal}:{url.port}" in self._exact:
             return True
         return any(e.startswith("*.") and host.endswith(e[1:]) and len(host) > len(e) - 1 for e in self._exact)
 
@@ -179,6 +191,12 @@ def _origin(raw: str) -> _Origin:
         has_userinfo=bool(at),
         length=len(scheme) + len("://") + len(parts.netloc),
     )
+
+
+@functools.lru_cache(maxsize=256)
+def _source(origin: str, length: int, raw: str) -> str:
+    # Of each of the few products in flight it is asked several times.
+    return origin + raw[length:].partition("#")[0].partition("?")[0]
 
 
 _usual_origin = functools.lru_cache(maxsize=1024)(_origin)

@@ -21,7 +21,7 @@ from bulkdl.auth.signing import Logins, signer_for
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import AccountStopped, UsageError
 from bulkdl.http import USER_AGENT, Http, ssl_context
-from bulkdl.lane import asks_for_tls
+from bulkdl.lane import may_apply
 from bulkdl.model import Account, AuthKind
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ class Surroundings:
 
     def trusted(self) -> ssl.SSLContext:
         """The CA certificates, which take long to read; raise `UsageError` where they cannot be."""
-        return _tls(self.settings.ca_file, self.environ)
+        lane = may_apply(self.environ.get("BULKDL_FAST_LANE"), limited=bool(self.settings.limit_rate))
+        return _tls(self.settings.ca_file, self.environ, lane=lane)
 
     @asynccontextmanager
     async def network(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Network]:
@@ -133,10 +134,10 @@ def _proxies() -> Callable[[Url], str | None]:
     return proxy_for
 
 
-def _tls(ca_file: Path | None, environ: Mapping[str, str]) -> ssl.SSLContext:
+def _tls(ca_file: Path | None, environ: Mapping[str, str], *, lane: bool) -> ssl.SSLContext:
     files = tuple(str(file) for file in (ca_file, environ.get("SSL_CERT_FILE")) if file)
     try:
-        return ssl_context(files, lane=asks_for_tls(environ.get("BULKDL_FAST_LANE")))
+        return ssl_context(files, lane=lane)
     except OSError as error:  # ssl.SSLError is one
         reason = "not a PEM file of certificates" if isinstance(error, ssl.SSLError) else error.strerror
         raise UsageError(

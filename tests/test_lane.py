@@ -10,7 +10,7 @@ import signal
 import ssl
 import subprocess
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -18,13 +18,13 @@ import aiohttp
 import pytest
 
 import bulkdl.http
-from bulkdl import lane
+from bulkdl import lane, streams
 from bulkdl.errors import ProductFailed, UsageError
 from bulkdl.events import Retrying
 from bulkdl.lane import Lane, TlsContext, lane_of, take_over
 from bulkdl.run import StopReason, StopSignal
 from bulkdl.store.pen import Pen
-from tests.harness import HurriedClock, Place, body_of, sha256
+from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, head, html, ranges, reply, reset, stall
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Ways:
 
     def place(self, **settings: object) -> Place:
         place = Place(self.base, **{"ca_file": self.certificate, **settings})
-        place.environ["BULKDL_FAST_LANE"] = {"off": "0", "tls": "4K+tls"}.get(self.mode, "4K")
+        place.environ["BULKDL_FAST_LANE"] = "4K" if self.fast else "0"
         return place
 
     @property
@@ -97,18 +97,16 @@ def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     """Each way in turn; whatever happened, no thread of the lane is left and its places are free."""
     ways = Ways(request.param, tmp_path, request.getfixturevalue("certificate") if request.param == "tls" else None)
 
-    async def watched(
-        response: aiohttp.ClientResponse, *, given: int, gate: threading.Semaphore | None
-    ) -> lane.Stream | bytes:
-        taken = await take_over(response, given=given, gate=gate)
+    async def watched(response: aiohttp.ClientResponse, *, given: int) -> lane.Stream | bytes:
+        taken = await take_over(response, given=given)
         ways.entered += not isinstance(taken, bytes)
         ways.declined += isinstance(taken, bytes)
         return taken
 
     monkeypatch.setattr(bulkdl.http, "take_over", watched)
     if request.param == "buffered":
-        monkeypatch.setattr(lane, "_SPLICES", False)
-    if request.param == "spliced" and not lane._SPLICES:
+        monkeypatch.setattr(streams, "_SPLICES", False)
+    if request.param == "spliced" and not streams._SPLICES:
         pytest.skip("this system does not splice")
     yield ways
     assert [t.name for t in threading.enumerate() if t.name.startswith("bulkdl-lane")] == []
@@ -319,8 +317,6 @@ async def test_a_full_disk_stops_the_run_with_what_was_written_known(way: Ways):
 
 # ---- When it does not apply
 
-GATE = threading.Semaphore()
-
 
 @asynccontextmanager
 async def answered(responder: Responder) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -335,13 +331,13 @@ async def answered(responder: Responder) -> AsyncIterator[aiohttp.ClientResponse
 
 async def test_a_response_with_any_coding_is_declined():
     async with answered(reply(200, BODY, ("Content-Encoding", "x-own"))) as response:
-        assert await take_over(response, given=0, gate=GATE) == b""
+        assert await take_over(response, given=0) == b""
 
 
 async def test_what_aiohttp_held_is_given_back_when_the_count_does_not_agree():
     async with answered(ranges(BODY)) as response:
         first = await response.content.read(1000)
-        rest = await take_over(response, given=999, gate=GATE)
+        rest = await take_over(response, given=999)
         assert isinstance(rest, bytes)
         assert first + rest + await response.content.read() == BODY
 
@@ -349,7 +345,7 @@ async def test_what_aiohttp_held_is_given_back_when_the_count_does_not_agree():
 async def test_a_response_on_another_kind_of_loop_is_declined(monkeypatch: pytest.MonkeyPatch):
     async with answered(ranges(BODY)) as response:
         monkeypatch.setattr(asyncio, "SelectorEventLoop", type("Other", (), {}))
-        assert await take_over(response, given=0, gate=GATE) == b""
+        assert await take_over(response, given=0) == b""
         assert await response.content.read() == BODY
 
 
@@ -363,7 +359,7 @@ async def test_a_rate_limit_keeps_to_the_ordinary_way(tmp_path: Path, monkeypatc
 
 
 def test_no_place_is_left_when_all_are_taken():
-    with Lane(threads=1) as one:
+    with Lane(places=1) as one:
         with one.place() as first, one.place() as second:
             assert (first, second) == (True, False)
         with one.place() as again:
@@ -385,13 +381,6 @@ def test_no_place_is_left_when_all_are_taken():
 def test_the_variable_turns_it_off_or_says_the_least_body(*, value: str | None, limited: bool, least: int):
     made = lane_of(value, limited=limited)
     assert (made.least if made else 0) == least
-
-
-@pytest.mark.parametrize(("value", "tls"), [(None, False), ("4K", False), ("tls", True), ("4K+tls", True)])
-def test_connections_with_tls_are_taken_over_only_when_that_is_asked_for(*, value: str | None, tls: bool):
-    made = lane_of(value, limited=False)
-    assert made is not None
-    assert (made.gate is not None) == tls
 
 
 def test_a_variable_that_is_no_size_is_named():
@@ -428,7 +417,7 @@ async def test_the_public_interfaces_are_as_the_lane_needs_them(*, secure: bool,
         assert (transport.get_extra_info("ssl_object") is not None) == secure
         first = await response.content.readany()
         assert response.content.total_bytes >= len(first)
-        stream = await take_over(response, given=len(first), gate=GATE)
+        stream = await take_over(response, given=len(first))
         assert not isinstance(stream, bytes)
         assert len(first) + len(stream.ahead) + stream.left == SIZE
         held = response.content.total_bytes
@@ -446,34 +435,34 @@ async def test_the_public_interfaces_are_as_the_lane_needs_them(*, secure: bool,
 async def test_a_step_ends_by_itself_when_nothing_comes(tmp_path: Path):
     async with answered(stall(SIZE, BODY[:1_000_000])) as response:
         first = await response.content.readany()
-        stream = await take_over(response, given=len(first), gate=GATE)
+        stream = await take_over(response, given=len(first))
         assert not isinstance(stream, bytes)
-        at = len(first) + len(stream.ahead)
-        path = tmp_path / "x"
-        path.touch()
-        with path.open("r+b") as file:
-            pen, clock = Pen(file.fileno(), path, None), HurriedClock().monotonic
+        begin = at = len(first) + len(stream.ahead)
+        with Lane() as own, opened(tmp_path / "x") as pen:
             while at < 1_000_000:
-                at += (await asyncio.to_thread(stream.step, pen, at, SIZE, clock)).count
-            last = await asyncio.to_thread(stream.step, pen, at, SIZE, clock)
+                at += (await own.step(stream, pen, at=at, end=SIZE)).count
+            last = await own.step(stream, pen, at=at, end=SIZE)
         assert (at, last.count, last.ended, last.error) == (1_000_000, 0, False, None)
-        assert stream.silence_s > 0
-        assert path.read_bytes()[len(first) + len(stream.ahead) :] == BODY[len(first) + len(stream.ahead) : 1_000_000]
+        assert 0 < last.waited_s <= stream.silence_s
+        assert (tmp_path / "x").read_bytes()[begin:] == BODY[begin:1_000_000]
         stream.close()
 
 
 async def test_a_write_that_fails_ends_the_step_with_what_was_written(tmp_path: Path):
     async with answered(ranges(BODY)) as response:
         first = await response.content.readany()
-        stream = await take_over(response, given=len(first), gate=GATE)
+        stream = await take_over(response, given=len(first))
         assert not isinstance(stream, bytes)
-        path = tmp_path / "x"
-        path.touch()
-        with path.open("rb") as unwritable:
-            step = await asyncio.to_thread(
-                stream.step, Pen(unwritable.fileno(), path, None), 0, SIZE, HurriedClock().monotonic
-            )
+        with Lane() as own, opened(tmp_path / "x", "rb") as unwritable:
+            step = await own.step(stream, unwritable, at=0, end=SIZE)
         assert step.count == 0
         assert step.error is not None
         assert not isinstance(step.error, (ProductFailed, OSError))
         stream.close()
+
+
+@contextmanager
+def opened(path: Path, mode: str = "r+b") -> Iterator[Pen]:
+    path.touch()
+    with path.open(mode) as file:
+        yield Pen(file.fileno(), path, None)

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from contextlib import AsyncExitStack
+from functools import partial
 
 import pytest
 
@@ -228,6 +229,182 @@ async def test_without_an_account_of_its_own_the_hosts_limit_is_lowered():
     assert connections.spare(account=None, host="one") == 0
     assert connections.spare(account=None, host="two") == 4
     await end(*workers)
+
+
+# --- More than at the beginning
+
+
+class Host:
+    """A server, its connections, and products that want as many as there are places."""
+
+    def __init__(self, stack: AsyncExitStack, *, most: int = 4, cap: int = 32, **accounts: int) -> None:
+        self.clock = ManualClock()
+        self.connections = Connections(most=most, accounts=accounts, clock=self.clock, host=most, cap=cap)
+        self.account = next(iter(accounts), None)
+        self.left: list[int] = []
+        """The numbers of those who were asked to leave, in that order."""
+        self._stack = stack
+        self.held = 0
+
+    @property
+    def allowed(self) -> int:
+        return self.held + self.connections.spare(account=self.account, host="h")
+
+    async def fill(self) -> None:
+        for _ in range(self.connections.spare(account=self.account, host="h")):
+            leave = partial(self.left.append, self.held)
+            extra = self.connections.extra(account=self.account, host="h", leave=leave)
+            assert await self._stack.enter_async_context(extra)
+            self.held += 1
+
+    async def pass_time(self, seconds: float, *, own: float, link: float = float("inf")) -> None:
+        """Each connection brings `own` bytes a second, and all together not more than `link`."""
+        for _ in range(round(seconds / 0.05)):
+            await self.fill()
+            rate = min(own * self.held, link)
+            await self.clock.advance(0.05)
+            self.connections.brought(self.account, "h", round(rate * 0.05))
+            self.connections.press(self.account, "h")
+
+
+async def test_a_host_that_holds_each_connection_back_gets_as_many_as_there_may_be():
+    async with AsyncExitStack() as stack:
+        host = Host(stack)
+        await host.pass_time(20, own=1000)
+        assert host.allowed == 32
+        assert host.connections.pays(None, "h")
+        assert host.left == []
+
+
+async def test_on_a_shared_link_a_trial_ends_and_those_who_came_for_it_leave():
+    async with AsyncExitStack() as stack:
+        host = Host(stack)
+        await host.pass_time(2.5, own=1000, link=4000)
+        assert host.allowed == 8
+        await host.pass_time(2.5, own=1000, link=4000)
+        assert host.connections.spare(account=None, host="h") == 0
+        assert host.left == [7, 6, 5, 4]
+        assert not host.connections.pays(None, "h")
+
+
+async def test_connections_that_begin_like_the_first_are_reason_enough_for_a_trial():
+    async with AsyncExitStack() as stack:
+        host = Host(stack, most=8)
+        await stack.enter_async_context(host.connections.permit(account=None, host="h"))
+        host.held = 1
+        host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+        await host.pass_time(0.1, own=100)
+        for _ in range(7):
+            host.connections.measured(None, "h", rate=90.0, opened=host.clock.monotonic())
+        await host.pass_time(0.3, own=100)
+        assert host.allowed == 32
+
+
+async def test_how_connections_to_a_far_host_begin_tells_nothing():
+    async with AsyncExitStack() as stack:
+        host = Host(stack, most=8)
+        host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+        await host.pass_time(0.1, own=100)
+        host.connections.answered(None, "h", 0.2)
+        for _ in range(8):
+            host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+        await host.pass_time(1.5, own=100)
+        assert host.allowed == 8
+        await host.pass_time(1, own=100)
+        assert host.allowed == 16
+
+
+async def test_connections_that_took_from_the_first_are_reason_enough_for_none():
+    async with AsyncExitStack() as stack:
+        host = Host(stack, most=8)
+        await stack.enter_async_context(host.connections.permit(account=None, host="h"))
+        host.held = 1
+        host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+        await host.pass_time(0.1, own=100, link=100)
+        for _ in range(7):
+            host.connections.measured(None, "h", rate=12.0, opened=host.clock.monotonic())
+        await host.pass_time(30, own=100, link=100)
+        assert host.allowed == 8
+
+
+async def test_what_an_account_may_hold_never_grows():
+    async with AsyncExitStack() as stack:
+        host = Host(stack, most=16, a=4)
+        await host.pass_time(20, own=1000)
+        assert host.allowed == 4
+
+
+async def test_without_a_cap_nothing_grows():
+    async with AsyncExitStack() as stack:
+        host = Host(stack, cap=0)
+        await host.pass_time(20, own=1000)
+        assert host.allowed == 4
+
+
+async def test_one_host_that_pays_leaves_the_others_theirs():
+    async with AsyncExitStack() as stack:
+        host = Host(stack)
+        await host.pass_time(20, own=1000)
+        assert host.connections.spare(account=None, host="other") == 0  # of the run's places there is none
+        await stack.aclose()
+        assert host.connections.spare(account=None, host="other") == 4
+
+
+async def test_a_connection_that_is_minded_ends_the_growth():
+    async with AsyncExitStack() as stack:
+        host = Host(stack)
+        await host.pass_time(2.1, own=1000)
+        assert host.allowed == 8
+        await host.fill()
+        host.connections.minded(None, "h")
+        assert host.left == [7, 6, 5, 4]
+        await host.pass_time(30, own=1000)
+        assert host.left == [7, 6, 5, 4]
+
+
+async def test_too_many_requests_end_the_growth_and_take_one_more():
+    async with AsyncExitStack() as stack:
+        host = Host(stack)
+        await host.pass_time(2.1, own=1000)
+        await host.fill()
+        assert host.connections.lower(None, "h") == 3
+        assert sorted(host.left) == [3, 4, 5, 6, 7]
+        await host.pass_time(30, own=1000)
+        assert host.connections.spare(account=None, host="h") == 0
+
+
+async def test_a_product_that_has_to_wait_is_given_the_place_of_the_youngest_extra():
+    connections = Connections(most=3, accounts={"a": 1}, clock=ManualClock())
+    left: list[str] = []
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(connections.permit(account=None, host="h"))
+        old = connections.extra(account=None, host="h", leave=lambda: left.append("old"))
+        young = connections.extra(account=None, host="h", leave=lambda: left.append("young"))
+        async with old as first:
+            async with young as second:
+                assert (first, second) == (True, True)
+                worker = Worker(connections)
+                await settle()
+                assert (left, worker.has) == (["young"], False)
+            await settle()
+            assert worker.has
+            assert left == ["young"]
+        await end(worker)
+
+
+async def test_nobody_leaves_for_a_product_that_waits_for_its_account():
+    connections = Connections(most=3, accounts={"a": 1}, clock=ManualClock())
+    left: list[str] = []
+    workers = [Worker(connections, "a")]
+    await settle()
+    async with (
+        connections.extra(account=None, host="h", leave=lambda: left.append("x")),
+        connections.extra(account=None, host="h", leave=lambda: left.append("y")),
+    ):
+        workers.append(Worker(connections, "a"))
+        await settle()
+        assert left == []
+        await end(*workers)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -161,7 +161,17 @@ class Plan(RuleBasedStateMachine):
 
     @rule(count=st.integers(0, 6))
     def offer(self, count):
-        assert 0 <= self.plan.offer(count) <= count
+        promised = self.plan.worth(count)
+        assert 0 <= promised <= count
+        assert self.plan.offer(count) == promised
+
+    @rule(claim=claims, keep=st.integers(0, 60))
+    def cut(self, claim, keep):
+        if claim not in self.plan:
+            return
+        position, left = claim.position, claim.left
+        self.plan.cut(claim, keep)
+        assert (claim.position, claim.left) == (position, min(left, keep))
 
     @rule(claim=claims, share=st.floats(0, 1), rate=st.floats(0, 50))
     def receive(self, claim, share, rate):
@@ -231,6 +241,24 @@ def test_a_stretch_is_divided_evenly_among_all_that_can_help_at_once():
     assert plan.offer(3) == 3
     others = [plan.claim() for _ in range(3)]
     assert [(c.position, c.end) for c in (first, *others)] == [(0, 25), (25, 50), (50, 75), (75, 100)]
+
+
+def test_each_stretch_is_divided_by_what_it_would_take():
+    plan = SegmentPlan([(0, 60), (100, 130)], min_split=10, min_split_s=1.0)
+    long, short = plan.claim(), plan.claim()
+    long.rate = short.rate = 1.0
+    assert (plan.worth(2), plan.offer(2)) == (2, 2)
+    others = [plan.claim() for _ in range(2)]
+    assert [(c.position, c.end) for c in (long, *others, short)] == [(0, 20), (20, 40), (40, 60), (100, 130)]
+
+
+def test_what_is_cut_off_a_stretch_is_there_for_others():
+    plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
+    first = plan.claim()
+    first.position = 20
+    plan.cut(first, 5)
+    second = plan.claim()
+    assert [(c.position, c.end) for c in (first, second)] == [(20, 25), (25, 100)]
 
 
 @pytest.mark.parametrize(

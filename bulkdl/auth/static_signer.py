@@ -56,6 +56,9 @@ class _Named:
         return self._account.max_connections
 
 
+_NONE = Credential(0)
+
+
 class NoSigner(_Named):
     """`auth: none`: the account only carries limits and hosts."""
 
@@ -63,7 +66,7 @@ class NoSigner(_Named):
     stopped = None
 
     async def credential(self) -> Credential:
-        return Credential(0)
+        return _NONE
 
     async def rejected(
         self,

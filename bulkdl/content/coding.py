@@ -10,7 +10,7 @@ from bulkdl.errors import TryAgain
 from bulkdl.model import FailureKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 __all__ = ["Decoder", "decodable", "is_the_format", "named"]
 
@@ -24,8 +24,10 @@ _GZIP = zlib.MAX_WBITS | 16
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def named(fields: Iterable[str]) -> str:
+def named(fields: Collection[str]) -> str:
     """The codings that `Content-Encoding` fields name, in their order, without `identity`; "" where there is none."""
+    if not any(fields):
+        return ""
     words = [re.sub(r"^x-(?=gzip$)", "", word.strip().lower()) for field in fields for word in field.split(",")]
     return ", ".join(word for word in words if word not in {"", "identity"})
 

@@ -22,6 +22,9 @@ HEAD_SIZE = 64 * 1024
 _SMALL = 64 * 1024  # no error object is larger
 _QUOTE = 60
 _NOT_SPACE = re.compile(r"\S")
+_NO_MARKUP = re.compile(rb"[\t-\r ]*[!-;=-~\x00-\x08\x0e-\x1b\x80-\xc1\xc3-\xe0\xe4-\xee\xf0-\xfd]")
+"""Beginnings without a byte order mark whose first letter, white space of Unicode aside, opens no element."""
+_SUSPECT = frozenset({"text/html", "application/xhtml+xml"})
 
 _HTML_ROOTS = frozenset({"html", "head", "body"})
 _ERROR_ROOTS = frozenset(
@@ -103,6 +106,8 @@ def _excused(page: _Page, kind: Kind | None, fit: Fit, content_type: str, accept
 
 def _error_page(head: bytes, content_type: str, size: int | None) -> _Page | None:
     media = _media_type(content_type)
+    if media not in _SUSPECT and not media.endswith("json") and _NO_MARKUP.match(head):
+        return None
     text = as_text(head)
     root = _root(text)
     if root in _HTML_ROOTS:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bulkdl.content.hashing import Digests, Hasher
     from bulkdl.model import Checksum, Product
 
-__all__ = ["check_here", "check_product", "digests"]
+__all__ = ["check_body", "check_product", "digests"]
 
 _ZIP_SUFFIXES = (".zip", ".kmz")
 _TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
@@ -78,8 +78,8 @@ async def check_product(
     return await HASHING.run(check)
 
 
-def check_here(path: Path, product: Product, *, name: str, content_type: str = "") -> tuple[Checksum, ...]:
-    """Like `check_product`, on the caller's own thread: for what is read in no time."""
+def check_body(body: bytes, product: Product, *, path: Path, name: str, content_type: str = "") -> tuple[Checksum, ...]:
+    """Like `check_product`, on the caller's own thread, for a file at `path` that was written from `body` just now."""
     return _Check(
         path=path,
         product=product,
@@ -88,7 +88,7 @@ def check_here(path: Path, product: Product, *, name: str, content_type: str = "
         known=None,
         stop=Stop(),
         progress=_silent,
-    ).all()
+    ).body(body)
 
 
 def _silent(_read: int) -> None:
@@ -128,6 +128,18 @@ class _Check:
         self.start(head, facts.st_size)
         self.sums(self.known.of(facts) if self.known is not None else {})
         if facts.st_size:
+            self.structure()
+        return self.product.checksums
+
+    def body(self, body: bytes) -> tuple[Checksum, ...]:
+        self.start(body[:HEAD_SIZE], len(body))
+        found: dict[str, str] = {}
+        for algorithm in {checksum.algorithm for checksum in self.product.checksums}:
+            each = hasher(algorithm)
+            each.update(body)
+            found[algorithm] = each.hexdigest()
+        self.sums(found)
+        if body:
             self.structure()
         return self.product.checksums
 

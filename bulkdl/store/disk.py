@@ -215,26 +215,26 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def move_new(part: Path, final: Path) -> None:
+def move_new(part: str, final: str) -> None:
     """Give `part` the name `final` in one step; raise `FileExistsError` rather than replace anything."""
     if os.name == "nt":
-        part.rename(final)
+        os.rename(part, final)
         return
     try:
         os.link(part, final, follow_symlinks=False)
     except FileExistsError:
         # A crash between link and unlink left both names on one file: finish that move.
-        if not os.path.samestat(part.lstat(), final.lstat()):
+        if not os.path.samestat(os.lstat(part), os.lstat(final)):
             raise
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
         # FAT, exFAT and some network file systems: the lock on the destination keeps other runs out of this gap.
         if os.path.lexists(final):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
-        part.rename(final)
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), final) from None
+        os.rename(part, final)
         return
-    part.unlink()
+    os.unlink(part)
 
 
 def name_max(folder: Path) -> int:
@@ -352,12 +352,17 @@ def check_home(root: Path | None) -> None:
         )
 
 
+def is_home(root: Path, device: int) -> bool:
+    """Whether a file on `device` (`st_dev`) shows that the destination is where it was; False leaves it open."""
+    return _HOMES.get(root) == device
+
+
 def _elsewhere(root: Path) -> bool:
     home = _HOMES.get(root)
     if home is None:
         return False
     try:
-        return root.stat().st_dev != home
+        return os.stat(root).st_dev != home
     except OSError:
         return False  # what is done next says what is wrong with it
 

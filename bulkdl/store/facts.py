@@ -66,7 +66,7 @@ def facts_of(path: Path | str, root: Path) -> FileFacts | None:
 
 def _facts(path: Path | str) -> FileFacts | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - see above
+        found = os.stat(path)
     except OSError as error:
         if os.path.islink(path):  # noqa: PTH114 - Path.is_link raises for names that cannot exist
             return FileFacts(size=0, mtime_ns=0, is_file=False)

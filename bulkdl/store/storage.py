@@ -15,7 +15,6 @@ import stat
 import time
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import aiofiles.os
@@ -28,6 +27,7 @@ from bulkdl.store.disk import (
     STATE_FOLDER,
     check_home,
     forget_home,
+    is_home,
     largest_file,
     make_folders,
     move_new,
@@ -45,7 +45,7 @@ from bulkdl.store.facts import FileFacts, facts_of, final_of
 from bulkdl.store.pen import Pen, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -94,9 +94,9 @@ class Partial:
         """Write all of `data` at `offset` (bytes); it must not change before this returns."""
         await self._run("write", write_all, self._fd, offset, data)
 
-    async def lend(self, work: Callable[[Pen], T], *, executor: Executor) -> T:
-        """Do `work` in a thread of `executor` with a pen to this file; it is not closed before `work` has returned."""
-        return await self._run("write", work, Pen(self._fd, self.path, self._root), executor=executor)
+    async def lend(self, work: Callable[[Pen], Awaitable[T]]) -> T:
+        """Do `work` with a pen to this file, to its end, a cancellation included; it is not closed before that."""
+        return await self._used(lambda: work(Pen(self._fd, self.path, self._root)))
 
     async def sync(self) -> None:
         """Return once all that was written before is durable; after a failure it fails for good.
@@ -128,18 +128,19 @@ class Partial:
             self._lost = error
             raise
 
-    async def _run(
-        self, what: str, function: Callable[..., T], *arguments: object, executor: Executor | None = None
-    ) -> T:
-        if self._fd < 0:
-            raise ValueError(f"{self.path} is closed")
-        work = asyncio.ensure_future(aiofiles.os.wrap(function)(*arguments, executor=executor or self._executor))
-        self._using.add(work)
-        work.add_done_callback(self._using.discard)
+    async def _run(self, what: str, function: Callable[..., T], *arguments: object) -> T:
         try:
-            return await settled(work)
+            return await self._used(lambda: aiofiles.os.wrap(function)(*arguments, executor=self._executor))
         except OSError as error:
             raise storage_error(error, path=self.path, what=what, root=self._root) from error
+
+    async def _used(self, begin: Callable[[], Awaitable[T]]) -> T:
+        if self._fd < 0:
+            raise ValueError(f"{self.path} is closed")
+        work = asyncio.ensure_future(begin())
+        self._using.add(work)
+        work.add_done_callback(self._using.discard)
+        return await settled(work)
 
     async def _close(self) -> None:
         """Close once no thread uses the descriptor any more: its number will soon mean another file."""
@@ -152,13 +153,10 @@ class Partial:
             raise storage_error(error, path=self.path, what="write", root=self._root) from error
 
 
-def _open_partial(path: Path, root: Path | None, known: set[Path] | None = None) -> int:
+def _open_partial(path: Path, root: Path | None) -> int:
     try:
-        if known is None or path.parent not in known:
-            check_home(root)
-            make_folders(root, path.parent)
-        if known is not None:
-            known.add(path.parent)
+        check_home(root)
+        make_folders(root, path.parent)
         fd = _create(path)
     except OSError as error:
         raise storage_error(error, path=path, what="create", root=root) from error
@@ -170,7 +168,11 @@ def _open_partial(path: Path, root: Path | None, known: set[Path] | None = None)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
-    raise ProductFailed(
+    raise _not_a_file(path, root)
+
+
+def _not_a_file(path: Path, root: Path | None) -> ProductFailed:
+    return ProductFailed(
         f"{shown(path, root)} is not a regular file",
         kind=FailureKind.STORAGE,
         hint="Move it away, or give the product another `file`",
@@ -235,7 +237,7 @@ class Storage:
         Where that name is too long or `taken` by a product: a name under `.bulkdl/` made from the product's `id`.
         """
         beside = f"{file}.part"
-        if len(os.fsencode(PurePosixPath(beside).name)) <= self._name_max and not taken(beside):
+        if len(os.fsencode(beside.rpartition("/")[2])) <= self._name_max and not taken(beside):
             return beside
         digest = hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return f"{STATE_FOLDER}/partials/{digest}.part"
@@ -322,76 +324,94 @@ def _prepare(root: Path) -> tuple[int, int | None]:
     return name_max(root), largest_file(root)
 
 
-def write_whole(root: Path, part: Path, data: bytes, *, known: set[Path]) -> FileFacts:
+def write_whole(root: Path, part: str, data: bytes, *, known: set[str]) -> FileFacts:
     """On the caller's thread: make `data` all that the partial has, durably; raise `ProductFailed` or `StorageStopped`.
 
-    `known`: the folders that have been seen to be there, which is added to.
+    `part`: relative with `/`. `known`: the folders that have been seen to be there, which is added to.
     """
-    fd = _open_partial(part, root, known)
+    folder, path = part.rpartition("/")[0], f"{root}/{part}"
+    if folder not in known:
+        os.close(_open_partial(root / part, root))
+        known.add(folder)
     try:
-        os.ftruncate(fd, 0)
+        fd = os.open(path, OPEN_FLAGS, 0o666)
+    except OSError as error:
+        raise storage_error(error, path=root / part, what="create", root=root) from error
+    try:
+        found = os.fstat(fd)
+        if not is_home(root, found.st_dev):
+            check_home(root)
+        if not stat.S_ISREG(found.st_mode):
+            raise _not_a_file(root / part, root)
+        if found.st_size:
+            os.ftruncate(fd, 0)
         write_all(fd, 0, data)
         sync_all(fd)
         found = os.fstat(fd)
     except OSError as error:
-        raise storage_error(error, path=part, what="write", root=root) from error
+        raise storage_error(error, path=root / part, what="write", root=root) from error
     finally:
         os.close(fd)
     return FileFacts(size=found.st_size, mtime_ns=found.st_mtime_ns, is_file=True)
 
 
-def place_all(
-    root: Path, moves: tuple[tuple[Path, Path, bool], ...]
-) -> list[FileFacts | ProductFailed | StorageStopped]:
-    """Like `Storage.place` for many (part, final, overwrite) on the caller's thread; each folder is synced once."""
+def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFacts | ProductFailed | StorageStopped]:
+    """Like `Storage.place` for many (part, final, overwrite) on the caller's thread; each folder is synced once.
+
+    Paths are relative with `/`.
+    """
     found: list[FileFacts | ProductFailed | StorageStopped] = []
-    changed: set[Path] = set()
+    parts: set[str] = set()
+    finals: set[str] = set()
     for part, final, overwrite in moves:
+        folder = final.rpartition("/")[0]
         try:
-            found.append(_place(root, part, final, overwrite, changed))
+            found.append(_moved(root, part, final, overwrite, known=folder in finals))
         except (ProductFailed, StorageStopped) as error:
             found.append(error)
-    finals = {final.parent for _, final, _ in moves}
-    for folder in [*(changed & finals), *(changed - finals)]:  # a name is gone for good only once the new one is there
+        else:
+            finals.add(folder)
+            parts.add(part.rpartition("/")[0])
+    for folder in [*finals, *(parts - finals)]:  # a name is gone for good only once the new one is there
         try:
-            sync_folder(folder)
+            sync_folder(root / folder)
         except OSError as error:
-            ours = storage_error(error, path=folder, what="write", root=root)
-            found = [ours if moves[i][1].parent == folder else f for i, f in enumerate(found)]
+            ours = storage_error(error, path=root / folder, what="write", root=root)
+            found = [ours if moves[i][1].rpartition("/")[0] == folder else f for i, f in enumerate(found)]
     return found
 
 
-def _place(
-    root: Path,
-    part: Path,
-    final: Path,
-    overwrite: bool,  # noqa: FBT001
-    unsynced: set[Path] | None = None,
-) -> FileFacts:
-    """`unsynced`: left to the caller to sync, and seen to be there."""
+def _moved(root: Path, part: str, final: str, overwrite: bool, *, known: bool) -> FileFacts:  # noqa: FBT001
+    """The name is not durable before its folder is synced. `known`: that folder has been seen to be there."""
     check_home(root)
+    old, new = f"{root}/{part}", f"{root}/{final}"
     try:
-        if unsynced is None or final.parent not in unsynced:
-            make_folders(root, final.parent)
+        if not known:
+            make_folders(root, (root / final).parent)
         if overwrite:
-            part.replace(final)
+            os.replace(old, new)
         else:
-            move_new(part, final)
-        if unsynced is not None:
-            unsynced |= {final.parent, part.parent}
-        else:
-            sync_folder(final.parent)
-            if part.parent != final.parent:
-                sync_folder(part.parent)
-        found = final.stat()
+            move_new(old, new)
+        found = os.stat(new)
     except FileExistsError as error:
         raise ProductFailed(
-            f"{shown(final, root)} exists already and was not put there by this run",
+            f"{shown(root / final, root)} exists already and was not put there by this run",
             kind=FailureKind.CONFLICT,
             hint="Move it away, or replace it with --overwrite",
         ) from error
     except OSError as error:
-        missing = not os.path.lexists(part)
-        path, what = (part, "move") if missing else (final, "move the finished file to")
+        missing = not os.path.lexists(old)
+        path, what = (root / part, "move") if missing else (root / final, "move the finished file to")
         raise storage_error(error, path=path, what=what, root=root) from error
     return FileFacts(size=found.st_size, mtime_ns=found.st_mtime_ns, is_file=stat.S_ISREG(found.st_mode))
+
+
+def _place(root: Path, part: Path, final: Path, overwrite: bool) -> FileFacts:  # noqa: FBT001
+    (facts,) = place_all(root, ((_below(root, part), _below(root, final), overwrite),))
+    if isinstance(facts, FileFacts):
+        return facts
+    raise facts
+
+
+def _below(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()

@@ -1,0 +1,135 @@
+"""How many connections a host is worth: more only for what more have brought, and back at the first doubt."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bulkdl.growth import LONGEST_REST_S, PATIENCE_S, REST_S, Crowd, Sight, judged, refused
+
+BASE = Crowd.of(16)
+TRIAL = replace(BASE, allowed=32, rate=100.0)
+PROVEN = replace(BASE, proven=64, allowed=64)
+NOW = 1000.0
+
+
+def sight(
+    *,
+    lasted: float = 0.2,
+    rate: float = 100.0,
+    rising: float = 1.0,
+    alone: float | None = None,
+    among: float | None = None,
+) -> Sight:
+    return Sight(now=NOW, lasted=lasted, rate=rate, rising=rising, alone=alone, among=among)
+
+
+# crowd, what is seen -> proven, allowed, whether it rests from now on
+TABLE = {
+    "nothing is known yet": (BASE, sight(), 16, 16, False),
+    "who joined begins like the first": (BASE, sight(alone=10.0, among=10.0), 16, 64, False),
+    "who joined begins nearly like the first": (BASE, sight(alone=10.0, among=8.0), 16, 64, False),
+    "they begin alike, and more and more comes": (BASE, sight(alone=10.0, among=10.0, rising=3.0), 16, 64, False),
+    "who joined has half of what the first had": (BASE, sight(lasted=0.6, alone=10.0, among=5.0), 16, 16, True),
+    "it has half, at the first glance": (BASE, sight(alone=10.0, among=5.0), 16, 16, False),
+    "it has half, and patience is over": (BASE, sight(lasted=9.0, alone=10.0, among=5.0), 16, 16, True),
+    "between the two": (BASE, sight(lasted=0.6, alone=10.0, among=7.0), 16, 16, False),
+    "nothing was learnt in all the time": (BASE, sight(lasted=PATIENCE_S), 16, 32, False),
+    "it rests": (replace(BASE, quiet_until=NOW + 1), sight(lasted=9.0, alone=1.0, among=1.0), 16, 16, False),
+    "it has rested": (replace(BASE, quiet_until=NOW), sight(lasted=PATIENCE_S), 16, 32, False),
+    "twice as many bring twice as much": (TRIAL, sight(rate=200.0), 32, 64, False),
+    "twice as many bring half as much more": (TRIAL, sight(rate=150.0), 32, 64, False),
+    "twice as many bring little more": (TRIAL, sight(rate=130.0), 16, 32, False),
+    "little more, but each begins as well": (TRIAL, sight(rate=130.0, alone=1.0, among=0.9), 32, 128, False),
+    "no more, though each begins as well": (TRIAL, sight(rate=105.0, alone=1.0, among=1.0), 16, 32, False),
+    "more, while they gather speed": (TRIAL, sight(rate=200.0, rising=4.0), 16, 32, False),
+    "more and more, and each begins as well": (TRIAL, sight(rate=200.0, rising=4.0, alone=1.0, among=1.0), 32, 128, False),
+    "no more for too long": (TRIAL, sight(lasted=PATIENCE_S, rate=110.0), 16, 16, True),
+    "less": (TRIAL, sight(lasted=PATIENCE_S, rate=50.0), 16, 16, True),
+    "up to the cap": (PROVEN, sight(alone=1.0, among=1.0), 64, 128, False),
+    "at the cap": (replace(PROVEN, proven=128, allowed=128), sight(lasted=9.0, alone=1.0, among=1.0), 128, 128, False),
+    "the cap itself did not pay": (
+        replace(PROVEN, allowed=128, rate=100.0), sight(lasted=PATIENCE_S), 64, 64, True,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_what_is_allowed_when(name: str):
+    crowd, seen, proven, allowed, rests = TABLE[name]
+    found = judged(crowd, seen)
+    assert (found.proven, found.allowed, found.quiet_until > crowd.quiet_until) == (proven, allowed, rests)
+
+
+@pytest.mark.parametrize(
+    ("crowd", "allowed"),
+    [
+        (BASE, 16),
+        (TRIAL, 16),
+        (replace(PROVEN, allowed=128), 64),
+        (PROVEN, 32),
+        (replace(PROVEN, proven=20, allowed=20), 16),
+    ],
+)
+def test_a_refusal_ends_a_trial_or_halves_what_was_proven(crowd: Crowd, allowed: int):
+    found = refused(crowd, NOW)
+    assert (found.proven, found.allowed, found.quiet_until) == (allowed, allowed, NOW + REST_S)
+
+
+def test_each_failure_makes_it_rest_for_longer_until_something_has_paid():
+    crowd, rests = BASE, []
+    for _ in range(8):
+        crowd = judged(replace(crowd, allowed=32, rate=100.0), sight(lasted=PATIENCE_S))
+        rests.append(crowd.quiet_until - NOW)
+    assert rests[:3] == [REST_S, 2 * REST_S, 4 * REST_S]
+    assert rests[-1] == LONGEST_REST_S
+    assert judged(replace(crowd, allowed=32, rate=100.0), sight(rate=200.0)).rest_s == REST_S
+
+
+SIGHTS = st.builds(
+    Sight,
+    now=st.floats(0, 1e6),
+    lasted=st.floats(0, 100),
+    rate=st.floats(0, 1e9),
+    rising=st.floats(0, 100) | st.just(float("inf")),
+    alone=st.none() | st.floats(0, 1e9),
+    among=st.none() | st.floats(0, 1e9),
+)
+
+
+@given(st.integers(1, 200), st.lists(st.none() | SIGHTS, max_size=30), st.integers(1, 200))
+def test_whatever_is_seen_the_limit_stays_between_the_beginning_and_the_cap(base, sights, cap):
+    crowd = Crowd.of(base)
+    for seen in sights:
+        before = crowd
+        crowd = refused(crowd, 0.0) if seen is None else judged(crowd, seen, cap=cap)
+        assert base <= crowd.proven <= crowd.allowed <= max(base, cap)
+        assert crowd.allowed <= 4 * max(before.proven, before.allowed)
+
+
+@given(st.integers(1, 32), st.floats(1, 100), st.floats(0.5, 8))
+def test_a_shared_link_has_more_than_at_the_beginning_in_moments_only(base, capacity, fill):
+    """The link is full with the connections of the beginning, or with `fill` times as many."""
+    own = capacity / (base * fill)  # what one connection brings when there is room
+    crowd, now, excess, looks = Crowd.of(base), 0.0, 0, 4000
+    lasted, before = 0.0, crowd.allowed
+    for _ in range(looks):
+        now, lasted = now + 0.5, lasted + 0.5
+        rate = min(capacity, own * crowd.allowed)
+        crowd = judged(crowd, replace(sight(lasted=lasted, rate=rate), now=now), cap=128)
+        lasted, before = (0.0 if crowd.allowed != before else lasted), crowd.allowed
+        excess += crowd.allowed > 2 * base * fill + 1
+    assert excess < looks * 0.05
+
+
+@given(st.integers(1, 64), st.floats(1, 100), st.booleans())
+def test_where_each_connection_is_held_back_the_cap_is_reached(base, own, told):
+    crowd, now = Crowd.of(base), 0.0
+    for _ in range(40):
+        now += PATIENCE_S
+        seen = sight(lasted=PATIENCE_S, rate=own * crowd.allowed, alone=own if told else None, among=own)
+        crowd = judged(crowd, replace(seen, now=now), cap=128)
+    assert crowd.proven == 128

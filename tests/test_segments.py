@@ -1,0 +1,138 @@
+"""How many connections products take, over real sockets: more where each is held back, and none that another product needs."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bulkdl import segments
+from bulkdl.clock import SystemClock
+from tests.harness import Place, body_of
+from tests.servers import RawRequest, RawServer, Wire, head, reply
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KIB = 1024
+BODY = body_of(8_000_000, 11)
+E1 = ("ETag", '"1"')
+PIECE = 32 * KIB
+
+
+@pytest.fixture(autouse=True)
+def keen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further connections pay off after moments and for little, so that no test has to last for long."""
+    for constant, value in (("MIN_SPLIT", 256 * KIB), ("MIN_SPLIT_S", 0.05)):
+        monkeypatch.setattr(segments, constant, value)
+
+
+@dataclass(slots=True)
+class Archive:
+    """Sends ranges of `BODY`; counts the connections that are being served."""
+
+    each: float = float("inf")
+    """Bytes a second on one connection."""
+    link: float = float("inf")
+    """Bytes a second on all of them."""
+    most: int = 1000
+    """More are answered 429."""
+    now: int = 0
+    at_once: int = 0
+    refused: int = 0
+
+    async def __call__(self, request: RawRequest, wire: Wire) -> None:
+        if self.now >= self.most:
+            self.refused += 1
+            await reply(429)(request, wire)
+            return
+        self.now += 1
+        self.at_once = max(self.at_once, self.now)
+        try:
+            await self._send(request, wire)
+        finally:
+            self.now -= 1
+
+    async def _send(self, request: RawRequest, wire: Wire) -> None:
+        part = request.range(len(BODY))
+        start, stop = part or (0, len(BODY))
+        fields = [("Content-Length", stop - start), ("Accept-Ranges", "bytes"), E1, ("Connection", "close")]
+        if part is not None:
+            fields.append(("Content-Range", f"bytes {start}-{stop - 1}/{len(BODY)}"))
+        await wire.send(head(200 if part is None else 206, *fields))
+        for at in range(start, stop, PIECE):
+            await wire.send(BODY[at : min(stop, at + PIECE)])
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PIECE / min(self.each, self.link / self.now)):
+                    await wire.reader.read(1)
+                    return  # the client has closed
+
+
+async def fetch(tmp_path: Path, archive: Archive, *, products: int = 3) -> None:
+    place = Place(tmp_path, workers=8)
+    names = [f"{n}.bin" for n in range(products)]
+    async with RawServer(archive) as server:
+        done = await place.run(*({"url": server.url(f"/{name}"), "file": name} for name in names))
+    assert done.code == 0, done.result.failures
+    assert {name: place.file(name) == BODY for name in names} == dict.fromkeys(names, True)
+
+
+async def test_a_host_that_holds_each_connection_back_is_asked_on_more_than_at_the_beginning(tmp_path: Path):
+    archive = Archive(each=400_000)
+    await fetch(tmp_path, archive)
+    assert archive.at_once > 16 + 2
+
+
+async def test_one_product_has_no_more_connections_than_ever(tmp_path: Path):
+    archive = Archive(each=600_000)
+    await fetch(tmp_path, archive, products=1)
+    assert 8 <= archive.at_once <= segments.AUTO_SEGMENTS
+
+
+async def test_on_a_shared_link_connections_do_not_multiply(tmp_path: Path):
+    archive = Archive(link=12_000_000)
+    await fetch(tmp_path, archive)
+    assert archive.at_once <= 16 + 2  # the server may see the end of one after the beginning of the next
+
+
+async def test_a_host_that_minds_more_connections_keeps_those_that_it_bears(tmp_path: Path):
+    archive = Archive(each=900_000, most=20)
+    await fetch(tmp_path, archive)
+    assert archive.refused
+    assert archive.at_once == 20
+
+
+async def test_a_number_of_segments_is_never_exceeded(tmp_path: Path):
+    archive = Archive(each=4_000_000)
+    place = Place(tmp_path, workers=2, segments=2)
+    async with RawServer(archive) as server:
+        done = await place.run(*({"url": server.url(f"/{n}"), "file": f"{n}.bin"} for n in range(3)))
+    assert done.code == 0
+    assert archive.at_once <= 4 + 1
+
+
+async def test_a_product_that_comes_later_is_not_kept_waiting_by_another_ones_segments(tmp_path: Path):
+    """The large one comes slowly until the other has been served, which at first is told to come back."""
+    asked, archive = 0, Archive(each=40_000)
+
+    async def respond(request: RawRequest, wire: Wire) -> None:
+        nonlocal asked
+        if request.path == "/large":
+            await archive(request, wire)
+            return
+        asked += 1
+        if asked > 1:
+            archive.each = float("inf")
+        await reply(*((200, b"late") if asked > 1 else (503, b"", ("Retry-After", "1"))))(request, wire)
+
+    place = Place(tmp_path, workers=2, timeout=30.0)
+    async with RawServer(respond) as server:
+        host = {"hosts": [f"127.0.0.1:{server.port}"], "auth": "none", "max_connections": 3}
+        products = [{"url": server.url(f"/{n}"), "file": n, "account": "own"} for n in ("large", "late")]
+        async with asyncio.timeout(20):
+            done = await place.run(*products, accounts={"own": host}, clock=SystemClock())
+    assert (done.code, place.file("large") == BODY, place.file("late")) == (0, True, b"late")
+    assert archive.at_once == 3

@@ -1,0 +1,61 @@
+"""A disk that takes its time holds up nothing but what is written to it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bulkdl.archive.catalogue import Item
+from bulkdl.archive.server import Archive
+from tests.harness import Place, sha256
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+_CALLS = ("pwrite", "fsync", "fdatasync", "ftruncate", "link", "unlink", "rename", "replace", "splice", "mkdir")
+
+
+class ThrottledFiles:
+    """Every call that changes a file takes until the event loop has gone round once more."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.calls: set[str] = set()
+        self.on_loop: list[str] = []
+        self._thread = threading.get_ident()
+        for name in _CALLS:
+            if hasattr(os, name):
+                monkeypatch.setattr(os, name, self._throttled(name, getattr(os, name)))
+
+    def _throttled(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def throttled(*arguments: Any, **named: Any) -> Any:
+            self.calls.add(name)
+            if threading.get_ident() == self._thread:
+                self.on_loop.append(name)
+            else:
+                asyncio.run_coroutine_threadsafe(asyncio.sleep(0), self.loop).result(timeout=60)
+            return call(*arguments, **named)
+
+        return throttled
+
+
+@pytest.mark.parametrize("lane", ["0", "64K"])
+@pytest.mark.parametrize("size", [0, 4096, 3_000_000])
+async def test_no_file_is_changed_on_the_event_loops_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, lane: str
+):
+    items = [Item(name=f"{number}.bin", size=size, seed=number) for number in range(12)]
+    place = Place(tmp_path, workers=6)
+    place.environ["BULKDL_FAST_LANE"] = lane
+    async with Archive(items) as archive:
+        files = ThrottledFiles(monkeypatch)
+        done = await place.run(*({"url": archive.url(item.name), "checksum": sha256(item.read())} for item in items))
+    assert done.code == 0
+    assert len(place.names()) == len(items)
+    assert files.on_loop == []
+    assert {"link", "fsync"} <= files.calls
