@@ -20,7 +20,7 @@ from bulkdl.content.coding import Decoder
 from bulkdl.dataclass import dataclass
 from bulkdl.dialects import MOST_BODY, Action, Answer, interpret
 from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
-from bulkdl.lane import TlsContext, take_over
+from bulkdl.lane import take_over
 from bulkdl.model import FailureKind
 from bulkdl.ranges import parse_content_range
 from bulkdl.resume import Head, uncoded
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from bulkdl.dialects import Ruling
     from bulkdl.lane import Stream
 
-__all__ = ["Http", "Reply", "ssl_context"]
+__all__ = ["Http", "Reply"]
 
 MOST_HOPS = 15
 MOST_RENEWALS = 2
@@ -49,14 +49,6 @@ _ERROR_S = 5.0
 _REDIRECTS = 300
 _ERRORS = 400
 """The first status of each class (RFC 9110 §15)."""
-
-
-def ssl_context(ca_files: tuple[str, ...], *, lane: bool = False) -> ssl.SSLContext:
-    """The system's trust plus `ca_files` (PEM); `lane`: for connections that may be taken over. Raise `OSError` or `ssl.SSLError` when one cannot be read."""
-    context = TlsContext.create() if lane else ssl.create_default_context()
-    for file in ca_files:
-        context.load_verify_locations(cafile=file)
-    return context
 
 
 @dataclass(frozen=True, slots=True)

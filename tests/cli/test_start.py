@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from bulkdl.cli.collector import at_rest, begin
 from bulkdl.cli.parser import COMMANDS, build_parser
 from bulkdl.errors import ManifestError
 from bulkdl.manifest import load_text
@@ -94,3 +95,33 @@ def test_reading_a_manifest_leaves_the_collector_as_it_was(text):
             assert gc.isenabled() is on
     finally:
         (gc.enable if was_on else gc.disable)()
+
+
+def test_the_collector_rests_until_a_command_begins_its_work_and_is_afterwards_as_it_was():
+    before = gc.get_freeze_count()
+    with at_rest():
+        assert not gc.isenabled()
+        begin()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > before
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_a_plan_is_made_without_a_collection_but_for_one_at_its_end(tmp_path):
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("version: 1\nproducts:\n- https://archive.example.org/a.zip\n")
+    script = (
+        "import gc, sys\n"
+        "from bulkdl.cli import collector, main\n"
+        "gc.collect()\n"
+        "seen = []\n"
+        "gc.callbacks.append(lambda phase, _: phase == 'start' and seen.append(phase))\n"
+        "main.main(sys.argv[1:])\n"
+        "print(len(seen), gc.isenabled(), file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", script, "check", str(manifest)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    collections, on = done.stderr.split()
+    assert int(collections) <= 1
+    assert on == "True"
