@@ -50,6 +50,10 @@ CHECKPOINT_S = 1.0
 """A power cut can cost this much of each product in flight, whichever comes first."""
 AUTO_SEGMENTS = 16
 LOOK_AGAIN_S = 0.05
+PIECE, PIECES = 8 * 1024 * 1024, 64
+"""Where a checksum follows, a connection fetches no less at once, and a product takes about so many requests."""
+WASTES = 20
+"""Nor is a piece so short that asking for it would cost more than one part of so many."""
 LEAVE, LEAVE_S = 64 * 1024, 0.3
 """A connection whose place is wanted for another goes on for so many bytes or so long, since they are under way."""
 LANE_LEAST = 4 * 1024 * 1024
@@ -91,6 +95,7 @@ class Reception:
         self._live = 1
         self._spawner: asyncio.Task[None] | None = None
         self._measured = asyncio.Event()
+        self._answered_s = 0.0
         self._continuable = True
         self._fault: TryAgain | None = None
         self._flight = bench.hub.counters.flights[job.product.id]
@@ -240,8 +245,8 @@ class Reception:
         ask = Ask(range=(claim.position, claim.end), if_range=validator(known, job.source.source))
         asked = self._bench.clock.monotonic()
         async with self._bench.open(job, headers=ask.headers) as reply:
-            answered_s = self._bench.clock.monotonic() - asked
-            self._bench.connections.answered(job.product.account, job.source.host, answered_s)
+            self._answered_s = self._bench.clock.monotonic() - asked
+            self._bench.connections.answered(job.product.account, job.source.host, self._answered_s)
             decision = judge(
                 reply.head,
                 ask=ask,
@@ -262,12 +267,14 @@ class Reception:
         while self._live and self._plan.left:
             if self._bench.connections.pays(account, host):
                 self._plan.min_split_s = min(MIN_SPLIT_S, MIN_SPLIT_PAID_S)
+            if self._job.product.checksums:
+                self._plan.piece = self._piece()
             wanted = max(0, self._most() - self._live)
             spare = min(wanted, self._bench.connections.spare(account=account, host=host))
             for _ in range(self._plan.offer(spare) if spare else 0):
                 self._live += 1
                 connections.create_task(self._extra())
-            if spare < wanted and self._plan.worth(1):
+            if spare < wanted and self._plan.has_work():
                 self._bench.connections.press(account, host)
             await self._look_again()
 
@@ -279,6 +286,11 @@ class Reception:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AGAIN_S):
                 await self._measured.wait()
+
+    def _piece(self) -> int:
+        """What a connection takes at once where the bytes are to be hashed in their order meanwhile."""
+        waste = int(self._plan.fastest * self._answered_s)  # a request costs about as much as that brings
+        return max(PIECE, (self._entry.total or 0) // PIECES, WASTES * waste)
 
     def _most(self) -> int:
         return min(self._bench.settings.segments or AUTO_SEGMENTS, self._job.most_connections)
