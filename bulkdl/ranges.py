@@ -142,7 +142,7 @@ class SegmentPlan:
         """Make room for up to `count` more connections, dividing what is fetched evenly; how many would find work."""
         if count > self._pieces():
             for claim in self._long():
-                self.cut(claim, self.piece)
+                self.cut(claim, max(self.piece, int(claim.rate * self.min_split_s)))
         for claim, number in self._parts(count - self._pieces()).items():
             self._divide(claim, number)
         return min(count, self._pieces())
@@ -157,7 +157,8 @@ class SegmentPlan:
 
     def _long(self) -> list[Claim]:
         """What is being fetched and so long that more than a piece can be taken off."""
-        return [c for c in self._active if c.rate > 0 and c.left >= self.piece + max(self.piece, self._min_split)]
+        least = 2 * max(self.piece, self._min_split)
+        return [c for c in self._active if c.left >= least and c.left_s >= 2 * self.min_split_s]
 
     def _parts(self, lacking: int) -> dict[Claim, int]:
         """Into how many parts to divide what is under way, so that `lacking` more connections have one."""

@@ -50,10 +50,10 @@ CHECKPOINT_S = 1.0
 """A power cut can cost this much of each product in flight, whichever comes first."""
 AUTO_SEGMENTS = 16
 LOOK_AGAIN_S = 0.05
-PIECE, PIECES = 8 * 1024 * 1024, 64
-"""Where a checksum follows, a connection fetches no less at once, and a product takes about so many requests."""
+PIECE, PIECE_S, PIECES = 8 * 1024 * 1024, 0.5, 64
+"""Where a checksum follows, a connection fetches no less at once, nor for a shorter time, and a product takes no more requests."""
 WASTES = 20
-"""Nor is a piece so short that asking for it would cost more than one part of so many."""
+"""Nor is a piece so short that asking for it would cost more than one part in so many."""
 LEAVE, LEAVE_S = 64 * 1024, 0.3
 """A connection whose place is wanted for another goes on for so many bytes or so long, since they are under way."""
 LANE_LEAST = 4 * 1024 * 1024
@@ -288,9 +288,9 @@ class Reception:
                 await self._measured.wait()
 
     def _piece(self) -> int:
-        """What a connection takes at once where the bytes are to be hashed in their order meanwhile."""
-        waste = int(self._plan.fastest * self._answered_s)  # a request costs about as much as that brings
-        return max(PIECE, (self._entry.total or 0) // PIECES, WASTES * waste)
+        """Bytes that a connection takes at once where they are hashed in their order while they arrive."""
+        seconds = max(PIECE_S, WASTES * self._answered_s)  # to ask costs about as much as comes until the answer
+        return max(PIECE, (self._entry.total or 0) // PIECES, int(self._plan.fastest * seconds))
 
     def _most(self) -> int:
         return min(self._bench.settings.segments or AUTO_SEGMENTS, self._job.most_connections)
