@@ -234,6 +234,11 @@ class Connections:
         watch = self._watched.get(self._keys(account, host)[1])
         return watch is not None and watch.crowd.proven > watch.crowd.base
 
+    def grows(self, account: str | None, host: str) -> bool:
+        """Whether more connections to `host` are allowed than at the beginning."""
+        watch = self._watched.get(self._keys(account, host)[1])
+        return watch is not None and watch.crowd.allowed > watch.crowd.base
+
     def minded(self, account: str | None, host: str) -> None:
         """`host` has refused a connection: it is given no more than it is known to bear."""
         key, now = self._keys(account, host)[1], self._clock.monotonic()

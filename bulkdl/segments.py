@@ -49,7 +49,8 @@ CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_S = 1.0
 """A power cut can cost this much of each product in flight, whichever comes first."""
 AUTO_SEGMENTS = 16
-LOOK_AGAIN_S = 0.05
+LOOK_AGAIN_S, OFFER_S = 0.05, 0.2
+"""How often it is seen whether there is room for more connections, and how often some are opened where their number is settled."""
 PIECE, PIECE_S, PIECES = 8 * 1024 * 1024, 0.5, 64
 """Where a checksum follows, a connection fetches no less at once, nor for a shorter time, and a product takes no more requests."""
 WASTES = 20
@@ -264,18 +265,22 @@ class Reception:
     async def _spawn(self, connections: asyncio.TaskGroup) -> None:
         """Open further connections while there are places for them, and say so when there are too few."""
         account, host = self._job.product.account, self._job.source.host
+        offer_at = 0.0
         while self._live and self._plan.left:
-            if self._bench.connections.pays(account, host):
+            places = self._bench.connections
+            if places.pays(account, host):
                 self._plan.min_split_s = min(MIN_SPLIT_S, MIN_SPLIT_PAID_S)
             if self._job.product.checksums:
                 self._plan.piece = self._piece()
             wanted = max(0, self._most() - self._live)
-            spare = min(wanted, self._bench.connections.spare(account=account, host=host))
-            for _ in range(self._plan.offer(spare) if spare else 0):
-                self._live += 1
-                connections.create_task(self._extra())
+            spare = min(wanted, places.spare(account=account, host=host))
+            if spare and (places.grows(account, host) or self._bench.clock.monotonic() >= offer_at):
+                for _ in range(self._plan.offer(spare)):
+                    self._live += 1
+                    connections.create_task(self._extra())
+                offer_at = self._bench.clock.monotonic() + OFFER_S if self._measured.is_set() else 0.0
             if spare < wanted and self._plan.has_work():
-                self._bench.connections.press(account, host)
+                places.press(account, host)
             await self._look_again()
 
     async def _look_again(self) -> None:
