@@ -229,11 +229,6 @@ class Connections:
             self._recall()
             self._serve()
 
-    def pays(self, account: str | None, host: str) -> bool:
-        """Whether more connections to `host` have brought more."""
-        watch = self._watched.get(self._keys(account, host)[1])
-        return watch is not None and watch.crowd.proven > watch.crowd.base
-
     def grows(self, account: str | None, host: str) -> bool:
         """Whether more connections to `host` are allowed than at the beginning."""
         watch = self._watched.get(self._keys(account, host)[1])

@@ -41,8 +41,8 @@ MIN_SPLIT = 4 * 1024 * 1024
 """No connection is opened for less than this many bytes."""
 MIN_SPLIT_S = 1.0
 """Nor for what the others would have fetched this soon: a connection that is cut short loses what it has under way."""
-MIN_SPLIT_PAID_S = 0.3
-"""The same where every connection is held back: what one has under way is little, and another brings as much again."""
+MIN_SPLIT_SLOW_S = 0.3
+"""The same where every connection seems to be held back: what one has under way is little, and another brings as much."""
 RATE_S = 0.1
 """How long a connection is watched before its rate counts."""
 CHECKPOINT_BYTES = 16 * 1024 * 1024
@@ -268,13 +268,13 @@ class Reception:
         offer_at = 0.0
         while self._live and self._plan.left:
             places = self._bench.connections
-            if places.pays(account, host):
-                self._plan.min_split_s = min(MIN_SPLIT_S, MIN_SPLIT_PAID_S)
+            grows = places.grows(account, host)
+            self._plan.min_split_s = min(MIN_SPLIT_S, MIN_SPLIT_SLOW_S) if grows else MIN_SPLIT_S
             if self._job.product.checksums:
                 self._plan.piece = self._piece()
             wanted = max(0, self._most() - self._live)
             spare = min(wanted, places.spare(account=account, host=host))
-            if spare and (places.grows(account, host) or self._bench.clock.monotonic() >= offer_at):
+            if spare and (grows or self._bench.clock.monotonic() >= offer_at):
                 for _ in range(self._plan.offer(spare)):
                     self._live += 1
                     connections.create_task(self._extra())
