@@ -57,7 +57,7 @@ WASTES = 20
 """Nor is a piece so short that asking for it would cost more than one part in so many."""
 LEAVE, LEAVE_S = 64 * 1024, 0.3
 """A connection whose place is wanted for another goes on for so many bytes or so long, since they are under way."""
-LANE_LEAST = 4 * 1024 * 1024
+LANE_LEAST = 1024 * 1024
 """A stretch of a product that is worth the fast lane is worth it from so many bytes on."""
 
 
@@ -328,8 +328,9 @@ class Reception:
         first, opened, pace = claim.position, self._bench.clock.monotonic(), self._bench.pace()
         body_end = claim.position + len(stream.ahead) + stream.left
         try:
-            ahead = stream.ahead[: claim.left]
+            ahead, stream.ahead = stream.ahead[: claim.left], b""
             await self._settled_step(self._write(claim.position, ahead), claim)
+            del ahead
             while claim.position < (end := min(claim.end, body_end)):
                 await self._keep_step()
                 work = partial(stream.step, at=claim.position, end=end, clock=self._bench.clock.monotonic)
