@@ -228,10 +228,10 @@ class Connections:
             self._recall()
             self._serve()
 
-    def pays(self, account: str | None, host: str) -> bool:
-        """Whether more connections to `host` have brought more."""
+    def grows(self, account: str | None, host: str) -> bool:
+        """Whether more connections to `host` are allowed than at the beginning."""
         watch = self._watched.get(self._keys(account, host)[1])
-        return watch is not None and watch.crowd.proven > watch.crowd.base
+        return watch is not None and watch.crowd.allowed > watch.crowd.base
 
     def minded(self, account: str | None, host: str) -> None:
         """`host` has refused a connection: it is given no more than it is known to bear."""

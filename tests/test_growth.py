@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl.growth import LONGEST_REST_S, PATIENCE_S, REST_S, Crowd, Sight, judged, refused
+from bulkdl.growth import FAST, LONGEST_REST_S, PATIENCE_S, REST_S, Crowd, Sight, judged, refused
 
 BASE = Crowd.of(16)
 TRIAL = replace(BASE, allowed=32, rate=100.0)
@@ -36,6 +36,8 @@ TABLE = {
     "who joined has half of what the first had": (BASE, sight(lasted=0.6, alone=10.0, among=5.0), 16, 16, True),
     "it has half, at the first glance": (BASE, sight(alone=10.0, among=5.0), 16, 16, False),
     "it has half, and patience is over": (BASE, sight(lasted=9.0, alone=10.0, among=5.0), 16, 16, True),
+    "they begin alike, and fast": (BASE, sight(lasted=9.0, alone=FAST, among=FAST), 16, 16, False),
+    "nothing was learnt, and they are fast": (BASE, sight(lasted=9.0, rate=16.0 * FAST), 16, 16, False),
     "between the two": (BASE, sight(lasted=0.6, alone=10.0, among=7.0), 16, 16, False),
     "nothing was learnt in all the time": (BASE, sight(lasted=PATIENCE_S), 16, 32, False),
     "it rests": (replace(BASE, quiet_until=NOW + 1), sight(lasted=9.0, alone=1.0, among=1.0), 16, 16, False),
