@@ -170,6 +170,7 @@ class Scene:
         names = {str(self.folder): "FOLDER", sys.executable: "python", str(Path(__file__).parent): "benchmarks"}
         for path, name in names.items():
             text = text.replace(path, name)
+        text = re.sub(r"[^\s']*/python[\d.]*(?= )", "python", text)
         for port in (self.server.http_port, self.server.https_port):
             text = text.replace(f"127.0.0.1:{port}", "127.0.0.1:PORT")
         return text

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from bulkdl.retry import Budget
     from bulkdl.store.journal import Entry, Journal
     from bulkdl.store.storage import Storage
+    from bulkdl.together import Delivered
+    from bulkdl.transfer import Whole
     from bulkdl.witness import Witness
 
 __all__ = ["MANY", "Bench", "Job", "Pace", "known_of"]
@@ -69,6 +71,10 @@ class Job:
     waits_for_room: bool = False
     moved: Entry | None = None
     """What to record once it is unpacked: it has its final name already."""
+    whole: Whole | None = None
+    """In memory and handed over to be put in place with others."""
+    delivered: Delivered | None = None
+    """What came of that, where it is not in place."""
     told_size: int | None = None
     """Bytes of the whole product, as the manifest or the archive last said."""
     overwrite: bool = False

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from bulkdl.bench import Bench
     from bulkdl.placing import Checked
     from bulkdl.plan import Item
+    from bulkdl.together import Delivered
 
 __all__ = ["Engine"]
 
@@ -59,7 +60,7 @@ class Engine:
 
     def __init__(self, bench: Bench, items: Iterable[Item]) -> None:
         self._bench = bench
-        self._together = Together(bench, record=self._record_whole)
+        self._together = Together(bench, record=self._record_whole, tell=self._delivered)
         self._items = iter(items)
         self._parked: list[_Parked] = []
         self._numbers = itertools.count()
@@ -102,7 +103,7 @@ class Engine:
             now = self._bench.clock.monotonic()
             if self._parked and self._parked[0].ready_at <= now:
                 return heapq.heappop(self._parked).job
-            if (job := self._begin()) is not None:
+            if not self._together.is_full and (job := self._begin()) is not None:
                 return job
             if not self._open:
                 return None
@@ -110,10 +111,14 @@ class Engine:
             await self._until_changed(self._parked[0].ready_at - now if self._parked else None)
 
     async def _until_changed(self, seconds: float | None) -> None:
+        if seconds is None:
+            await self._changed.wait()
+            return
         async with asyncio.TaskGroup() as group:
-            waits: list[asyncio.Task[Any]] = [group.create_task(self._changed.wait())]
-            if seconds is not None:
-                waits.append(group.create_task(self._bench.clock.sleep(seconds)))
+            waits: list[asyncio.Task[Any]] = [
+                group.create_task(self._changed.wait()),
+                group.create_task(self._bench.clock.sleep(seconds)),
+            ]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:
                 wait.cancel()
@@ -159,7 +164,8 @@ class Engine:
             self._no_room(job, stopped)
         finally:
             flights.pop(job.product.id, None)
-            self._bench.promises.take_back(job.product.id)
+            if job.whole is None:
+                self._bench.promises.take_back(job.product.id)
 
     async def _attempt_in_time(self, job: Job) -> None:
         """An attempt that ends with the daily window."""
@@ -180,32 +186,39 @@ class Engine:
         if job.moved is not None:
             await self._unpack_and_record(job, job.moved)
             return
-        standing = await settle(self._bench, job)
-        if standing is None:
-            if (kept := await look_again(self._bench, job)) is not None:
-                await self._deliver(job, await check(self._bench, job, kept))
-                return
-            entry = await self._bench.journal.get(job.product.id)
-            if self.full is not None and known_size(job, entry) is None:
-                job.told_size = await ask_size(self._bench, job)  # a body that does not fit is not even begun
-            await check_room(self._bench, job, entry)
-            if job.attempts == 0:
-                self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
-            job.attempts += 1
-            done: Complete | Whole | Settled | None = await attempt(self._bench, job)
-            if isinstance(done, Whole):
-                done = await self._whole(job, done)
-            if isinstance(done, Complete):
+        if job.delivered is not None:
+            done = await self._taken_up(job, job.delivered)
+        else:
+            done = await settle(self._bench, job) or await self._fetched(job)
+        match done:
+            case Complete():
                 await self._deliver(job, await check(self._bench, job, done.entry))
-            if not isinstance(done, Settled):
-                return
-            standing = done
+            case Whole():
+                job.whole = done
+                self._together.hand_over(job, done)  # what comes of it, `_delivered` is told
+            case Settled():
+                await self._leave_there(job, done)
+
+    async def _fetched(self, job: Job) -> Complete | Whole | Settled:
+        if (kept := await look_again(self._bench, job)) is not None:
+            return Complete(kept)
+        entry = await self._bench.journal.get(job.product.id)
+        if self.full is not None and known_size(job, entry) is None:
+            job.told_size = await ask_size(self._bench, job)  # a body that does not fit is not even begun
+        await check_room(self._bench, job, entry)
+        if job.attempts == 0:
+            self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
+        job.attempts += 1
+        return await attempt(self._bench, job)
+
+    async def _leave_there(self, job: Job, there: Settled) -> None:
+        """A file that was there before is the product."""
         facts = await self._bench.storage.stat(self._bench.storage.final(job.file or ""))
         other = self._bench.claims.finish(job.file or "", job.product.index)
         if other is not None or facts is None:
             raise conflict(job, "is another product's")
-        await record_settled(self._bench, job, standing, facts)
-        self._end(job, State.SKIPPED, note=standing.note)
+        await record_settled(self._bench, job, there, facts)
+        self._end(job, State.SKIPPED, note=there.note)
 
     async def _deliver(self, job: Job, checked: Checked) -> None:
         """From a partial that is right to a completed product.
@@ -225,15 +238,22 @@ class Engine:
         await unpack(self._bench, job)
         await settled(self._record(job, entry))
 
-    async def _whole(self, job: Job, whole: Whole) -> Complete | Settled | None:
-        """Deliver a product that is whole in memory; what is left to do where it, or its place, is not as expected."""
-        entry = await self._together.deliver(job, whole)
-        if entry.phase is Phase.DONE:
-            return None
-        if entry.ranges:
-            return Complete(entry)
-        there = await settle_named(self._bench, job, remote_size=entry.total)
-        return there or await self._whole(job, replace(whole, unseen=False))
+    def _delivered(self, job: Job, delivered: Delivered) -> None:
+        """A product that was handed over has its outcome; or it is taken up again, where it, or its place, is not as expected."""
+        self._bench.promises.take_back(job.product.id)
+        if not (isinstance(delivered, Entry) and delivered.phase is Phase.DONE):
+            job.delivered = delivered
+            self._park(job, 0.0)
+        self._changed.set()
+
+    async def _taken_up(self, job: Job, delivered: Delivered) -> Complete | Whole | Settled:
+        whole, job.whole, job.delivered = job.whole, None, None
+        if not isinstance(delivered, Entry):
+            raise delivered
+        if delivered.ranges or whole is None:
+            return Complete(delivered)
+        there = await settle_named(self._bench, job, remote_size=delivered.total)
+        return there or replace(whole, unseen=False)
 
     async def _move_and_record(self, job: Job, checked: Checked) -> None:
         await self._record(job, await move(self._bench, job, checked))

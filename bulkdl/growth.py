@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["CAP", "PATIENCE_S", "Crowd", "Sight", "judged", "refused"]
+__all__ = ["CAP", "FAST", "LONGEST_REST_S", "PATIENCE_S", "REST_S", "Crowd", "Sight", "judged", "refused"]
 
 CAP = 128
 """Most connections to one host, whatever they bring."""
@@ -19,6 +19,8 @@ STEADY = 2.5
 """A rate that rises by more from one half of a look to the other is of connections that are still gathering speed."""
 LIKE, UNLIKE = 0.8, 0.65
 """A connection that brings this share, or no more than that, of what one among fewer did has, or has not, its own limit."""
+FAST = 32 * 1024 * 1024
+"""Connections that bring so much each (bytes a second) are held back by nothing that more of them would mend."""
 SURE_S = 0.5
 """How long a look has to be before it speaks against more connections: this machine may have been busy."""
 PATIENCE_S = 2.0
@@ -61,7 +63,8 @@ class Sight:
     rising: float
     """How many times as much came in the look's second half as in the first."""
     alone: float | None = None
-    """Bytes a second that a connection brought at first when there were clearly fewer; None: not known."""
+    """Bytes a second that a connection brought at first when there were clearly fewer; None: not known, or not for long
+    enough to tell anything."""
     among: float | None = None
     """The same of those that have joined since the last change."""
 
@@ -75,14 +78,15 @@ def judged(crowd: Crowd, sight: Sight, *, cap: int = CAP) -> Crowd:
     if crowd.allowed > crowd.proven:
         share = HELPS if hinted else PAYS
         due = crowd.rate * (1 + share * (crowd.allowed / crowd.proven - 1))
-        if steady and sight.rate >= due:
+        if (steady or hinted) and sight.rate >= due:
             return _tried(replace(crowd, proven=crowd.allowed, rest_s=REST_S), sight, times, cap)
         return _failed(crowd, sight.now) if sight.lasted >= PATIENCE_S else crowd
-    if sight.now < crowd.quiet_until or crowd.proven >= cap:
+    fast = max(sight.alone or 0.0, sight.rate / crowd.allowed) >= FAST
+    if sight.now < crowd.quiet_until or crowd.proven >= cap or fast:
         return crowd
     if likeness is not None and likeness <= UNLIKE and sight.lasted >= SURE_S:
         return _failed(crowd, sight.now)
-    return _tried(crowd, sight, times, cap) if (hinted and steady) or sight.lasted >= PATIENCE_S else crowd
+    return _tried(crowd, sight, times, cap) if hinted or sight.lasted >= PATIENCE_S else crowd
 
 
 def refused(crowd: Crowd, now: float) -> Crowd:

@@ -6,29 +6,30 @@ aiohttp makes every request; nothing of it, its exceptions included, goes past t
 from __future__ import annotations
 
 import asyncio
-import ssl
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Self
-from urllib.parse import quote, unquote_plus
+from urllib.parse import quote
 
 import aiohttp
 
 from bulkdl._version import __version__
+from bulkdl.broken import mapped, network_error
 from bulkdl.clock import SystemClock
 from bulkdl.content.coding import Decoder
 from bulkdl.dataclass import dataclass
 from bulkdl.dialects import MOST_BODY, Action, Answer, interpret
 from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
-from bulkdl.lane import TlsContext, take_over
+from bulkdl.hops import generic, redirected, scrubbed, without_secret
+from bulkdl.lane import take_over
 from bulkdl.model import FailureKind
 from bulkdl.ranges import parse_content_range
 from bulkdl.resume import Head, uncoded
 from bulkdl.retry import StatusClass, classify
 from bulkdl.sender import FIELD_SIZE, Sender
-from bulkdl.urls import HostList, Url
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
 
     from aiohttp.connector import Connection
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
     from bulkdl.clock import Clock
     from bulkdl.dialects import Ruling
     from bulkdl.lane import Stream
+    from bulkdl.urls import HostList, Url
 
-__all__ = ["Http", "Reply", "ssl_context"]
+__all__ = ["Http", "Reply"]
 
 MOST_HOPS = 15
 MOST_RENEWALS = 2
@@ -49,14 +51,6 @@ _ERROR_S = 5.0
 _REDIRECTS = 300
 _ERRORS = 400
 """The first status of each class (RFC 9110 §15)."""
-
-
-def ssl_context(ca_files: tuple[str, ...], *, lane: bool = False) -> ssl.SSLContext:
-    """The system's trust plus `ca_files` (PEM); `lane`: for connections that may be taken over. Raise `OSError` or `ssl.SSLError` when one cannot be read."""
-    context = TlsContext.create() if lane else ssl.create_default_context()
-    for file in ca_files:
-        context.load_verify_locations(cafile=file)
-    return context
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +90,7 @@ class Reply:
 
     async def _arrival(self) -> bytes:
         content = self._response.content
-        with _mapped(self.url):
+        with mapped(self.url):
             try:
                 return await _next(self._response)
             except (aiohttp.ClientError, OSError):
@@ -137,7 +131,7 @@ class Reply:
         """
         if self._peeked or self.decoder is not None or not self.direct:
             return None
-        with _mapped(self.url):
+        with mapped(self.url):
             taken = await take_over(self._response, given=given)
         if isinstance(taken, bytes):
             self._peeked.extend([taken] if taken else ())
@@ -148,7 +142,7 @@ class Reply:
         """Ours for what ended the body in the fast lane; None: the server closed the connection early."""
         if isinstance(error, BulkdlError):
             return error
-        return _network_error(error or aiohttp.ClientPayloadError(), self.url)
+        return network_error(error or aiohttp.ClientPayloadError(), self.url)
 
     def close(self) -> None:
         """Give up the rest of the body, and the connection with it."""
@@ -337,7 +331,7 @@ class Http:
             credential = await request.signer.credential() if may else None
             used = credential or used
             if credential is not None:
-                url = _without_secret(url, credential)
+                url = without_secret(url, credential)
             own = (url.origin == request.origin or may) and not downgraded
             response = await self._send(url, request, credential, own=own)
             if response.status < _REDIRECTS or not _redirects(response):
@@ -346,9 +340,9 @@ class Http:
                 return _reply(url, response, signed=signed, direct=direct), used
             location = response.headers["Location"]
             await _finish(response)
-            url = _target(url, location, used, first=first)
+            url = redirected(url, location, used, first=first)
             if used is not None and not request.allowed.allows(url):
-                url = _scrubbed(url, used, first=first)
+                url = scrubbed(url, used, first=first)
         raise ProductFailed(  # of the last hop nothing is said: its path may hold what the server echoed
             f"{first} redirects more than {MOST_HOPS} times",
             kind=FailureKind.HTTP,
@@ -359,14 +353,14 @@ class Http:
         self, url: Url, request: _Request, credential: Credential | None, *, own: bool
     ) -> aiohttp.ClientResponse:
         """`own`: the hop may have the product's own headers, which may be keys."""
-        headers = dict(request.headers) if own else _generic(request.headers)
+        headers = dict(request.headers) if own else generic(request.headers)
         target = url.target
         if credential is not None and credential.header is not None:
             headers["Authorization"] = credential.header.reveal()
         if credential is not None and credential.query is not None:
             name, value = credential.query
             target += f"{'&' if '?' in target else '?'}{quote(name)}={quote(value.reveal(), safe='')}"
-        with _mapped(url):
+        with mapped(url):
             return await self._sender(request.signer.name).send(
                 request.method, url, target, headers=headers, proxy=self._proxy_for(url)
             )
@@ -374,72 +368,6 @@ class Http:
 
 def _redirects(response: aiohttp.ClientResponse) -> bool:
     return classify(response.status) is StatusClass.REDIRECT and "Location" in response.headers
-
-
-_GENERIC = frozenset({"accept", "accept-language", "range", "if-range"})
-
-
-def _generic(headers: Mapping[str, str]) -> dict[str, str]:
-    """What may go to an origin that is neither the product's nor the account's."""
-    return {name: value for name, value in headers.items() if name.lower() in _GENERIC}
-
-
-def _target(url: Url, location: str, credential: Credential | None, *, first: Url) -> Url:
-    try:
-        target = url.join(location)
-    except ValueError:
-        raise ProductFailed(f"{first} redirects to something that is not a usable URL", kind=FailureKind.HTTP) from None
-    return target if credential is None else _without_secret(target, credential)
-
-
-def _without_secret(url: Url, credential: Credential) -> Url:
-    """`url` without any query field that holds the credential: servers like to echo a token into their redirects."""
-    if not url.query:
-        return url
-    secrets = _secrets(credential)
-    return _keeping(url, lambda value: value not in secrets)
-
-
-def _scrubbed(url: Url, credential: Credential, *, first: Url) -> Url:
-    """`url` for a host that may not have the credential: no query field has it inside, such as a page to come back to.
-
-    Raise `ProductFailed` when it stands elsewhere in the URL.
-    """
-    secrets = [secret for secret in _secrets(credential) if len(secret) >= _TELLING]
-    url = _keeping(url, lambda value: not _holds(value, secrets))
-    if _holds(unquote_plus(url.raw), secrets):
-        raise ProductFailed(
-            f"{first} redirects to another host with the account's credential in the URL; it was not followed",
-            kind=FailureKind.AUTH,
-            hint="If that host is the archive's own, add it to the account's `hosts`",
-        )
-    return url
-
-
-_TELLING = 6
-"""A shorter secret could stand in a URL by chance."""
-
-
-def _secrets(credential: Credential) -> set[str]:
-    held = {s.reveal() for s in (credential.header, credential.query[1] if credential.query else None) if s is not None}
-    return held | {s.partition(" ")[2] for s in held if " " in s}
-
-
-def _holds(text: str, secrets: list[str]) -> bool:
-    """Whether a secret stands in `text`, plain or percent-encoded once or twice more."""
-    return any(
-        secret in form for form in (text, unquote_plus(text), unquote_plus(unquote_plus(text))) for secret in secrets
-    )
-
-
-def _keeping(url: Url, wanted: Callable[[str], bool]) -> Url:
-    """`url` with those query fields whose decoded value is `wanted`."""
-    fields = url.query.split("&") if url.query else []
-    kept = [f for f in fields if wanted(unquote_plus(f.partition("=")[2]))]
-    if len(kept) == len(fields):
-        return url
-    base = url.raw.partition("#")[0].partition("?")[0]
-    return Url(base + ("?" + "&".join(kept) if kept else ""))
 
 
 def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool, direct: bool) -> Reply:
@@ -528,60 +456,3 @@ async def _finish(response: aiohttp.ClientResponse) -> None:
             raise
     finally:
         response.release()
-
-
-class _mapped:  # noqa: N801 - reads as a statement: with _mapped(url)
-    """The one seam where aiohttp's, ssl's and the socket's exceptions become ours."""
-
-    def __init__(self, url: Url) -> None:
-        self._url = url
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(
-            error, (aiohttp.ClientError, OSError, asyncio.IncompleteReadError, ValueError)
-        ) and not isinstance(error, BulkdlError):
-            raise _network_error(error, self._url) from error
-
-
-def _network_error(error: Exception, url: Url) -> BulkdlError:
-    """What a broken request means; the text never holds `str()` of an aiohttp error, which prints URLs whole."""
-    where = f"{url.host}:{url.port}"
-    if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)):
-        return ProductFailed(
-            f"the TLS certificate of {where} could not be verified",
-            kind=FailureKind.NETWORK,
-            hint="Check the clock of this machine and the host's name; name a private CA with --ca-file",
-        )
-    if isinstance(error, (aiohttp.InvalidURL, ValueError)):
-        return ProductFailed(
-            f"a URL of {where} cannot be requested", kind=FailureKind.HTTP, hint="Mend it in the manifest"
-        )
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return TryAgain(
-            f"the host name {url.host} could not be resolved",
-            kind=FailureKind.NETWORK,
-            hint="Check its spelling and this machine's network",
-        )
-    if isinstance(error, aiohttp.ClientConnectorError):
-        cause = error.os_error.strerror or type(error.os_error).__name__
-        return TryAgain(
-            f"no connection to {where} ({cause})",
-            kind=FailureKind.NETWORK,
-            hint="Check the host, the port and this machine's network or proxy",
-        )
-    for known, text in _BROKEN.items():
-        if isinstance(error, known):
-            return TryAgain(f"{where} {text}", kind=FailureKind.NETWORK)
-    return TryAgain(f"the connection to {where} broke ({type(error).__name__})", kind=FailureKind.NETWORK)
-
-
-_BROKEN: dict[type[Exception], str] = {
-    TimeoutError: "sent nothing for too long",
-    aiohttp.ServerDisconnectedError: "closed the connection",
-    aiohttp.ClientPayloadError: "ended the body early",
-    aiohttp.ClientResponseError: "sent a response that is not valid HTTP",
-    ConnectionResetError: "reset the connection",
-}

@@ -23,6 +23,8 @@ HOST_CONNECTIONS = 16
 LOOK_S = 0.15
 """How long the rate of a host is looked at before it counts; at least, for it has to be several round trips."""
 ROUND_TRIPS = 3
+NEAR_S = 0.04
+"""A host that answers as soon as that is near: a connection to it is at full speed when its first rate is taken."""
 LAPSE_S = 0.5
 """After so long without `press` a look begins anew: places were free meanwhile."""
 MARK_S = 0.02
@@ -112,16 +114,17 @@ class _Watch:
             return None
         self.marks.append((now, self.brought))
         began, before = self.marks[0]
-        if (lasted := now - began) < max(LOOK_S, ROUND_TRIPS * (self.answered_s or 0.0)):
+        lasted = now - began
+        if len(self.marks) < 3 or lasted < max(LOOK_S, ROUND_TRIPS * (self.answered_s or 0.0)):
             return None
-        at, midway = min(self.marks[1:-1], key=lambda mark: abs(mark[0] - began - lasted / 2), default=(now, 0))
-        first, second = (midway - before) / (at - began), (self.brought - midway) / max(MARK_S, now - at)
+        at, midway = min(self.marks[1:-1], key=lambda mark: abs(mark[0] - began - lasted / 2))
+        first, second = (midway - before) / (at - began), (self.brought - midway) / (now - at)
         return Sight(
             now=now,
             lasted=lasted,
             rate=(self.brought - before) / lasted,
             rising=second / first if first else float("inf"),
-            alone=_median(self.alone) if self.alone else None,
+            alone=_median(self.alone) if self.alone and (self.answered_s or 0.0) <= NEAR_S else None,
             among=_median(self.among) if len(self.among) >= SEVERAL else None,
         )
 
@@ -225,10 +228,10 @@ class Connections:
             self._recall()
             self._serve()
 
-    def pays(self, account: str | None, host: str) -> bool:
-        """Whether more connections to `host` have brought more."""
+    def grows(self, account: str | None, host: str) -> bool:
+        """Whether more connections to `host` are allowed than at the beginning."""
         watch = self._watched.get(self._keys(account, host)[1])
-        return watch is not None and watch.crowd.proven > watch.crowd.base
+        return watch is not None and watch.crowd.allowed > watch.crowd.base
 
     def minded(self, account: str | None, host: str) -> None:
         """`host` has refused a connection: it is given no more than it is known to bear."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 from typing import TYPE_CHECKING
 
 from bulkdl.dataclass import dataclass
@@ -104,7 +105,8 @@ class SegmentPlan:
     """Shares what is missing of one product among its connections.
 
     A connection claims a gap; where no gap is free, it takes the second half of the stretch that would take longest, so that
-    the end of a product is never one slow stream. A split costs what the cut connection has under way, and a new
+    the end of a product is never one slow stream. With a `piece` nobody takes much more than that at once, always what is
+    nearest to the front, so that the beginning of the product is soon without gaps. A split costs what the cut connection has under way, and a new
     request: none is made of less than `min_split` bytes, nor where both halves would not take `min_split_s` seconds.
     """
 
@@ -113,29 +115,51 @@ class SegmentPlan:
         self._active: list[Claim] = []
         self._min_split = min_split
         self.min_split_s = min_split_s
+        self.piece = sys.maxsize
+        """Bytes."""
 
     @property
     def left(self) -> int:
         """Bytes not yet fetched."""
         return sum(e - s for s, e in self._free) + sum(c.left for c in self._active)
 
+    @property
+    def fastest(self) -> float:
+        """Bytes a second of the quickest connection; 0 where none is measured yet."""
+        return max((claim.rate for claim in self._active), default=0.0)
+
     def claim(self) -> Claim | None:
         """The next stretch to fetch, or None when nothing is worth another connection."""
         if not self.offer(1):
             return None
+        self._free.sort()
         start, end = self._free.pop(0)
+        if end - start >= self.piece + self._min_split:
+            self._free.insert(0, (start + self.piece, end))
+            end = start + self.piece
         return self._begin(start, end)
 
     def offer(self, count: int) -> int:
         """Make room for up to `count` more connections, dividing what is fetched evenly; how many would find work."""
-        parts = self._parts(count - len(self._free))
-        for claim, number in parts.items():
+        if count > self._pieces():
+            for claim in self._long():
+                self.cut(claim, max(self.piece, int(claim.rate * self.min_split_s)))
+        for claim, number in self._parts(count - self._pieces()).items():
             self._divide(claim, number)
-        return min(count, len(self._free))
+        return min(count, self._pieces())
 
-    def worth(self, count: int) -> int:
-        """How many of up to `count` more connections `offer` would find work for."""
-        return min(count, len(self._free) + sum(n - 1 for n in self._parts(count - len(self._free)).values()))
+    def has_work(self) -> bool:
+        """Whether one more connection would find something to fetch."""
+        return bool(self._free or self._long() or self._parts(1))
+
+    def _pieces(self) -> int:
+        """How many claims there are in what nobody fetches."""
+        return sum(1 + max(0, end - start - self._min_split) // self.piece for start, end in self._free)
+
+    def _long(self) -> list[Claim]:
+        """What is being fetched and so long that more than a piece can be taken off."""
+        least = 2 * max(self.piece, self._min_split)
+        return [c for c in self._active if c.left >= least and c.left_s >= 2 * self.min_split_s]
 
     def _parts(self, lacking: int) -> dict[Claim, int]:
         """Into how many parts to divide what is under way, so that `lacking` more connections have one."""

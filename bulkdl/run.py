@@ -22,7 +22,6 @@ from bulkdl.tally import AccountUse, Ending, RunResult, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from ssl import SSLContext
 
     from bulkdl.auth.credentials import Prompt
     from bulkdl.clock import Clock
@@ -81,21 +80,27 @@ async def run(
 
 
 async def _work(terms: Terms, ground: Ground, *, stop: StopSignal, ends_at: float | None, ending: Ending) -> None:
-    """Do what needs the network. Raise `UsageError` where the CA certificates cannot be read."""
-    wired = asyncio.get_running_loop().run_in_executor(None, _wired, terms)
-    # Imported here: it takes longer than a run that finds everything in place.
+    """Do what needs the network. Raise `UsageError` where the CA certificates cannot be read.
+
+    What that takes is imported here, since it takes longer than a run that finds everything in place; and in threads, since
+    bulkdl, and aiohttp when it is imported, read the system's certificates without holding the interpreter's lock.
+    """
+    from bulkdl.trust import trusted  # noqa: PLC0415
+
+    loop = asyncio.get_running_loop()
+    reading = loop.run_in_executor(None, trusted, terms.settings, terms.environ)
+    wired = loop.run_in_executor(None, _wired, terms)
     from bulkdl.crew import work  # noqa: PLC0415
 
-    around, trusted = await wired
-    async with around.network(trusted) as network:
+    around, tls = await asyncio.gather(wired, reading)
+    async with around.network(tls) as network:
         await work(terms, ground, around=around, network=network, stop=stop, ends_at=ends_at, ending=ending)
 
 
-def _wired(terms: Terms) -> tuple[Surroundings, SSLContext]:
-    """On a thread: aiohttp, and then bulkdl, read the system's CA certificates while others import the rest."""
+def _wired(terms: Terms) -> Surroundings:
     from bulkdl.wiring import Surroundings  # noqa: PLC0415 - see `_work`
 
-    around = Surroundings(
+    return Surroundings(
         settings=terms.settings,
         environ=terms.environ,
         prompt=terms.prompt,
@@ -103,7 +108,6 @@ def _wired(terms: Terms) -> tuple[Surroundings, SSLContext]:
         clock=terms.clock,
         rng=terms.rng,
     )
-    return around, around.trusted()
 
 
 def _leave_in_place(terms: Terms, ground: Ground, ending: Ending) -> None:

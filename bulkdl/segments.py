@@ -41,18 +41,23 @@ MIN_SPLIT = 4 * 1024 * 1024
 """No connection is opened for less than this many bytes."""
 MIN_SPLIT_S = 1.0
 """Nor for what the others would have fetched this soon: a connection that is cut short loses what it has under way."""
-MIN_SPLIT_PAID_S = 0.3
-"""The same where every connection is held back: what one has under way is little, and another brings as much again."""
+MIN_SPLIT_SLOW_S = 0.3
+"""The same where every connection seems to be held back: what one has under way is little, and another brings as much."""
 RATE_S = 0.1
 """How long a connection is watched before its rate counts."""
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_S = 1.0
 """A power cut can cost this much of each product in flight, whichever comes first."""
 AUTO_SEGMENTS = 16
-LOOK_AGAIN_S = 0.05
-LEAVE_S = 0.3
-"""A connection whose place is wanted for another goes on for about so long, so that little of what is under way is lost."""
-LANE_LEAST = 4 * 1024 * 1024
+LOOK_AGAIN_S, OFFER_S = 0.05, 0.2
+"""How often it is seen whether there is room for more connections, and how often some are opened where their number is settled."""
+PIECE, PIECE_S, PIECES = 8 * 1024 * 1024, 0.5, 64
+"""Where a checksum follows, a connection fetches no less at once, nor for a shorter time, and a product takes no more requests."""
+WASTES = 20
+"""Nor is a piece so short that asking for it would cost more than one part in so many."""
+LEAVE, LEAVE_S = 64 * 1024, 0.3
+"""A connection whose place is wanted for another goes on for so many bytes or so long, since they are under way."""
+LANE_LEAST = 1024 * 1024
 """A stretch of a product that is worth the fast lane is worth it from so many bytes on."""
 
 
@@ -91,6 +96,7 @@ class Reception:
         self._live = 1
         self._spawner: asyncio.Task[None] | None = None
         self._measured = asyncio.Event()
+        self._answered_s = 0.0
         self._continuable = True
         self._fault: TryAgain | None = None
         self._flight = bench.hub.counters.flights[job.product.id]
@@ -196,7 +202,7 @@ class Reception:
         """Its place is wanted: what it is fetching ends soon, and is the last."""
         guest.leaving = True
         if guest.claim is not None:
-            self._plan.cut(guest.claim, max(BLOCK, int(guest.claim.rate * LEAVE_S)))
+            self._plan.cut(guest.claim, max(LEAVE, int(guest.claim.rate * LEAVE_S)))
 
     def _ended(self) -> None:
         self._live -= 1
@@ -240,8 +246,8 @@ class Reception:
         ask = Ask(range=(claim.position, claim.end), if_range=validator(known, job.source.source))
         asked = self._bench.clock.monotonic()
         async with self._bench.open(job, headers=ask.headers) as reply:
-            answered_s = self._bench.clock.monotonic() - asked
-            self._bench.connections.answered(job.product.account, job.source.host, answered_s)
+            self._answered_s = self._bench.clock.monotonic() - asked
+            self._bench.connections.answered(job.product.account, job.source.host, self._answered_s)
             decision = judge(
                 reply.head,
                 ask=ask,
@@ -259,16 +265,22 @@ class Reception:
     async def _spawn(self, connections: asyncio.TaskGroup) -> None:
         """Open further connections while there are places for them, and say so when there are too few."""
         account, host = self._job.product.account, self._job.source.host
+        offer_at = 0.0
         while self._live and self._plan.left:
-            if self._bench.connections.pays(account, host):
-                self._plan.min_split_s = min(MIN_SPLIT_S, MIN_SPLIT_PAID_S)
+            places = self._bench.connections
+            grows = places.grows(account, host)
+            self._plan.min_split_s = min(MIN_SPLIT_S, MIN_SPLIT_SLOW_S) if grows else MIN_SPLIT_S
+            if self._job.product.checksums:
+                self._plan.piece = self._piece()
             wanted = max(0, self._most() - self._live)
-            spare = min(wanted, self._bench.connections.spare(account=account, host=host))
-            for _ in range(self._plan.offer(spare) if spare else 0):
-                self._live += 1
-                connections.create_task(self._extra())
-            if spare < wanted and self._plan.worth(1):
-                self._bench.connections.press(account, host)
+            spare = min(wanted, places.spare(account=account, host=host))
+            if spare and (grows or self._bench.clock.monotonic() >= offer_at):
+                for _ in range(self._plan.offer(spare)):
+                    self._live += 1
+                    connections.create_task(self._extra())
+                offer_at = self._bench.clock.monotonic() + OFFER_S if self._measured.is_set() else 0.0
+            if spare < wanted and self._plan.has_work():
+                places.press(account, host)
             await self._look_again()
 
     async def _look_again(self) -> None:
@@ -279,6 +291,11 @@ class Reception:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AGAIN_S):
                 await self._measured.wait()
+
+    def _piece(self) -> int:
+        """Bytes that a connection takes at once where they are hashed in their order while they arrive."""
+        seconds = max(PIECE_S, WASTES * self._answered_s)  # to ask costs about as much as comes until the answer
+        return max(PIECE, (self._entry.total or 0) // PIECES, int(self._plan.fastest * seconds))
 
     def _most(self) -> int:
         return min(self._bench.settings.segments or AUTO_SEGMENTS, self._job.most_connections)

@@ -39,7 +39,8 @@ _BUFFER: Final = 65536
 _FRAMING: Final = frozenset(
     {"connection", "content-length", "cookie", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
 )
-_BREAKS: Final = re.compile("[\r\n\0]")
+_BREAKS: Final = re.compile("[\r\n\0\ud800-\udfff]")
+"""What cannot stand in a head as it is, or not in UTF-8: the session knows what to do with it."""
 
 
 class _Sent:

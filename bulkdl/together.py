@@ -18,6 +18,7 @@ from bulkdl.content.verify import check_body
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.placing import confirm_name, placed_entry
+from bulkdl.store.disk import settled
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.store.storage import place_all, write_whole
 
@@ -31,32 +32,27 @@ if TYPE_CHECKING:
     from bulkdl.store.storage import FileFacts
     from bulkdl.transfer import Whole
 
-__all__ = ["Together"]
+__all__ = ["Delivered", "Together"]
 
-_GATHER = 3
-"""Turns of the event loop that a batch waits for company: many products where it is busy, no time where it is not."""
+_GATHER_S = 0.01
+"""How long the first of a batch waits for company, where more can come."""
 _TURN_S = 0.01
 """A thread's share of a batch: a disk that takes its time gets more threads, a fast one fewer changes of thread."""
 _MOST = 64
 """Products in a thread's share."""
+_ENOUGH, _ENOUGH_BYTES = 128, 8 * 1024 * 1024
+"""Of products that wait for the disk."""
 
 
-class _Delivery(asyncio.Future[Entry]):
-    """Whoever waits for it does so to its end, when the run is stopped too, and is cancelled only then."""
-
-    def cancel(self, msg: object = None) -> bool:  # noqa: ARG002
-        return False
+Delivered = Entry | ProductFailed | StorageStopped
+"""What came of a product: its entry, or what was in its way."""
 
 
 @dataclass(slots=True, eq=False)
 class _Item:
     job: Job
     whole: Whole
-    done: _Delivery
-
-    @property
-    def is_open(self) -> bool:
-        return not self.done.done()
+    is_open: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +72,21 @@ _Result = _Written | _Odd | ProductFailed | StorageStopped
 
 
 class Together:
-    """Those who deliver at the same moment are one batch. To be used in `async with`, which ends after all who deliver."""
+    """Those that are handed over at the same moment are one batch. To be used in `async with`, whose end waits for all of them."""
 
-    def __init__(self, bench: Bench, *, record: Callable[[Job, Entry], Awaitable[None]]) -> None:
-        """`record` is told of each product that has its name and is in the journal, before whoever delivered it goes on."""
+    def __init__(
+        self, bench: Bench, *, record: Callable[[Job, Entry], Awaitable[None]], tell: Callable[[Job, Delivered], None]
+    ) -> None:
+        """`record` sees each product that has its name and is in the journal; then, and of every other, `tell` hears what came of it."""
         self._bench = bench
         self._record = record
+        self._tell = tell
         self._waiting: list[_Item] = []
         self._group = asyncio.TaskGroup()
         self._seer: asyncio.Task[None] | None = None
         self._share = 8
+        self._under_way = 0
+        self._held = 0
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -94,26 +95,41 @@ class Together:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._group.__aexit__(kind, error, trace)
+        try:
+            if self._seer is not None:
+                await settled(
+                    asyncio.wait((self._seer,))
+                )  # what has been handed over is seen through, whatever ends the run
+        finally:
+            await self._group.__aexit__(kind, error, trace)
 
-    async def deliver(self, job: Job, whole: Whole) -> Entry:
-        """Give the product its final name, durably; its entry, which is in the journal.
+    @property
+    def is_full(self) -> bool:
+        """Whether so many have been handed over and not been seen through that no more should be fetched."""
+        return self._under_way >= _ENOUGH or self._held >= _ENOUGH_BYTES
 
-        An entry that is not `done` has a partial that is not the product, as `placing.check` will say, or no ranges: then a file
-        that nobody has looked at is in its way. Raise `ProductFailed` or `StorageStopped`. A cancellation is raised afterwards.
+    def hand_over(self, job: Job, whole: Whole) -> None:
+        """Have the product given its final name, durably. Nothing takes that back.
+
+        What is told: an entry that is `done`, or one that has a partial which is not the product, as `placing.check` will say, or
+        one without ranges: then a file that nobody has looked at is in its way. Or `ProductFailed` or `StorageStopped`.
         """
-        item = _Item(job, whole, _Delivery(loop=asyncio.get_running_loop()))
-        self._waiting.append(item)
-        self._bench.hub.counters.flights[job.product.id].phase = "placing"
+        self._waiting.append(_Item(job, whole))
+        self._under_way += 1
+        self._held += len(whole.body)
         if self._seer is None:
             self._seer = self._group.create_task(self._see())
-        return await item.done
+
+    def _settle(self, item: _Item, delivered: Delivered) -> None:
+        item.is_open = False
+        self._under_way -= 1
+        self._held -= len(item.whole.body)
+        self._tell(item.job, delivered)
 
     async def _see(self) -> None:
         try:
             while self._waiting:
-                for _ in range(_GATHER):
-                    await asyncio.sleep(0)
+                await asyncio.sleep(_GATHER_S)
                 batch, self._waiting = self._waiting, []
                 await self._see_through(batch)
         finally:
@@ -123,10 +139,9 @@ class Together:
         try:
             await self._write(batch)
         except (ProductFailed, StorageStopped) as error:
-            _fail(batch, error)
-        except BaseException as error:
-            _fail([*batch, *self._waiting], error)  # a defect: nobody shall wait for ever
-            raise
+            for item in batch:
+                if item.is_open:
+                    self._settle(item, error)
 
     async def _write(self, batch: list[_Item]) -> None:
         shares = [batch[at : at + self._share] for at in range(0, len(batch), self._share)]
@@ -140,9 +155,9 @@ class Together:
                 written.append((item, result))
             elif isinstance(result, _Odd):
                 here = ((0, len(item.whole.body)),) if result is _Odd.NOT_THE_PRODUCT else ()
-                item.done.set_result(replace(item.whole.entry, ranges=here))
+                self._settle(item, replace(item.whole.entry, ranges=here))
             else:
-                item.done.set_exception(result)
+                self._settle(item, result)
         await self._place(self._confirmed(written))
 
     def _confirmed(self, written: list[tuple[_Item, _Written]]) -> list[tuple[_Item, _Written]]:
@@ -152,7 +167,7 @@ class Together:
                 self._bench.storage.final(item.job.file or "")
                 confirm_name(self._bench, item.job)
             except ProductFailed as error:
-                item.done.set_exception(error)
+                self._settle(item, error)
             else:
                 kept.append((item, result))
         return kept
@@ -168,22 +183,16 @@ class Together:
             written, await storage.work(place_all, storage.root, tuple(moves)), strict=True
         ):
             if isinstance(facts, (ProductFailed, StorageStopped)):
-                item.done.set_exception(facts)
+                self._settle(item, facts)
             else:
                 placed.append((item, self._entry(item, Phase.DONE, facts, result)))
         await self._bench.journal.put_all([entry for _, entry in placed])
         for item, entry in placed:
             await self._record(item.job, entry)
-            item.done.set_result(entry)
+            self._settle(item, entry)
 
     def _entry(self, item: _Item, phase: Phase, facts: FileFacts, written: _Written) -> Entry:
         return placed_entry(self._bench, item.whole.entry, phase, facts, written.verified)
-
-
-def _fail(items: list[_Item], error: BaseException) -> None:
-    for item in items:
-        if item.is_open:
-            item.done.set_exception(error)
 
 
 def _write_share(root: Path, share: Sequence[_Item]) -> tuple[list[_Result], float]:

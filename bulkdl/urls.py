@@ -17,9 +17,8 @@ __all__ = ["HostList", "Url"]
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _BLANK = re.compile(r"\s")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_AUTHORITY = re.compile(
-    r"(?:[^\\\[\]]*@)?(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._\-\x80-\U0010ffff]+))(?::\d*)?"
-)
+_AUTHORITY = re.compile(r"(?:[^\\\[\]]*@)?(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\x00-,/:-@\[-^`{-\x7f]+))(?::\d*)?")
+"""A name is of letters, digits and `._-`, or of what is not ASCII: said by what it is not, which compiles at once."""
 _USUAL = re.compile(r"(https?://[A-Za-z0-9._:-]+)(?:[/?#][!-~]*)?")
 """Nothing but ASCII, and no character in the authority that anyone could read in two ways."""
 _RAW_BYTE = re.compile("[\udc80-\udcff]")

@@ -5,7 +5,6 @@ Nothing else builds a session, a token endpoint or a signer.
 
 from __future__ import annotations
 
-import ssl
 import urllib.request
 from contextlib import asynccontextmanager
 from functools import partial
@@ -19,13 +18,14 @@ from bulkdl.auth.credentials import Credentials, keyring_lookup, resolve
 from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.signing import Logins, signer_for
 from bulkdl.dataclass import dataclass
-from bulkdl.errors import AccountStopped, UsageError
-from bulkdl.http import USER_AGENT, Http, ssl_context
-from bulkdl.lane import may_apply
+from bulkdl.errors import AccountStopped
+from bulkdl.http import USER_AGENT, Http
 from bulkdl.model import Account, AuthKind
+from bulkdl.trust import trusted
 
 if TYPE_CHECKING:
     import random
+    import ssl
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
     from bulkdl.auth.credentials import Prompt
@@ -60,15 +60,10 @@ class Surroundings:
     clock: Clock
     rng: random.Random
 
-    def trusted(self) -> ssl.SSLContext:
-        """The CA certificates, which take long to read; raise `UsageError` where they cannot be."""
-        lane = may_apply(self.environ.get("BULKDL_FAST_LANE"), limited=bool(self.settings.limit_rate))
-        return _tls(self.settings.ca_file, self.environ, lane=lane)
-
     @asynccontextmanager
     async def network(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Network]:
-        """`tls`: what `trusted` gave, read here where it is None. Raise `UsageError` where it cannot be."""
-        tls = tls or self.trusted()
+        """`tls`: what `trusted` gave, which is asked here where it is None. Raise `UsageError` where it cannot be read."""
+        tls = tls or trusted(self.settings, self.environ)
         async with (
             Http(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock) as http,
             aiohttp.ClientSession(
@@ -132,15 +127,3 @@ def _proxies() -> Callable[[Url], str | None]:
         return found.get(url.scheme) or found.get("all")
 
     return proxy_for
-
-
-def _tls(ca_file: Path | None, environ: Mapping[str, str], *, lane: bool) -> ssl.SSLContext:
-    files = tuple(str(file) for file in (ca_file, environ.get("SSL_CERT_FILE")) if file)
-    try:
-        return ssl_context(files, lane=lane)
-    except OSError as error:  # ssl.SSLError is one
-        reason = "not a PEM file of certificates" if isinstance(error, ssl.SSLError) else error.strerror
-        raise UsageError(
-            f"the CA certificates in {' or '.join(files)} cannot be read ({reason})",
-            hint="Check --ca-file and SSL_CERT_FILE",
-        ) from error

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl.growth import LONGEST_REST_S, PATIENCE_S, REST_S, Crowd, Sight, judged, refused
+from bulkdl.growth import FAST, LONGEST_REST_S, PATIENCE_S, REST_S, Crowd, Sight, judged, refused
 
 BASE = Crowd.of(16)
 TRIAL = replace(BASE, allowed=32, rate=100.0)
@@ -32,10 +32,12 @@ TABLE = {
     "nothing is known yet": (BASE, sight(), 16, 16, False),
     "who joined begins like the first": (BASE, sight(alone=10.0, among=10.0), 16, 64, False),
     "who joined begins nearly like the first": (BASE, sight(alone=10.0, among=8.0), 16, 64, False),
-    "they begin alike while all gather speed": (BASE, sight(alone=10.0, among=10.0, rising=3.0), 16, 16, False),
+    "they begin alike, and more and more comes": (BASE, sight(alone=10.0, among=10.0, rising=3.0), 16, 64, False),
     "who joined has half of what the first had": (BASE, sight(lasted=0.6, alone=10.0, among=5.0), 16, 16, True),
     "it has half, at the first glance": (BASE, sight(alone=10.0, among=5.0), 16, 16, False),
     "it has half, and patience is over": (BASE, sight(lasted=9.0, alone=10.0, among=5.0), 16, 16, True),
+    "they begin alike, and fast": (BASE, sight(lasted=9.0, alone=FAST, among=FAST), 16, 16, False),
+    "nothing was learnt, and they are fast": (BASE, sight(lasted=9.0, rate=16.0 * FAST), 16, 16, False),
     "between the two": (BASE, sight(lasted=0.6, alone=10.0, among=7.0), 16, 16, False),
     "nothing was learnt in all the time": (BASE, sight(lasted=PATIENCE_S), 16, 32, False),
     "it rests": (replace(BASE, quiet_until=NOW + 1), sight(lasted=9.0, alone=1.0, among=1.0), 16, 16, False),
@@ -46,6 +48,7 @@ TABLE = {
     "little more, but each begins as well": (TRIAL, sight(rate=130.0, alone=1.0, among=0.9), 32, 128, False),
     "no more, though each begins as well": (TRIAL, sight(rate=105.0, alone=1.0, among=1.0), 16, 32, False),
     "more, while they gather speed": (TRIAL, sight(rate=200.0, rising=4.0), 16, 32, False),
+    "more and more, and each begins as well": (TRIAL, sight(rate=200.0, rising=4.0, alone=1.0, among=1.0), 32, 128, False),
     "no more for too long": (TRIAL, sight(lasted=PATIENCE_S, rate=110.0), 16, 16, True),
     "less": (TRIAL, sight(lasted=PATIENCE_S, rate=50.0), 16, 16, True),
     "up to the cap": (PROVEN, sight(alone=1.0, among=1.0), 64, 128, False),

@@ -272,7 +272,7 @@ async def test_a_host_that_holds_each_connection_back_gets_as_many_as_there_may_
         host = Host(stack)
         await host.pass_time(20, own=1000)
         assert host.allowed == 32
-        assert host.connections.pays(None, "h")
+        assert host.connections.grows(None, "h")
         assert host.left == []
 
 
@@ -284,7 +284,7 @@ async def test_on_a_shared_link_a_trial_ends_and_those_who_came_for_it_leave():
         await host.pass_time(2.5, own=1000, link=4000)
         assert host.connections.spare(account=None, host="h") == 0
         assert host.left == [7, 6, 5, 4]
-        assert not host.connections.pays(None, "h")
+        assert not host.connections.grows(None, "h")
 
 
 async def test_connections_that_begin_like_the_first_are_reason_enough_for_a_trial():
@@ -298,6 +298,20 @@ async def test_connections_that_begin_like_the_first_are_reason_enough_for_a_tri
             host.connections.measured(None, "h", rate=90.0, opened=host.clock.monotonic())
         await host.pass_time(0.3, own=100)
         assert host.allowed == 32
+
+
+async def test_how_connections_to_a_far_host_begin_tells_nothing():
+    async with AsyncExitStack() as stack:
+        host = Host(stack, most=8)
+        host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+        await host.pass_time(0.1, own=100)
+        host.connections.answered(None, "h", 0.2)
+        for _ in range(8):
+            host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+        await host.pass_time(1.5, own=100)
+        assert host.allowed == 8
+        await host.pass_time(1, own=100)
+        assert host.allowed == 16
 
 
 async def test_connections_that_took_from_the_first_are_reason_enough_for_none():

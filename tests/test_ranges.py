@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 
 import pytest
@@ -161,9 +162,13 @@ class Plan(RuleBasedStateMachine):
 
     @rule(count=st.integers(0, 6))
     def offer(self, count):
-        promised = self.plan.worth(count)
-        assert 0 <= promised <= count
-        assert self.plan.offer(count) == promised
+        works = self.plan.has_work()
+        assert 0 <= (found := self.plan.offer(count)) <= count
+        assert count == 0 or works == (found > 0)
+
+    @rule(piece=st.integers(1, 100) | st.just(sys.maxsize))
+    def divide_into_pieces(self, piece):
+        self.plan.piece = piece
 
     @rule(claim=claims, keep=st.integers(0, 60))
     def cut(self, claim, keep):
@@ -247,9 +252,27 @@ def test_each_stretch_is_divided_by_what_it_would_take():
     plan = SegmentPlan([(0, 60), (100, 130)], min_split=10, min_split_s=1.0)
     long, short = plan.claim(), plan.claim()
     long.rate = short.rate = 1.0
-    assert (plan.worth(2), plan.offer(2)) == (2, 2)
+    assert (plan.has_work(), plan.offer(2)) == (True, 2)
     others = [plan.claim() for _ in range(2)]
     assert [(c.position, c.end) for c in (long, *others, short)] == [(0, 20), (20, 40), (40, 60), (100, 130)]
+
+
+def test_with_pieces_everyone_fetches_what_is_nearest_to_the_front():
+    plan = SegmentPlan([(0, 200)], min_split=5, min_split_s=1.0)
+    first = plan.claim()
+    first.rate, plan.piece = 1.0, 20
+    assert plan.offer(3) == 3
+    others = [plan.claim() for _ in range(3)]
+    assert [(c.position, c.end) for c in (first, *others)] == [(0, 20), (20, 40), (40, 60), (60, 80)]
+    plan.release(others[1])  # given up
+    assert [(c.position, c.end) for c in (plan.claim(), plan.claim())] == [(40, 60), (80, 100)]
+
+
+def test_the_last_piece_takes_what_would_be_no_piece_of_its_own():
+    plan = SegmentPlan([(0, 44)], min_split=5, min_split_s=1.0)
+    plan.piece = 20
+    assert plan.offer(9) == 2
+    assert [(c.position, c.end) for c in (plan.claim(), plan.claim())] == [(0, 20), (20, 44)]
 
 
 def test_what_is_cut_off_a_stretch_is_there_for_others():

@@ -16,7 +16,8 @@ from bulkdl.archive.catalogue import Item
 from bulkdl.archive.faults import Preparing
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.archive.server import Archive
-from bulkdl.events import ProductFinished, Retrying
+from bulkdl.errors import UsageError
+from bulkdl.events import ProductFinished, Retrying, RunStarted
 from bulkdl.model import RunOptions, Window
 from bulkdl.ranges import cover
 from bulkdl.run import StopReason, StopSignal
@@ -78,7 +79,7 @@ async def test_an_account_that_cannot_log_in_leaves_its_products_pending_and_the
 
 
 async def test_tokens_that_are_revoked_during_the_run_fail_no_product(tmp_path: Path):
-    items = [Item(name=f"p{n}.bin", size=200_000, seed=n) for n in range(12)]
+    items = [Item(name=f"p{n}.bin", size=300_000, seed=n) for n in range(12)]
     identity, place = realm(), Place(tmp_path)
     place.environ["JO"] = "right"
 
@@ -277,3 +278,39 @@ async def test_only_selected_products_are_fetched(tmp_path: Path):
         wishes = [{"url": server.url(f"/{n}"), "file": f"d/{n}.bin"} for n in ("a", "b")]
         done = await place.run(*wishes, options=RunOptions(select=("a.*",)))
         assert (done.code, done.result.total, place.names()) == (0, 1, ["d/a.bin"])
+
+
+# --- Nothing left to do -----------------------------------------------------------------------------------------------
+
+
+def in_place(tmp_path: Path) -> dict[str, object]:
+    (tmp_path / "products").mkdir()
+    (tmp_path / "products" / "a.zip").write_bytes(b"123")
+    return {"url": "https://archive.example.org/a.zip", "file": "a.zip", "size": 3, "account": "own"}
+
+
+ACCOUNTS = {"own": {"auth": "basic", "username": "${NOT_SET}", "password": "${NOT_SET_EITHER}"}}
+
+
+async def test_accounts_that_a_finished_run_does_not_need_are_in_its_summary_unused(tmp_path: Path):
+    place, product = Place(tmp_path), in_place(tmp_path)
+    place.environ |= {"NOT_SET": "u", "NOT_SET_EITHER": "p"}
+    done = await place.run(product, accounts=ACCOUNTS)
+    assert (done.code, done.result.skipped, done.outcomes["a.zip"].path) == (0, 1, tmp_path / "products" / "a.zip")
+    assert {name: (use.logins, use.refreshes, use.stopped) for name, use in done.result.accounts.items()} == {
+        "own": (0, 0, "")
+    }
+    assert [(e.total, e.todo, e.bytes_todo) for e in done.of(RunStarted)] == [(1, 0, None)]
+
+
+async def test_a_run_that_was_asked_to_stop_says_so_even_when_nothing_was_left_to_do(tmp_path: Path):
+    stop, product = StopSignal(), in_place(tmp_path)
+    stop.request(StopReason.SIGTERM)
+    done = await Place(tmp_path).run({**product, "account": None}, stop=stop)
+    assert (done.code, done.result.skipped, done.result.pending) == (143, 1, 0)
+
+
+async def test_certificates_that_cannot_be_read_are_told_of_even_when_nothing_is_left_to_do(tmp_path: Path):
+    product = {**in_place(tmp_path), "account": None}
+    with pytest.raises(UsageError, match=r"missing\.pem"):
+        await Place(tmp_path).run(product, ca_file=tmp_path / "missing.pem")

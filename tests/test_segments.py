@@ -116,19 +116,17 @@ async def test_a_number_of_segments_is_never_exceeded(tmp_path: Path):
 
 async def test_a_product_that_comes_later_is_not_kept_waiting_by_another_ones_segments(tmp_path: Path):
     """The large one comes slowly until the other has been served, which at first is told to come back."""
-    served, asked = asyncio.Event(), 0
-    archive = Archive()
+    asked, archive = 0, Archive(each=40_000)
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         nonlocal asked
-        if request.path == "/late":
-            asked += 1
-            if asked > 1:
-                served.set()
-            await reply(*((200, b"late") if asked > 1 else (503, b"", ("Retry-After", "1"))))(request, wire)
+        if request.path == "/large":
+            await archive(request, wire)
             return
-        archive.each = float("inf") if served.is_set() else 400_000
-        await archive(request, wire)
+        asked += 1
+        if asked > 1:
+            archive.each = float("inf")
+        await reply(*((200, b"late") if asked > 1 else (503, b"", ("Retry-After", "1"))))(request, wire)
 
     place = Place(tmp_path, workers=2, timeout=30.0)
     async with RawServer(respond) as server:
@@ -137,3 +135,4 @@ async def test_a_product_that_comes_later_is_not_kept_waiting_by_another_ones_se
         async with asyncio.timeout(20):
             done = await place.run(*products, accounts={"own": host}, clock=SystemClock())
     assert (done.code, place.file("large") == BODY, place.file("late")) == (0, True, b"late")
+    assert archive.at_once == 3

@@ -111,6 +111,7 @@ def test_the_interfaces_of_aiohttp_are_as_known():
         ("GET", "//twice//", {}),
         ("GET", "/a", {"accept": "application/zip", "X_Key": "ä, b"}),
         ("GET", "/a", {"Range": "bytes=5-", "If_Range": '"e"', "Authorization": "Bearer x"}),
+        ("GET", "/a", {"If_Range": '"\udcff\udce9"'}),
         ("GET", "/a", {"user_agent": "another"}),
         ("GET", "/a", {"Host": "elsewhere"}),
         ("GET", "/a", {"Connection": "close"}),

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkdl.auth.rehearsal import LoginReport, rehearse, try_login
+from bulkdl.cli import collector
 from bulkdl.cli.output import say, suggest, write_out
 from bulkdl.cli.prompting import prompt_for
 from bulkdl.cli.sentences import is_shown, sentence
@@ -41,6 +42,7 @@ def login(invocation: Invocation) -> int:
     if not accounts and not invocation.json:
         say("The manifest has no account: nothing to log in to.")
     hours, rehearsal = _hours(invocation.arguments.hours), invocation.arguments.rehearse
+    collector.begin()
     reports = asyncio.run(try_accounts(accounts, invocation.settings(manifest), invocation, rehearsal=rehearsal))
     if invocation.json:
         found = {report.account: report_json(report, hours=hours) for report in reports}

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
+from bulkdl.cli import collector
 from bulkdl.cli.output import say
 from bulkdl.cli.prompting import prompt_for
 from bulkdl.cli.sentences import is_shown, sentence
@@ -46,6 +47,7 @@ def ask(invocation: Invocation, manifest: Manifest) -> tuple[RemoteFacts, ...]:
         prompt=prompt_for(),
         on_done=_counter(len(manifest.products)) if verbosity >= 0 and not invocation.json else lambda _facts: None,
     )
+    collector.begin()
     return asyncio.run(wanted)
 
 

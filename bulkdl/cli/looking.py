@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bulkdl import inspect
+from bulkdl.cli import collector
 from bulkdl.cli.output import write_out
 from bulkdl.inspect import ProductState, ProductVerdict
 from bulkdl.summary import LISTED, clean, count, exit_code, titled
@@ -104,6 +105,7 @@ def verify(invocation: Invocation) -> int:
     manifest = invocation.load_manifest()
     talkative = invocation.verbosity >= 0 and not invocation.json
     counter = _counter(len(manifest.products)) if talkative and sys.stderr and sys.stderr.isatty() else lambda _r: None
+    collector.begin()
     report = asyncio.run(inspect.verify(manifest, requeue=invocation.arguments.requeue, on_done=counter))
     code = exit_code(failed=len(report.bad))
     if invocation.json:

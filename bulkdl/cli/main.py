@@ -28,6 +28,13 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     if list(argv) == ["--version"]:  # the tree of commands costs more than all the rest of this
         write_out(f"bulkdl {__version__}\n")
         return 0
+    from bulkdl.cli.collector import at_rest  # noqa: PLC0415
+
+    with at_rest():
+        return _command(argv, os.environ if environ is None else environ)
+
+
+def _command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     from bulkdl.cli.parser import build_parser  # noqa: PLC0415
 
     parser = build_parser(only=argv[0] if argv else None)
@@ -40,7 +47,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
         parser.print_help(sys.stderr)
         finish()
         return _USAGE
-    code = _run(arguments, os.environ if environ is None else environ)
+    code = _run(arguments, environ)
     finish()
     return code
 

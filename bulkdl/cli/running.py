@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import sys
 import traceback
@@ -11,6 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
+from bulkdl.cli import collector
 from bulkdl.cli.output import complain, say, write_out
 from bulkdl.cli.progress import Mode, Progress, open_progress
 from bulkdl.cli.prompting import prompt_for
@@ -20,7 +20,7 @@ from bulkdl.cli.watchers import LogFile
 from bulkdl.clock import SystemClock
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import StorageStopped
-from bulkdl.events import Hub, Level
+from bulkdl.events import Hub, Level, RunStarted
 from bulkdl.run import RunResult, StopSignal
 from bulkdl.run import run as run_engine
 from bulkdl.summary import clean, to_json, to_text
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.cli.commands import Invocation
+    from bulkdl.events import Event
     from bulkdl.model import Manifest, RunOptions, Settings
 
 __all__ = ["Job", "execute", "finish", "run"]
@@ -64,7 +65,6 @@ def run(invocation: Invocation) -> int:
     if report is not None:
         prepare(report)
     manifest = invocation.load_manifest()
-    gc.freeze()  # the products stay to the end: the collector need not look at very many again and again
     invocation.warn(manifest)
     job = Job(
         manifest=manifest,
@@ -82,7 +82,7 @@ def run(invocation: Invocation) -> int:
 
 async def execute(job: Job) -> RunResult:
     """Run the engine under the progress, the log file and the signal handlers."""
-    hub, clock, stop = Hub(), SystemClock(), StopSignal()
+    hub, clock, stop = Hub(_begin_collecting), SystemClock(), StopSignal()
     with ExitStack() as stack:
         log = None if job.log_file is None else stack.enter_context(LogFile(job.log_file, clock=clock))
         more = () if log is None else (log,)
@@ -101,6 +101,11 @@ async def execute(job: Job) -> RunResult:
             if log is not None:
                 log.write("error", traceback.format_exc())
             raise
+
+
+def _begin_collecting(event: Event) -> None:
+    if isinstance(event, RunStarted):  # the manifest has been read, and all modules have been imported
+        collector.begin()
 
 
 async def _under_signals(job: Job, hub: Hub, stop: StopSignal, progress: Progress) -> RunResult:

@@ -119,13 +119,17 @@ class JsonProgress:
         self._clock = clock
         self._screen = screen
         self._sampler = Sampler(counters)
+        self._running = False
 
     def observe(self, event: Event) -> None:
         if isinstance(event, RunStarted):
+            self._running = True
             self._sampler.started(event)
         self._write(fields(event))
 
     def tick(self) -> None:
+        if not self._running:  # there is nothing to sample before the products have been looked at
+            return
         sample = self._sampler.sample(self._clock.monotonic())
         flights = [
             {"file": f.file, "have": f.have, "total": f.total, "connections": f.connections, "phase": f.phase}

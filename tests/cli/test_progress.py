@@ -254,6 +254,16 @@ async def test_the_live_view_shows_products_in_flight_and_failures_above_them():
     assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is shown again"
 
 
+async def test_nothing_is_sampled_before_the_products_have_been_looked_at():
+    hub, clock, stream = Hub(), Clock(), io.StringIO()
+    async with open_progress(Mode.JSON, hub=hub, clock=clock, stream=stream, environ={}):
+        await clock.advance(3)
+        assert stream.getvalue() == ""
+        hub.emit(START)
+        await clock.advance(1)
+    assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["run_started", "sample"]
+
+
 def test_a_reader_that_is_gone_does_not_end_the_run():
     class Gone(io.StringIO):
         def write(self, text: str) -> int:

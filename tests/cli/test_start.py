@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from bulkdl.cli.collector import at_rest, begin
 from bulkdl.cli.parser import COMMANDS, build_parser
 from bulkdl.errors import ManifestError
 from bulkdl.manifest import load_text
@@ -23,7 +24,14 @@ ONLY_FOR_RUNS = (
     "keyring",
     "bulkdl.formats",
     "bulkdl.auth.credentials",
+    "asyncio",
+    "ssl",
+    "concurrent.futures",
+    "filelock",
+    "aiofiles",
+    "importlib.resources",
 )
+ONLY_FOR_THE_NETWORK = ("aiohttp", "yarl", "urllib.request", "bulkdl.http", "bulkdl.engine", "bulkdl.wiring", "blake3")
 
 
 def imported_by(*command: str) -> set[str]:
@@ -40,6 +48,24 @@ def test_a_plan_without_accounts_brings_in_nothing_that_downloads_or_reads_archi
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1\nproducts:\n- https://archive.example.org/a.zip\n")
     assert not imported_by("check", str(manifest)) & set(ONLY_FOR_RUNS)
+
+
+def test_a_plan_with_accounts_brings_in_nothing_that_downloads_either(tmp_path):
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text(
+        "version: 1\naccounts: {own: {auth: bearer, token: '${OWN}'}}\ndefaults: {account: own}\n"
+        "products:\n- https://archive.example.org/a.zip\n"
+    )
+    assert not imported_by("check", str(manifest)) & {"aiohttp", "asyncio", "filelock"}
+
+
+def test_a_run_that_finds_everything_in_place_brings_in_nothing_that_reaches_the_network(tmp_path):
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("version: 1\nproducts:\n- {url: 'https://archive.example.org/a.zip', file: a.zip, size: 3}\n")
+    (tmp_path / "a.zip").write_bytes(b"123")
+    modules = imported_by("run", str(manifest), "--progress", "none")
+    assert "bulkdl.ground" in modules
+    assert not modules & set(ONLY_FOR_THE_NETWORK)
 
 
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])
@@ -69,3 +95,33 @@ def test_reading_a_manifest_leaves_the_collector_as_it_was(text):
             assert gc.isenabled() is on
     finally:
         (gc.enable if was_on else gc.disable)()
+
+
+def test_the_collector_rests_until_a_command_begins_its_work_and_is_afterwards_as_it_was():
+    before = gc.get_freeze_count()
+    with at_rest():
+        assert not gc.isenabled()
+        begin()
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > before
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+def test_a_plan_is_made_without_a_collection_but_for_one_at_its_end(tmp_path):
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("version: 1\nproducts:\n- https://archive.example.org/a.zip\n")
+    script = (
+        "import gc, sys\n"
+        "from bulkdl.cli import collector, main\n"
+        "gc.collect()\n"
+        "seen = []\n"
+        "gc.callbacks.append(lambda phase, _: phase == 'start' and seen.append(phase))\n"
+        "main.main(sys.argv[1:])\n"
+        "print(len(seen), gc.isenabled(), file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", script, "check", str(manifest)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    collections, on = done.stderr.split()
+    assert int(collections) <= 1
+    assert on == "True"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -60,3 +61,15 @@ async def test_a_changed_value_costs_the_history_of_its_product_and_is_said(colu
         assert "1 unreadable record" in journal.recovered
         await journal.put(HARMED)
         assert set(await journal.entries()) == {"a.bin", "b.bin"}
+
+
+async def test_unreadable_records_of_several_batches_are_counted_together(tmp_path: Path):
+    ids = [f"{i}.bin" for i in range(6)]
+    async with Journal.open(tmp_path, clock=SystemClock()) as journal:
+        await journal.put_all([replace(WHOLE, id=id_) for id_ in ids])
+    with closing(sqlite3.connect(tmp_path / ".bulkdl" / "journal.sqlite")) as connection, connection:
+        connection.execute("UPDATE product SET size = 9 WHERE id IN ('1.bin', '4.bin', '5.bin')")
+    async with Journal.open(tmp_path, clock=SystemClock()) as journal:
+        found = [set(await journal.of(ids[at : at + 3])) for at in (0, 3)]
+        assert found == [{"0.bin", "2.bin"}, {"3.bin"}]
+        assert "3 unreadable records" in journal.recovered

@@ -84,6 +84,31 @@ async def test_every_field_survives_a_reopening(tmp_path: Path, clock: ManualClo
     assert read(tmp_path) == expected
 
 
+async def test_the_entries_of_some_are_those_that_there_are_however_many_are_asked_for(tmp_path: Path) -> None:
+    ids = [f"{i}.zip" for i in range(2500)]
+    await fill(tmp_path, ids[::2])
+    async with Journal.open(tmp_path, clock=SystemClock()) as journal:
+        assert list(await journal.of(ids[:7])) == ids[:7:2]
+        assert set(await journal.of(ids)) == set(ids[::2])
+        assert await journal.of([]) == {}
+
+
+async def test_what_had_no_entry_has_the_one_that_was_put_since(tmp_path: Path) -> None:
+    async with Journal.open(tmp_path, clock=SystemClock()) as journal:
+        assert await journal.of(["a", "b", "c"]) == {}
+        assert await journal.get("a") is None
+        await journal.put(Entry(id="a", phase=Phase.DONE))
+        await journal.put_all([Entry(id="b", phase=Phase.DONE)])
+        found = [await journal.get(id_) for id_ in ("a", "b", "c", "never asked for")]
+        assert [entry and entry.id for entry in found] == ["a", "b", None, None]
+
+
+async def test_the_unfinished_are_all_but_the_done(tmp_path: Path) -> None:
+    async with Journal.open(tmp_path, clock=SystemClock()) as journal:
+        await journal.put_all([Entry(id=phase.value, phase=phase) for phase in Phase])
+        assert set(await journal.unfinished()) == {phase.value for phase in Phase} - {"done"}
+
+
 texts = st.text(st.characters(exclude_categories=()), max_size=8)
 ranges = st.lists(st.integers(0, 2**62), unique=True, max_size=6).map(
     lambda cuts: tuple(zip(sorted(cuts)[0::2], sorted(cuts)[1::2], strict=False))

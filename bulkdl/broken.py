@@ -1,0 +1,74 @@
+"""The one seam where the exceptions of aiohttp, ssl and sockets become ours."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
+from bulkdl.model import FailureKind
+
+if TYPE_CHECKING:
+    from bulkdl.urls import Url
+
+__all__ = ["mapped", "network_error"]
+
+
+class mapped:  # noqa: N801 - reads as a statement: with mapped(url)
+    """The one seam where aiohttp's, ssl's and the socket's exceptions become ours."""
+
+    def __init__(self, url: Url) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(
+            error, (aiohttp.ClientError, OSError, asyncio.IncompleteReadError, ValueError)
+        ) and not isinstance(error, BulkdlError):
+            raise network_error(error, self._url) from error
+
+
+def network_error(error: Exception, url: Url) -> BulkdlError:
+    """What a broken request means; the text never holds `str()` of an aiohttp error, which prints URLs whole."""
+    where = f"{url.host}:{url.port}"
+    if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)):
+        return ProductFailed(
+            f"the TLS certificate of {where} could not be verified",
+            kind=FailureKind.NETWORK,
+            hint="Check the clock of this machine and the host's name; name a private CA with --ca-file",
+        )
+    if isinstance(error, (aiohttp.InvalidURL, ValueError)):
+        return ProductFailed(
+            f"a URL of {where} cannot be requested", kind=FailureKind.HTTP, hint="Mend it in the manifest"
+        )
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return TryAgain(
+            f"the host name {url.host} could not be resolved",
+            kind=FailureKind.NETWORK,
+            hint="Check its spelling and this machine's network",
+        )
+    if isinstance(error, aiohttp.ClientConnectorError):
+        cause = error.os_error.strerror or type(error.os_error).__name__
+        return TryAgain(
+            f"no connection to {where} ({cause})",
+            kind=FailureKind.NETWORK,
+            hint="Check the host, the port and this machine's network or proxy",
+        )
+    for known, text in _BROKEN.items():
+        if isinstance(error, known):
+            return TryAgain(f"{where} {text}", kind=FailureKind.NETWORK)
+    return TryAgain(f"the connection to {where} broke ({type(error).__name__})", kind=FailureKind.NETWORK)
+
+
+_BROKEN: dict[type[Exception], str] = {
+    TimeoutError: "sent nothing for too long",
+    aiohttp.ServerDisconnectedError: "closed the connection",
+    aiohttp.ClientPayloadError: "ended the body early",
+    aiohttp.ClientResponseError: "sent a response that is not valid HTTP",
+    ConnectionResetError: "reset the connection",
+}

@@ -1,0 +1,37 @@
+"""Whom a run trusts: the system's CA certificates, and those that a person added."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from bulkdl.errors import UsageError
+from bulkdl.lane import may_apply
+from bulkdl.streams import TlsContext
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bulkdl.model import Settings
+
+__all__ = ["trusted"]
+
+
+def trusted(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLContext:
+    """The context of every connection with TLS. Reading the certificates takes long, and does not hold the interpreter's lock.
+
+    Raise `UsageError` where they cannot be read.
+    """
+    files = tuple(str(file) for file in (settings.ca_file, environ.get("SSL_CERT_FILE")) if file)
+    lane = may_apply(environ.get("BULKDL_FAST_LANE"), limited=bool(settings.limit_rate))
+    try:
+        context = TlsContext.create() if lane else ssl.create_default_context()
+        for file in files:
+            context.load_verify_locations(cafile=file)
+    except OSError as error:  # ssl.SSLError is one
+        reason = "not a PEM file of certificates" if isinstance(error, ssl.SSLError) else error.strerror
+        raise UsageError(
+            f"the CA certificates in {' or '.join(files)} cannot be read ({reason})",
+            hint="Check --ca-file and SSL_CERT_FILE",
+        ) from error
+    return context
