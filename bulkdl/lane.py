@@ -49,7 +49,7 @@ LEAST: Final = 32 * 1024 * 1024
 FIRST: Final = 64 * 1024
 """Bytes that come the ordinary way."""
 PLACES: Final = 128
-"""Connections at once. A place costs a descriptor, and with TLS some 350 KiB; the threads are the same."""
+"""Connections at once. A place costs a descriptor, and with TLS some 700 KiB; the threads are the same."""
 _TELLING: Final = 1024
 """Bytes that show what a body is."""
 

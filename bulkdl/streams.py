@@ -35,11 +35,11 @@ __all__ = ["BLOCK", "Desk", "PlainStream", "Step", "Stream", "TlsContext", "TlsO
 
 BLOCK: Final = 1024 * 1024
 """Bytes written at once, and the most of one turn: others wait meanwhile."""
-_ENCRYPTED: Final = 256 * 1024
+_ENCRYPTED: Final = 512 * 1024
 """Bytes received at once with TLS; each connection keeps room for as many until it is closed."""
 _RECORD: Final = 17 * 1024
 """No record of TLS is larger (RFC 8446 §5.2), so that no more of one can be here without being readable yet."""
-_WAKE: Final = 256 * 1024
+_WAKE: Final = 512 * 1024
 """A thread is woken for no less, unless it is the rest of what is wanted."""
 _SPLICES: Final = hasattr(os, "splice") and fcntl is not None
 _SET_PIPE_SIZE: Final = getattr(fcntl, "F_SETPIPE_SZ", 1031)

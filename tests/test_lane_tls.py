@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
@@ -14,7 +14,7 @@ import bulkdl.http
 from bulkdl.events import Retrying
 from bulkdl.lane import Lane, TlsContext, may_apply, take_over
 from bulkdl.store.pen import Pen
-from bulkdl.streams import TlsStream
+from bulkdl.streams import Desk, Step, TlsStream
 from tests.harness import Place, body_of
 from tests.servers import ranges, stall
 from tests.tls import TlsServer, make_certificate
@@ -135,35 +135,40 @@ async def test_what_is_decrypted_already_needs_no_further_byte_from_the_socket(c
         TlsServer(certificate, stall(SIZE, BODY[:sent])) as server,
         taken(server.url(), certificate) as (stream, start),
     ):
-        at, counts = start, set()
+        at, counts, waits = start, set(), []
         with Lane() as lane, opened(tmp_path / "x") as pen:
             while at + 5_000 <= sent:
-                count = (await lane.step(stream, pen, at=at, end=at + 5_000)).count
-                assert count or stream.silence_s
-                counts.add(count)
-                at += count
+                step = await lane.step(stream, pen, at=at, end=at + 5_000)
+                at += step.count
+                counts.add(step.count)
+                waits.append(step.waited_s)
         assert counts - {0} == {5_000}
+        assert waits.count(0) > len(waits) / 2
         assert (tmp_path / "x").read_bytes()[start:] == BODY[start:at]
 
 
 @pytest.mark.parametrize(
-    ("version", "command"),
-    [("-tls1_3", b"K\n"), ("-tls1_2", b"r\n")],
+    ("version", "command", "flights"),
+    [("-tls1_3", b"K\n", 1), ("-tls1_2", b"r\n", 2)],
     ids=["a change of keys", "another handshake"],
 )
 async def test_what_a_server_may_ask_for_within_a_body_is_done(
-    certificate: Path, tmp_path: Path, version: str, command: bytes
+    certificate: Path, tmp_path: Path, version: str, command: bytes, flights: int
 ):
-    """RFC 8446 §4.6.3 and RFC 5246 §7.4.1.1; the server is OpenSSL's own, and does it when it reads a letter."""
+    """RFC 8446 §4.6.3 and RFC 5246 §7.4.1.1; the server is OpenSSL's own, and does it when it reads a letter.
+
+    `flights`: how often it sends something for it; the second only when the first has been answered.
+    """
     half = bytes(1_000_000)
     async with openssl_server(certificate, version) as (url, say):
         say.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + half)
         async with taken(url, certificate) as (stream, start):
-            with Lane() as lane, opened(tmp_path / "x") as pen:
+            with Lane() as lane, closing(Desk()) as desk, opened(tmp_path / "x") as pen:
                 await stepped(lane, stream, pen, start, len(half))
                 say.write(command)
-                await readable(stream)
-                await lane.step(stream, pen, at=len(half), end=2 * len(half))
+                for _ in range(flights):
+                    await readable(stream)
+                    assert stream.receive(desk, pen, len(half), len(half)) == Step(0)
                 say.write(half)
                 await stepped(lane, stream, pen, len(half), 2 * len(half))
             assert (tmp_path / "x").read_bytes() == bytes(2_000_000)
@@ -198,7 +203,8 @@ async def readable(stream: Stream) -> None:
     loop, come = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(stream.fileno(), come.set)
     try:
-        await come.wait()
+        async with asyncio.timeout(30):
+            await come.wait()
     finally:
         loop.remove_reader(stream.fileno())
 
