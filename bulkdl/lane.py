@@ -60,6 +60,7 @@ LEAST: Final = 32 * 1024 * 1024
 FIRST: Final = 64 * 1024
 """Bytes that come the ordinary way."""
 THREADS: Final = 128
+"""One for each connection that a host may have (`growth.py`); most of them wait for the network."""
 STEP_BYTES: Final = 16 * 1024 * 1024
 STEP_S: Final = 0.1
 _TELLING: Final = 1024
