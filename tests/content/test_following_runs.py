@@ -106,7 +106,13 @@ async def test_the_checksum_of_a_product_in_segments_is_known(tmp_path: Path, ra
 async def test_segments_of_a_product_with_a_checksum_are_fetched_from_the_front(
     tmp_path: Path, raw_server, ends: Ends, monkeypatch
 ):
-    for constant, value in (("MIN_SPLIT_S", 0.02), ("MIN_SPLIT", MIB // 4), ("PIECE", MIB), ("PIECE_S", 0.0)):
+    for constant, value in (
+        ("MIN_SPLIT_S", 0.02),
+        ("MIN_SPLIT", MIB // 4),
+        ("PIECE", MIB),
+        ("PIECE_S", 0.0),
+        ("WASTES", 0),
+    ):
         monkeypatch.setattr(segments, constant, value)
     server = await raw_server(paced(BODY, rate=5 * MIB))
     done = await Place(tmp_path, segments=3).run({"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)})
