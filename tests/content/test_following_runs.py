@@ -119,7 +119,7 @@ async def test_segments_of_a_product_with_a_checksum_are_fetched_from_the_front(
     assert done.code == 0
     asked = [request.range(len(BODY)) or (0, 0) for request in server.log[1:]]
     assert len(asked) >= 4
-    assert [start for start, _ in asked[:4]] == sorted(start for start, _ in asked[:4])
+    assert max(start for start, _ in asked[:4]) < 6 * MIB
     assert max(end - start for start, end in asked) < 1.3 * MIB
     assert ends == WHOLE
 
