@@ -22,7 +22,6 @@ from bulkdl.tally import AccountUse, Ending, RunResult, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
-    from ssl import SSLContext
 
     from bulkdl.auth.credentials import Prompt
     from bulkdl.clock import Clock
@@ -83,20 +82,15 @@ async def run(
 async def _work(terms: Terms, ground: Ground, *, stop: StopSignal, ends_at: float | None, ending: Ending) -> None:
     """Do what needs the network. Raise `UsageError` where the CA certificates cannot be read.
 
-    What that takes is imported now, since it takes longer than a run that finds everything in place; and in threads, since
-    bulkdl, and aiohttp when it is imported, read the system's certificates without holding the interpreter's lock.
+    What that takes is imported now, since it takes longer than a run that finds everything in place, while a thread reads the
+    certificates, which does not hold the interpreter's lock.
     """
-    thread = asyncio.get_running_loop().run_in_executor
-    reading, wiring, gathering = thread(None, _trusted, terms), thread(None, _around, terms), thread(None, _crew)
-    tls, around, work = await asyncio.gather(reading, wiring, gathering)
-    async with around.network(tls) as network:
+    from bulkdl.trust import trusted  # noqa: PLC0415
+
+    reading = asyncio.get_running_loop().run_in_executor(None, trusted, terms.settings, terms.environ)
+    around, work = _around(terms), _crew()
+    async with around.network(await reading) as network:
         await work(terms, ground, around=around, network=network, stop=stop, ends_at=ends_at, ending=ending)
-
-
-def _trusted(terms: Terms) -> SSLContext:
-    from bulkdl.trust import trusted  # noqa: PLC0415 - see `_work`
-
-    return trusted(terms.settings, terms.environ)
 
 
 def _around(terms: Terms) -> Surroundings:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 import pytest
 
-import bulkdl.http
 from bulkdl.events import Retrying
 from bulkdl.lane import Lane, TlsContext, may_apply, take_over
+from bulkdl.model import Settings
 from bulkdl.store.pen import Pen
 from bulkdl.streams import Desk, Step, TlsStream
+from bulkdl.trust import trusted
 from tests.harness import Place, body_of
 from tests.servers import ranges, stall
 from tests.tls import TlsServer, make_certificate
@@ -226,20 +227,7 @@ def test_connections_can_be_taken_over_unless_there_is_no_lane(*, value: str | N
     assert may_apply(value, limited=limited) == applies
 
 
-@pytest.mark.parametrize("value", [None, "0"])
-async def test_the_usual_context_is_used_where_the_lane_is_turned_off(
-    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
-):
-    made: list[bool] = []
-
-    def seen(files: tuple[str, ...], *, lane: bool = False) -> ssl.SSLContext:
-        made.append(lane)
-        return bulkdl.http.ssl_context(files, lane=lane)
-
-    monkeypatch.setattr("bulkdl.wiring.ssl_context", seen)
-    place = Place(tmp_path, ca_file=certificate)
-    if value is not None:
-        place.environ["BULKDL_FAST_LANE"] = value
-    async with TlsServer(certificate, ranges(BODY)) as server:
-        assert (await place.run({"url": server.url(), "file": "x.bin"})).code == 0
-    assert set(made) == {value is None}
+@pytest.mark.parametrize(("value", "own"), [(None, True), ("0", False)])
+def test_the_usual_context_is_used_where_the_lane_is_turned_off(*, value: str | None, own: bool):
+    environ = {} if value is None else {"BULKDL_FAST_LANE": value}
+    assert isinstance(trusted(Settings(), environ), TlsContext) == own

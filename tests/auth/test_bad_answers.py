@@ -64,7 +64,7 @@ async def scene() -> AsyncIterator[Scene]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    items = [Item(name=f"{account}-{n}.bin", size=1000) for account in ("good", "bad") for n in range(4)]
+    items = [Item(name=f"{account}-{n}.bin", size=300_000) for account in ("good", "bad") for n in range(4)]
     access = {"good": Access(header=identity), "bad": Access(header=bad)}
     async with Archive(items, access=access, identity=identity) as archive:
         yield Scene(archive, identity, bad, f"http://127.0.0.1:{runner.addresses[0][1]}{_PATH}")
