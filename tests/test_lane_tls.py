@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 import pytest
 
-import bulkdl.http
 from bulkdl.events import Retrying
 from bulkdl.lane import Lane, TlsContext, may_apply, take_over
+from bulkdl.model import Settings
 from bulkdl.store.pen import Pen
 from bulkdl.streams import Desk, Step, TlsStream
+from bulkdl.trust import trusted
 from tests.harness import Place, body_of
 from tests.servers import ranges, stall
 from tests.tls import TlsServer, make_certificate
@@ -227,19 +228,8 @@ def test_connections_can_be_taken_over_unless_there_is_no_lane(*, value: str | N
 
 
 @pytest.mark.parametrize("value", [None, "0"])
-async def test_the_usual_context_is_used_where_the_lane_is_turned_off(
-    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str | None
-):
-    made: list[bool] = []
-
-    def seen(files: tuple[str, ...], *, lane: bool = False) -> ssl.SSLContext:
-        made.append(lane)
-        return bulkdl.http.ssl_context(files, lane=lane)
-
-    monkeypatch.setattr("bulkdl.wiring.ssl_context", seen)
-    place = Place(tmp_path, ca_file=certificate)
-    if value is not None:
-        place.environ["BULKDL_FAST_LANE"] = value
-    async with TlsServer(certificate, ranges(BODY)) as server:
-        assert (await place.run({"url": server.url(), "file": "x.bin"})).code == 0
-    assert set(made) == {value is None}
+def test_the_usual_context_is_used_where_the_lane_is_turned_off(certificate: Path, value: str | None):
+    environ = {"SSL_CERT_FILE": str(certificate)} | ({} if value is None else {"BULKDL_FAST_LANE": value})
+    context = trusted(Settings(), environ)
+    assert isinstance(context, TlsContext) == (value is None)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
