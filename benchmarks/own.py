@@ -126,10 +126,9 @@ def _requesting(scene: Scene, tool: Tool) -> Contestant:
 # --- running again ----------------------------------------------------------------------------------------------------
 
 
-def _rerun(scene: Scene) -> list[Contestant]:
-    files = FileSet(name="again", count=scene.scale.rerun_count, size=KIB)
+def _rerun(scene: Scene, files: FileSet) -> list[Contestant]:
     scene.files(files)
-    work = scene.folder / "again"
+    work = scene.folder / f"again-{files.count}"
     work.mkdir()
     manifest = work / "manifest.yaml"
     url = scene.server.url("http", Place.COUNTED, files.name)
@@ -217,7 +216,7 @@ OWN: tuple[Row, ...] = (
     Row(
         name="rerun",
         title="`bulkdl run` again when every product is in place",
-        contestants=_rerun,
+        contestants=lambda scene: _rerun(scene, FileSet(name="again", count=scene.scale.rerun_count, size=KIB)),
         limits=(_at_most(1.0, Measure.WALL), _at_most(0, Measure.REQUESTS)),
         reference=BULKDL,
         note="Requests are counted in nginx's log.",
@@ -244,6 +243,15 @@ OWN: tuple[Row, ...] = (
         title="peak memory of a run of many products",
         contestants=lambda scene: _only_bulkdl(scene, Transfer(files=_many)),
         limits=(_at_most(150 * MIB, Measure.RSS),),
+        reference=BULKDL,
+        rounds=1,
+        room=lambda scale: 2 * 4 * KIB * scale.many_count,
+    ),
+    Row(
+        name="memory-again",
+        title="peak memory of `bulkdl run` again when as many products are in place",
+        contestants=lambda scene: _rerun(scene, _many(scene.scale)),
+        limits=(_at_most(150 * MIB, Measure.RSS), _at_most(0, Measure.REQUESTS)),
         reference=BULKDL,
         rounds=1,
         room=lambda scale: 2 * 4 * KIB * scale.many_count,

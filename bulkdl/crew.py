@@ -133,8 +133,8 @@ def _needed(items: list[Item]) -> set[str]:
 
 def _connections(settings: Settings, signers: Mapping[str | None, Signer], clock: Clock) -> Connections:
     segments = settings.segments
-    auto = max(settings.workers, AUTO_CONNECTIONS)
-    most, cap = (auto, CAP) if segments is None else (settings.workers * segments, 0)
+    most = max(settings.workers, AUTO_CONNECTIONS) if segments is None else settings.workers * segments
+    cap = CAP if segments is None and not settings.limit_rate else 0
     limits = {name: signer.max_connections for name, signer in signers.items() if name is not None}
     return Connections(most=most, accounts=limits, clock=clock, host=most, cap=cap)
 

@@ -21,7 +21,8 @@ from bulkdl.stopping import StopReason, StopSignal
 from bulkdl.tally import AccountUse, Ending, RunResult, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
+    from ssl import SSLContext
 
     from bulkdl.auth.credentials import Prompt
     from bulkdl.clock import Clock
@@ -82,22 +83,23 @@ async def run(
 async def _work(terms: Terms, ground: Ground, *, stop: StopSignal, ends_at: float | None, ending: Ending) -> None:
     """Do what needs the network. Raise `UsageError` where the CA certificates cannot be read.
 
-    What that takes is imported here, since it takes longer than a run that finds everything in place; and in threads, since
+    What that takes is imported now, since it takes longer than a run that finds everything in place; and in threads, since
     bulkdl, and aiohttp when it is imported, read the system's certificates without holding the interpreter's lock.
     """
-    from bulkdl.trust import trusted  # noqa: PLC0415
-
-    loop = asyncio.get_running_loop()
-    reading = loop.run_in_executor(None, trusted, terms.settings, terms.environ)
-    wired = loop.run_in_executor(None, _wired, terms)
-    from bulkdl.crew import work  # noqa: PLC0415
-
-    around, tls = await asyncio.gather(wired, reading)
+    thread = asyncio.get_running_loop().run_in_executor
+    reading, wiring, gathering = thread(None, _trusted, terms), thread(None, _around, terms), thread(None, _crew)
+    tls, around, work = await asyncio.gather(reading, wiring, gathering)
     async with around.network(tls) as network:
         await work(terms, ground, around=around, network=network, stop=stop, ends_at=ends_at, ending=ending)
 
 
-def _wired(terms: Terms) -> Surroundings:
+def _trusted(terms: Terms) -> SSLContext:
+    from bulkdl.trust import trusted  # noqa: PLC0415 - see `_work`
+
+    return trusted(terms.settings, terms.environ)
+
+
+def _around(terms: Terms) -> Surroundings:
     from bulkdl.wiring import Surroundings  # noqa: PLC0415 - see `_work`
 
     return Surroundings(
@@ -108,6 +110,12 @@ def _wired(terms: Terms) -> Surroundings:
         clock=terms.clock,
         rng=terms.rng,
     )
+
+
+def _crew() -> Callable[..., Awaitable[None]]:
+    from bulkdl.crew import work  # noqa: PLC0415 - see `_work`
+
+    return work
 
 
 def _leave_in_place(terms: Terms, ground: Ground, ending: Ending) -> None:

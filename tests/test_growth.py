@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkdl.growth import FAST, LONGEST_REST_S, PATIENCE_S, REST_S, Crowd, Sight, judged, refused
@@ -112,6 +112,7 @@ def test_whatever_is_seen_the_limit_stays_between_the_beginning_and_the_cap(base
         assert crowd.allowed <= 4 * max(before.proven, before.allowed)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 32), st.floats(1, 100), st.floats(0.5, 8))
 def test_a_shared_link_has_more_than_at_the_beginning_in_moments_only(base, capacity, fill):
     """The link is full with the connections of the beginning, or with `fill` times as many."""

@@ -71,8 +71,8 @@ class Archive:
                     return  # the client has closed
 
 
-async def fetch(tmp_path: Path, archive: Archive, *, products: int = 3) -> None:
-    place = Place(tmp_path, workers=8)
+async def fetch(tmp_path: Path, archive: Archive, *, products: int = 3, **settings: int) -> None:
+    place = Place(tmp_path, workers=8, **settings)
     names = [f"{n}.bin" for n in range(products)]
     async with RawServer(archive) as server:
         done = await place.run(*({"url": server.url(f"/{name}"), "file": name} for name in names))
@@ -103,6 +103,12 @@ async def test_a_host_that_minds_more_connections_keeps_those_that_it_bears(tmp_
     await fetch(tmp_path, archive)
     assert archive.refused
     assert archive.at_once == 20
+
+
+async def test_a_run_with_a_limited_rate_has_no_use_for_more_connections(tmp_path: Path):
+    archive = Archive(each=600_000)
+    await fetch(tmp_path, archive, limit_rate=9_000_000)
+    assert archive.at_once <= 16 + 2
 
 
 async def test_a_number_of_segments_is_never_exceeded(tmp_path: Path):

@@ -125,3 +125,25 @@ def test_a_plan_is_made_without_a_collection_but_for_one_at_its_end(tmp_path):
     collections, on = done.stderr.split()
     assert int(collections) <= 1
     assert on == "True"
+
+
+def test_a_run_reads_the_certificates_of_the_system_once_beside_the_reading_of_aiohttp(tmp_path):
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("version: 1\nproducts:\n- {url: 'http://127.0.0.1:9/a.zip', file: a.zip}\n")
+    script = (
+        "import ssl, sys, threading\n"
+        "readings = []\n"
+        "real = ssl.SSLContext.load_default_certs\n"
+        "def load(self, *purpose):\n"
+        "    readings.append(threading.current_thread() is threading.main_thread())\n"
+        "    real(self, *purpose)\n"
+        "ssl.SSLContext.load_default_certs = load\n"
+        "from bulkdl.cli.main import main\n"
+        "main(sys.argv[1:])\n"
+        "print(len(readings), any(readings), file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", script, "run", str(manifest), "--progress", "none", "--retries", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    count, on_the_main_thread = done.stderr.split()
+    assert int(count) <= 2
+    assert on_the_main_thread == "False", "the event loop would wait for them"

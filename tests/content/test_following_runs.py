@@ -103,6 +103,27 @@ async def test_the_checksum_of_a_product_in_segments_is_known(tmp_path: Path, ra
     assert ends == WHOLE
 
 
+async def test_segments_of_a_product_with_a_checksum_are_fetched_from_the_front(
+    tmp_path: Path, raw_server, ends: Ends, monkeypatch
+):
+    for constant, value in (
+        ("MIN_SPLIT_S", 0.02),
+        ("MIN_SPLIT", MIB // 4),
+        ("PIECE", MIB),
+        ("PIECE_S", 0.0),
+        ("WASTES", 0),
+    ):
+        monkeypatch.setattr(segments, constant, value)
+    server = await raw_server(paced(BODY, rate=5 * MIB))
+    done = await Place(tmp_path, segments=3).run({"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)})
+    assert done.code == 0
+    asked = [request.range(len(BODY)) or (0, 0) for request in server.log[1:]]
+    assert len(asked) >= 4
+    assert max(start for start, _ in asked[:4]) < 6 * MIB
+    assert max(end - start for start, end in asked) < 1.3 * MIB
+    assert ends == WHOLE
+
+
 async def test_several_products_with_several_checksums_are_each_known(tmp_path: Path, raw_server, ends: Ends):
     bodies = {f"{n}.bin": body_of(6 * MIB + n, n) for n in range(4)}
     servers = {name: await raw_server(ranges(body)) for name, body in bodies.items()}

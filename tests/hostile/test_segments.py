@@ -92,7 +92,9 @@ async def test_a_product_is_right_although_a_further_connection_meets(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """With an ETag alone, and with a checksum too."""
-    for constant, value in (("MIN_SPLIT", 65_536), ("MIN_SPLIT_S", 0.001), ("RATE_S", 0.001), ("LOOK_AGAIN_S", 0.02)):
+    keen = {"MIN_SPLIT": 65_536, "MIN_SPLIT_S": 0.001, "RATE_S": 0.001, "LOOK_AGAIN_S": 0.02}
+    keen |= {"PIECE": 100_000, "PIECE_S": 0.001, "WASTES": 0}
+    for constant, value in keen.items():
         monkeypatch.setattr(segments, constant, value)
     sides = {"tagged": OneGood(HOSTILE[name]), "summed": OneGood(HOSTILE[name])}
 
