@@ -227,7 +227,9 @@ def test_connections_can_be_taken_over_unless_there_is_no_lane(*, value: str | N
     assert may_apply(value, limited=limited) == applies
 
 
-@pytest.mark.parametrize(("value", "own"), [(None, True), ("0", False)])
-def test_the_usual_context_is_used_where_the_lane_is_turned_off(*, value: str | None, own: bool):
-    environ = {} if value is None else {"BULKDL_FAST_LANE": value}
-    assert isinstance(trusted(Settings(), environ), TlsContext) == own
+@pytest.mark.parametrize("value", [None, "0"])
+def test_the_usual_context_is_used_where_the_lane_is_turned_off(certificate: Path, value: str | None):
+    environ = {"SSL_CERT_FILE": str(certificate)} | ({} if value is None else {"BULKDL_FAST_LANE": value})
+    context = trusted(Settings(), environ)
+    assert isinstance(context, TlsContext) == (value is None)
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
