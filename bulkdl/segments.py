@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from bulkdl.behind import Behind
 from bulkdl.bench import known_of
 from bulkdl.errors import ProductFailed, TryAgain, first_error
+from bulkdl.growth import FAST
 from bulkdl.hostfacts import sights
 from bulkdl.lane import Step
 from bulkdl.model import FailureKind
@@ -272,7 +273,7 @@ class Reception:
             self._plan.min_split_s = min(MIN_SPLIT_S, MIN_SPLIT_SLOW_S) if grows else MIN_SPLIT_S
             if self._job.product.checksums:
                 self._plan.piece = self._piece()
-            wanted = max(0, self._most() - self._live)
+            wanted = 0 if self._has_its_share() else max(0, self._most() - self._live)
             spare = min(wanted, places.spare(account=account, host=host))
             if spare and (grows or self._bench.clock.monotonic() >= offer_at):
                 for _ in range(self._plan.offer(spare)):
@@ -282,6 +283,11 @@ class Reception:
             if spare < wanted and self._plan.has_work():
                 places.press(account, host)
             await self._look_again()
+
+    def _has_its_share(self) -> bool:
+        """Whether more connections would only take from others: each is fast, and every worker has a product in flight."""
+        busy = len(self._bench.hub.counters.flights) >= self._bench.settings.workers > 1
+        return busy and self._bench.settings.segments is None and self._plan.fastest >= FAST
 
     async def _look_again(self) -> None:
         """Return after a moment, or once it is known what the first connection brings."""
