@@ -96,10 +96,8 @@ class Together:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._seer is not None:
-                await settled(
-                    asyncio.wait((self._seer,))
-                )  # what has been handed over is seen through, whatever ends the run
+            if self._seer is not None:  # what has been handed over is seen through, whatever ends the run
+                await settled(asyncio.wait((self._seer,)))
         finally:
             await self._group.__aexit__(kind, error, trace)
 
