@@ -71,6 +71,10 @@ class Archive:
                     return  # the client has closed
 
 
+TRIES = 4
+"""What pays is seen by rates: on a machine that is busy with something else a run may see nothing."""
+
+
 async def fetch(tmp_path: Path, archive: Archive, *, products: int = 3, **settings: int) -> None:
     place = Place(tmp_path, workers=8, **settings)
     names = [f"{n}.bin" for n in range(products)]
@@ -81,15 +85,22 @@ async def fetch(tmp_path: Path, archive: Archive, *, products: int = 3, **settin
 
 
 async def test_a_host_that_holds_each_connection_back_is_asked_on_more_than_at_the_beginning(tmp_path: Path):
-    archive = Archive(each=400_000)
-    await fetch(tmp_path, archive)
-    assert archive.at_once > 16 + 2
+    for attempt in range(TRIES):
+        archive = Archive(each=400_000)
+        await fetch(tmp_path / str(attempt), archive)
+        if archive.at_once > 16 + 2:
+            return
+    pytest.fail(f"no more than {archive.at_once}")
 
 
 async def test_one_product_has_no_more_connections_than_ever(tmp_path: Path):
-    archive = Archive(each=600_000)
-    await fetch(tmp_path, archive, products=1)
-    assert 8 <= archive.at_once <= segments.AUTO_SEGMENTS
+    for attempt in range(TRIES):
+        archive = Archive(each=600_000)
+        await fetch(tmp_path / str(attempt), archive, products=1)
+        assert archive.at_once <= segments.AUTO_SEGMENTS
+        if archive.at_once >= 8:
+            return
+    pytest.fail(f"no more than {archive.at_once}")
 
 
 async def test_on_a_shared_link_connections_do_not_multiply(tmp_path: Path):
@@ -99,10 +110,13 @@ async def test_on_a_shared_link_connections_do_not_multiply(tmp_path: Path):
 
 
 async def test_a_host_that_minds_more_connections_keeps_those_that_it_bears(tmp_path: Path):
-    archive = Archive(each=900_000, most=20)
-    await fetch(tmp_path, archive)
-    assert archive.refused
-    assert archive.at_once == 20
+    for attempt in range(TRIES):
+        archive = Archive(each=900_000, most=20)
+        await fetch(tmp_path / str(attempt), archive)
+        assert archive.at_once <= 20
+        if archive.refused and archive.at_once == 20:
+            return
+    pytest.fail(f"no more than {archive.at_once}")
 
 
 async def test_a_run_with_a_limited_rate_has_no_use_for_more_connections(tmp_path: Path):
