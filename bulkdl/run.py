@@ -21,14 +21,13 @@ from bulkdl.stopping import StopReason, StopSignal
 from bulkdl.tally import AccountUse, Ending, RunResult, Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from bulkdl.auth.credentials import Prompt
     from bulkdl.clock import Clock
     from bulkdl.events import Hub
     from bulkdl.ground import Ground
     from bulkdl.model import Manifest, RunOptions, Settings
-    from bulkdl.wiring import Surroundings
 
 __all__ = ["AccountUse", "RunResult", "StopReason", "StopSignal", "run"]
 
@@ -88,15 +87,10 @@ async def _work(terms: Terms, ground: Ground, *, stop: StopSignal, ends_at: floa
     from bulkdl.trust import trusted  # noqa: PLC0415
 
     reading = asyncio.get_running_loop().run_in_executor(None, trusted, terms.settings, terms.environ)
-    around, work = _around(terms), _crew()
-    async with around.network(await reading) as network:
-        await work(terms, ground, around=around, network=network, stop=stop, ends_at=ends_at, ending=ending)
+    from bulkdl.crew import work  # noqa: PLC0415
+    from bulkdl.wiring import Surroundings  # noqa: PLC0415
 
-
-def _around(terms: Terms) -> Surroundings:
-    from bulkdl.wiring import Surroundings  # noqa: PLC0415 - see `_work`
-
-    return Surroundings(
+    around = Surroundings(
         settings=terms.settings,
         environ=terms.environ,
         prompt=terms.prompt,
@@ -104,12 +98,8 @@ def _around(terms: Terms) -> Surroundings:
         clock=terms.clock,
         rng=terms.rng,
     )
-
-
-def _crew() -> Callable[..., Awaitable[None]]:
-    from bulkdl.crew import work  # noqa: PLC0415 - see `_work`
-
-    return work
+    async with around.network(await reading) as network:
+        await work(terms, ground, around=around, network=network, stop=stop, ends_at=ends_at, ending=ending)
 
 
 def _leave_in_place(terms: Terms, ground: Ground, ending: Ending) -> None:

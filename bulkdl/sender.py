@@ -8,7 +8,7 @@ framing; every other one goes through the session.
 The interfaces that this stands on, seen by tests/test_sender.py; where they are not as known, the session sends everything:
 
 - `TCPConnector.connect`, with a `ClientRequest` that stands for its origin; `Connection.protocol`, `.transport` and `.close`;
-- `ResponseHandler.set_response_params`, `.start_timeout` and `.writing_paused`; `ClientResponse`, made for a request that has been sent, and its `start`.
+- `ResponseHandler.set_response_params` and `.start_timeout`; `ClientResponse`, made for a request that has been sent, and its `start`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def is_as_known() -> bool:
         and {"max_line_size", "max_field_size"} <= params
         and {"writer", "continue100", "timer", "request_info", "traces", "loop", "session", "stream_writer"} <= made
         and connect == ("self", "req", "traces", "timeout")
-        and all(hasattr(ResponseHandler, name) for name in ("start_timeout", "writing_paused"))
+        and hasattr(ResponseHandler, "start_timeout")
     )
 
 
