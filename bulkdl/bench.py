@@ -106,7 +106,7 @@ class Job:
 
     @property
     def source(self) -> Url:
-        return self.product.sources[self.source_index]
+        return self.product.sources[self.source_index] if self.source_index else self.product.url
 
     def next_source(self) -> bool:
         """Turn to the next source that is not dead; False where every source is."""
@@ -199,6 +199,10 @@ class Bench:
     def is_taken(self, name: str, job: Job) -> bool:
         """Whether a partial of that name would be in another's way."""
         return self.claims.holder(name) is not None or self.parts.get(name, job.product.id) != job.product.id
+
+    def part_for(self, job: Job, file: str) -> str:
+        """The name of a new partial of `file`."""
+        return self.storage.partial(file, job.product.id, taken=lambda name: self.is_taken(name, job))
 
     def lost_name(self, job: Job) -> bool:
         """Whether another product has the name that this one was given."""

@@ -189,7 +189,8 @@ class Engine:
         if job.delivered is not None:
             done = await self._taken_up(job, job.delivered)
         else:
-            done = await settle(self._bench, job) or await self._fetched(job)
+            there = None if job.standing is Standing.ABSENT else await settle(self._bench, job)
+            done = there or await self._fetched(job)
         match done:
             case Complete():
                 await self._deliver(job, await check(self._bench, job, done.entry))
@@ -200,16 +201,19 @@ class Engine:
                 await self._leave_there(job, done)
 
     async def _fetched(self, job: Job) -> Complete | Whole | Settled:
-        if (kept := await look_again(self._bench, job)) is not None:
+        bench = self._bench
+        if bench.evidence and (kept := await look_again(bench, job)) is not None:
             return Complete(kept)
-        entry = await self._bench.journal.get(job.product.id)
-        if self.full is not None and known_size(job, entry) is None:
-            job.told_size = await ask_size(self._bench, job)  # a body that does not fit is not even begun
-        await check_room(self._bench, job, entry)
+        entry = None if bench.journal.lacks(job.product.id) else await bench.journal.get(job.product.id)
+        size = known_size(job, entry)
+        if self.full is not None and size is None:
+            size = job.told_size = await ask_size(bench, job)  # a body that does not fit is not even begun
+        if size is not None or job.waits_for_room:
+            await check_room(bench, job, entry)
         if job.attempts == 0:
-            self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
+            bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
         job.attempts += 1
-        return await attempt(self._bench, job)
+        return await attempt(bench, job)
 
     async def _leave_there(self, job: Job, there: Settled) -> None:
         """A file that was there before is the product."""
@@ -264,8 +268,10 @@ class Engine:
 
     async def _record_whole(self, job: Job, entry: Entry) -> None:
         """What is left to do once the journal has the product as done."""
-        await pardon(self._bench, job.product.id)
-        await bury(self._bench, job)
+        if self._bench.evidence:
+            await pardon(self._bench, job.product.id)
+        if self._bench.estate.by_file:
+            await bury(self._bench, job)
         self._end(job, State.COMPLETED, written=entry.size or 0)
         self._room_again(job)
 
@@ -370,7 +376,7 @@ class Engine:
 
     def _skip(self, item: Item) -> None:
         """What is in place from before needs no job."""
-        outcome = in_place(item, self._bench.storage.final(item.file) if item.file else None)
+        outcome = in_place(item, self._bench.storage.root)
         self._bench.hub.emit(ProductFinished(outcome=outcome))
 
     def _end(self, job: Job, state: State, *, written: int = 0, failure: Failure | None = None, note: str = "") -> None:
@@ -380,7 +386,7 @@ class Engine:
             product=job.product,
             state=state,
             file=job.shown,
-            path=self._bench.storage.final(job.file) if here and job.file else None,
+            destination=self._bench.storage.root if here and job.file else None,
             written=written,
             resumed=job.resumed or 0,
             failure=failure,

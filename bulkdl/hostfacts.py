@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bulkdl.clock import Clock
     from bulkdl.resume import Ask, Decision, Head, Known
 
-__all__ = ["HostBook", "HostFacts", "Sight", "fresh", "has_moody_etags", "noted", "shuns_ranges", "sights", "told"]
+__all__ = ["HostBook", "HostFacts", "Sight", "first_sight", "fresh", "has_moody_etags", "noted", "shuns_ranges", "sights", "told"]
 
 EXPIRES_S = 30 * 86400.0
 """Seconds after which what was seen counts no more."""
@@ -160,8 +160,13 @@ def sights(head: Head, *, ask: Ask, known: Known, decision: Decision, source: st
     if comparable and head.status in (200, 206) and not ask.if_range:
         found.append(Sight.ETAG_SAME if told == recorded else Sight.ETAG_OTHER)
     if head.status == 200:
-        found.append(Sight.VALIDATED if told or head.last_modified else Sight.BARE)
+        found.append(first_sight(head))
     return tuple(found)
+
+
+def first_sight(head: Head) -> Sight:
+    """What a 200 shows of its host where nothing is on disk and no range was asked for."""
+    return Sight.VALIDATED if head.last_modified or strong_etag(head.etag) else Sight.BARE
 
 
 def _is_same(head: Head, known: Known, source: str) -> bool:

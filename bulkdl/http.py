@@ -26,7 +26,7 @@ from bulkdl.model import FailureKind
 from bulkdl.ranges import parse_content_range
 from bulkdl.resume import Head, uncoded
 from bulkdl.retry import StatusClass, classify
-from bulkdl.sender import FIELD_SIZE, Sender
+from bulkdl.sender import FIELD_SIZE, Brief, Sender
 
 if TYPE_CHECKING:
     import ssl
@@ -48,9 +48,8 @@ MOST_RENEWALS = 2
 USER_AGENT = f"bulkdl/{__version__}"
 _DRAIN = 64 * 1024
 _ERROR_S = 5.0
-_REDIRECTS = 300
 _ERRORS = 400
-"""The first status of each class (RFC 9110 §15)."""
+"""The first status of an error (RFC 9110 §15)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,8 @@ class Reply:
     challenge: str
     signed: bool
     """Whether a credential went with the last hop."""
-    _response: aiohttp.ClientResponse
+    _response: aiohttp.ClientResponse | None
+    """None: all of the body is among `_peeked`."""
     ruling: Ruling | None = None
     """What an error means in the dialect of the account's provider; None where only the status tells."""
     _peeked: list[bytes] = field(default_factory=list)
@@ -89,12 +89,13 @@ class Reply:
         return piece
 
     async def _arrival(self) -> bytes:
-        content = self._response.content
+        if self._response is None:
+            return b""
         with mapped(self.url):
             try:
                 return await _next(self._response)
             except (aiohttp.ClientError, OSError):
-                if rest := _arrived(content):
+                if rest := _arrived(self._response.content):
                     return rest
                 raise
 
@@ -111,10 +112,11 @@ class Reply:
         left = length - sum(map(len, pieces))
         try:
             # What is here already needs no timer.
-            async with asyncio.timeout(within_s) if left and not self._response.content.is_eof() else nullcontext():
-                while left > 0 and (piece := await self.read()):
-                    pieces.append(piece)
-                    left -= len(piece)
+            if left > 0:
+                async with nullcontext() if self._is_here else asyncio.timeout(within_s):
+                    while left > 0 and (piece := await self.read()):
+                        pieces.append(piece)
+                        left -= len(piece)
         except (TimeoutError, TryAgain):
             pass  # whoever reads on meets it again
         body = b"".join(pieces)
@@ -129,7 +131,7 @@ class Reply:
 
         `given`: bytes of the body that `read` has given so far.
         """
-        if self._peeked or self.decoder is not None or not self.direct:
+        if self._response is None or self._peeked or self.decoder is not None or not self.direct:
             return None
         with mapped(self.url):
             taken = await take_over(self._response, given=given)
@@ -144,9 +146,15 @@ class Reply:
             return error
         return network_error(error or aiohttp.ClientPayloadError(), self.url)
 
+    @property
+    def _is_here(self) -> bool:
+        """Whether nothing of the body has to be waited for."""
+        return self._response is None or self._response.content.is_eof()
+
     def close(self) -> None:
         """Give up the rest of the body, and the connection with it."""
-        self._response.close()
+        if self._response is not None:
+            self._response.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +179,8 @@ class _Opened(AbstractAsyncContextManager["Reply"]):
         return self._reply
 
     async def __aexit__(self, *_: object) -> None:
-        await _finish(self._reply._response)  # noqa: SLF001 - the reply is this module's own
+        if self._reply._response is not None:  # noqa: SLF001 - the reply is this module's own
+            await _finish(self._reply._response)  # noqa: SLF001
 
 
 class _Response(aiohttp.ClientResponse):
@@ -232,6 +241,8 @@ class Http:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for sender in self._senders.values():
+            sender.close()
         for session in self._sessions.values():
             await session.close()
         await self.connector.close()
@@ -277,13 +288,19 @@ class Http:
         signer = request.signer
         for _ in range(MOST_RENEWALS + 1):
             reply, used = await self._follow(url, request)
-            if reply.head.status >= _ERRORS:
-                reply = replace(reply, ruling=await self._ruling(reply, signer.dialect))
-            if used is None or not await self._renewed(reply, used, signer):
+            response = reply._response  # noqa: SLF001
+            if response is None or response.status < _ERRORS:
+                if used is not None:
+                    signer.accepted(used)
+                break
+            reply = replace(reply, ruling=await self._ruling(response, signer.dialect))
+            if used is None or not await self._renewed(reply, response, used, signer):
                 break
         return reply
 
-    async def _renewed(self, reply: Reply, used: Credential, signer: Signer) -> bool:
+    async def _renewed(
+        self, reply: Reply, response: aiohttp.ClientResponse, used: Credential, signer: Signer
+    ) -> bool:
         """Tell the signer what became of its credential; True when the request is worth another try with a new one."""
         asks = None if reply.ruling is None else reply.ruling.action
         at_fault = asks in (Action.REFRESH, Action.LOGIN)
@@ -299,22 +316,22 @@ class Http:
                 used, status=status, challenge=reply.challenge, session_over=asks is Action.LOGIN
             )
         except BaseException:
-            reply._response.close()  # noqa: SLF001
+            response.close()
             raise
         if again:
-            await _finish(reply._response)  # noqa: SLF001
+            await _finish(response)
         return again
 
-    async def _ruling(self, reply: Reply, dialect: str | None) -> Ruling | None:
+    async def _ruling(self, response: aiohttp.ClientResponse, dialect: str | None) -> Ruling | None:
         """Read the beginning of an error's body for what its archive means by it."""
-        response, body = reply._response, bytearray()  # noqa: SLF001
+        body = bytearray()
         try:
             async with asyncio.timeout(_ERROR_S):
                 while len(body) < MOST_BODY and (piece := await _some(response, MOST_BODY - len(body))):
                     body += piece
         except (aiohttp.ClientError, OSError):  # TimeoutError is one; what has come may say enough
             pass
-        answer = Answer(status=reply.head.status, headers=response.headers, body=bytes(body))
+        answer = Answer(status=response.status, headers=response.headers, body=bytes(body))
         return interpret(dialect, answer, now=self._clock.wall())
 
     async def _follow(self, url: Url, request: _Request) -> tuple[Reply, Credential | None]:
@@ -330,14 +347,16 @@ class Http:
             may = request.allowed.allows(url) and not downgraded
             credential = await request.signer.credential() if may else None
             used = credential or used
-            if credential is not None:
+            if credential is not None and url.query:
                 url = without_secret(url, credential)
             own = (url.origin == request.origin or may) and not downgraded
-            response = await self._send(url, request, credential, own=own)
-            if response.status < _REDIRECTS or not _redirects(response):
-                signed = credential is not None and (credential.header is not None or credential.query is not None)
-                direct = self._proxy_for(url) is None
-                return _reply(url, response, signed=signed, direct=direct), used
+            proxy = self._proxy_for(url)
+            response = await self._send(url, request, credential, own=own, proxy=proxy)
+            signed = credential is not None and (credential.header is not None or credential.query is not None)
+            if isinstance(response, Brief):
+                return _brief_reply(url, response, signed=signed, direct=proxy is None), used
+            if not _redirects(response):
+                return _reply(url, response, signed=signed, direct=proxy is None), used
             location = response.headers["Location"]
             await _finish(response)
             url = redirected(url, location, used, first=first)
@@ -350,19 +369,19 @@ class Http:
         )
 
     async def _send(
-        self, url: Url, request: _Request, credential: Credential | None, *, own: bool
-    ) -> aiohttp.ClientResponse:
+        self, url: Url, request: _Request, credential: Credential | None, *, own: bool, proxy: str | None
+    ) -> aiohttp.ClientResponse | Brief:
         """`own`: the hop may have the product's own headers, which may be keys."""
-        headers = dict(request.headers) if own else generic(request.headers)
+        headers = request.headers if own else generic(request.headers)
         target = url.target
         if credential is not None and credential.header is not None:
-            headers["Authorization"] = credential.header.reveal()
+            headers = {**headers, "Authorization": credential.header.reveal()}
         if credential is not None and credential.query is not None:
             name, value = credential.query
             target += f"{'&' if '?' in target else '?'}{quote(name)}={quote(value.reveal(), safe='')}"
         with mapped(url):
             return await self._sender(request.signer.name).send(
-                request.method, url, target, headers=headers, proxy=self._proxy_for(url)
+                request.method, url, target, headers=headers, proxy=proxy, brief=request.method == "GET"
             )
 
 
@@ -391,9 +410,26 @@ def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool, direct: 
     return Reply(url, head, fields.get("WWW-Authenticate", ""), signed, response, direct=direct)
 
 
+def _brief_reply(url: Url, brief: Brief, *, signed: bool, direct: bool) -> Reply:
+    fields = brief.headers
+    head = Head(
+        status=brief.status,
+        content_length=len(brief.body),
+        content_type=fields.get("Content-Type", ""),
+        etag=_one(fields, "ETag"),
+        last_modified=fields.get("Last-Modified"),
+        date=fields.get("Date"),
+        accept_ranges=fields.get("Accept-Ranges", ""),
+        disposition=fields.get("Content-Disposition", ""),
+    )
+    return Reply(url, head, "", signed, None, _peeked=[brief.body], direct=direct)
+
+
 def _one(fields: CIMultiDictProxy[str], name: str) -> str | None:
     """A field that may come once; where it comes with several values, what no reader of one takes for a value."""
-    values = fields.getall(name, ())
+    if name not in fields:
+        return None
+    values = fields.getall(name)
     return ", ".join(dict.fromkeys(values)) if len(values) > 1 else values[0] if values else None
 
 

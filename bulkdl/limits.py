@@ -167,6 +167,7 @@ class Connections:
         self._clock = clock
         self._lowered: dict[str, _Lowered] = {}
         self._watched: dict[str, _Watch] = {}
+        self._known_keys: dict[tuple[str | None, str], tuple[str, ...]] = {}
 
     def permit(self, *, account: str | None, host: str) -> AbstractAsyncContextManager[None]:
         return _Permit(self, self._keys(account, host))
@@ -262,6 +263,12 @@ class Connections:
                     del self._limits[key]
 
     def _keys(self, account: str | None, host: str) -> tuple[str, ...]:
+        known = self._known_keys.get((account, host))
+        if known is None:
+            known = self._known_keys[account, host] = self._named(account, host)
+        return known
+
+    def _named(self, account: str | None, host: str) -> tuple[str, ...]:
         # An account's own limit replaces the host's: its provider has said what it allows.
         named = f"account {account}" if account and f"account {account}" in self._limits else None
         return ("run", named) if named else ("run", f"host {host}")
@@ -274,10 +281,14 @@ class Connections:
         return self._watched[key].crowd.allowed if key in self._watched else self._host
 
     def _fits(self, keys: tuple[str, ...]) -> bool:
-        return all(self._held[key] < self._limit(key) for key in keys)
+        for key in keys:  # noqa: SIM110 - of every request
+            if self._held[key] >= self._limit(key):
+                return False
+        return True
 
     def _take(self, keys: tuple[str, ...]) -> None:
-        self._held.update(keys)
+        for key in keys:
+            self._held[key] += 1
 
     def _join(self, guest: _Guest) -> None:
         watch = self._watch(guest.keys[1])
@@ -303,9 +314,12 @@ class Connections:
             raise
 
     def _release(self, keys: tuple[str, ...]) -> None:
-        self._held.subtract(keys)
-        self._recover()
-        self._serve()
+        for key in keys:
+            self._held[key] -= 1
+        if self._lowered:
+            self._recover()
+        if self._waiting:
+            self._serve()
 
     def _serve(self) -> None:
         for waiter in [w for w in self._waiting if not w.turn.done()]:

@@ -249,8 +249,8 @@ class Outcome:
     state: State
     file: str
     """Relative path under the destination; the URL's last segment where no better name is known yet."""
-    path: Path | None = None
-    """Absolute, where the file is in place."""
+    destination: Path | None = None
+    """Where the file is in place: the destination's folder, absolute."""
     written: int = 0
     """Bytes of the completed product."""
     resumed: int = 0
@@ -261,3 +261,8 @@ class Outcome:
     elapsed_s: float = 0.0
     sources: tuple[str, ...] = field(default=())
     """Hosts that served bytes."""
+
+    @property
+    def path(self) -> Path | None:
+        """Absolute, where the file is in place."""
+        return None if self.destination is None else self.destination / self.file

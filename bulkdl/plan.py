@@ -70,10 +70,10 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern)
 
 
-def in_place(item: Item, path: Path | None) -> Outcome:
+def in_place(item: Item, destination: Path) -> Outcome:
     """What becomes of a product that is in place from before."""
     note = item.entry.note if item.entry is not None else ""
-    return Outcome(product=item.product, state=State.SKIPPED, file=item.shown, path=path, note=note)
+    return Outcome(product=item.product, state=State.SKIPPED, file=item.shown, destination=destination, note=note)
 
 
 class Survey:

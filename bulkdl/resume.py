@@ -25,6 +25,7 @@ __all__ = [
     "Why",
     "ask_for",
     "judge",
+    "plainly_whole",
     "strong_date",
     "strong_etag",
     "uncoded",
@@ -213,6 +214,14 @@ def judge(
     if head.status == 200:
         return _judge_whole(head, ask=ask, known=known, source=source, expected_size=expected_size)
     return _judge_part(head, ask=ask, known=known, source=source, expected_size=expected_size)
+
+
+def plainly_whole(head: Head, *, expected_size: int | None) -> int | None:
+    """The length of a body that `judge` would take as it comes where nothing of the product is on disk; None: ask `judge`."""
+    length = head.content_length
+    if head.status != 200 or head.content_encoding or not length or length > _MOST_BYTES:
+        return None
+    return length if expected_size is None or length == expected_size else None
 
 
 def _shown(text: str) -> str:

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from bulkdl.events import Flight
     from bulkdl.store.journal import Entry
 
-__all__ = ["Promises", "check_room", "known_size"]
+__all__ = ["Promises", "check_room", "known_size", "promised_easily"]
 
 MARGIN = 1024 * 1024
 """Bytes that stay free for the journal."""
-PLENTY = 16 * 1024**3
-"""Bytes beside a product that no run fills between two looks at the disk."""
+PLENTY = 4 * 1024**3
+"""Bytes beside a product that no run fills between two looks at the disk, which are a second apart at most."""
 UNKNOWN = 16 * 1024 * 1024
 """Bytes that must be free before a product of unknown size, which the disk had no room for, is asked for again."""
 
@@ -86,6 +86,17 @@ async def check_room(bench: Bench, job: Job, entry: Entry | None) -> None:
                 full=True,
             )
     promises.give(own, left)
+
+
+def promised_easily(bench: Bench, job: Job, size: int) -> bool:
+    """Whether a product of so many bytes surely fits, as far as is known at this moment; then it has been promised room."""
+    largest = bench.storage.largest_file
+    others = bench.promises.at_most(job.product.id)
+    if (largest is not None and size > largest) or not bench.storage.had_free(size + others + PLENTY):
+        return False
+    job.told_size = size
+    bench.promises.give(job.product.id, size)
+    return True
 
 
 def _require_small_enough(bench: Bench, job: Job, size: int) -> None:

@@ -107,8 +107,7 @@ def _leave_in_place(terms: Terms, ground: Ground, ending: Ending) -> None:
     ending.unused = tuple(terms.manifest.accounts)
     announce(terms, ground)
     for item in ground.items:
-        path = ground.storage.final(item.file) if item.file else None
-        terms.hub.emit(ProductFinished(outcome=in_place(item, path)))
+        terms.hub.emit(ProductFinished(outcome=in_place(item, ground.storage.root)))
 
 
 def _deadline(settings: Settings, clock: Clock) -> float | None:

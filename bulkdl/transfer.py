@@ -14,14 +14,14 @@ from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.existing import Settled, settle_named
 from bulkdl.heritage import inherit, offered
-from bulkdl.hostfacts import sights
+from bulkdl.hostfacts import first_sight, sights
 from bulkdl.model import FailureKind
 from bulkdl.names import from_content_disposition, from_url
 from bulkdl.pages import not_the_product, objection_to
 from bulkdl.ranges import normalise
-from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, strong_date, validator
+from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, plainly_whole, strong_date, validator
 from bulkdl.retry import parse_retry_after
-from bulkdl.room import check_room
+from bulkdl.room import check_room, promised_easily
 from bulkdl.ruling import obey
 from bulkdl.segments import Reception
 from bulkdl.store.journal import Entry, Phase
@@ -85,12 +85,14 @@ async def attempt(bench: Bench, job: Job) -> Complete | Whole | Settled:
         bench.connections.permit(account=job.product.account, host=job.source.host),
         bench.open(job, headers=ask.headers) as reply,
     ):
+        if entry is None and (whole := await _at_once(bench, job, reply)) is not None:
+            return whole
         return await _receive(bench, job, reply, ask=ask, entry=entry)
 
 
 async def _durable_entry(bench: Bench, id: str) -> Entry | None:  # noqa: A002
     """The journal's entry, with only such ranges as the partial on disk still holds."""
-    entry = await bench.journal.get(id)
+    entry = None if bench.journal.lacks(id) else await bench.journal.get(id)
     if entry is None or entry.part is None or not entry.ranges:
         return entry
     facts = await bench.storage.stat(bench.storage.root / entry.part)
@@ -102,6 +104,29 @@ async def _durable_entry(bench: Bench, id: str) -> Entry | None:  # noqa: A002
     entry = replace(entry, ranges=kept)
     await bench.journal.put(entry)
     return entry
+
+
+async def _at_once(bench: Bench, job: Job, reply: Reply) -> Whole | None:
+    """All of a small product that nothing is known of; None, with nothing done, where its response has to be judged.
+
+    What `_receive` does for any product, without the steps that only a history or an unusual response needs.
+    """
+    head = reply.head
+    size = plainly_whole(head, expected_size=job.product.size)
+    if size is None or size > SMALL or job.product.extract or not (body := await reply.whole(size, within_s=SMALL_S)):
+        return None
+    bench.hosts.note(job.source.origin, first_sight(head))
+    _refuse_page(job, head, body)
+    new = _named(bench, job, head, None)
+    job.resumed, job.content_type = 0, head.content_type
+    if reply.url.host not in job.served_by:
+        job.served_by.append(reply.url.host)
+    entry = _entry(bench, job, head, None, total=size, kept=())
+    if not promised_easily(bench, job, size):
+        await check_room(bench, job, entry)
+    bench.hub.counters.received += size
+    await bench.rate.take(size)
+    return Whole(entry, body, unseen=new)
 
 
 async def _receive(
@@ -125,7 +150,7 @@ async def _receive(
     if decision.coding:
         reply = reply.decoded(decision.coding)
     if decision.action is Action.RESTART or (decision.why is Why.WRONG_SIZE and reply.head.status == 200):
-        await _refuse_page(job, reply)
+        _refuse_page(job, reply.head, await reply.peek())
     if decision.action not in (Action.APPEND, Action.RESTART):
         raise _objection(bench, job, reply, decision)
     small, new = _is_small(job, reply, decision, entry), _named(bench, job, reply.head, entry)
@@ -134,7 +159,7 @@ async def _receive(
     kept = known.ranges if decision.action is Action.APPEND else ()
     if job.resumed is None or not kept:
         job.resumed = known.have if kept else 0
-    current = _entry(bench, job, reply.head, decision, entry, kept=kept)
+    current = _entry(bench, job, reply.head, entry, total=decision.total, kept=kept)
     await check_room(bench, job, current)
     flight = bench.hub.counters.flights[job.product.id]
     flight.file, flight.total, flight.phase = job.shown, current.total, "receiving"
@@ -179,12 +204,11 @@ def _is_small(job: Job, reply: Reply, decision: Decision, entry: Entry | None) -
     return new and 0 < size <= SMALL and size == reply.head.content_length
 
 
-async def _refuse_page(job: Job, reply: Reply) -> None:
+def _refuse_page(job: Job, head: Head, beginning: bytes) -> None:
     """A page in the product's place must not cost what is on disk: look before anything is forgotten."""
-    head = await reply.peek()
-    name = job.file or job.product.file or from_content_disposition(reply.head.disposition) or job.shown
-    reason = objection_to(job, head, name=name, content_type=reply.head.content_type, size=reply.head.content_length)
-    if head and reason is not None:
+    name = job.file or job.product.file or from_content_disposition(head.disposition) or job.shown
+    reason = objection_to(job, beginning, name=name, content_type=head.content_type, size=head.content_length)
+    if beginning and reason is not None:
         raise not_the_product(reason)
 
 
@@ -202,32 +226,38 @@ def _named(bench: Bench, job: Job, head: Head, entry: Entry | None) -> bool:
             hint="Give one of them a `file` of its own",
         )
     job.file = file
-    claim_folder(bench.claims, job.product, file)
+    if job.product.extract:
+        claim_folder(bench.claims, job.product, file)
     return new
 
 
 def _entry(
-    bench: Bench, job: Job, head: Head, decision: Decision, before: Entry | None, *, kept: tuple[tuple[int, int], ...]
+    bench: Bench,
+    job: Job,
+    head: Head,
+    before: Entry | None,
+    *,
+    total: int | None,
+    kept: tuple[tuple[int, int], ...],
 ) -> Entry:
     """What will be recorded of the representation that is arriving."""
     same = before is not None and bool(kept) and before.source == job.source.source
     file = job.file or job.shown
     part = before.part if before is not None and kept else None
     if part is None:
-        part = bench.storage.partial(file, job.product.id, taken=lambda name: bench.is_taken(name, job))
+        part = bench.part_for(job, file)
     job.part, bench.parts[part] = part, job.product.id
     return Entry(
         id=job.product.id,
         phase=Phase.REQUEUED if before is not None and before.phase is Phase.REQUEUED else Phase.PARTIAL,
         file=file,
         source=job.source.source,
-        total=decision.total,
+        total=total,
         etag=(before.etag if same and before else None) or head.etag,
         last_modified=strong_date(head.last_modified, head.date) or (before.last_modified if same and before else None),
         ranges=kept,
         part=part,
         attempts=job.attempts,
-        updated=bench.clock.wall(),
     )
 
 

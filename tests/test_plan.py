@@ -107,6 +107,6 @@ def test_each_name_is_looked_at_once(root: Path):
 
 def test_a_product_in_place_is_skipped_with_its_path_and_note(root: Path):
     item = surveyed(root, 7)[0]
-    outcome = in_place(item, root / "here.zip")
+    outcome = in_place(item, root)
     assert (outcome.state.value, outcome.file, outcome.path) == ("skipped", "here.zip", root / "here.zip")
     assert (outcome.note, outcome.written, outcome.failure) == ("", 0, None)

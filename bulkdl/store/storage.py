@@ -237,7 +237,8 @@ class Storage:
         Where that name is too long or `taken` by a product: a name under `.bulkdl/` made from the product's `id`.
         """
         beside = f"{file}.part"
-        if len(os.fsencode(beside.rpartition("/")[2])) <= self._name_max and not taken(beside):
+        fits = 4 * len(beside) <= self._name_max or len(os.fsencode(beside.rpartition("/")[2])) <= self._name_max
+        if fits and not taken(beside):
             return beside
         digest = hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:32]
         return f"{STATE_FOLDER}/partials/{digest}.part"
@@ -279,12 +280,16 @@ class Storage:
 
         Where at least `enough` were free within the last second, what was found then.
         """
-        found, at = self._free
-        now = time.monotonic()
-        if enough is None or found < enough or now - at > _FREE_S:
+        found, _ = self._free
+        if enough is None or not self.had_free(enough):
             found = (await self._guarded("read", self.root, shutil.disk_usage, self.root)).free
-            self._free = (found, now)
+            self._free = (found, time.monotonic())
         return found
+
+    def had_free(self, enough: int) -> bool:
+        """Whether so many bytes were free within the last second, as far as anyone has looked."""
+        found, at = self._free
+        return found >= enough and time.monotonic() - at <= _FREE_S
 
     async def work(self, function: Callable[..., T], *arguments: object) -> T:
         """Run `function`, which raises only what is ours, in this storage's threads; to its end also when cancelled."""
