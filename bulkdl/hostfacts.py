@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from bulkdl.clock import Clock
     from bulkdl.resume import Ask, Decision, Head, Known
 
-__all__ = ["HostBook", "HostFacts", "Sight", "first_sight", "fresh", "has_moody_etags", "noted", "shuns_ranges", "sights", "told"]
+__all__ = [
+    "HostBook",
+    "HostFacts",
+    "Sight",
+    "first_sight",
+    "fresh",
+    "has_moody_etags",
+    "noted",
+    "shuns_ranges",
+    "sights",
+    "told",
+]
 
 EXPIRES_S = 30 * 86400.0
 """Seconds after which what was seen counts no more."""

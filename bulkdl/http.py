@@ -14,6 +14,7 @@ from urllib.parse import quote
 import aiohttp
 
 from bulkdl._version import __version__
+from bulkdl.brief import FIELD_SIZE, Brief
 from bulkdl.broken import mapped, network_error
 from bulkdl.clock import SystemClock
 from bulkdl.content.coding import Decoder
@@ -26,7 +27,7 @@ from bulkdl.model import FailureKind
 from bulkdl.ranges import parse_content_range
 from bulkdl.resume import Head, uncoded
 from bulkdl.retry import StatusClass, classify
-from bulkdl.sender import FIELD_SIZE, Brief, Sender
+from bulkdl.sender import Sender
 
 if TYPE_CHECKING:
     import ssl
@@ -298,9 +299,7 @@ class Http:
                 break
         return reply
 
-    async def _renewed(
-        self, reply: Reply, response: aiohttp.ClientResponse, used: Credential, signer: Signer
-    ) -> bool:
+    async def _renewed(self, reply: Reply, response: aiohttp.ClientResponse, used: Credential, signer: Signer) -> bool:
         """Tell the signer what became of its credential; True when the request is worth another try with a new one."""
         asks = None if reply.ruling is None else reply.ruling.action
         at_fault = asks in (Action.REFRESH, Action.LOGIN)
@@ -413,7 +412,7 @@ def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool, direct: 
 def _brief_reply(url: Url, brief: Brief, *, signed: bool, direct: bool) -> Reply:
     fields = brief.headers
     head = Head(
-        status=brief.status,
+        status=200,
         content_length=len(brief.body),
         content_type=fields.get("Content-Type", ""),
         etag=_one(fields, "ETag"),

@@ -21,7 +21,9 @@ CONTENT_TRIES = 3
 
 def objection_to(job: Job, head: bytes, *, name: str, content_type: str, size: int | None) -> str | None:
     """Why a body that begins with `head` cannot be the product, which is called `name`; None when it can."""
-    accept = next((value for key, value in job.product.headers if key.lower() == "accept"), None)
+    accept = None
+    if job.product.headers:
+        accept = next((value for key, value in job.product.headers if key.lower() == "accept"), None)
     return objection(name=name, head=head[:SNIFF], content_type=content_type, size=size, requested_accept=accept)
 
 

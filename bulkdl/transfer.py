@@ -71,16 +71,10 @@ async def attempt(bench: Bench, job: Job) -> Complete | Whole | Settled:
     if entry is None and (left := bench.estate.heirs.get(job.product.id)) is not None:
         left = await _durable_entry(bench, left.id)
         entry = offered(left) if left is not None else None
-    known = bench.known(job, entry)
-    if entry is not None and known.complete and known.total:
+    if entry is not None and (known := bench.known(job, entry)).complete and known.total:
         job.resumed = known.have if job.resumed is None else job.resumed
         return Complete(entry)
-    ask = ask_for(
-        known,
-        source=job.source.source,
-        has_checksum=bool(job.product.checksums),
-        resume=job.product.resume,
-    )
+    ask = Ask() if entry is None else _ask(bench, job, entry)
     async with (
         bench.connections.permit(account=job.product.account, host=job.source.host),
         bench.open(job, headers=ask.headers) as reply,
@@ -88,6 +82,15 @@ async def attempt(bench: Bench, job: Job) -> Complete | Whole | Settled:
         if entry is None and (whole := await _at_once(bench, job, reply)) is not None:
             return whole
         return await _receive(bench, job, reply, ask=ask, entry=entry)
+
+
+def _ask(bench: Bench, job: Job, entry: Entry) -> Ask:
+    return ask_for(
+        bench.known(job, entry),
+        source=job.source.source,
+        has_checksum=bool(job.product.checksums),
+        resume=job.product.resume,
+    )
 
 
 async def _durable_entry(bench: Bench, id: str) -> Entry | None:  # noqa: A002
@@ -119,8 +122,8 @@ async def _at_once(bench: Bench, job: Job, reply: Reply) -> Whole | None:
     _refuse_page(job, head, body)
     new = _named(bench, job, head, None)
     job.resumed, job.content_type = 0, head.content_type
-    if reply.url.host not in job.served_by:
-        job.served_by.append(reply.url.host)
+    if (host := reply.url.host) not in job.served_by:
+        job.served_by.append(host)
     entry = _entry(bench, job, head, None, total=size, kept=())
     if not promised_easily(bench, job, size):
         await check_room(bench, job, entry)
@@ -241,7 +244,8 @@ def _entry(
     kept: tuple[tuple[int, int], ...],
 ) -> Entry:
     """What will be recorded of the representation that is arriving."""
-    same = before is not None and bool(kept) and before.source == job.source.source
+    source = job.source.source
+    same = before is not None and bool(kept) and before.source == source
     file = job.file or job.shown
     part = before.part if before is not None and kept else None
     if part is None:
@@ -251,7 +255,7 @@ def _entry(
         id=job.product.id,
         phase=Phase.REQUEUED if before is not None and before.phase is Phase.REQUEUED else Phase.PARTIAL,
         file=file,
-        source=job.source.source,
+        source=source,
         total=total,
         etag=(before.etag if same and before else None) or head.etag,
         last_modified=strong_date(head.last_modified, head.date) or (before.last_modified if same and before else None),

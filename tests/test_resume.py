@@ -19,6 +19,7 @@ from bulkdl.resume import (
     Why,
     ask_for,
     judge,
+    plainly_whole,
     strong_date,
     strong_etag,
     uncoded,
@@ -390,6 +391,20 @@ def test_nothing_is_spliced_whatever_the_server_says(exchange):
         assert known.source == HERE
         assert mine == theirs
         assert mine is not None or known.last_modified == head.last_modified is not None
+
+
+@settings(max_examples=400)
+@given(HEADS.map(lambda head: replace(head, content_range=None)) | HEADS, st.none() | SMALL)
+def test_what_is_taken_without_a_judgement_would_be_judged_so(head, expected_size):
+    length = plainly_whole(head, expected_size=expected_size)
+    if length is not None:
+        decision = judge(head, ask=WHOLE, known=Known(), source=HERE, expected_size=expected_size)
+        assert (decision.action, decision.why, decision.start) == (Action.RESTART, Why.WHOLE, 0)
+        assert (decision.total, decision.coding) == (length, "")
+
+
+def test_a_usual_response_is_taken_without_a_judgement():
+    assert plainly_whole(Head(status=200, content_length=7, etag=WEAK), expected_size=7) == 7
 
 
 @given(KNOWN, st.sampled_from([HERE, MIRROR]), st.booleans(), st.sampled_from(Resume))

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from bulkdl.brief import Brief
 from bulkdl.sender import Sender, is_as_known
 from bulkdl.urls import Url
 
@@ -77,12 +78,25 @@ async def sender(*, read_s: float = 30.0) -> AsyncIterator[tuple[Sender, aiohttp
     async with aiohttp.ClientSession(
         headers=USUAL, timeout=timeout, cookie_jar=jar, auto_decompress=False, requote_redirect_url=False
     ) as session:
-        yield Sender(session, response_class=aiohttp.ClientResponse), session
+        made = Sender(session, response_class=aiohttp.ClientResponse)
+        yield made, session
+        made.close()
+
+
+@pytest.fixture(params=[False, True], ids=["response", "brief"], autouse=True)
+def brief(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything is true of both ways."""
+    monkeypatch.setitem(WAY, "brief", request.param)
+
+
+WAY = {"brief": False}
 
 
 async def send(sender: Sender, url: Url, method: str = "GET", **headers: str) -> tuple[int, bytes]:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
-    response = await sender.send(method, url, url.target, headers=fields, proxy=None)
+    response = await sender.send(method, url, url.target, headers=fields, proxy=None, **WAY)
+    if isinstance(response, Brief):
+        return 200, response.body
     try:
         return response.status, await response.read()
     finally:

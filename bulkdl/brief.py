@@ -1,0 +1,189 @@
+"""Brief exchanges: responses that are here whole as soon as their heads are, over connections that are kept for the next.
+
+For a product of a few KiB aiohttp's `ClientResponse`, its timers and the way into its pool and back are most of the work.
+A connection of that pool stays with its origin's `Lines` as long as one brief exchange follows the other, one timer
+watches over all of them, and of the response only what aiohttp's parser has made is used. Any other response is put back
+for `ClientResponse` to take, as if nobody had looked.
+
+The interfaces of aiohttp that this stands on, seen by tests/test_brief.py: `Connection.protocol`, `.transport`, `.release` and
+`.close`; of `ResponseHandler` `set_response_params`, `read`, `feed_data`, `set_exception`, `is_connected`, `should_close`, `read_timeout`
+and `start_timeout`; of a message `code` and `headers`, of its payload `is_eof` and `read_nowait`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
+
+from bulkdl.dataclass import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.connector import Connection
+    from multidict import CIMultiDictProxy
+
+__all__ = ["FIELD_SIZE", "Brief", "Lines", "has_known_parts", "write"]
+
+FIELD_SIZE: Final = 65536
+"""Bytes of one field of a response's head, at most."""
+_BUFFER: Final = 65536
+_LOOK_S: Final = 1.0
+"""How often it is looked which answers are late; so long a connection that is not used is kept from aiohttp's pool."""
+_LOOKS: Final = 8
+"""That often at least until an answer is late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Brief:
+    """A 200 that was here whole, and has nothing in its head that needs more than reading."""
+
+    headers: CIMultiDictProxy[str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Line:
+    connection: Connection
+    since: float
+    """When it was asked last."""
+
+
+def has_known_parts() -> bool:
+    """Whether aiohttp has the interfaces that brief exchanges need."""
+    params = set(ResponseHandler.set_response_params.__code__.co_varnames)
+    return {
+        "skip_payload",
+        "read_until_eof",
+        "auto_decompress",
+        "read_timeout",
+        "read_bufsize",
+        "max_line_size",
+        "max_field_size",
+    } <= params and all(
+        hasattr(ResponseHandler, name)
+        for name in (
+            "read",
+            "feed_data",
+            "set_exception",
+            "is_connected",
+            "should_close",
+            "read_timeout",
+            "start_timeout",
+        )
+    )
+
+
+def write(connection: Connection, head: bytes, *, skip_payload: bool = False, read_timeout: float | None) -> None:
+    """Send a request whose `head` is all of it; raise `aiohttp.ServerDisconnectedError` where the connection is of no use.
+
+    `read_timeout`: seconds without a byte that aiohttp allows; None: it does not look.
+    """
+    protocol, transport = connection.protocol, connection.transport
+    if protocol is None or transport is None or transport.is_closing() or protocol.should_close:
+        raise aiohttp.ServerDisconnectedError
+    protocol.set_response_params(
+        skip_payload=skip_payload,
+        read_until_eof=True,
+        auto_decompress=False,
+        read_timeout=read_timeout,
+        read_bufsize=_BUFFER,
+        max_line_size=FIELD_SIZE,
+        max_field_size=FIELD_SIZE,
+    )
+    transport.write(head)
+    if read_timeout is not None:
+        protocol.start_timeout()
+
+
+class Lines:
+    """The connections that brief exchanges with one origin go over."""
+
+    def __init__(self, connect: Callable[[], Awaitable[Connection]], *, silence_s: float | None) -> None:
+        """`connect` gives a connection of aiohttp's pool; `silence_s`: seconds without an answer before one is given up."""
+        self._connect = connect
+        self._silence_s = silence_s
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[_Line] = []
+        """The one that was used last stands last."""
+        self._asked: set[_Line] = set()
+        self._watch: asyncio.TimerHandle | None = None
+
+    async def exchange(self, head: bytes) -> Brief | Connection:
+        """The answer to a GET that is `head`; or the connection over which it comes, for `ClientResponse.start`.
+
+        Raises what aiohttp raises.
+        """
+        connection = self.spare() or await self._connect()
+        line, protocol = _Line(connection, self._loop.time()), connection.protocol
+        try:
+            write(connection, head, read_timeout=None)
+            assert protocol is not None
+            self._asked.add(line)
+            if self._watch is None:
+                self._look_soon()
+            try:
+                message, payload = await protocol.read()
+                if message.code == 200 and payload.is_eof() and _is_told(message.headers):
+                    body = payload.read_nowait()
+                    self._idle.append(line)
+                    return Brief(message.headers, body)
+                protocol.feed_data((message, payload))
+            except HttpProcessingError:
+                pass  # `ClientResponse` meets it again, and says it in aiohttp's words
+            finally:
+                self._asked.discard(line)
+            protocol.read_timeout = self._silence_s
+            protocol.start_timeout()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def spare(self) -> Connection | None:
+        """One of the connections that are kept, for another kind of exchange; None where there is none."""
+        while self._idle:
+            connection = self._idle.pop().connection
+            protocol = connection.protocol
+            # What has come meanwhile would pass for the answer to the next request.
+            if protocol is not None and protocol.is_connected() and not protocol.should_close:
+                return connection
+            connection.release()
+        return None
+
+    def give_back(self) -> None:
+        """Leave what is kept to aiohttp's pool: other ways to send follow, or the connector's end."""
+        while self._idle:
+            self._idle.pop().connection.release()
+        if self._watch is not None and not self._asked:
+            self._watch.cancel()
+            self._watch = None
+
+    def _look_soon(self) -> None:
+        self._watch = self._loop.call_later(min(_LOOK_S, (self._silence_s or _LOOK_S) / _LOOKS), self._look)
+
+    def _look(self) -> None:
+        """What has been silent for too long is given up, and what has not been used for a while given back to the pool."""
+        self._watch, now = None, self._loop.time()
+        for line in self._asked:
+            protocol = line.connection.protocol
+            if self._silence_s and now - line.since > self._silence_s and protocol is not None:
+                protocol.set_exception(aiohttp.SocketTimeoutError("Timeout on reading data from socket"))
+        while self._idle and now - self._idle[0].since > _LOOK_S:
+            self._idle.pop(0).connection.release()
+        if self._asked or self._idle:
+            self._look_soon()
+
+
+def _is_told(fields: CIMultiDictProxy[str]) -> bool:
+    """Whether a body that has ended has its length from `Content-Length` alone, and nothing else is to be done for it."""
+    return (
+        "Content-Length" in fields
+        and "Transfer-Encoding" not in fields
+        and "Content-Encoding" not in fields
+        and "Set-Cookie" not in fields
+    )

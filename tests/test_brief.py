@@ -1,0 +1,170 @@
+"""A response that is here whole is taken at once; any other is an ordinary response, as if nobody had looked."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from bulkdl.brief import Brief, has_known_parts
+from bulkdl.sender import Sender
+from bulkdl.urls import Url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+OK = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: "e"\r\n\r\nhi'
+
+
+class Site:
+    """Answers each request with the next of its answers, in the pieces that it has; counts its connections."""
+
+    def __init__(self, *answers: list[bytes]) -> None:
+        self.answers = list(answers)
+        self.connections = 0
+        self.port = 0
+        self.go_on = asyncio.Event()
+        """Set: the next piece may follow."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                first, *more = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+                writer.write(first)
+                for piece in more:
+                    await self.go_on.wait()
+                    writer.write(piece)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def site(*answers: list[bytes]) -> AsyncIterator[tuple[Site, Sender, aiohttp.ClientSession]]:
+    made = Site(*answers)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=0.2)
+    jar = aiohttp.CookieJar(unsafe=True)
+    async with aiohttp.ClientSession(timeout=timeout, cookie_jar=jar, auto_decompress=False) as session:
+        sender = Sender(session, response_class=aiohttp.ClientResponse)
+        try:
+            yield made, sender, session
+        finally:
+            sender.close()
+            server.close()
+            await server.wait_closed()
+
+
+async def ask(there: Site, sender: Sender, method: str = "GET") -> aiohttp.ClientResponse | Brief:
+    url = Url(f"http://127.0.0.1:{there.port}/a")
+    return await sender.send(method, url, url.target, headers={}, proxy=None, brief=True)
+
+
+def test_the_interfaces_of_aiohttp_are_as_known():
+    """A change in aiohttp costs speed where a user installs it, and is seen here."""
+    assert has_known_parts()
+
+
+async def test_what_is_here_whole_is_brief_and_its_connection_is_used_again():
+    async with site([OK]) as (there, sender, _):
+        for _ in range(3):
+            response = await ask(there, sender)
+            assert isinstance(response, Brief)
+            assert (response.body, response.headers["ETag"]) == (b"hi", '"e"')
+        assert there.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "body"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\nno", 404, b"no"),
+        (b"HTTP/1.1 206 Partial Content\r\nContent-Length: 2\r\nContent-Range: bytes 0-1/9\r\n\r\nhi", 206, b"hi"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n", 200, b"hi"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Encoding: gzip\r\n\r\nhi", 200, b"hi"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=1\r\n\r\nhi", 200, b"hi"),
+        (b"HTTP/1.1 103 Early Hints\r\n\r\n" + OK, 200, b"hi"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", 302, b""),
+    ],
+)
+async def test_any_other_response_is_an_ordinary_one(answer: bytes, status: int, body: bytes):
+    async with site([answer]) as (there, sender, _):
+        response = await ask(there, sender)
+        assert isinstance(response, aiohttp.ClientResponse)
+        assert (response.status, await response.read()) == (status, body)
+
+
+async def test_a_body_of_which_a_part_is_missing_is_waited_for_as_ever():
+    async with site([OK[:-1], OK[-1:]]) as (there, sender, _):
+        response = await ask(there, sender)
+        assert isinstance(response, aiohttp.ClientResponse)
+        there.go_on.set()
+        assert await response.read() == b"hi"
+
+
+async def test_a_body_that_stops_half_way_is_given_up():
+    async with site([OK[:-1]]) as (there, sender, _):
+        response = await ask(there, sender)
+        assert isinstance(response, aiohttp.ClientResponse)
+        with pytest.raises(TimeoutError):
+            await response.read()
+
+
+async def test_a_silent_connection_is_given_up_while_others_go_on():
+    async with site([b""], [OK]) as (there, sender, _):
+        silent = asyncio.create_task(ask(there, sender))
+        while not there.connections:
+            await asyncio.sleep(0)
+        while not silent.done():
+            assert isinstance(await ask(there, sender), Brief)
+        assert isinstance(silent.exception(), TimeoutError)
+
+
+async def test_a_response_that_nobody_asked_for_answers_nothing():
+    other = OK.replace(b"hi", b"no")
+    async with site([OK + other], [OK]) as (there, sender, _):
+        for _ in range(2):
+            response = await ask(there, sender)
+            assert isinstance(response, Brief)
+            assert response.body == b"hi"
+        assert there.connections == 2
+
+
+async def test_a_connection_that_is_to_be_closed_is_not_used_again():
+    async with site([OK.replace(b"ETag", b"Connection: close\r\nETag")]) as (there, sender, _):
+        for _ in range(2):
+            assert isinstance(await ask(there, sender), Brief)
+        assert there.connections == 2
+
+
+async def test_every_way_to_send_uses_the_connections_that_are_kept():
+    cookie = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=1\r\n\r\nhi"
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    async with site([OK], [head], [OK], [cookie], [OK]) as (there, sender, session):
+        assert isinstance(await ask(there, sender), Brief)
+        by_head = await ask(there, sender, "HEAD")
+        assert isinstance(by_head, aiohttp.ClientResponse)
+        by_head.release()
+        assert isinstance(await ask(there, sender), Brief)
+        for _ in range(2):  # the second has a cookie, and goes through the session
+            response = await ask(there, sender)
+            assert isinstance(response, aiohttp.ClientResponse)
+            assert await response.read() == b"hi"
+        async with session.get(URL(f"http://127.0.0.1:{there.port}/")) as last:
+            await last.read()
+        assert there.connections == 1
+
+
+async def test_a_connection_that_is_not_used_goes_back_to_the_pool():
+    async with site([OK]) as (there, sender, session):
+        await ask(there, sender)
+        while not session.connector._conns:  # type: ignore[union-attr]  # noqa: SLF001 - what the pool holds, nobody else tells
+            await asyncio.sleep(0.01)
+        assert there.connections == 1
