@@ -1,4 +1,4 @@
-"""Brief exchanges: responses that are here whole as soon as their heads are, over connections that are kept for the next.
+"""Brief exchanges: responses that are here whole at once, or nearly so, over connections that are kept for the next.
 
 For a product of a few KiB aiohttp's `ClientResponse`, its timers and the way into its pool and back are most of the work.
 A connection of that pool stays with its origin's `Lines` as long as one brief exchange follows the other, one timer
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
     from multidict import CIMultiDictProxy
 
 __all__ = ["FIELD_SIZE", "Brief", "Lines", "has_known_parts", "write"]
@@ -32,6 +33,10 @@ __all__ = ["FIELD_SIZE", "Brief", "Lines", "has_known_parts", "write"]
 FIELD_SIZE: Final = 65536
 """Bytes of one field of a response's head, at most."""
 _BUFFER: Final = 65536
+_BRIEF: Final = 2 * _BUFFER
+"""Bytes of the longest body that is waited for: aiohttp holds so many before it stops to receive;"""
+_SOON_S: Final = 1.0
+"""and for how long."""
 _LOOK_S: Final = 1.0
 """How often it is looked which answers are late; so long a connection that is not used is kept from aiohttp's pool."""
 _LOOKS: Final = 8
@@ -40,7 +45,7 @@ _LOOKS: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """A 200 that was here whole, and has nothing in its head that needs more than reading."""
+    """A 200 that is here whole, and has nothing in its head that needs more than reading."""
 
     headers: CIMultiDictProxy[str]
     body: bytes
@@ -128,7 +133,11 @@ class Lines:
                 self._look_soon()
             try:
                 message, payload = await protocol.read()
-                if message.code == 200 and payload.is_eof() and _is_told(message.headers):
+                if (
+                    message.code == 200
+                    and _is_told(message.headers)
+                    and (payload.is_eof() or await _ends(message, payload))
+                ):
                     body = payload.read_nowait()
                     self._idle.append(line)
                     return Brief(message.headers, body)
@@ -177,6 +186,19 @@ class Lines:
             self._idle.pop(0).connection.release()
         if self._asked or self._idle:
             self._look_soon()
+
+
+async def _ends(message: RawResponseMessage, payload: aiohttp.StreamReader) -> bool:
+    """Whether all of a short body comes soon."""
+    length = message.headers["Content-Length"]
+    if len(length) > len(str(_BRIEF)) or not length.isdecimal() or int(length) > _BRIEF:
+        return False
+    try:
+        async with asyncio.timeout(_SOON_S):
+            await payload.wait_eof()
+    except (aiohttp.ClientError, OSError):  # TimeoutError is one; whoever reads on meets the others again
+        return False
+    return True
 
 
 def _is_told(fields: CIMultiDictProxy[str]) -> bool:

@@ -27,19 +27,25 @@ class Site:
         self.answers = list(answers)
         self.connections = 0
         self.port = 0
+        self.asked = asyncio.Event()
         self.go_on = asyncio.Event()
         """Set: the next piece may follow."""
+        self.breaks = False
+        """Whether the connection ends after an answer."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
             while True:
                 await reader.readuntil(b"\r\n\r\n")
+                self.asked.set()
                 first, *more = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
                 writer.write(first)
                 for piece in more:
                     await self.go_on.wait()
                     writer.write(piece)
+                if self.breaks:
+                    return
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -101,7 +107,31 @@ async def test_any_other_response_is_an_ordinary_one(answer: bytes, status: int,
         assert (response.status, await response.read()) == (status, body)
 
 
-async def test_a_body_of_which_a_part_is_missing_is_waited_for_as_ever():
+@pytest.mark.parametrize("size", [2, 100_000, 128 * 1024])
+async def test_a_short_body_that_comes_in_parts_is_brief(size: int):
+    body = bytes(size)
+    head = OK.replace(b": 2", f": {size}".encode()).removesuffix(b"hi")
+    async with site([head + body[:1], body[1:]]) as (there, sender, _):
+        there.go_on.set()
+        for _ in range(2):
+            response = await ask(there, sender)
+            assert isinstance(response, Brief)
+            assert response.body == body
+        assert there.connections == 1
+
+
+async def test_a_body_that_is_not_short_is_an_ordinary_one():
+    size = 128 * 1024 + 1
+    head = OK.replace(b": 2", f": {size}".encode()).removesuffix(b"hi")
+    async with site([head, bytes(size)]) as (there, sender, _):
+        response = await ask(there, sender)
+        assert isinstance(response, aiohttp.ClientResponse)
+        there.go_on.set()
+        assert await response.read() == bytes(size)
+
+
+async def test_a_body_that_takes_its_time_goes_on_as_an_ordinary_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bulkdl.brief._SOON_S", 0.0)
     async with site([OK[:-1], OK[-1:]]) as (there, sender, _):
         response = await ask(there, sender)
         assert isinstance(response, aiohttp.ClientResponse)
@@ -117,11 +147,20 @@ async def test_a_body_that_stops_half_way_is_given_up():
             await response.read()
 
 
+async def test_a_body_that_breaks_is_told_by_the_response():
+    async with site([OK[:-1], b""]) as (there, sender, _):
+        there.breaks = True
+        there.go_on.set()
+        response = await ask(there, sender)
+        assert isinstance(response, aiohttp.ClientResponse)
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+
+
 async def test_a_silent_connection_is_given_up_while_others_go_on():
     async with site([b""], [OK]) as (there, sender, _):
         silent = asyncio.create_task(ask(there, sender))
-        while not there.connections:
-            await asyncio.sleep(0)
+        await there.asked.wait()
         while not silent.done():
             assert isinstance(await ask(there, sender), Brief)
         assert isinstance(silent.exception(), TimeoutError)
@@ -165,6 +204,21 @@ async def test_every_way_to_send_uses_the_connections_that_are_kept():
 async def test_a_connection_that_is_not_used_goes_back_to_the_pool():
     async with site([OK]) as (there, sender, session):
         await ask(there, sender)
-        while not session.connector._conns:  # type: ignore[union-attr]  # noqa: SLF001 - what the pool holds, nobody else tells
-            await asyncio.sleep(0.01)
+        await gone_back(session)
+        async with session.get(URL(f"http://127.0.0.1:{there.port}/")) as last:
+            await last.read()
         assert there.connections == 1
+
+
+async def gone_back(session: aiohttp.ClientSession) -> None:
+    """Until the pool has a connection, which it tells nobody."""
+    loop, seen = asyncio.get_running_loop(), asyncio.Event()
+
+    def look() -> None:
+        if session.connector is not None and session.connector._conns:
+            seen.set()
+        else:
+            loop.call_later(0.01, look)
+
+    look()
+    await seen.wait()
