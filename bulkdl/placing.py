@@ -69,9 +69,9 @@ async def move(bench: Bench, job: Job, checked: Checked) -> Entry:
     confirm_name(bench, job)
     # What `verify` found wrong stays to be replaced until that has happened: the old file may survive a crash.
     moving = Phase.REQUEUED if entry.phase is Phase.REQUEUED else Phase.PLACING
-    await bench.journal.put(placed_entry(bench, entry, moving, facts, checked.verified))
+    await bench.journal.put(placed_entry(entry, moving, facts, checked.verified))
     facts = await bench.storage.place(part, final, overwrite=job.overwrite)
-    return placed_entry(bench, entry, Phase.DONE, facts, checked.verified)
+    return placed_entry(entry, Phase.DONE, facts, checked.verified)
 
 
 async def unpack(bench: Bench, job: Job) -> None:
@@ -153,7 +153,7 @@ def confirm_name(bench: Bench, job: Job) -> None:
     claim_folder(bench.claims, job.product, job.file or "", for_good=True)
 
 
-def placed_entry(bench: Bench, entry: Entry, phase: Phase, facts: FileFacts, verified: tuple[Checksum, ...]) -> Entry:
+def placed_entry(entry: Entry, phase: Phase, facts: FileFacts, verified: tuple[Checksum, ...]) -> Entry:
     """What is recorded of a product that is about to have its name, or has it."""
     done = phase is Phase.DONE
     return Entry(  # not by `replace`, which takes five times as long
@@ -173,5 +173,4 @@ def placed_entry(bench: Bench, entry: Entry, phase: Phase, facts: FileFacts, ver
         failure_kind=entry.failure_kind,
         failure_reason=entry.failure_reason,
         attempts=entry.attempts,
-        updated=bench.clock.wall(),
     )

@@ -19,6 +19,7 @@ from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.placing import confirm_name, placed_entry
 from bulkdl.store.disk import settled
+from bulkdl.store.facts import check_name
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.store.storage import place_all, write_whole
 
@@ -38,7 +39,7 @@ _GATHER_S = 0.01
 """How long the first of a batch waits for company, where more can come."""
 _TURN_S = 0.01
 """A thread's share of a batch: a disk that takes its time gets more threads, a fast one fewer changes of thread."""
-_MOST = 64
+_MOST = 128
 """Products in a thread's share."""
 _ENOUGH, _ENOUGH_BYTES = 128, 8 * 1024 * 1024
 """Of products that wait for the disk."""
@@ -162,7 +163,7 @@ class Together:
         kept: list[tuple[_Item, _Written]] = []
         for item, result in written:
             try:
-                self._bench.storage.final(item.job.file or "")
+                check_name(item.job.file or "")
                 confirm_name(self._bench, item.job)
             except ProductFailed as error:
                 self._settle(item, error)
@@ -173,7 +174,9 @@ class Together:
     async def _place(self, written: list[tuple[_Item, _Written]]) -> None:
         if not written:
             return
-        await self._bench.journal.put_all([self._entry(i, Phase.PLACING, w.facts, w) for i, w in written])
+        await self._bench.journal.put_all(
+            [placed_entry(item.whole.entry, Phase.PLACING, result.facts, result.verified) for item, result in written]
+        )
         storage = self._bench.storage
         moves = [(item.whole.entry.part or "", item.job.file or "", item.job.overwrite) for item, _ in written]
         placed: list[tuple[_Item, Entry]] = []
@@ -183,14 +186,11 @@ class Together:
             if isinstance(facts, (ProductFailed, StorageStopped)):
                 self._settle(item, facts)
             else:
-                placed.append((item, self._entry(item, Phase.DONE, facts, result)))
+                placed.append((item, placed_entry(item.whole.entry, Phase.DONE, facts, result.verified)))
         await self._bench.journal.put_all([entry for _, entry in placed])
         for item, entry in placed:
             await self._record(item.job, entry)
             self._settle(item, entry)
-
-    def _entry(self, item: _Item, phase: Phase, facts: FileFacts, written: _Written) -> Entry:
-        return placed_entry(self._bench, item.whole.entry, phase, facts, written.verified)
 
 
 def _write_share(root: Path, share: Sequence[_Item]) -> tuple[list[_Result], float]:
@@ -221,7 +221,7 @@ def _write_one(root: Path, item: _Item, known: set[str]) -> _Result:
         verified = check_body(
             whole.body,
             item.job.product,
-            path=root / (whole.entry.part or ""),
+            path=f"{root}/{whole.entry.part}",
             name=file.rpartition("/")[2],
             content_type=item.job.content_type,
         )

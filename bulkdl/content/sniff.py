@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from functools import lru_cache
 
 from bulkdl.content.kinds import Fit, Kind, Language, as_text, kind_of
 from bulkdl.dataclass import dataclass
@@ -121,6 +122,7 @@ def _error_page(head: bytes, content_type: str, size: int | None) -> _Page | Non
     return None
 
 
+@lru_cache(maxsize=64)
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 

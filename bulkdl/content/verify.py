@@ -6,6 +6,7 @@ All of it reads whole files, so it runs on threads of its own; a cancellation en
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkdl.content import tars, zips
@@ -21,7 +22,6 @@ from bulkdl.model import FailureKind, Verify
 if TYPE_CHECKING:
     import zipfile
     from collections.abc import Callable, Collection, Mapping
-    from pathlib import Path
 
     from bulkdl.content.hashing import Digests, Hasher
     from bulkdl.model import Checksum, Product
@@ -31,6 +31,7 @@ __all__ = ["check_body", "check_product", "digests"]
 _ZIP_SUFFIXES = (".zip", ".kmz")
 _TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
+_STRUCTURED = (*_ZIP_SUFFIXES, *_TAR_SUFFIXES, *_PACKED_SUFFIXES)
 _AGAIN = "Run again to fetch it anew; should it end the same, the archive and the manifest do not agree"
 _LOOK = "Open its URL in a browser to see what is served there"
 
@@ -78,17 +79,30 @@ async def check_product(
     return await HASHING.run(check)
 
 
-def check_body(body: bytes, product: Product, *, path: Path, name: str, content_type: str = "") -> tuple[Checksum, ...]:
-    """Like `check_product`, on the caller's own thread, for a file at `path` that was written from `body` just now."""
-    return _Check(
-        path=path,
-        product=product,
-        name=name,
-        content_type=content_type,
-        known=None,
-        stop=Stop(),
-        progress=_silent,
-    ).body(body)
+def check_body(
+    body: bytes, product: Product, *, path: Path | str, name: str, content_type: str = ""
+) -> tuple[Checksum, ...]:
+    """Like `check_product`, on the caller's own thread, for a file at `path` that was written from `body` just now.
+
+    The file is looked at only for its structure, or where `body` does not match.
+    """
+    _start(product, name=name, content_type=content_type, head=body[:HEAD_SIZE], size=len(body))
+    matches = _matches(body, product.checksums)
+    if not matches or name.lower().endswith(_STRUCTURED):
+        check = _Check(
+            path=Path(path),
+            product=product,
+            name=name,
+            content_type=content_type,
+            known=None,
+            stop=Stop(),
+            progress=_silent,
+        )
+        if not matches:
+            check.sums({})
+        if body:
+            check.structure()
+    return product.checksums
 
 
 def _silent(_read: int) -> None:
@@ -109,6 +123,34 @@ def _digests(path: Path, hashers: dict[str, Hasher], stop: Stop, progress: Calla
             progress(count)
 
 
+def _start(product: Product, *, name: str, content_type: str, head: bytes, size: int) -> None:
+    """Whether the product can begin so and have that many bytes."""
+    declared = product.size
+    accept = next((v for key, v in product.headers if key.lower() == "accept"), None) if product.headers else None
+    found = objection(
+        name=name,
+        head=head,
+        content_type=content_type,
+        size=size or declared,  # an empty file is right only where the manifest says so
+        requested_accept=accept,
+    )
+    is_page = found is not None and html_or_json_error(head, content_type)
+    if declared is not None and declared != size and not is_page:  # what a page says helps more than its size
+        reason = f"{name} has {size} bytes where {declared} were expected"
+        raise ProductFailed(reason, kind=FailureKind.SIZE, hint=_AGAIN)
+    if found is not None:
+        raise bad_content(f"{name} is not the product: {found}", hint=_LOOK)
+
+
+def _matches(body: bytes, checksums: Collection[Checksum]) -> bool:
+    for checksum in checksums:
+        each = hasher(checksum.algorithm)
+        each.update(body)
+        if each.hexdigest() != checksum.hex.lower():
+            return False
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Check:
     """One file in the hands of a worker thread; each method is one question."""
@@ -125,40 +167,11 @@ class _Check:
         with self.path.open("rb", buffering=0) as file:
             facts = os.fstat(file.fileno())
             head = file.read(HEAD_SIZE)
-        self.start(head, facts.st_size)
+        _start(self.product, name=self.name, content_type=self.content_type, head=head, size=facts.st_size)
         self.sums(self.known.of(facts) if self.known is not None else {})
         if facts.st_size:
             self.structure()
         return self.product.checksums
-
-    def body(self, body: bytes) -> tuple[Checksum, ...]:
-        self.start(body[:HEAD_SIZE], len(body))
-        found: dict[str, str] = {}
-        for algorithm in {checksum.algorithm for checksum in self.product.checksums}:
-            each = hasher(algorithm)
-            each.update(body)
-            found[algorithm] = each.hexdigest()
-        self.sums(found)
-        if body:
-            self.structure()
-        return self.product.checksums
-
-    def start(self, head: bytes, size: int) -> None:
-        declared = self.product.size
-        accept = next((value for key, value in self.product.headers if key.lower() == "accept"), None)
-        found = objection(
-            name=self.name,
-            head=head,
-            content_type=self.content_type,
-            size=size or declared,  # an empty file is right only where the manifest says so
-            requested_accept=accept,
-        )
-        is_page = found is not None and html_or_json_error(head, self.content_type)
-        if declared not in {None, size} and not is_page:  # what a page says helps more than its size
-            reason = f"{self.name} has {size} bytes where {declared} were expected"
-            raise ProductFailed(reason, kind=FailureKind.SIZE, hint=_AGAIN)
-        if found is not None:
-            raise bad_content(f"{self.name} is not the product: {found}", hint=_LOOK)
 
     def sums(self, known: Mapping[str, str]) -> None:
         expected = [c for c in self.product.checksums if known.get(c.algorithm) != c.hex.lower()]

@@ -175,7 +175,7 @@ _NO_HARD_LINKS: Final = frozenset(
 _NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.EBADF, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
-def write_some(fd: int, data: memoryview, offset: int) -> int:
+def write_some(fd: int, data: bytes | memoryview, offset: int) -> int:
     if hasattr(os, "pwrite"):
         return os.pwrite(fd, data, offset)
     with _SEEK_LOCK:  # Windows: position and write are two calls
@@ -308,7 +308,8 @@ def _unescape(mount: list[str]) -> str:
 
 def make_folders(root: Path | None, folder: Path) -> None:
     """Create `folder` and its parents durably; raise `ProductFailed` where a link leads out of the destination."""
-    if root is not None and not Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root)):
+    inside = root is None or folder == root or Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
+    if not inside:
         raise ProductFailed(
             f"{shown(folder, root)} is a link that leads out of the destination",
             kind=FailureKind.STORAGE,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["FileFacts", "facts_of", "final_of", "look_at"]
+__all__ = ["FileFacts", "check_name", "facts_of", "final_of", "look_at"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +32,14 @@ class FileFacts:
 
 def final_of(root: Path, file: str) -> Path:
     """Where `file` (relative, with `/`) goes; raise `ProductFailed` for a name that is not the product's to have."""
+    check_name(file)
+    return root / file
+
+
+def check_name(file: str) -> None:
+    """Raise `ProductFailed` where `file` (relative, with `/`) is not a product's to have."""
     if HARMLESS.fullmatch(file):
-        return root / file
+        return
     pure = PurePosixPath(file)
     own = bool(pure.parts) and pure.parts[0].casefold() == STATE_FOLDER
     if not pure.parts or pure.is_absolute() or ".." in pure.parts or own or "\0" in file:
@@ -42,7 +48,6 @@ def final_of(root: Path, file: str) -> Path:
             kind=FailureKind.STORAGE,
             hint=f"Use a relative path that stays in the destination and outside '{STATE_FOLDER}/'",
         )
-    return root.joinpath(*pure.parts)
 
 
 def look_at(root: Path, files: Iterable[str]) -> dict[str, FileFacts | None]:
@@ -66,11 +71,14 @@ def facts_of(path: Path | str, root: Path) -> FileFacts | None:
 
 def _facts(path: Path | str) -> FileFacts | None:
     try:
-        found = os.stat(path)
+        found = os.lstat(path)
     except OSError as error:
-        if os.path.islink(path):  # noqa: PTH114 - Path.is_link raises for names that cannot exist
-            return FileFacts(size=0, mtime_ns=0, is_file=False)
         if error.errno in GONE or error.errno in THIS_NAME:
             return None
         raise
-    return FileFacts(size=found.st_size, mtime_ns=found.st_mtime_ns, is_file=stat.S_ISREG(found.st_mode))
+    if stat.S_ISLNK(found.st_mode):
+        try:
+            found = os.stat(path)
+        except OSError:
+            return FileFacts(size=0, mtime_ns=0, is_file=False)
+    return FileFacts(found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))

@@ -45,8 +45,10 @@ class Pen:
 
 def write_all(fd: int, offset: int, data: bytes | bytearray | memoryview) -> None:
     """Write every byte of `data` at `offset`, in as many pieces as the system makes of it; raise `OSError`."""
+    done = write_some(fd, data, offset) if isinstance(data, bytes) else 0
+    if done == len(data):
+        return
     with memoryview(data) as view, view.cast("B") as octets:
-        done = 0
         while done < len(octets):
             with octets[done:] as rest:
                 written = write_some(fd, rest, offset + done)

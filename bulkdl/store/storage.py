@@ -55,6 +55,7 @@ T = TypeVar("T")
 
 _THREADS: Final = 8
 _FREE_S: Final = 1.0
+_NEW_FLAGS: Final = OPEN_FLAGS | os.O_EXCL
 
 
 # --- A partial --------------------------------------------------------------------------------------------------------
@@ -160,11 +161,7 @@ def _open_partial(path: Path, root: Path | None) -> int:
         fd = _create(path)
     except OSError as error:
         raise storage_error(error, path=path, what="create", root=root) from error
-    try:
-        check_home(root)  # after it: until here the disk may have been unmounted
-    except StorageStopped:
-        _take_back(fd, path)
-        raise
+    _stay_home(fd, path, root)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
@@ -185,6 +182,15 @@ def _create(path: Path) -> int:
     except FileNotFoundError as error:
         if path.parent.is_dir():  # FUSE drivers of exFAT answer so to a character that they do not store
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path)) from error
+        raise
+
+
+def _stay_home(fd: int, path: Path, root: Path | None) -> None:
+    """Like `check_home`, once the file is open: until then the disk may have been unmounted."""
+    try:
+        check_home(root)
+    except StorageStopped:
+        _take_back(fd, path)
         raise
 
 
@@ -278,10 +284,11 @@ class Storage:
     async def free_bytes(self, *, enough: int | None = None) -> int:
         """Bytes that this user can still write to the destination's file system.
 
-        Where at least `enough` were free within the last second, what was found then.
+        Where at least `enough` were free within the last second, or before a look that is under way, what was found then.
         """
         found, _ = self._free
         if enough is None or not self.had_free(enough):
+            self._free = (found, time.monotonic())
             found = (await self._guarded("read", self.root, shutil.disk_usage, self.root)).free
             self._free = (found, time.monotonic())
         return found
@@ -334,30 +341,41 @@ def write_whole(root: Path, part: str, data: bytes, *, known: set[str]) -> FileF
 
     `part`: relative with `/`. `known`: the folders that have been seen to be there, which is added to.
     """
-    folder, path = part.rpartition("/")[0], f"{root}/{part}"
-    if folder not in known:
-        os.close(_open_partial(root / part, root))
-        known.add(folder)
     try:
-        fd = os.open(path, OPEN_FLAGS, 0o666)
+        fd, is_new = _open_whole(root, part, known)
+        found = _fill(fd, data, is_new=is_new)
     except OSError as error:
-        raise storage_error(error, path=root / part, what="create", root=root) from error
+        raise storage_error(error, path=root / part, what="write", root=root) from error
+    return FileFacts(found.st_size, found.st_mtime_ns, is_file=True)
+
+
+def _open_whole(root: Path, part: str, known: set[str]) -> tuple[int, bool]:
+    """A descriptor, and whether the file was made now: then it is empty and regular."""
+    folder = part.rpartition("/")[0]
+    if folder in known:
+        try:
+            fd = os.open(f"{root}/{part}", _NEW_FLAGS, 0o666)
+        except OSError:
+            pass  # what is in the way is seen below
+        else:
+            if not is_home(root, os.fstat(fd).st_dev):
+                _stay_home(fd, root / part, root)
+            return fd, True
+    fd = _open_partial(root / part, root)
+    known.add(folder)
+    return fd, False
+
+
+def _fill(fd: int, data: bytes, *, is_new: bool) -> os.stat_result:
+    """Make `data` all that the file has, durably, and close it."""
     try:
-        found = os.fstat(fd)
-        if not is_home(root, found.st_dev):
-            check_home(root)
-        if not stat.S_ISREG(found.st_mode):
-            raise _not_a_file(root / part, root)
-        if found.st_size:
+        if not is_new and os.fstat(fd).st_size:
             os.ftruncate(fd, 0)
         write_all(fd, 0, data)
         sync_all(fd)
-        found = os.fstat(fd)
-    except OSError as error:
-        raise storage_error(error, path=root / part, what="write", root=root) from error
+        return os.fstat(fd)
     finally:
         os.close(fd)
-    return FileFacts(size=found.st_size, mtime_ns=found.st_mtime_ns, is_file=True)
 
 
 def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFacts | ProductFailed | StorageStopped]:
@@ -368,6 +386,10 @@ def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFa
     found: list[FileFacts | ProductFailed | StorageStopped] = []
     parts: set[str] = set()
     finals: set[str] = set()
+    try:
+        check_home(root)
+    except StorageStopped as error:
+        return [error] * len(moves)
     for part, final, overwrite in moves:
         folder = final.rpartition("/")[0]
         try:
@@ -388,7 +410,6 @@ def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFa
 
 def _moved(root: Path, part: str, final: str, overwrite: bool, *, known: bool) -> FileFacts:  # noqa: FBT001
     """The name is not durable before its folder is synced. `known`: that folder has been seen to be there."""
-    check_home(root)
     old, new = f"{root}/{part}", f"{root}/{final}"
     try:
         if not known:
@@ -408,7 +429,9 @@ def _moved(root: Path, part: str, final: str, overwrite: bool, *, known: bool) -
         missing = not os.path.lexists(old)
         path, what = (root / part, "move") if missing else (root / final, "move the finished file to")
         raise storage_error(error, path=path, what=what, root=root) from error
-    return FileFacts(size=found.st_size, mtime_ns=found.st_mtime_ns, is_file=stat.S_ISREG(found.st_mode))
+    if not is_home(root, found.st_dev):
+        check_home(root)
+    return FileFacts(found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
 
 
 def _place(root: Path, part: Path, final: Path, overwrite: bool) -> FileFacts:  # noqa: FBT001
