@@ -8,7 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-__all__ = ["CAP", "FAST", "LONGEST_REST_S", "PATIENCE_S", "REST_S", "Crowd", "Sight", "judged", "refused"]
+__all__ = [
+    "CAP",
+    "FAST",
+    "LONGEST_REST_S",
+    "LONGEST_TRIAL_S",
+    "PATIENCE_S",
+    "REST_S",
+    "Crowd",
+    "Sight",
+    "judged",
+    "refused",
+]
 
 CAP = 128
 """Most connections to one host, whatever they bring."""
@@ -23,8 +34,12 @@ FAST = 32 * 1024 * 1024
 """Connections that bring so much each (bytes a second) are held back by nothing that more of them would mend."""
 SURE_S = 0.5
 """How long a look has to be before it speaks against more connections: this machine may have been busy."""
+SOON_S = 0.15
+"""How long before it speaks for them by the sum alone, which comes in bursts."""
 PATIENCE_S = 2.0
 """A trial that has shown nothing for so long has failed; so long without a hint, and one is made."""
+LONGEST_TRIAL_S = 6.0
+"""The same where most of those who came for it have not begun: this machine, or the host, is busy with opening them."""
 REST_S = 60.0
 LONGEST_REST_S = 3600.0
 """After a failure nothing is tried for `REST_S`, after each further one for twice as long as before, up to this."""
@@ -62,11 +77,13 @@ class Sight:
     """Bytes a second of all connections during the look."""
     rising: float
     """How many times as much came in the look's second half as in the first."""
+    begun: bool = True
+    """Whether those that were allowed last have begun to bring something."""
     alone: float | None = None
     """Bytes a second that a connection brought at first when there were clearly fewer; None: not known, or not for long
     enough to tell anything."""
     among: float | None = None
-    """The same of those that have joined since the last change."""
+    """The same of those that have joined since the last change, had they been looked at as soon."""
 
 
 def judged(crowd: Crowd, sight: Sight, *, cap: int = CAP) -> Crowd:
@@ -78,15 +95,25 @@ def judged(crowd: Crowd, sight: Sight, *, cap: int = CAP) -> Crowd:
     if crowd.allowed > crowd.proven:
         share = HELPS if hinted else PAYS
         due = crowd.rate * (1 + share * (crowd.allowed / crowd.proven - 1))
-        if (steady or hinted) and sight.rate >= due:
+        sure = hinted or (steady and sight.lasted >= SOON_S)
+        if sure and (_latest(sight) if hinted else sight.rate) >= due:
             return _tried(replace(crowd, proven=crowd.allowed, rest_s=REST_S), sight, times, cap)
-        return _failed(crowd, sight.now) if sight.lasted >= PATIENCE_S else crowd
+        return _failed(crowd, sight.now) if sight.lasted >= _patience_s(sight) else crowd
     fast = max(sight.alone or 0.0, sight.rate / crowd.allowed) >= FAST
     if sight.now < crowd.quiet_until or crowd.proven >= cap or fast:
         return crowd
     if likeness is not None and likeness <= UNLIKE and sight.lasted >= SURE_S:
         return _failed(crowd, sight.now)
     return _tried(crowd, sight, times, cap) if hinted or sight.lasted >= PATIENCE_S else crowd
+
+
+def _latest(sight: Sight) -> float:
+    """The rate of the look's second half: in the first one those who came were being opened."""
+    return 2 * sight.rate * (1 - 1 / (1 + sight.rising))
+
+
+def _patience_s(sight: Sight) -> float:
+    return PATIENCE_S if sight.begun else LONGEST_TRIAL_S
 
 
 def refused(crowd: Crowd, now: float) -> Crowd:
@@ -96,7 +123,9 @@ def refused(crowd: Crowd, now: float) -> Crowd:
 
 
 def _tried(crowd: Crowd, sight: Sight, times: int, cap: int) -> Crowd:
-    return replace(crowd, allowed=max(crowd.proven, min(times * crowd.proven, cap)), rate=sight.rate)
+    return replace(
+        crowd, allowed=max(crowd.proven, min(times * crowd.proven, cap)), rate=max(sight.rate, _latest(sight))
+    )
 
 
 def _failed(crowd: Crowd, now: float) -> Crowd:

@@ -9,7 +9,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from bulkdl.dataclass import dataclass
-from bulkdl.growth import PATIENCE_S, Crowd, Sight, judged, refused
+from bulkdl.growth import Crowd, Sight, judged, refused
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -20,11 +20,13 @@ __all__ = ["Connections", "HostPauses", "RateLimit"]
 
 HOST_CONNECTIONS = 16
 """Most connections to one host that no account limits, before it has shown that more bring more."""
-LOOK_S = 0.15
+LOOK_S = 0.1
 """How long the rate of a host is looked at before it counts; at least, for it has to be several round trips."""
+RECENT_S = 1.0
+"""No more of a long look counts: what came while connections were being opened says little of them."""
 ROUND_TRIPS = 3
 NEAR_S = 0.04
-"""A host that answers as soon as that is near: a connection to it is at full speed when its first rate is taken."""
+"""A host with such a round trip is near: a connection to it is at full speed when its first rate is taken."""
 LAPSE_S = 0.5
 """After so long without `press` a look begins anew: places were free meanwhile."""
 MARK_S = 0.02
@@ -64,6 +66,14 @@ class _Guest:
     leaving: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _First:
+    """What came on a connection until it was looked at for the first time."""
+
+    count: int
+    rate: float
+
+
 @dataclass(slots=True)
 class _Watch:
     """What is known of one host's connections."""
@@ -74,26 +84,34 @@ class _Watch:
     fewer: int = 0
     """Connections when the first extra joined, at `joined`."""
     joined: float | None = None
-    alone: deque[float] = field(default_factory=lambda: deque(maxlen=MANY))
-    among: deque[float] = field(default_factory=lambda: deque(maxlen=MANY))
-    """Bytes a second that connections brought at first: before it, and after that or the last change of the limit."""
+    alone: deque[_First] = field(default_factory=lambda: deque(maxlen=MANY))
+    among: deque[_First] = field(default_factory=lambda: deque(maxlen=MANY))
+    """What connections brought at first: before it, and after that or the last change of the limit."""
     changed: float = 0.0
     minded: float = float("-inf")
     """When a connection was refused."""
-    answered_s: float | None = None
-    """The shortest time from a request for more to its answer."""
+    round_trip_s: float | None = None
+    """The shortest that is known."""
     pressed: float = float("-inf")
-    marks: list[tuple[float, int]] = field(default_factory=list)
-    """When, and what had been brought, since every place has been taken."""
+    began: float = 0.0
+    """Since when every place has been taken."""
+    marks: deque[tuple[float, int]] = field(default_factory=deque)
+    """When, and what had been brought: a while before now, and since."""
 
-    def first_rate(self, rate: float, *, opened: float, now: float, held: int) -> None:
+    def first_look(self, first: _First, *, opened: float, now: float, held: int) -> None:
         if self.joined is None or now <= self.joined + CLOSE_S:
-            self.alone.append(rate)
+            self.alone.append(first)
         elif opened >= max(self.joined, self.changed) and held >= CLEARLY * self.fewer:
-            self.among.append(rate)
+            self.among.append(first)
 
-    def press(self, now: float, *, cap: int) -> bool:
-        """Every place is taken, and more are wanted; whether the limit has changed."""
+    def press(self, now: float) -> None:
+        """Every place is taken, and more are wanted."""
+        if now - self.pressed > LAPSE_S:
+            self.marks.clear()
+        self.pressed = now
+
+    def judge(self, now: float, *, cap: int) -> bool:
+        """Whether the limit has changed."""
         sight = self._look(now)
         if sight is None:
             return False
@@ -101,32 +119,56 @@ class _Watch:
         if self.crowd != before:
             self.changed = now
             self.among.clear()
-        if self.crowd != before or sight.lasted >= PATIENCE_S:
-            self.marks = []
+            self.marks.clear()
         return self.crowd.allowed != before.allowed
 
     def _look(self, now: float) -> Sight | None:
         """What is seen, once it has been looked at for long enough."""
-        if now - self.pressed > LAPSE_S:
-            self.marks = []
-        self.pressed = now
-        if self.marks and now - self.marks[-1][0] < MARK_S:
+        self._mark(now)
+        lasted = now - self.began
+        start, before = self.marks[0]
+        between = [mark for mark in self.marks if start < mark[0] < now]
+        if not between or lasted < max(LOOK_S, ROUND_TRIPS * (self.round_trip_s or 0.0)):
             return None
-        self.marks.append((now, self.brought))
-        began, before = self.marks[0]
-        lasted = now - began
-        if len(self.marks) < 3 or lasted < max(LOOK_S, ROUND_TRIPS * (self.answered_s or 0.0)):
-            return None
-        at, midway = min(self.marks[1:-1], key=lambda mark: abs(mark[0] - began - lasted / 2))
-        first, second = (midway - before) / (at - began), (self.brought - midway) / (now - at)
+        at, midway = min(between, key=lambda mark: abs(mark[0] - (start + now) / 2))
+        first, second = (midway - before) / (at - start), (self.brought - midway) / (now - at)
         return Sight(
             now=now,
             lasted=lasted,
-            rate=(self.brought - before) / lasted,
+            rate=(self.brought - before) / (now - start),
             rising=second / first if first else float("inf"),
-            alone=_median(self.alone) if self.alone and (self.answered_s or 0.0) <= NEAR_S else None,
-            among=_median(self.among) if len(self.among) >= SEVERAL else None,
+            begun=not self.alone or self._have_begun,
+            alone=_median(first.rate for first in self.alone) if self._tells else None,
+            among=self._like_alone() if self._tells and self._have_begun else None,
         )
+
+    def _mark(self, now: float) -> None:
+        if not self.marks:
+            self.began = now
+        if not self.marks or now - self.marks[-1][0] >= MARK_S:
+            self.marks.append((now, self.brought))
+        while len(self.marks) > 1 and self.marks[1][0] <= now - RECENT_S:
+            self.marks.popleft()
+
+    @property
+    def _tells(self) -> bool:
+        """Whether first looks at connections tell anything."""
+        return bool(self.alone) and (self.round_trip_s or 0.0) <= NEAR_S
+
+    @property
+    def _have_begun(self) -> bool:
+        """Whether enough of those who joined have been looked at."""
+        joined = self.crowd.allowed - (self.fewer if self.crowd.allowed == self.crowd.proven else self.crowd.proven)
+        return len(self.among) >= max(SEVERAL, min(MANY, joined // 2))
+
+    def _like_alone(self) -> float:
+        """What those who joined would have brought each second had they been looked at as soon as the first few.
+
+        Bytes are compared: where this machine is busy it looks later, and what comes by fits and starts seems to come slower.
+        """
+        count = _median(first.count for first in self.alone)
+        share = _median(first.count for first in self.among) / count if count else 0.0
+        return share * _median(first.rate for first in self.alone)
 
 
 def _median(values: Iterable[float]) -> float:
@@ -168,6 +210,8 @@ class Connections:
         self._lowered: dict[str, _Lowered] = {}
         self._watched: dict[str, _Watch] = {}
         self._known_keys: dict[tuple[str | None, str], tuple[str, ...]] = {}
+        self.grown = asyncio.Event()
+        """Set, and another one in its place, when a host may have more."""
 
     def permit(self, *, account: str | None, host: str) -> AbstractAsyncContextManager[None]:
         return _Permit(self, self._keys(account, host))
@@ -193,6 +237,10 @@ class Connections:
         keys = self._keys(account, host)
         return max(0, min(self._limit(key) - self._held[key] for key in keys))
 
+    def share(self, account: str | None, host: str, *, among: int) -> int:
+        """How many places each of so many products would have, were they divided evenly."""
+        return -(-min(map(self._limit, self._keys(account, host))) // max(1, among))
+
     def lower(self, account: str | None, host: str) -> int:
         """The server finds us too many: one connection fewer than are held, until it has been quiet; the new limit."""
         key, now = self._keys(account, host)[1], self._clock.monotonic()
@@ -210,24 +258,36 @@ class Connections:
         """So many bytes have come from `host`."""
         self._watch(self._keys(account, host)[1]).brought += count
 
-    def answered(self, account: str | None, host: str, seconds: float) -> None:
-        """A request has been answered after so long."""
+    def took(self, account: str | None, host: str, seconds: float) -> None:
+        """A round trip to `host`, or one and a request's answer, has taken so long."""
         watch = self._watch(self._keys(account, host)[1])
-        watch.answered_s = seconds if watch.answered_s is None else min(watch.answered_s, seconds)
+        watch.round_trip_s = seconds if watch.round_trip_s is None else min(watch.round_trip_s, seconds)
 
-    def measured(self, account: str | None, host: str, *, rate: float, opened: float) -> None:
-        """The first rate (bytes a second) of a connection that was opened then."""
-        key = self._keys(account, host)[1]
-        self._watch(key).first_rate(rate, opened=opened, now=self._clock.monotonic(), held=self._held[key])
+    def measured(self, account: str | None, host: str, *, count: int, rate: float, opened: float) -> None:
+        """What a connection that was opened then had brought at the first look: bytes, and bytes a second."""
+        key, now = self._keys(account, host)[1], self._clock.monotonic()
+        watch = self._watch(key)
+        watch.first_look(_First(count, rate), opened=opened, now=now, held=self._held[key])
+        if now - watch.pressed <= LAPSE_S:
+            self._judge(key, now)
 
     def press(self, account: str | None, host: str) -> None:
         """A product would make use of more connections than there are places. To be said often."""
         key, now = self._keys(account, host)[1], self._clock.monotonic()
-        if key in self._limits or self._cap <= self._host or self._held[key] < self._limit(key):
-            return  # an account's own or a lowered one, none that grows, or not the one that is full
-        if self._watch(key).press(now, cap=self._cap):
+        if self._may_grow(key):
+            self._watch(key).press(now)
+            self._judge(key, now)
+
+    def _may_grow(self, key: str) -> bool:
+        """Whether it is full, and neither an account's own nor a lowered one, nor one that never grows."""
+        return key not in self._limits and self._cap > self._host and self._held[key] >= self._limit(key)
+
+    def _judge(self, key: str, now: float) -> None:
+        if self._may_grow(key) and self._watch(key).judge(now, cap=self._cap):
             self._recall()
             self._serve()
+            self.grown.set()
+            self.grown = asyncio.Event()
 
     def grows(self, account: str | None, host: str) -> bool:
         """Whether more connections to `host` are allowed than at the beginning."""

@@ -104,7 +104,8 @@ class _Mover:
 
     def take(self, job: _Job) -> None:
         self._given.append(job)
-        self._ring()
+        if len(self._given) == 1:  # else the thread has not come to the one before, and finds this one behind it
+            self._ring()
 
     def stop(self) -> None:
         self._stopping = True

@@ -113,7 +113,8 @@ class SegmentPlan:
     def __init__(self, gaps: Iterable[Range], *, min_split: int, min_split_s: float) -> None:
         self._free: list[Range] = list(normalise(gaps))
         self._active: list[Claim] = []
-        self._min_split = min_split
+        self.min_split = min_split
+        """Bytes."""
         self.min_split_s = min_split_s
         self.piece = sys.maxsize
         """Bytes."""
@@ -128,13 +129,19 @@ class SegmentPlan:
         """Bytes a second of the quickest connection; 0 where none is measured yet."""
         return max((claim.rate for claim in self._active), default=0.0)
 
+    @property
+    def left_s(self) -> float:
+        """Seconds until its end at the rates of now; 0 where none is measured yet."""
+        rate = sum(claim.rate for claim in self._active)
+        return self.left / rate if rate else 0.0
+
     def claim(self) -> Claim | None:
         """The next stretch to fetch, or None when nothing is worth another connection."""
         if not self.offer(1):
             return None
         self._free.sort()
         start, end = self._free.pop(0)
-        if end - start >= self.piece + self._min_split:
+        if end - start >= self.piece + self.min_split:
             self._free.insert(0, (start + self.piece, end))
             end = start + self.piece
         return self._begin(start, end)
@@ -154,11 +161,11 @@ class SegmentPlan:
 
     def _pieces(self) -> int:
         """How many claims there are in what nobody fetches."""
-        return sum(1 + max(0, end - start - self._min_split) // self.piece for start, end in self._free)
+        return sum(1 + max(0, end - start - self.min_split) // self.piece for start, end in self._free)
 
     def _long(self) -> list[Claim]:
         """What is being fetched and so long that more than a piece can be taken off."""
-        least = 2 * max(self.piece, self._min_split)
+        least = 2 * max(self.piece, self.min_split)
         return [c for c in self._active if c.left >= least and c.left_s >= 2 * self.min_split_s]
 
     def _parts(self, lacking: int) -> dict[Claim, int]:
@@ -167,7 +174,7 @@ class SegmentPlan:
         for _ in range(lacking if self._active else 0):
             victim = max(self._active, key=lambda c: c.left_s / parts.get(c, 1))
             number = parts.get(victim, 1) + 1
-            if min(victim.left / self._min_split, victim.left_s / self.min_split_s) < number:
+            if min(victim.left / self.min_split, victim.left_s / self.min_split_s) < number:
                 break
             parts[victim] = number
         return parts

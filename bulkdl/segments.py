@@ -18,7 +18,6 @@ from bulkdl.bench import known_of
 from bulkdl.errors import ProductFailed, TryAgain, first_error
 from bulkdl.growth import FAST
 from bulkdl.hostfacts import sights
-from bulkdl.lane import Step
 from bulkdl.model import FailureKind
 from bulkdl.pages import SNIFF, compared, not_the_product, objection_to
 from bulkdl.ranges import Claim, Range, SegmentPlan, cover, missing, normalise
@@ -26,12 +25,13 @@ from bulkdl.resume import Action, Ask, judge, validator
 from bulkdl.store.disk import settled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
 
     from bulkdl.bench import Bench, Job, Pace
     from bulkdl.http import Reply
-    from bulkdl.lane import Lane, Stream
+    from bulkdl.lane import Lane, Step, Stream
     from bulkdl.store.journal import Entry
+    from bulkdl.store.pen import Pen
     from bulkdl.store.storage import Partial
 
 __all__ = ["Reception"]
@@ -42,14 +42,15 @@ MIN_SPLIT = 4 * 1024 * 1024
 """No connection is opened for less than this many bytes."""
 MIN_SPLIT_S = 1.0
 """Nor for what the others would have fetched this soon: a connection that is cut short loses what it has under way."""
-MIN_SPLIT_SLOW_S = 0.3
+MIN_SPLIT_SLOW, MIN_SPLIT_SLOW_S = 1024 * 1024, 0.3
 """The same where every connection seems to be held back: what one has under way is little, and another brings as much."""
 RATE_S = 0.1
 """How long a connection is watched before its rate counts."""
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_S = 1.0
 """A power cut can cost this much of each product in flight, whichever comes first."""
-AUTO_SEGMENTS = 16
+AUTO_SEGMENTS, MANY_SEGMENTS = 16, 32
+"""Most connections to one product, and the same once more of them have brought more from its host."""
 LOOK_AGAIN_S, OFFER_S = 0.05, 0.2
 """How often it is seen whether there is room for more connections, and how often some are opened where their number is settled."""
 PIECE, PIECE_S, PIECES = 8 * 1024 * 1024, 0.5, 64
@@ -95,6 +96,9 @@ class Reception:
         self._stays = missing(gaps, sys.maxsize if total is None else total)
         self._start = start
         self._live = 1
+        self._idle = False
+        """Whether the product's own place, which is not live then, has nothing to fetch."""
+        self._left = asyncio.Event()
         self._spawner: asyncio.Task[None] | None = None
         self._measured = asyncio.Event()
         self._answered_s = 0.0
@@ -144,7 +148,7 @@ class Reception:
             checkpoints = background.create_task(self._checkpoints())
             async with asyncio.TaskGroup() as connections:
                 connections.create_task(self._first(reply, compare, splittable=splittable))
-                if splittable and self._most() > 1:
+                if splittable and self._most(AUTO_SEGMENTS) > 1:
                     # In the group that it fills: once that is ending, nothing more can be opened in it.
                     self._spawner = connections.create_task(self._spawn(connections))
             checkpoints.cancel()
@@ -175,7 +179,7 @@ class Reception:
             if not ended:
                 reply.close()
             if splittable:
-                await self._more()
+                await self._own()
         except TryAgain as fault:
             if fault.kind is FailureKind.CONTENT:
                 raise  # it is not the product at all
@@ -183,6 +187,18 @@ class Reception:
         finally:
             self._flight.connections -= 1
             self._ended()
+
+    async def _own(self) -> None:
+        """Fetch on the product's own place until nobody fetches any more: guests that have to leave leave something."""
+        await self._more()
+        while self._live > 1:
+            self._left.clear()
+            self._idle, self._live, self._flight.connections = True, self._live - 1, self._flight.connections - 1
+            try:
+                await self._left.wait()
+            finally:
+                self._idle, self._live, self._flight.connections = False, self._live + 1, self._flight.connections + 1
+            await self._more()
 
     async def _extra(self) -> None:
         guest = _Guest()
@@ -204,10 +220,12 @@ class Reception:
         guest.leaving = True
         if guest.claim is not None:
             self._plan.cut(guest.claim, max(LEAVE, int(guest.claim.rate * LEAVE_S)))
+        self._left.set()
 
     def _ended(self) -> None:
         self._live -= 1
-        if not self._live and self._spawner is not None:
+        self._left.set()
+        if not self._live and not self._idle and self._spawner is not None:
             self._spawner.cancel()
 
     async def _counted_more(self, guest: _Guest) -> None:
@@ -248,7 +266,7 @@ class Reception:
         asked = self._bench.clock.monotonic()
         async with self._bench.open(job, headers=ask.headers) as reply:
             self._answered_s = self._bench.clock.monotonic() - asked
-            self._bench.connections.answered(job.product.account, job.source.host, self._answered_s)
+            self._bench.connections.took(job.product.account, job.source.host, self._answered_s)
             decision = judge(
                 reply.head,
                 ask=ask,
@@ -266,23 +284,30 @@ class Reception:
     async def _spawn(self, connections: asyncio.TaskGroup) -> None:
         """Open further connections while there are places for them, and say so when there are too few."""
         account, host = self._job.product.account, self._job.source.host
-        offer_at = 0.0
-        while self._live and self._plan.left:
-            places = self._bench.connections
+        places, offer_at, left_over = self._bench.connections, 0.0, 0
+        while (self._live or self._idle) and self._plan.left:
             grows = places.grows(account, host)
-            self._plan.min_split_s = min(MIN_SPLIT_S, MIN_SPLIT_SLOW_S) if grows else MIN_SPLIT_S
-            if self._job.product.checksums:
-                self._plan.piece = self._piece()
-            wanted = 0 if self._has_its_share() else max(0, self._most() - self._live)
-            spare = min(wanted, places.spare(account=account, host=host))
-            if spare and (grows or self._bench.clock.monotonic() >= offer_at):
-                for _ in range(self._plan.offer(spare)):
+            self._set_least(grows=grows)
+            wanted = self._lacking(MANY_SEGMENTS)
+            spare = min(places.spare(account=account, host=host), wanted if grows else self._lacking(AUTO_SEGMENTS))
+            share = places.share(account, host, among=len(self._bench.hub.counters.flights))
+            new = min(spare, max(left_over, share - self._live))
+            if new > 0 and (grows or self._bench.clock.monotonic() >= offer_at):
+                for _ in range(self._plan.offer(new)):
                     self._live += 1
                     connections.create_task(self._extra())
-                offer_at = self._bench.clock.monotonic() + OFFER_S if self._measured.is_set() else 0.0
-            if spare < wanted and self._plan.has_work():
+                settles = self._measured.is_set() and new == spare
+                offer_at = self._bench.clock.monotonic() + OFFER_S if settles else 0.0
+            left_over = spare - max(0, new)  # whoever else wants it has had the time
+            if spare < wanted and (self._plan.has_work() or self._plan.left_s >= MIN_SPLIT_S):
                 places.press(account, host)
             await self._look_again()
+
+    def _set_least(self, *, grows: bool) -> None:
+        least, least_s = (MIN_SPLIT_SLOW, MIN_SPLIT_SLOW_S) if grows else (MIN_SPLIT, MIN_SPLIT_S)
+        self._plan.min_split, self._plan.min_split_s = min(MIN_SPLIT, least), min(MIN_SPLIT_S, least_s)
+        if self._job.product.checksums:
+            self._plan.piece = self._piece()
 
     def _has_its_share(self) -> bool:
         """Whether more connections would only take from others: each is fast, and every worker has a product in flight."""
@@ -290,21 +315,23 @@ class Reception:
         return busy and self._bench.settings.segments is None and self._plan.fastest >= FAST
 
     async def _look_again(self) -> None:
-        """Return after a moment, or once it is known what the first connection brings."""
-        if self._measured.is_set():
-            await self._bench.clock.sleep(LOOK_AGAIN_S)
-            return
+        """Return after a moment, or once it is known what the first connection brings, or more may be opened."""
+        news = self._bench.connections.grown if self._measured.is_set() else self._measured
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AGAIN_S):
-                await self._measured.wait()
+                await news.wait()
 
     def _piece(self) -> int:
         """Bytes that a connection takes at once where they are hashed in their order while they arrive."""
         seconds = max(PIECE_S, WASTES * self._answered_s)  # to ask costs about as much as comes until the answer
         return max(PIECE, (self._entry.total or 0) // PIECES, int(self._plan.fastest * seconds))
 
-    def _most(self) -> int:
-        return min(self._bench.settings.segments or AUTO_SEGMENTS, self._job.most_connections)
+    def _lacking(self, auto: int) -> int:
+        """How many connections more there may be."""
+        return 0 if self._has_its_share() else max(0, self._most(auto) - self._live)
+
+    def _most(self, auto: int) -> int:
+        return min(self._bench.settings.segments or auto, self._job.most_connections)
 
     # One connection's body
 
@@ -316,9 +343,11 @@ class Reception:
         lane = self._bench.lane
         if lane is None or self._entry.total is None or claim.left < self._least(lane):
             return (await self._ordinary(reply, claim, compare=compare))[0]
-        ended, given = await self._ordinary(reply, claim, compare=compare, until=lane.first)
-        if ended or not claim.left:
-            return ended
+        given = 0
+        if compare or not claim.position:  # what comes first is looked at before it is written
+            ended, given = await self._ordinary(reply, claim, compare=compare, until=lane.first)
+            if ended or not claim.left:
+                return ended
         with lane.place() as granted:
             worth = granted and claim.left >= self._least(lane)
             stream = await reply.hand_over(given=given) if worth else None
@@ -333,14 +362,14 @@ class Reception:
         """Like `_ordinary`, the connection having been taken over; it is given up at the end."""
         first, opened, pace = claim.position, self._bench.clock.monotonic(), self._bench.pace()
         body_end = claim.position + len(stream.ahead) + stream.left
+        account, host = self._job.product.account, self._job.source.host
+        if stream.round_trip_s is not None:
+            self._bench.connections.took(account, host, stream.round_trip_s)
         try:
-            ahead, stream.ahead = stream.ahead[: claim.left], b""  # it is as much as all else that a connection holds
-            await self._settled_step(self._write(claim.position, ahead), claim)
-            del ahead
+            await settled(self._write_ahead(stream, claim))
             while claim.position < (end := min(claim.end, body_end)):
                 await self._keep_step()
-                work = partial(lane.step, stream, at=claim.position, end=end)
-                step = await self._settled_step(self._partial.lend(work), claim)
+                step = await self._partial.lend(partial(self._step, lane, stream, claim, end))
                 self._measure(claim, first, opened)
                 if step.error is not None or step.ended:
                     raise reply.broken(step.error)
@@ -351,22 +380,24 @@ class Reception:
             stream.close()
         return claim.position >= body_end
 
-    async def _write(self, at: int, data: bytes) -> Step:
-        await self._partial.write(at, data)
-        return Step(len(data))
+    async def _write_ahead(self, stream: Stream, claim: Claim) -> None:
+        ahead, stream.ahead = stream.ahead[: claim.left], b""  # it is as much as all else that a connection holds
+        if ahead:
+            await self._partial.write(claim.position, ahead)
+            self._arrived(claim, len(ahead))
 
-    async def _settled_step(self, work: Coroutine[None, None, Step], claim: Claim) -> Step:
-        """Do `work` to its end and count what it has brought, a cancellation included."""
-        task = asyncio.ensure_future(work)
-        try:
-            return await settled(task)
-        finally:
-            if task.done() and not task.cancelled() and task.exception() is None:
-                at, count = claim.position, task.result().count
-                claim.position += count
-                self._count(count)
-                if count:
-                    self._note(at, count)
+    async def _step(self, lane: Lane, stream: Stream, claim: Claim, end: int, pen: Pen) -> Step:
+        """One step, which goes to its end and counts what it has brought, whatever becomes of whoever waits for it."""
+        step = await lane.step(stream, pen, at=claim.position, end=end)
+        self._arrived(claim, step.count)
+        return step
+
+    def _arrived(self, claim: Claim, count: int) -> None:
+        if count:
+            at = claim.position
+            claim.position += count
+            self._count(count)
+            self._note(at, count)
 
     async def _ordinary(
         self, reply: Reply, claim: Claim, *, compare: bytes = b"", until: int = sys.maxsize
@@ -424,7 +455,8 @@ class Reception:
             known, claim.rate = claim.rate > 0, (claim.position - first) / (now - opened)
             if claim.rate and not known:
                 account, host = self._job.product.account, self._job.source.host
-                self._bench.connections.measured(account, host, rate=claim.rate, opened=opened)
+                count = claim.position - first
+                self._bench.connections.measured(account, host, count=count, rate=claim.rate, opened=opened)
                 self._measured.set()
         return now
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkdl.growth import FAST, LONGEST_REST_S, PATIENCE_S, REST_S, Crowd, Sight, judged, refused
+from bulkdl.growth import FAST, LONGEST_REST_S, LONGEST_TRIAL_S, PATIENCE_S, REST_S, Crowd, Sight, judged, refused
 
 BASE = Crowd.of(16)
 TRIAL = replace(BASE, allowed=32, rate=100.0)
@@ -23,8 +23,9 @@ def sight(
     rising: float = 1.0,
     alone: float | None = None,
     among: float | None = None,
+    begun: bool = True,
 ) -> Sight:
-    return Sight(now=NOW, lasted=lasted, rate=rate, rising=rising, alone=alone, among=among)
+    return Sight(now=NOW, lasted=lasted, rate=rate, rising=rising, begun=begun, alone=alone, among=among)
 
 
 # crowd, what is seen -> proven, allowed, whether it rests from now on
@@ -49,6 +50,16 @@ TABLE = {
     "no more, though each begins as well": (TRIAL, sight(rate=105.0, alone=1.0, among=1.0), 16, 32, False),
     "more, while they gather speed": (TRIAL, sight(rate=200.0, rising=4.0), 16, 32, False),
     "more and more, and each begins as well": (TRIAL, sight(rate=200.0, rising=4.0, alone=1.0, among=1.0), 32, 128, False),
+    "as much more at last, and each begins as well": (
+        TRIAL, sight(rate=105.0, rising=2.0, alone=1.0, among=1.0), 32, 128, False,
+    ),
+    "more at last, and nothing else is known": (TRIAL, sight(rate=130.0, rising=2.0), 16, 32, False),
+    "twice as much, at the first glance": (TRIAL, sight(lasted=0.1, rate=200.0), 16, 32, False),
+    "twice as much at the first glance, and each begins as well": (
+        TRIAL, sight(lasted=0.1, rate=200.0, alone=1.0, among=1.0), 32, 128, False,
+    ),
+    "few of them have begun when patience is over": (TRIAL, sight(lasted=PATIENCE_S, begun=False), 16, 32, False),
+    "few of them have begun in all the time": (TRIAL, sight(lasted=LONGEST_TRIAL_S, begun=False), 16, 16, True),
     "no more for too long": (TRIAL, sight(lasted=PATIENCE_S, rate=110.0), 16, 16, True),
     "less": (TRIAL, sight(lasted=PATIENCE_S, rate=50.0), 16, 16, True),
     "up to the cap": (PROVEN, sight(alone=1.0, among=1.0), 64, 128, False),
@@ -97,6 +108,7 @@ SIGHTS = st.builds(
     lasted=st.floats(0, 100),
     rate=st.floats(0, 1e9),
     rising=st.floats(0, 100) | st.just(float("inf")),
+    begun=st.booleans(),
     alone=st.none() | st.floats(0, 1e9),
     among=st.none() | st.floats(0, 1e9),
 )

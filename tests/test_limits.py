@@ -292,10 +292,10 @@ async def test_connections_that_begin_like_the_first_are_reason_enough_for_a_tri
         host = Host(stack, most=8)
         await stack.enter_async_context(host.connections.permit(account=None, host="h"))
         host.held = 1
-        host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+        host.connections.measured(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
         await host.pass_time(0.1, own=100)
         for _ in range(7):
-            host.connections.measured(None, "h", rate=90.0, opened=host.clock.monotonic())
+            host.connections.measured(None, "h", count=90, rate=90.0, opened=host.clock.monotonic())
         await host.pass_time(0.3, own=100)
         assert host.allowed == 32
 
@@ -303,15 +303,71 @@ async def test_connections_that_begin_like_the_first_are_reason_enough_for_a_tri
 async def test_how_connections_to_a_far_host_begin_tells_nothing():
     async with AsyncExitStack() as stack:
         host = Host(stack, most=8)
-        host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+        host.connections.measured(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
         await host.pass_time(0.1, own=100)
-        host.connections.answered(None, "h", 0.2)
+        host.connections.took(None, "h", 0.2)
         for _ in range(8):
-            host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+            host.connections.measured(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
         await host.pass_time(1.5, own=100)
         assert host.allowed == 8
         await host.pass_time(1, own=100)
         assert host.allowed == 16
+
+
+async def test_how_soon_a_busy_machine_looks_at_connections_does_not_make_them_slower():
+    """The same bytes have come of each, but of those that joined they were counted after twice the time."""
+    async with AsyncExitStack() as stack:
+        host = Host(stack, most=8)
+        await stack.enter_async_context(host.connections.permit(account=None, host="h"))
+        host.held = 1
+        host.connections.measured(None, "h", count=100, rate=1000.0, opened=host.clock.monotonic())
+        await host.pass_time(0.1, own=1000)
+        for _ in range(7):
+            host.connections.measured(None, "h", count=100, rate=500.0, opened=host.clock.monotonic())
+        await host.pass_time(0.3, own=1000)
+        assert host.allowed == 32
+
+
+async def test_a_trial_begins_with_the_look_at_those_who_joined():
+    """Nobody has to press again: what is needed to judge is here."""
+    async with AsyncExitStack() as stack:
+        host = Host(stack, most=8)
+        await stack.enter_async_context(host.connections.permit(account=None, host="h"))
+        host.held = 1
+        host.connections.measured(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
+        await host.pass_time(0.2, own=100)
+        grown, opened = host.connections.grown, host.clock.monotonic()
+        for _ in range(3):
+            host.connections.measured(None, "h", count=100, rate=100.0, opened=opened)
+        assert (host.connections.grows(None, "h"), grown.is_set()) == (False, False)
+        host.connections.measured(None, "h", count=100, rate=100.0, opened=opened)
+        assert (host.connections.grows(None, "h"), grown.is_set()) == (True, True)
+
+
+async def test_a_trial_is_not_over_before_those_who_came_for_it_have_begun():
+    async with AsyncExitStack() as stack:
+        host = Host(stack)
+        host.connections.measured(None, "h", count=100, rate=1000.0, opened=host.clock.monotonic())
+        await host.pass_time(2.2, own=1000, link=4000)
+        assert host.allowed == 8
+        await host.pass_time(3, own=1000, link=4000)
+        assert (host.allowed, host.left) == (8, [])
+        await host.pass_time(2, own=1000)
+        assert host.allowed > 8
+
+
+async def test_what_those_who_never_begin_were_tried_for_is_over_some_time():
+    async with AsyncExitStack() as stack:
+        host = Host(stack)
+        host.connections.measured(None, "h", count=100, rate=1000.0, opened=host.clock.monotonic())
+        await host.pass_time(9, own=1000, link=4000)
+        assert host.left == [7, 6, 5, 4]
+
+
+async def test_each_of_several_products_may_have_its_share_at_once():
+    connections = Connections(most=16, accounts={"a": 6}, clock=ManualClock())
+    assert [connections.share(None, "h", among=count) for count in (0, 1, 3, 16, 99)] == [16, 16, 6, 1, 1]
+    assert connections.share("a", "h", among=4) == 2
 
 
 async def test_connections_that_took_from_the_first_are_reason_enough_for_none():
@@ -319,10 +375,10 @@ async def test_connections_that_took_from_the_first_are_reason_enough_for_none()
         host = Host(stack, most=8)
         await stack.enter_async_context(host.connections.permit(account=None, host="h"))
         host.held = 1
-        host.connections.measured(None, "h", rate=100.0, opened=host.clock.monotonic())
+        host.connections.measured(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
         await host.pass_time(0.1, own=100, link=100)
         for _ in range(7):
-            host.connections.measured(None, "h", rate=12.0, opened=host.clock.monotonic())
+            host.connections.measured(None, "h", count=12, rate=12.0, opened=host.clock.monotonic())
         await host.pass_time(30, own=100, link=100)
         assert host.allowed == 8
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 import threading
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -69,6 +70,19 @@ def opened(path: Path, mode: str = "r+b") -> Iterator[Pen]:
     path.touch()
     with path.open(mode) as file:
         yield Pen(file.fileno(), path, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked how long a round trip takes")
+async def test_a_connection_tells_how_long_a_round_trip_takes():
+    async with taken(ranges(BODIES[0])) as (stream, _):
+        assert stream.round_trip_s is not None
+        assert 0 < stream.round_trip_s < 1
+
+
+async def test_where_the_system_does_not_tell_the_round_trip_is_unknown(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(streams, "_TCP_INFO", None)
+    async with taken(ranges(BODIES[0])) as (stream, _):
+        assert stream.round_trip_s is None
 
 
 async def moved(movers: Movers, stream: Stream, path: Path, at: int, *, end: int = SIZE) -> Step:

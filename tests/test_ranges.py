@@ -257,6 +257,16 @@ def test_each_stretch_is_divided_by_what_it_would_take():
     assert [(c.position, c.end) for c in (long, *others, short)] == [(0, 20), (20, 40), (40, 60), (100, 130)]
 
 
+def test_what_is_left_takes_as_long_as_all_who_fetch_need_together():
+    plan = SegmentPlan([(0, 60), (100, 130)], min_split=10, min_split_s=1.0)
+    first = plan.claim()
+    assert plan.left_s == 0
+    first.rate = 10.0
+    assert plan.left_s == pytest.approx(9.0)
+    plan.claim().rate = 20.0
+    assert plan.left_s == pytest.approx(3.0)
+
+
 def test_with_pieces_everyone_fetches_what_is_nearest_to_the_front():
     plan = SegmentPlan([(0, 200)], min_split=5, min_split_s=1.0)
     first = plan.claim()

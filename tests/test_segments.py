@@ -11,6 +11,7 @@ import pytest
 
 from bulkdl import segments
 from bulkdl.clock import SystemClock
+from bulkdl.events import Retrying
 from tests.harness import Place, body_of
 from tests.servers import RawRequest, RawServer, Wire, head, reply
 
@@ -93,14 +94,23 @@ async def test_a_host_that_holds_each_connection_back_is_asked_on_more_than_at_t
     pytest.fail(f"no more than {archive.at_once}")
 
 
-async def test_one_product_has_no_more_connections_than_ever(tmp_path: Path):
+async def test_one_product_has_more_connections_where_they_pay_and_no_more_than_its_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(segments, "MIN_SPLIT", 64 * KIB)
     for attempt in range(TRIES):
-        archive = Archive(each=600_000)
+        archive = Archive(each=200_000)
         await fetch(tmp_path / str(attempt), archive, products=1)
-        assert archive.at_once <= segments.AUTO_SEGMENTS
-        if archive.at_once >= 8:
+        assert archive.at_once <= segments.MANY_SEGMENTS + 2
+        if archive.at_once > segments.AUTO_SEGMENTS + 2:
             return
     pytest.fail(f"no more than {archive.at_once}")
+
+
+async def test_one_product_on_a_shared_link_has_no_more_connections_than_ever(tmp_path: Path):
+    archive = Archive(link=8_000_000)
+    await fetch(tmp_path, archive, products=1)
+    assert archive.at_once <= segments.AUTO_SEGMENTS + 2
 
 
 async def test_on_a_shared_link_connections_do_not_multiply(tmp_path: Path):
@@ -156,3 +166,39 @@ async def test_a_product_that_comes_later_is_not_kept_waiting_by_another_ones_se
             done = await place.run(*products, accounts={"own": host}, clock=SystemClock())
     assert (done.code, place.file("large") == BODY, place.file("late")) == (0, True, b"late")
     assert archive.at_once == 3
+
+
+async def test_what_the_last_guest_leaves_is_fetched_in_the_same_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The first connection has nothing left to fetch when the other has to leave for a product that comes later."""
+    monkeypatch.setattr(segments, "MIN_SPLIT", len(BODY) // 2 - 200 * KIB)
+    asked, divided, archive = 0, asyncio.Event(), Archive(each=40_000)
+
+    async def respond(request: RawRequest, wire: Wire) -> None:
+        nonlocal asked
+        if request.path == "/large":
+            if request.header("Range"):
+                divided.set()
+                await archive(request, wire)
+                return
+            await wire.send(
+                head(200, ("Content-Length", len(BODY)), ("Accept-Ranges", "bytes"), E1) + BODY[: 256 * KIB]
+            )
+            await divided.wait()
+            with suppress(OSError):
+                await wire.send(BODY[256 * KIB :])
+            return
+        asked += 1
+        if asked > 1:
+            archive.each = float("inf")
+        await reply(*((200, b"late") if asked > 1 else (503, b"", ("Retry-After", "1"))))(request, wire)
+
+    place = Place(tmp_path, workers=2, timeout=30.0)
+    async with RawServer(respond) as server:
+        host = {"hosts": [f"127.0.0.1:{server.port}"], "auth": "none", "max_connections": 2}
+        products = [{"url": server.url(f"/{n}"), "file": n, "account": "own"} for n in ("large", "late")]
+        async with asyncio.timeout(20):
+            done = await place.run(*products, accounts={"own": host}, clock=SystemClock())
+    assert (done.code, place.file("large") == BODY, place.file("late")) == (0, True, b"late")
+    assert [event.file for event in done.of(Retrying)] == ["late"]
