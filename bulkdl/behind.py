@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bulkdl.dataclass import dataclass
 from bulkdl.store.disk import settled
 
 if TYPE_CHECKING:

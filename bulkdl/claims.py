@@ -28,7 +28,7 @@ class Claims:
         if finished is not None:
             return None if finished == index else finished
         before = self._wanted.get(key)
-        if before is None:
+        if before is None or before == index:
             self._wanted[key] = index
             return None
         wanted = tuple(sorted({*_all(before), index}))

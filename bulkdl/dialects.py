@@ -13,7 +13,6 @@ import math
 import re
 from dataclasses import field
 from enum import StrEnum
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -24,6 +23,7 @@ from bulkdl.retry import parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from importlib.resources.abc import Traversable
 
 __all__ = ["MOST_BODY", "Action", "Answer", "Dialect", "Ruling", "interpret", "load", "names"]
 
@@ -122,9 +122,15 @@ def interpret(name: str | None, answer: Answer, *, now: float) -> Ruling | None:
     return None
 
 
+def _folder() -> Traversable:
+    from importlib.resources import files  # noqa: PLC0415 - most runs see no error
+
+    return files("bulkdl").joinpath("data/dialects")
+
+
 def names() -> tuple[str, ...]:
     """The dialects there are, sorted."""
-    folder = files("bulkdl").joinpath("data/dialects")
+    folder = _folder()
     return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
 
 
@@ -133,7 +139,7 @@ def load(name: str) -> Dialect:
     """The dialect of that name; raise `KeyError` where there is none, `TypeError` or `ValueError` for one that is wrong."""
     if name not in names():
         raise KeyError(name)
-    text = files("bulkdl").joinpath(f"data/dialects/{name}.yaml").read_text(encoding="utf-8")
+    text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader either way
     return parse(name, **data)
 

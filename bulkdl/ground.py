@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -74,13 +75,20 @@ async def prepare(stack: AsyncExitStack, terms: Terms, products: list[Product]) 
         text = f"an earlier run did not end properly ({lock.took_over}); going on from what it left"
         hub.note(Level.INFO, text)
     journal = await stack.enter_async_context(Journal.open(folder, clock=terms.clock))
-    claims, left, learnt = Claims(), await journal.unfinished(), await journal.learnt()
+    claims, batch = Claims(), products[:BATCH]
     survey = Survey(partial(look_at, folder), claims)
-    for at in range(0, len(products), BATCH):
+    # What is asked for at once is read at once, and before the journal makes its reserve.
+    left, learnt, known = await asyncio.gather(journal.unfinished(), journal.learnt(), journal.of(_ids(batch)))
+    await storage.work(survey.add, batch, known)
+    for at in range(BATCH, len(products), BATCH):
         batch = products[at : at + BATCH]
-        await storage.work(survey.add, batch, await journal.of([product.id for product in batch]))
+        await storage.work(survey.add, batch, await journal.of(_ids(batch)))
     _say_of(journal, hub)
     return Ground(storage=storage, journal=journal, claims=claims, items=survey.end(), left=left, learnt=learnt)
+
+
+def _ids(products: list[Product]) -> list[str]:
+    return [product.id for product in products]
 
 
 def _say_of(journal: Journal, hub: Hub) -> None:

@@ -6,7 +6,9 @@ aside. A run begins with few, tries twice as many, and keeps them only when they
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from bulkdl.dataclass import dataclass
 
 __all__ = [
     "CAP",

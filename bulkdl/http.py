@@ -21,10 +21,10 @@ from bulkdl.content.coding import Decoder
 from bulkdl.dataclass import dataclass
 from bulkdl.dialects import MOST_BODY, Action, Answer, interpret
 from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
+from bulkdl.heads import brief_head, head_of
 from bulkdl.hops import generic, redirected, scrubbed, without_secret
 from bulkdl.lane import take_over
 from bulkdl.model import FailureKind
-from bulkdl.ranges import parse_content_range
 from bulkdl.resume import Head, uncoded
 from bulkdl.retry import StatusClass, classify
 from bulkdl.sender import Sender
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from aiohttp.connector import Connection
-    from multidict import CIMultiDictProxy
 
     from bulkdl.auth.signing import Credential, Signer
     from bulkdl.clock import Clock
@@ -353,9 +352,11 @@ class Http:
             response = await self._send(url, request, credential, own=own, proxy=proxy)
             signed = credential is not None and (credential.header is not None or credential.query is not None)
             if isinstance(response, Brief):
-                return _brief_reply(url, response, signed=signed, direct=proxy is None), used
+                body = [response.body]
+                return Reply(url, brief_head(response), "", signed, None, _peeked=body, direct=proxy is None), used
             if not _redirects(response):
-                return _reply(url, response, signed=signed, direct=proxy is None), used
+                challenge = response.headers.get("WWW-Authenticate", "")
+                return Reply(url, head_of(response), challenge, signed, response, direct=proxy is None), used
             location = response.headers["Location"]
             await _finish(response)
             url = redirected(url, location, used, first=first)
@@ -386,58 +387,6 @@ class Http:
 
 def _redirects(response: aiohttp.ClientResponse) -> bool:
     return classify(response.status) is StatusClass.REDIRECT and "Location" in response.headers
-
-
-def _reply(url: Url, response: aiohttp.ClientResponse, *, signed: bool, direct: bool) -> Reply:
-    fields = response.headers
-    length = fields.get("Content-Length", "")
-    chunked = "chunked" in fields.get("Transfer-Encoding", "").lower()  # overrides a length (RFC 9112 §6.3)
-    codings = (*fields.getall("Content-Encoding", ()), *_transfer_codings(fields))
-    head = Head(
-        status=response.status,
-        content_length=int(length) if length.isdecimal() and length.isascii() and not chunked else None,
-        content_range=parse_content_range(_one(fields, "Content-Range")),
-        content_type=fields.get("Content-Type", ""),
-        content_encoding=", ".join(codings),
-        etag=_one(fields, "ETag"),
-        last_modified=fields.get("Last-Modified"),
-        date=fields.get("Date"),
-        accept_ranges=fields.get("Accept-Ranges", ""),
-        disposition=fields.get("Content-Disposition", ""),
-        retry_after=fields.get("Retry-After"),
-    )
-    return Reply(url, head, fields.get("WWW-Authenticate", ""), signed, response, direct=direct)
-
-
-def _brief_reply(url: Url, brief: Brief, *, signed: bool, direct: bool) -> Reply:
-    fields = brief.headers
-    head = Head(
-        status=200,
-        content_length=len(brief.body),
-        content_type=fields.get("Content-Type", ""),
-        etag=_one(fields, "ETag"),
-        last_modified=fields.get("Last-Modified"),
-        date=fields.get("Date"),
-        accept_ranges=fields.get("Accept-Ranges", ""),
-        disposition=fields.get("Content-Disposition", ""),
-    )
-    return Reply(url, head, "", signed, None, _peeked=[brief.body], direct=direct)
-
-
-def _one(fields: CIMultiDictProxy[str], name: str) -> str | None:
-    """A field that may come once; where it comes with several values, what no reader of one takes for a value."""
-    if name not in fields:
-        return None
-    values = fields.getall(name)
-    return ", ".join(dict.fromkeys(values)) if len(values) > 1 else values[0] if values else None
-
-
-def _transfer_codings(fields: Mapping[str, str]) -> list[str]:
-    """Transfer codings (RFC 9112 §7) but `chunked`, which aiohttp takes off; the others it leaves on, and so do we."""
-    if "Transfer-Encoding" not in fields:
-        return []
-    words = fields["Transfer-Encoding"].lower().split(",")
-    return [f"transfer {word.strip()}" for word in words if word.strip() not in {"", "chunked", "identity"}]
 
 
 async def _next(response: aiohttp.ClientResponse) -> bytes:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.apart import pardon, refuse
-from bulkdl.content.extract import extract, folder_for
 from bulkdl.content.verify import check_product
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, TryAgain
@@ -78,6 +77,8 @@ async def unpack(bench: Bench, job: Job) -> None:
     """Unpack the product beside itself where that is wished: before it is recorded as done, so that no run skips it."""
     if not job.product.extract:
         return
+    from bulkdl.content.extract import extract, folder_for  # noqa: PLC0415 - all that unpacks, only where that is wished
+
     claim_folder(bench.claims, job.product, job.file or "", for_good=True)
     final = bench.storage.final(job.file or "")
     bench.hub.counters.flights[job.product.id].phase = "extracting"

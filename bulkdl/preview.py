@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import os
+import sys
 from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -114,7 +115,7 @@ def _account_facts(
     from bulkdl.auth.credentials import keyring_lookup, resolve  # noqa: PLC0415 - a plan without accounts needs none of it
 
     try:
-        found = resolve(account, environ=environ, prompt=None, keyring=keyring_lookup())
+        found = resolve(account, environ=environ, prompt=None, keyring=keyring_lookup)
     except AccountStopped as stopped:
         error = "" if prompt is not None or not used else str(stopped)
         return replace(
@@ -152,7 +153,16 @@ def _free(folder: Path) -> int | None:
     for place in (folder, *folder.parents):
         if place.is_dir():
             try:
-                return shutil.disk_usage(place).free
+                return _free_at(place)
             except OSError:
                 return None
     return None
+
+
+def _free_at(folder: Path) -> int:
+    if sys.platform == "win32":
+        import shutil  # noqa: PLC0415
+
+        return shutil.disk_usage(folder).free
+    found = os.statvfs(folder)  # as `shutil` has it, with which comes what reads four kinds of archives
+    return found.f_bavail * found.f_frsize

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -43,11 +43,13 @@ async def run(
     stop: StopSignal | None = None,
     clock: Clock | None = None,
     rng: random.Random | None = None,
+    alone: bool = False,
 ) -> RunResult:
     """Bring every product of `manifest` to its destination.
 
     Returns whatever the end: everything that can stop a run once it has begun is in the result. Raise `UsageError` where
-    `ca_file` cannot be read. `environ` is the only environment that is looked at; `prompt` None: nobody to ask.
+    `ca_file` cannot be read. `environ` is the only environment that is looked at; `prompt` None: nobody to ask. `alone`: nothing
+    else in this process uses aiohttp, whose import need not read certificates then.
     """
     clock, rng, stop = clock or SystemClock(), rng or random.Random(), stop or StopSignal()  # noqa: S311 - jitter
     terms = Terms(
@@ -72,23 +74,26 @@ async def run(
                 _leave_in_place(terms, ground, ending)
                 ending.signal = stop.reason
             else:
-                await _work(terms, ground, stop=stop, ends_at=ends_at, ending=ending)
+                await _work(terms, ground, stop=stop, ends_at=ends_at, ending=ending, alone=alone)
     except RunStopped as error:
         ending.machine = error
     return tally.result(ending, total=len(products), elapsed_s=clock.monotonic() - began)
 
 
-async def _work(terms: Terms, ground: Ground, *, stop: StopSignal, ends_at: float | None, ending: Ending) -> None:
+async def _work(
+    terms: Terms, ground: Ground, *, stop: StopSignal, ends_at: float | None, ending: Ending, alone: bool
+) -> None:
     """Do what needs the network. Raise `UsageError` where the CA certificates cannot be read.
 
     What that takes is imported now, since it takes longer than a run that finds everything in place, while a thread reads the
     certificates, which does not hold the interpreter's lock.
     """
-    from bulkdl.trust import trusted  # noqa: PLC0415
+    from bulkdl.trust import trusted, unread  # noqa: PLC0415
 
     reading = asyncio.get_running_loop().run_in_executor(None, trusted, terms.settings, terms.environ)
-    from bulkdl.crew import work  # noqa: PLC0415
-    from bulkdl.wiring import Surroundings  # noqa: PLC0415
+    with unread() if alone else nullcontext():
+        from bulkdl.crew import work  # noqa: PLC0415
+        from bulkdl.wiring import Surroundings  # noqa: PLC0415
 
     around = Surroundings(
         settings=terms.settings,

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkdl.behind import Behind
 from bulkdl.bench import known_of
+from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, TryAgain, first_error
 from bulkdl.growth import FAST
 from bulkdl.hostfacts import sights

@@ -14,7 +14,7 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, Self
 
-from bulkdl.content.verify import check_body
+from bulkdl.content.verify import check_body, ready_for
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.placing import confirm_name, placed_entry
@@ -113,6 +113,7 @@ class Together:
         What is told: an entry that is `done`, or one that has a partial which is not the product, as `placing.check` will say, or
         one without ranges: then a file that nobody has looked at is in its way. Or `ProductFailed` or `StorageStopped`.
         """
+        ready_for(job.product, job.file or "")
         self._waiting.append(_Item(job, whole))
         self._under_way += 1
         self._held += len(whole.body)

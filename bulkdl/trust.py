@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bulkdl.errors import UsageError
@@ -10,11 +12,13 @@ from bulkdl.lane import may_apply
 from bulkdl.streams import TlsContext
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from bulkdl.model import Settings
 
-__all__ = ["trusted"]
+__all__ = ["trusted", "unread"]
+
+_READ = "set_default_verify_paths"
 
 
 def trusted(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLContext:
@@ -35,3 +39,27 @@ def trusted(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLContext:
             hint="Check --ca-file and SSL_CERT_FILE",
         ) from error
     return context
+
+
+@contextmanager
+def unread() -> Iterator[None]:
+    """For the import of aiohttp in a process that has no other use for it: no certificates are read on this thread meanwhile.
+
+    aiohttp makes two contexts of its own then, with all of the system's certificates in each, which takes half of its import,
+    though every connection of ours is given that of `trusted`. Its own ones trust nobody then.
+    """
+    reader, own = threading.get_ident(), vars(ssl.SSLContext).get(_READ)
+    read = ssl.SSLContext.set_default_verify_paths
+
+    def elsewhere(context: ssl.SSLContext) -> None:
+        if threading.get_ident() != reader:
+            read(context)
+
+    setattr(ssl.SSLContext, _READ, elsewhere)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(ssl.SSLContext, _READ)
+        else:
+            setattr(ssl.SSLContext, _READ, own)

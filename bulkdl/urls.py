@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import ipaddress
 import re
 from dataclasses import field
@@ -110,6 +109,8 @@ class Url:
     def fingerprint(self) -> str:
         """A hash that names this URL in the journal without holding what its query may hold."""
         if self._fingerprint is None:  # asked for often, by few of many
+            import hashlib  # noqa: PLC0415 - with it comes OpenSSL, which not every command needs
+
             self._fingerprint = hashlib.sha256(self.raw.encode()).hexdigest()[:32]
         return self._fingerprint
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
-import platformdirs
 
 from bulkdl.auth.credentials import Credentials, keyring_lookup, resolve
 from bulkdl.auth.endpoint import HttpTokenEndpoint
@@ -77,7 +76,7 @@ class Surroundings:
 
     def find(self, account: Account) -> Credentials:
         """The account's secrets; raise `AccountStopped` where one is missing."""
-        return resolve(account, environ=self.environ, prompt=self.prompt, keyring=keyring_lookup())
+        return resolve(account, environ=self.environ, prompt=self.prompt, keyring=keyring_lookup)
 
     def signers(
         self, accounts: Mapping[str, Account], *, needed: Collection[str], endpoint: TokenEndpoint
@@ -92,7 +91,7 @@ class Surroundings:
             hub=self.hub,
             clock=self.clock,
             rng=self.rng,
-            state_dir=state_folder(self.environ),
+            state_dir=lambda: state_folder(self.environ),
             logins=Logins(),
         )
         made: dict[str | None, Signer] = {None: signer(Account(name="", auth=AuthKind.NONE), Credentials())}
@@ -114,7 +113,12 @@ class Surroundings:
 
 def state_folder(environ: Mapping[str, str]) -> Path:
     """Where what is shared by all runs of a user lives: the ledger of TOTP steps."""
-    return Path(environ.get("BULKDL_STATE_DIR") or platformdirs.user_state_dir("bulkdl", appauthor=False))
+    named = environ.get("BULKDL_STATE_DIR")
+    if named:
+        return Path(named)
+    import platformdirs  # noqa: PLC0415 - only where someone logs in
+
+    return Path(platformdirs.user_state_dir("bulkdl", appauthor=False))
 
 
 def _proxies() -> Callable[[Url], str | None]:

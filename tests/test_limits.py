@@ -314,8 +314,9 @@ async def test_how_connections_to_a_far_host_begin_tells_nothing():
         assert host.allowed == 16
 
 
-async def test_how_soon_a_busy_machine_looks_at_connections_does_not_make_them_slower():
-    """The same bytes have come of each, but of those that joined they were counted after twice the time."""
+@pytest.mark.parametrize(("count", "rate"), [(100, 500.0), (50, 1000.0)])
+async def test_how_late_a_busy_machine_looks_at_connections_does_not_make_those_that_joined_slower(count, rate):
+    """Twice as late at those that joined, of which the same bytes had come; or at the first, of which twice as many had."""
     async with AsyncExitStack() as stack:
         host = Host(stack, most=8)
         await stack.enter_async_context(host.connections.permit(account=None, host="h"))
@@ -323,7 +324,7 @@ async def test_how_soon_a_busy_machine_looks_at_connections_does_not_make_them_s
         host.connections.measured(None, "h", count=100, rate=1000.0, opened=host.clock.monotonic())
         await host.pass_time(0.1, own=1000)
         for _ in range(7):
-            host.connections.measured(None, "h", count=100, rate=500.0, opened=host.clock.monotonic())
+            host.connections.measured(None, "h", count=count, rate=rate, opened=host.clock.monotonic())
         await host.pass_time(0.3, own=1000)
         assert host.allowed == 32
 

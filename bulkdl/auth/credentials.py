@@ -53,6 +53,10 @@ class NoKeyring(LookupError):  # noqa: N818 - says what is so
     """Usual on a server, and no trouble unless a secret is nowhere else."""
 
 
+class _NotInstalled(NoKeyring):
+    """The optional package is not there: nobody was asked, so nothing is said of it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
     """What was found for one account, and where."""
@@ -81,24 +85,20 @@ def resolve(
     return _Search(account, environ, prompt, keyring).run()
 
 
-def keyring_lookup() -> KeyringLookup | None:
-    """The system's keyring where the optional package is installed, else None."""
+def keyring_lookup(service: str, username: str) -> str | None:
+    """Ask the system's keyring; a `KeyringLookup`. Its package is imported when it is first asked."""
     try:
         import keyring  # noqa: PLC0415 - optional, and slow to import
         from keyring.errors import KeyringError, NoKeyringError  # noqa: PLC0415
     except ImportError:
-        return None
-
-    def look_up(service: str, username: str) -> str | None:
-        try:
-            found = keyring.get_password(service, username)
-        except NoKeyringError:
-            raise NoKeyring("this machine has none") from None
-        except KeyringError as error:
-            raise LookupError(type(error).__name__) from None
-        return found if isinstance(found, str) else None
-
-    return look_up
+        raise _NotInstalled from None
+    try:
+        found = keyring.get_password(service, username)
+    except NoKeyringError:
+        raise NoKeyring("this machine has none") from None
+    except KeyringError as error:
+        raise LookupError(type(error).__name__) from None
+    return found if isinstance(found, str) else None
 
 
 class _Search:
@@ -198,6 +198,8 @@ class _Search:
                         break
                 else:
                     self._looked(name, f"the keyring (service {services[0]}, user {name})")
+        except _NotInstalled:
+            return
         except LookupError as error:
             cause = str(error) or "locked"
             for name in self._open(wanted):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -12,6 +11,7 @@ from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.resources.abc import Traversable
 
 __all__ = ["Provider", "load", "names"]
 
@@ -41,9 +41,15 @@ class Provider:
         return values
 
 
+def _folder() -> Traversable:
+    from importlib.resources import files  # noqa: PLC0415 - an account of one's own needs no preset
+
+    return files("bulkdl").joinpath("data/providers")
+
+
 def names() -> tuple[str, ...]:
     """The presets there are, sorted."""
-    folder = files("bulkdl").joinpath("data/providers")
+    folder = _folder()
     return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
 
 
@@ -52,7 +58,7 @@ def load(name: str) -> Provider:
     """The preset of that name; raise `KeyError` where there is none."""
     if name not in names():
         raise KeyError(name)
-    text = files("bulkdl").joinpath(f"data/providers/{name}.yaml").read_text(encoding="utf-8")
+    text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader either way
     return Provider(
         name=name,

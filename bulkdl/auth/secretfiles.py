@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
-import netrc
 import os
 import stat
 from dataclasses import field
@@ -13,6 +11,7 @@ from bulkdl.dataclass import dataclass
 from bulkdl.secret import Secret
 
 if TYPE_CHECKING:
+    import configparser
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
@@ -45,6 +44,8 @@ def read_login_file(path: Path) -> Mapping[str, Secret]:
     No interpolation: a `%` in a password is a `%`. Quotes, `=`, `:`, `#` and `;` inside a value belong to it.
     Raise `SecretFileError`.
     """
+    import configparser  # noqa: PLC0415 - only where there is such a file
+
     parser = configparser.RawConfigParser(default_section="")
     try:
         parser.read_string(_text(path))
@@ -101,6 +102,8 @@ def readable_by_others(path: Path) -> bool:
 
 def netrc_entry(path: Path, machines: Sequence[str]) -> NetrcEntry | None:
     """The first of the machines that the file knows (not its `default`); raise `SecretFileError`."""
+    import netrc  # noqa: PLC0415 - only where there is such a file
+
     try:
         entries = netrc.netrc(str(path)).hosts
     except FileNotFoundError:

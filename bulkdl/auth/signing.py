@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from bulkdl.auth.exchange import Exchange, Login, PasswordLogin
-from bulkdl.auth.oidc import Client
-from bulkdl.auth.oidc_signer import OidcSigner
 from bulkdl.auth.signer import Credential, Signer
 from bulkdl.auth.static_signer import NoSigner, StaticSigner
-from bulkdl.auth.tokens import TokenManager
-from bulkdl.auth.totp import StepLedger, normalise
-from bulkdl.auth.turns import LoginTurns
-from bulkdl.errors import AccountStopped
 from bulkdl.events import Level
-from bulkdl.model import AuthKind, Grant
+from bulkdl.model import AuthKind
 
 if TYPE_CHECKING:
     import random
@@ -23,14 +16,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.auth.credentials import Credentials
+    from bulkdl.auth.exchange import Login
     from bulkdl.auth.oidc import TokenEndpoint
+    from bulkdl.auth.tokens import TokenManager
     from bulkdl.clock import Clock
     from bulkdl.events import Hub
     from bulkdl.model import Account
 
-__all__ = ["Credential", "Logins", "Signer", "login_for", "signer_for"]
-
-_T = TypeVar("_T")
+__all__ = ["Credential", "Logins", "Signer", "signer_for"]
 
 
 class Logins:
@@ -54,7 +47,7 @@ def signer_for(
     hub: Hub,
     clock: Clock,
     rng: random.Random,
-    state_dir: Path,
+    state_dir: Path | Callable[[], Path],
     logins: Logins | None = None,
 ) -> Signer:
     """The account's signer. Nothing is read, asked or sent before its first use.
@@ -63,7 +56,6 @@ def signer_for(
     `state_dir`: where the TOTP ledger and the turns of logins live, shared by all runs of this user.
     `logins`: shared with the accounts whose logins may be this one's too.
     """
-    logins = logins or Logins()
 
     def resolve() -> Credentials:
         found = credentials() if callable(credentials) else credentials
@@ -71,45 +63,19 @@ def signer_for(
             hub.note(Level.WARNING, f"{account.name}: {warning}")
         return found
 
-    def manager() -> TokenManager:
-        login = login_for(account, resolve())
-        ledger = StepLedger(state_dir, clock=clock, warn=lambda text: hub.note(Level.WARNING, text))
-        turns = LoginTurns(state_dir, clock=clock)
-        exchange = Exchange(login, endpoint=endpoint, ledger=ledger, turns=turns, clock=clock)
-        return logins.manager(login, lambda: TokenManager(login, exchange, hub=hub, clock=clock, rng=rng))
-
-    if account.auth is AuthKind.OIDC:
-        return OidcSigner(account, manager, hub=hub, clock=clock)
     if account.auth is AuthKind.NONE:
         return NoSigner(account)
-    return StaticSigner(account, resolve, hub=hub)
+    if account.auth is not AuthKind.OIDC:
+        return StaticSigner(account, resolve, hub=hub)
+    from bulkdl.auth.oidc_account import oidc_signer  # noqa: PLC0415 - one-time codes and logins only where they are needed
 
-
-def login_for(account: Account, credentials: Credentials) -> Login:
-    """What a login at the account's token endpoint needs; raise `AccountStopped` where it is incomplete."""
-    url = _need(account, account.token_url, "token_url")
-    if account.grant is Grant.CLIENT_CREDENTIALS:
-        client_id = _need(account, account.client_id or credentials.username, "client_id")
-        secret = _need(account, credentials.client_secret, "client_secret")
-        client = Client(id=client_id, secret=secret, scope=account.scope)
-        return Login(account=account.name, token_url=url, client=client, password=None)
-    client_id = _need(account, account.client_id, "client_id")
-    try:
-        totp = None if credentials.totp_secret is None else normalise(credentials.totp_secret.reveal())
-    except ValueError as error:
-        hint = "Copy it again from the page that shows the QR code"
-        raise AccountStopped(str(error), account=account.name, hint=hint) from None
-    password = PasswordLogin(
-        username=_need(account, credentials.username, "username"),
-        password=_need(account, credentials.password, "password"),
-        totp_secret=totp,
-        totp_field=account.totp_field,
+    return oidc_signer(
+        account,
+        resolve,
+        endpoint=endpoint,
+        hub=hub,
+        clock=clock,
+        rng=rng,
+        state_dir=state_dir if callable(state_dir) else lambda: state_dir,
+        logins=logins or Logins(),
     )
-    client = Client(id=client_id, secret=credentials.client_secret, scope=account.scope)
-    return Login(account=account.name, token_url=url, client=client, password=password)
-
-
-def _need(account: Account, value: _T | None, what: str) -> _T:
-    if value is None:
-        raise AccountStopped(f"{what} is missing", account=account.name, hint=f"Set it for account {account.name}")
-    return value

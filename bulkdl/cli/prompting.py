@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,6 +35,8 @@ def prompt_for(progress: Progress | None = None) -> Ask | None:
 def _ask(question: str, *, hidden: bool) -> str:
     text = question if question.endswith(" ") else f"{question.rstrip(':')}: "
     if hidden:
+        import getpass  # noqa: PLC0415 - only where someone is asked
+
         return getpass.getpass(text, stream=sys.stderr)
     sys.stderr.write(text)
     sys.stderr.flush()

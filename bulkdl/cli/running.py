@@ -14,7 +14,6 @@ from bulkdl.cli import collector
 from bulkdl.cli.output import complain, say, write_out
 from bulkdl.cli.progress import Mode, Progress, open_progress
 from bulkdl.cli.prompting import prompt_for
-from bulkdl.cli.report import prepare, save, to_html
 from bulkdl.cli.signals import stop_on_signals
 from bulkdl.cli.watchers import LogFile
 from bulkdl.clock import SystemClock
@@ -63,6 +62,8 @@ def run(invocation: Invocation) -> int:
     json_wished, verbosity = invocation.json, invocation.verbosity
     mode, log_file, report = (invocation.option(name) for name in ("progress", "log_file", "report"))
     if report is not None:
+        from bulkdl.cli.report import prepare  # noqa: PLC0415 - only where one is wanted
+
         prepare(report)
     manifest = invocation.load_manifest()
     invocation.warn(manifest)
@@ -118,6 +119,7 @@ async def _under_signals(job: Job, hub: Hub, stop: StopSignal, progress: Progres
             environ=job.environ,
             prompt=prompt_for(progress),
             stop=stop,
+            alone=True,
         )
 
 
@@ -133,6 +135,8 @@ def finish(job: Job, result: RunResult) -> int:
 
 
 def _report(job: Job, path: Path, result: RunResult) -> int:
+    from bulkdl.cli.report import save, to_html  # noqa: PLC0415 - only where one is wanted
+
     try:
         save(path, to_html(result, job.manifest))
     except StorageStopped as error:

@@ -11,13 +11,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from xml.parsers import expat
 
-from bulkdl.errors import ProductFailed
-from bulkdl.model import FailureKind
+from bulkdl.content.refusal import bad_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["bad_content", "unreadable"]
+__all__ = ["unreadable"]
 
 _BROKEN = (
     zipfile.BadZipFile,
@@ -49,11 +48,6 @@ def unreadable(what: str, *, hint: str = "") -> Iterator[None]:
         if exc.errno is not None:
             raise
         raise bad_content(f"{what}: {_said(exc)}") from exc  # bz2 and gzip say so of bad data
-
-
-def bad_content(reason: str, *, hint: str = "") -> ProductFailed:
-    """The error for a product whose bytes are not what they should be."""
-    return ProductFailed(reason, kind=FailureKind.CONTENT, hint=hint)
 
 
 def _said(exc: Exception) -> str:

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bulkdl.content.broken import bad_content
 from bulkdl.content.offload import Workshop
+from bulkdl.content.refusal import bad_content
 from bulkdl.content.tars import open_tar
 from bulkdl.content.zips import open_zip, read_member
 from bulkdl.dataclass import dataclass

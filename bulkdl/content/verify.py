@@ -9,24 +9,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bulkdl.content import tars, zips
-from bulkdl.content.broken import bad_content, unreadable
 from bulkdl.content.hashing import BLOCK, HASHING, hasher
 from bulkdl.content.offload import Stop
-from bulkdl.content.safe import MOST_BYTES, is_safe_manifest, parse_safe
+from bulkdl.content.refusal import bad_content
 from bulkdl.content.sniff import HEAD_SIZE, html_or_json_error, objection
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed
 from bulkdl.model import FailureKind, Verify
 
 if TYPE_CHECKING:
-    import zipfile
     from collections.abc import Callable, Collection, Mapping
 
     from bulkdl.content.hashing import Digests, Hasher
     from bulkdl.model import Checksum, Product
 
-__all__ = ["check_body", "check_product", "digests"]
+__all__ = ["check_body", "check_product", "digests", "ready_for"]
 
 _ZIP_SUFFIXES = (".zip", ".kmz")
 _TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
@@ -64,6 +61,7 @@ async def check_product(
     `progress` is called on a worker thread with the bytes just read: the file's size once for the checksums that are
     not known, and once more for `verify: deep`.
     """
+    ready_for(product, name)
 
     def check(stop: Stop) -> tuple[Checksum, ...]:
         return _Check(
@@ -185,58 +183,23 @@ class _Check:
             raise ProductFailed(reason, kind=FailureKind.CHECKSUM, hint=_AGAIN)
 
     def structure(self) -> None:
-        lower = self.name.lower()
         deep = self.product.verify is Verify.DEEP
+        if not _is_read(self.name, deep=deep):
+            return
+        from bulkdl.content.archives import check_archive  # noqa: PLC0415 - see `ready_for`
+
         try:
-            if lower.endswith(_ZIP_SUFFIXES):
-                zips.check_structure(self.path)
-                if deep:
-                    _check_members(self.path, self.stop, self.progress)
-            elif deep and lower.endswith(_TAR_SUFFIXES):
-                with tars.open_tar(self.path, stop=self.stop, progress=self.progress) as archive:
-                    for _member in archive.members():
-                        pass
-            elif deep and lower.endswith(_PACKED_SUFFIXES):
-                tars.read_through(self.path, stop=self.stop, progress=self.progress)
+            check_archive(self.path, self.name, deep=deep, stop=self.stop, progress=self.progress)
         except ProductFailed as exc:
             raise ProductFailed(f"{self.name}: {exc.reason}", kind=exc.kind, hint=exc.hint or _AGAIN) from exc
 
 
-def _check_members(path: Path, stop: Stop, progress: Callable[[int], None]) -> None:
-    """Every member's CRC and, for a SAFE product, its own checksums, in one pass."""
-    with zips.open_zip(path) as archive:
-        expected = _safe_sums(archive, stop)
-        for member in archive.infolist():
-            sums = expected.pop(member.filename, [])
-            hashers = [hasher(algorithm) for algorithm, _ in sums]
-            for block in zips.read_member(archive, member, stop=stop, progress=progress):
-                for each in hashers:
-                    each.update(block)
-            for each, (algorithm, digest) in zip(hashers, sums, strict=True):
-                if each.hexdigest() != digest:
-                    reason = (
-                        f"member {member.filename!r} does not match the product's own manifest: "
-                        f"expected {algorithm}:{digest}, found {algorithm}:{each.hexdigest()}"
-                    )
-                    raise ProductFailed(reason, kind=FailureKind.CHECKSUM)
-        if expected:
-            missing = ", ".join(repr(path) for path in list(expected)[:3])
-            raise bad_content(f"the product's own manifest lists {len(expected)} file(s) it does not have: {missing}")
+def ready_for(product: Product, name: str) -> None:
+    """Import what reads archives if `check_body` will need that: its thread shall import nothing."""
+    if _is_read(name, deep=product.verify is Verify.DEEP):
+        import bulkdl.content.archives  # noqa: F401, PLC0415
 
 
-def _safe_sums(archive: zipfile.ZipFile, stop: Stop) -> dict[str, list[tuple[str, str]]]:
-    """Member name -> (algorithm, digest) as the SAFE manifests in the archive say."""
-    sums: dict[str, list[tuple[str, str]]] = {}
-    names = frozenset(archive.namelist())
-    for member in archive.infolist():
-        if not is_safe_manifest(member.filename):
-            continue
-        what = f"the SAFE manifest {member.filename!r}"
-        if member.file_size > MOST_BYTES:
-            raise bad_content(f"{what} has {member.file_size} bytes, too many to be one")
-        data = b"".join(zips.read_member(archive, member, stop=stop, progress=_silent))
-        with unreadable(what):
-            listed = parse_safe(data, manifest=member.filename, members=names)
-        for file in listed:
-            sums.setdefault(file.path, []).append((file.algorithm, file.hex))
-    return sums
+def _is_read(name: str, *, deep: bool) -> bool:
+    """Whether the bytes of a file of that name are to be read as an archive."""
+    return name.lower().endswith((*_ZIP_SUFFIXES, *_TAR_SUFFIXES, *_PACKED_SUFFIXES) if deep else _ZIP_SUFFIXES)

@@ -12,7 +12,8 @@ import zipfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from bulkdl.content.broken import bad_content, unreadable
+from bulkdl.content.broken import unreadable
+from bulkdl.content.refusal import bad_content
 from bulkdl.dataclass import dataclass
 
 if TYPE_CHECKING:

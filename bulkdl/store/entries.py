@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from bulkdl.dataclass import dataclass
 from bulkdl.model import Checksum, FailureKind
-from bulkdl.store.database import read_only
 from bulkdl.store.disk import STATE_FOLDER
 
 if TYPE_CHECKING:
@@ -98,7 +96,7 @@ STEPS: Final[Steps] = (
     ),
 )
 """The journal's schema; see `Steps`."""
-STORED: Final = (*(f.name for f in fields(Entry)), "crc")
+STORED: Final = (*Entry.__annotations__, "crc")
 _SELECT: Final = f"SELECT {', '.join(STORED)} FROM product"  # noqa: S608 - names of our own fields
 _MOST_VALUES: Final = 900
 """Of one statement, whatever limits SQLite was built with."""
@@ -222,4 +220,8 @@ def read(destination: Path) -> dict[str, Entry] | None:
     Creates nothing. Raise `StorageStopped` for a journal that cannot be read.
     """
     path = destination / STATE_FOLDER / NAME
-    return read_only(path, STEPS, load)[0] if path.is_file() else None
+    if not path.is_file():
+        return None
+    from bulkdl.store.database import read_only  # noqa: PLC0415 - no SQLite for a destination that has no journal yet
+
+    return read_only(path, STEPS, load)[0]

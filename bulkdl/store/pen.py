@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bulkdl.dataclass import dataclass
 from bulkdl.store.disk import storage_error, write_some
 
 if TYPE_CHECKING:

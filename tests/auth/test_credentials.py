@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import pytest
 
-from bulkdl.auth.credentials import NoKeyring, resolve
+from bulkdl.auth.credentials import NoKeyring, keyring_lookup, resolve
 from bulkdl.errors import AccountStopped
 from bulkdl.model import Account, AuthKind, Grant, SecretRef, SecretSource
 from bulkdl.urls import HostList, Url
@@ -137,6 +138,14 @@ def test_a_machine_without_a_keyring_is_no_matter_for_a_warning():
 def test_a_keyring_that_is_not_there_is_one_of_the_places_looked_at_for_a_secret_that_is_nowhere():
     with pytest.raises(AccountStopped, match=r"the keyring \(this machine has none\)"):
         resolve(BASIC, environ={}, keyring=no_keyring)
+
+
+def test_a_keyring_that_is_not_installed_is_no_place_that_was_looked_at(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keyring", None)  # as Python has what cannot be imported
+    with pytest.raises(AccountStopped) as stopped:
+        resolve(BASIC, environ={}, keyring=keyring_lookup)
+    assert "keyring" not in stopped.value.reason
+    assert resolve(BASIC, environ={}, keyring=keyring_lookup, prompt=lambda question: "typed").warnings == ()
 
 
 def test_the_keyring_is_left_alone_where_nothing_that_is_needed_is_missing():

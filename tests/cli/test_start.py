@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sqlite3
 import subprocess
 import sys
 from contextlib import suppress
@@ -15,6 +16,20 @@ from bulkdl.errors import ManifestError
 from bulkdl.manifest import load_text
 
 HEAVY = ("aiohttp", "asyncio", "yaml", "jsonschema_rs", "rich", "filelock")
+ONLY_FOR_FEW = (
+    "importlib.resources",
+    "keyring",
+    "platformdirs",
+    "pyotp",
+    "rich",
+    "tarfile",
+    "zipfile",
+    "bulkdl.auth.oidc_account",
+    "bulkdl.cli.report",
+    "bulkdl.content.archives",
+    "bulkdl.content.extract",
+)
+"""What a run of plain files needs as little as one with a token from a variable does."""
 ONLY_FOR_RUNS = (
     "aiohttp",
     "rich",
@@ -40,6 +55,16 @@ def imported_by(*command: str) -> set[str]:
     return set(done.stderr.split())
 
 
+def with_account(folder, url):
+    """A manifest with one product, whose account takes a token from the variable OWN."""
+    manifest = folder / "m.yaml"
+    manifest.write_text(
+        "version: 1\naccounts: {own: {auth: bearer, token: '${OWN}'}}\ndefaults: {account: own}\n"
+        f"products:\n- {{url: '{url}', file: a.tif}}\n"
+    )
+    return manifest
+
+
 def test_the_version_costs_no_more_than_the_interpreter():
     assert not imported_by("--version") & set(HEAVY)
 
@@ -51,12 +76,38 @@ def test_a_plan_without_accounts_brings_in_nothing_that_downloads_or_reads_archi
 
 
 def test_a_plan_with_accounts_brings_in_nothing_that_downloads_either(tmp_path):
-    manifest = tmp_path / "m.yaml"
-    manifest.write_text(
-        "version: 1\naccounts: {own: {auth: bearer, token: '${OWN}'}}\ndefaults: {account: own}\n"
-        "products:\n- https://archive.example.org/a.zip\n"
-    )
-    assert not imported_by("check", str(manifest)) & {"aiohttp", "asyncio", "filelock"}
+    modules = imported_by("check", str(with_account(tmp_path, "https://archive.example.org/a.tif")))
+    assert "bulkdl.auth.credentials" in modules
+    assert not modules & {"aiohttp", "asyncio"}
+
+
+def test_a_plan_brings_in_no_keyring_preset_or_secret_file_that_its_accounts_do_not_need(tmp_path, monkeypatch):
+    monkeypatch.setenv("OWN", "token")
+    modules = imported_by("check", str(with_account(tmp_path, "https://archive.example.org/a.tif")))
+    assert not modules & {
+        *ONLY_FOR_FEW,
+        "configparser",
+        "netrc",
+        "hashlib",
+        "getpass",
+        "shutil",
+    }
+
+
+def test_a_plan_for_a_destination_without_a_journal_brings_in_no_sqlite(tmp_path):
+    manifest = with_account(tmp_path, "https://archive.example.org/a.tif")
+    assert "sqlite3" not in imported_by("check", str(manifest))
+    (tmp_path / ".bulkdl").mkdir()
+    sqlite3.connect(tmp_path / ".bulkdl" / "journal.sqlite").close()
+    assert "sqlite3" in imported_by("check", str(manifest))
+
+
+def test_a_run_that_reaches_the_network_brings_in_only_what_most_need(tmp_path, monkeypatch):
+    monkeypatch.setenv("OWN", "token")
+    manifest = with_account(tmp_path, "http://127.0.0.1:9/a.tif")
+    modules = imported_by("run", str(manifest), "--progress", "none", "--retries", "0")
+    assert "aiohttp" in modules
+    assert not modules & set(ONLY_FOR_FEW)
 
 
 def test_a_run_that_finds_everything_in_place_brings_in_nothing_that_reaches_the_network(tmp_path):
@@ -127,23 +178,50 @@ def test_a_plan_is_made_without_a_collection_but_for_one_at_its_end(tmp_path):
     assert on == "True"
 
 
-def test_a_run_reads_the_certificates_of_the_system_once_beside_the_reading_of_aiohttp(tmp_path):
+def test_a_process_that_makes_a_plan_ends_without_a_collection(tmp_path):
+    manifest = tmp_path / "m.yaml"
+    manifest.write_text("version: 1\nproducts:\n- https://archive.example.org/a.zip\n")
+    script = (
+        "import gc, os\n"
+        "gc.disable()\n"
+        "gc.callbacks.append(lambda phase, _: os.write(2, phase.encode()))\n"
+        "from bulkdl.__main__ import main\n"
+        "gc.enable()\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "check", str(manifest)], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+
+
+READINGS = """
+import ssl, sys, threading
+readings = []
+real = ssl.SSLContext.set_default_verify_paths
+def read(self):
+    readings.append(threading.current_thread() is threading.main_thread())
+    real(self)
+ssl.SSLContext.set_default_verify_paths = read
+"""
+
+
+def test_a_run_reads_the_certificates_of_the_system_once_and_beside_the_imports(tmp_path):
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1\nproducts:\n- {url: 'http://127.0.0.1:9/a.zip', file: a.zip}\n")
-    script = (
-        "import ssl, sys, threading\n"
-        "readings = []\n"
-        "real = ssl.SSLContext.load_default_certs\n"
-        "def load(self, *purpose):\n"
-        "    readings.append(threading.current_thread() is threading.main_thread())\n"
-        "    real(self, *purpose)\n"
-        "ssl.SSLContext.load_default_certs = load\n"
-        "from bulkdl.cli.main import main\n"
-        "main(sys.argv[1:])\n"
-        "print(len(readings), all(readings), file=sys.stderr)\n"
-    )
+    script = f"{READINGS}\nfrom bulkdl.cli.main import main\nmain(sys.argv[1:])\nprint(*readings, file=sys.stderr)"
     command = [sys.executable, "-c", script, "run", str(manifest), "--progress", "none", "--retries", "0"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    count, all_on_the_main_thread = done.stderr.split()
-    assert int(count) <= 2
-    assert all_on_the_main_thread == "False", "nothing would be read beside aiohttp's own"
+    assert done.stderr.split() == ["False"], "one reading, not on the main thread"
+
+
+def test_a_program_that_runs_a_manifest_finds_the_contexts_of_aiohttp_as_they_always_are(tmp_path):
+    script = f"""{READINGS}
+import bulkdl
+mapping = {{"version": 1, "destination": sys.argv[1], "products": [{{"url": "http://127.0.0.1:9/a.zip", "file": "a.zip"}}]}}
+bulkdl.download(bulkdl.from_mapping(mapping, environ={{}}), retries=0)
+print(*readings, file=sys.stderr)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "True" in done.stderr.split(), "aiohttp's own, on the thread that imports it"

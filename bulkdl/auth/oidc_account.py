@@ -1,0 +1,84 @@
+"""The signer of an account that logs in at a token endpoint, put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from bulkdl.auth.exchange import Exchange, Login, PasswordLogin
+from bulkdl.auth.oidc import Client
+from bulkdl.auth.oidc_signer import OidcSigner
+from bulkdl.auth.tokens import TokenManager
+from bulkdl.auth.totp import StepLedger, normalise
+from bulkdl.auth.turns import LoginTurns
+from bulkdl.errors import AccountStopped
+from bulkdl.events import Level
+from bulkdl.model import Grant
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bulkdl.auth.credentials import Credentials
+    from bulkdl.auth.oidc import TokenEndpoint
+    from bulkdl.auth.signing import Logins
+    from bulkdl.clock import Clock
+    from bulkdl.events import Hub
+    from bulkdl.model import Account
+
+__all__ = ["login_for", "oidc_signer"]
+
+_T = TypeVar("_T")
+
+
+def oidc_signer(
+    account: Account,
+    resolve: Callable[[], Credentials],
+    *,
+    endpoint: TokenEndpoint,
+    hub: Hub,
+    clock: Clock,
+    rng: random.Random,
+    state_dir: Callable[[], Path],
+    logins: Logins,
+) -> OidcSigner:
+    """As `signing.signer_for` makes it; `resolve` and `state_dir` are called at its first use."""
+
+    def manager() -> TokenManager:
+        login, folder = login_for(account, resolve()), state_dir()
+        ledger = StepLedger(folder, clock=clock, warn=lambda text: hub.note(Level.WARNING, text))
+        turns = LoginTurns(folder, clock=clock)
+        exchange = Exchange(login, endpoint=endpoint, ledger=ledger, turns=turns, clock=clock)
+        return logins.manager(login, lambda: TokenManager(login, exchange, hub=hub, clock=clock, rng=rng))
+
+    return OidcSigner(account, manager, hub=hub, clock=clock)
+
+
+def login_for(account: Account, credentials: Credentials) -> Login:
+    """What a login at the account's token endpoint needs; raise `AccountStopped` where it is incomplete."""
+    url = _need(account, account.token_url, "token_url")
+    if account.grant is Grant.CLIENT_CREDENTIALS:
+        client_id = _need(account, account.client_id or credentials.username, "client_id")
+        secret = _need(account, credentials.client_secret, "client_secret")
+        client = Client(id=client_id, secret=secret, scope=account.scope)
+        return Login(account=account.name, token_url=url, client=client, password=None)
+    client_id = _need(account, account.client_id, "client_id")
+    try:
+        totp = None if credentials.totp_secret is None else normalise(credentials.totp_secret.reveal())
+    except ValueError as error:
+        hint = "Copy it again from the page that shows the QR code"
+        raise AccountStopped(str(error), account=account.name, hint=hint) from None
+    password = PasswordLogin(
+        username=_need(account, credentials.username, "username"),
+        password=_need(account, credentials.password, "password"),
+        totp_secret=totp,
+        totp_field=account.totp_field,
+    )
+    client = Client(id=client_id, secret=credentials.client_secret, scope=account.scope)
+    return Login(account=account.name, token_url=url, client=client, password=password)
+
+
+def _need(account: Account, value: _T | None, what: str) -> _T:
+    if value is None:
+        raise AccountStopped(f"{what} is missing", account=account.name, hint=f"Set it for account {account.name}")
+    return value

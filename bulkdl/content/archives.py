@@ -1,0 +1,83 @@
+"""What an archive holds against what it promises: its structure and, deep, its members. For a thread that reads files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bulkdl.content import tars, zips
+from bulkdl.content.broken import unreadable
+from bulkdl.content.hashing import hasher
+from bulkdl.content.refusal import bad_content
+from bulkdl.content.safe import MOST_BYTES, is_safe_manifest, parse_safe
+from bulkdl.errors import ProductFailed
+from bulkdl.model import FailureKind
+
+if TYPE_CHECKING:
+    import zipfile
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from bulkdl.content.offload import Stop
+
+__all__ = ["check_archive"]
+
+_ZIPS = (".zip", ".kmz")
+_TARS = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
+
+
+def check_archive(path: Path, name: str, *, deep: bool, stop: Stop, progress: Callable[[int], None]) -> None:
+    """Read `path` as the archive that a file of that `name` is; `deep`: all of it, and `progress` is told the bytes just read.
+
+    Raise `ProductFailed` where it is broken, `OSError` as it comes.
+    """
+    lower = name.lower()
+    if lower.endswith(_ZIPS):
+        zips.check_structure(path)
+        if deep:
+            _check_members(path, stop, progress)
+    elif lower.endswith(_TARS):
+        with tars.open_tar(path, stop=stop, progress=progress) as archive:
+            for _member in archive.members():
+                pass
+    else:
+        tars.read_through(path, stop=stop, progress=progress)
+
+
+def _check_members(path: Path, stop: Stop, progress: Callable[[int], None]) -> None:
+    """Every member's CRC and, for a SAFE product, its own checksums, in one pass."""
+    with zips.open_zip(path) as archive:
+        expected = _safe_sums(archive, stop)
+        for member in archive.infolist():
+            sums = expected.pop(member.filename, [])
+            hashers = [hasher(algorithm) for algorithm, _ in sums]
+            for block in zips.read_member(archive, member, stop=stop, progress=progress):
+                for each in hashers:
+                    each.update(block)
+            for each, (algorithm, digest) in zip(hashers, sums, strict=True):
+                if each.hexdigest() != digest:
+                    reason = (
+                        f"member {member.filename!r} does not match the product's own manifest: "
+                        f"expected {algorithm}:{digest}, found {algorithm}:{each.hexdigest()}"
+                    )
+                    raise ProductFailed(reason, kind=FailureKind.CHECKSUM)
+        if expected:
+            missing = ", ".join(repr(path) for path in list(expected)[:3])
+            raise bad_content(f"the product's own manifest lists {len(expected)} file(s) it does not have: {missing}")
+
+
+def _safe_sums(archive: zipfile.ZipFile, stop: Stop) -> dict[str, list[tuple[str, str]]]:
+    """Member name -> (algorithm, digest) as the SAFE manifests in the archive say."""
+    sums: dict[str, list[tuple[str, str]]] = {}
+    names = frozenset(archive.namelist())
+    for member in archive.infolist():
+        if not is_safe_manifest(member.filename):
+            continue
+        what = f"the SAFE manifest {member.filename!r}"
+        if member.file_size > MOST_BYTES:
+            raise bad_content(f"{what} has {member.file_size} bytes, too many to be one")
+        data = b"".join(zips.read_member(archive, member, stop=stop, progress=lambda _: None))
+        with unreadable(what):
+            listed = parse_safe(data, manifest=member.filename, members=names)
+        for file in listed:
+            sums.setdefault(file.path, []).append((file.algorithm, file.hex))
+    return sums

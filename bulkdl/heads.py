@@ -1,0 +1,69 @@
+"""The parts of a response's head that decide, out of its header fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bulkdl.ranges import parse_content_range
+from bulkdl.resume import Head
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import aiohttp
+    from multidict import CIMultiDictProxy
+
+    from bulkdl.brief import Brief
+
+__all__ = ["brief_head", "head_of"]
+
+
+def head_of(response: aiohttp.ClientResponse) -> Head:
+    fields = response.headers
+    length = fields.get("Content-Length", "")
+    chunked = "chunked" in fields.get("Transfer-Encoding", "").lower()  # overrides a length (RFC 9112 §6.3)
+    codings = (*fields.getall("Content-Encoding", ()), *_transfer_codings(fields))
+    return Head(
+        status=response.status,
+        content_length=int(length) if length.isdecimal() and length.isascii() and not chunked else None,
+        content_range=parse_content_range(_one(fields, "Content-Range")),
+        content_type=fields.get("Content-Type", ""),
+        content_encoding=", ".join(codings),
+        etag=_one(fields, "ETag"),
+        last_modified=fields.get("Last-Modified"),
+        date=fields.get("Date"),
+        accept_ranges=fields.get("Accept-Ranges", ""),
+        disposition=fields.get("Content-Disposition", ""),
+        retry_after=fields.get("Retry-After"),
+    )
+
+
+def brief_head(brief: Brief) -> Head:
+    """The same of a 200 whose body is here, without a coding."""
+    fields = brief.headers
+    return Head(
+        status=200,
+        content_length=len(brief.body),
+        content_type=fields.get("Content-Type", ""),
+        etag=_one(fields, "ETag"),
+        last_modified=fields.get("Last-Modified"),
+        date=fields.get("Date"),
+        accept_ranges=fields.get("Accept-Ranges", ""),
+        disposition=fields.get("Content-Disposition", ""),
+    )
+
+
+def _one(fields: CIMultiDictProxy[str], name: str) -> str | None:
+    """A field that may come once; where it comes with several values, what no reader of one takes for a value."""
+    if name not in fields:
+        return None
+    values = fields.getall(name)
+    return ", ".join(dict.fromkeys(values)) if len(values) > 1 else values[0]
+
+
+def _transfer_codings(fields: Mapping[str, str]) -> list[str]:
+    """Transfer codings (RFC 9112 §7) but `chunked`, which aiohttp takes off; the others it leaves on, and so do we."""
+    if "Transfer-Encoding" not in fields:
+        return []
+    words = fields["Transfer-Encoding"].lower().split(",")
+    return [f"transfer {word.strip()}" for word in words if word.strip() not in {"", "chunked", "identity"}]
