@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,11 +17,11 @@ from bulkdl.behind import Behind
 from bulkdl.bench import known_of
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, TryAgain, first_error
-from bulkdl.growth import FAST
 from bulkdl.hostfacts import sights
 from bulkdl.model import FailureKind
+from bulkdl.opening import Opening
 from bulkdl.pages import SNIFF, compared, not_the_product, objection_to
-from bulkdl.ranges import Claim, Range, SegmentPlan, cover, missing, normalise
+from bulkdl.ranges import Claim, Range, cover, missing, normalise
 from bulkdl.resume import Action, Ask, judge, validator
 from bulkdl.store.disk import settled
 
@@ -39,25 +39,11 @@ __all__ = ["Reception"]
 
 BLOCK = 1024 * 1024
 """Bytes gathered before a write."""
-MIN_SPLIT = 4 * 1024 * 1024
-"""No connection is opened for less than this many bytes."""
-MIN_SPLIT_S = 1.0
-"""Nor for what the others would have fetched this soon: a connection that is cut short loses what it has under way."""
-MIN_SPLIT_SLOW, MIN_SPLIT_SLOW_S = 1024 * 1024, 0.3
-"""The same where every connection seems to be held back: what one has under way is little, and another brings as much."""
 RATE_S = 0.1
 """How long a connection is watched before its rate counts."""
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 CHECKPOINT_S = 1.0
 """A power cut can cost this much of each product in flight, whichever comes first."""
-AUTO_SEGMENTS, MANY_SEGMENTS = 16, 32
-"""Most connections to one product, and the same once more of them have brought more from its host."""
-LOOK_AGAIN_S, OFFER_S = 0.05, 0.2
-"""How often it is seen whether there is room for more connections, and how often some are opened where their number is settled."""
-PIECE, PIECE_S, PIECES = 8 * 1024 * 1024, 0.5, 64
-"""Where a checksum follows, a connection fetches no less at once, nor for a shorter time, and a product takes no more requests."""
-WASTES = 20
-"""Nor is a piece so short that asking for it would cost more than one part in so many."""
 LEAVE, LEAVE_S = 64 * 1024, 0.3
 """A connection whose place is wanted for another goes on for so many bytes or so long, since they are under way."""
 LANE_LEAST = 1024 * 1024
@@ -93,7 +79,8 @@ class Reception:
             gaps = ((start, total),)  # the range was ignored, the edition is the same: written over what is there
         else:
             gaps = missing(self._durable, total)
-        self._plan = SegmentPlan(gaps, min_split=MIN_SPLIT, min_split_s=MIN_SPLIT_S)
+        self._opening = Opening(bench, job, gaps, total=total)
+        self._plan = self._opening.plan
         self._stays = missing(gaps, sys.maxsize if total is None else total)
         self._start = start
         self._live = 1
@@ -101,8 +88,6 @@ class Reception:
         """Whether the product's own place, which is not live then, has nothing to fetch."""
         self._left = asyncio.Event()
         self._spawner: asyncio.Task[None] | None = None
-        self._measured = asyncio.Event()
-        self._answered_s = 0.0
         self._continuable = True
         self._fault: TryAgain | None = None
         self._flight = bench.hub.counters.flights[job.product.id]
@@ -149,7 +134,7 @@ class Reception:
             checkpoints = background.create_task(self._checkpoints())
             async with asyncio.TaskGroup() as connections:
                 connections.create_task(self._first(reply, compare, splittable=splittable))
-                if splittable and self._most(AUTO_SEGMENTS) > 1:
+                if splittable and self._opening.may_be_several:
                     # In the group that it fills: once that is ending, nothing more can be opened in it.
                     self._spawner = connections.create_task(self._spawn(connections))
             checkpoints.cancel()
@@ -266,8 +251,8 @@ class Reception:
         ask = Ask(range=(claim.position, claim.end), if_range=validator(known, job.source.source))
         asked = self._bench.clock.monotonic()
         async with self._bench.open(job, headers=ask.headers) as reply:
-            self._answered_s = self._bench.clock.monotonic() - asked
-            self._bench.connections.took(job.product.account, job.source.host, self._answered_s)
+            self._opening.answered_s = self._bench.clock.monotonic() - asked
+            self._bench.connections.took(job.product.account, job.source.host, self._opening.answered_s)
             decision = judge(
                 reply.head,
                 ask=ask,
@@ -283,56 +268,12 @@ class Reception:
             yield reply
 
     async def _spawn(self, connections: asyncio.TaskGroup) -> None:
-        """Open further connections while there are places for them, and say so when there are too few."""
-        account, host = self._job.product.account, self._job.source.host
-        places, offer_at, left_over = self._bench.connections, 0.0, 0
+        """Open further connections while there are places for them."""
         while (self._live or self._idle) and self._plan.left:
-            grows = places.grows(account, host)
-            self._set_least(grows=grows)
-            wanted = self._lacking(MANY_SEGMENTS)
-            spare = min(places.spare(account=account, host=host), wanted if grows else self._lacking(AUTO_SEGMENTS))
-            share = places.share(account, host, among=len(self._bench.hub.counters.flights))
-            new = min(spare, max(left_over, share - self._live))
-            if new > 0 and (grows or self._bench.clock.monotonic() >= offer_at):
-                for _ in range(self._plan.offer(new)):
-                    self._live += 1
-                    connections.create_task(self._extra())
-                settles = self._measured.is_set() and new == spare
-                offer_at = self._bench.clock.monotonic() + OFFER_S if settles else 0.0
-            left_over = spare - max(0, new)  # whoever else wants it has had the time
-            if spare < wanted and (self._plan.has_work() or self._plan.left_s >= MIN_SPLIT_S):
-                places.press(account, host)
-            await self._look_again()
-
-    def _set_least(self, *, grows: bool) -> None:
-        least, least_s = (MIN_SPLIT_SLOW, MIN_SPLIT_SLOW_S) if grows else (MIN_SPLIT, MIN_SPLIT_S)
-        self._plan.min_split, self._plan.min_split_s = min(MIN_SPLIT, least), min(MIN_SPLIT_S, least_s)
-        if self._job.product.checksums:
-            self._plan.piece = self._piece()
-
-    def _has_its_share(self) -> bool:
-        """Whether more connections would only take from others: each is fast, and every worker has a product in flight."""
-        busy = len(self._bench.hub.counters.flights) >= self._bench.settings.workers > 1
-        return busy and self._bench.settings.segments is None and self._plan.fastest >= FAST
-
-    async def _look_again(self) -> None:
-        """Return after a moment, or once it is known what the first connection brings, or more may be opened."""
-        news = self._bench.connections.grown if self._measured.is_set() else self._measured
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_AGAIN_S):
-                await news.wait()
-
-    def _piece(self) -> int:
-        """Bytes that a connection takes at once where they are hashed in their order while they arrive."""
-        seconds = max(PIECE_S, WASTES * self._answered_s)  # to ask costs about as much as comes until the answer
-        return max(PIECE, (self._entry.total or 0) // PIECES, int(self._plan.fastest * seconds))
-
-    def _lacking(self, auto: int) -> int:
-        """How many connections more there may be."""
-        return 0 if self._has_its_share() else max(0, self._most(auto) - self._live)
-
-    def _most(self, auto: int) -> int:
-        return min(self._bench.settings.segments or auto, self._job.most_connections)
+            for _ in range(self._opening.offered(self._live)):
+                self._live += 1
+                connections.create_task(self._extra())
+            await self._opening.look_again()
 
     # One connection's body
 
@@ -458,7 +399,7 @@ class Reception:
                 account, host = self._job.product.account, self._job.source.host
                 count = claim.position - first
                 self._bench.connections.measured(account, host, count=count, rate=claim.rate, opened=opened)
-                self._measured.set()
+                self._opening.measured.set()
         return now
 
     async def _keep_step(self) -> None:
@@ -503,7 +444,7 @@ class Reception:
         if self._job.product.size is not None and claim.position < self._job.product.size:
             raise TryAgain("the body ended early", kind=FailureKind.NETWORK)
         self._entry = replace(self._entry, total=claim.position)
-        self._plan = SegmentPlan((), min_split=MIN_SPLIT, min_split_s=MIN_SPLIT_S)
+        self._plan = self._opening.ended()
         self._flight.total = claim.position
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl import segments
+from bulkdl import opening
 from bulkdl.events import Retrying
 from bulkdl.ranges import cover
 from bulkdl.run import StopReason, StopSignal
@@ -189,7 +189,7 @@ def paced(body: bytes, tag: str, *, rate: float = 40_000_000) -> Responder:
 @pytest.fixture
 def keen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Further connections pay off after moments rather than seconds, so that no test has to last for seconds."""
-    monkeypatch.setattr(segments, "MIN_SPLIT_S", 0.02)
+    monkeypatch.setattr(opening, "MIN_SPLIT_S", 0.02)
 
 
 @pytest.mark.usefixtures("keen")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl import segments
+from bulkdl import opening
 from bulkdl.clock import SystemClock
 from bulkdl.hostfacts import (
     EXPIRES_S,
@@ -253,7 +253,7 @@ def ignores_ranges(body: bytes, *, rate: float = 40_000_000) -> Responder:
 async def test_a_host_that_ignores_ranges_is_asked_for_segments_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(segments, "MIN_SPLIT_S", 0.02)
+    monkeypatch.setattr(opening, "MIN_SPLIT_S", 0.02)
     place = Place(tmp_path, segments=4, workers=1)
     async with RawServer(ignores_ranges(LARGE)) as server:
         products = [{"url": server.url(f"/{n}"), "file": f"{n}.bin"} for n in range(3)]

@@ -18,7 +18,7 @@ LAYERS: dict[str, str] = {
     "decisions": "ranges growth resume faulty hostfacts retry dialects names claims hours ending content/__init__ content/coding content/kinds content/sniff",
     "reading": "manifest/* auth/__init__ auth/providers auth/credentials auth/secretfiles content/safe",
     "edges": "store/* content/* trust watching limits streams moving lane brief sender broken heads hops http auth/*",
-    "work": "heritage bench behind pages witness apart standing existing room ruling unpacking plan preview segments transfer placing together engine wiring tally ground crew run inspect remote",
+    "work": "heritage bench behind pages witness apart standing existing room ruling unpacking plan preview opening segments transfer placing together engine wiring tally ground crew run inspect remote",
     "outside": "__init__ __main__ summary api archive/* formats/* cli/*",
 }
 ORDER = list(LAYERS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl import segments
+from bulkdl import opening, segments
 from bulkdl.archive.catalogue import Item, Kind, Validators
 from bulkdl.archive.faults import Chunked, Cut, Fault, Flip, IgnoreRange, NewEdition
 from bulkdl.archive.server import Archive, Route
@@ -202,7 +202,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and checkpoints so small that a product has many of them."""
     monkeypatch.setattr(segments, "BLOCK", 16 * KIB)
     monkeypatch.setattr(segments, "CHECKPOINT_BYTES", 48 * KIB)
-    monkeypatch.setattr(segments, "MIN_SPLIT", 64 * KIB)
+    monkeypatch.setattr(opening, "MIN_SPLIT", 64 * KIB)
 
 
 async def _night(stack: AsyncExitStack, tmp_path: Path, scenario: Scenario) -> Night:
