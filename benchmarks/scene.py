@@ -43,7 +43,6 @@ class Scale:
     """For one process."""
     large: int
     single: int
-    eight: int
     small_count: int
     late_count: int
     sparse: int
@@ -60,7 +59,6 @@ FULL = Scale(
     timeout_s=240,
     large=512 * MIB,
     single=512 * MIB,
-    eight=128 * MIB,
     small_count=20_000,
     late_count=2_000,
     sparse=2 * GIB,
@@ -76,7 +74,6 @@ QUICK = Scale(
     timeout_s=45,
     large=64 * MIB,
     single=64 * MIB,
-    eight=16 * MIB,
     small_count=2_000,
     late_count=400,
     sparse=GIB,

@@ -135,7 +135,7 @@ def _peer(name: str) -> Tool | None:
         version=text or f"{name}, version unknown",
         command=_COMMANDS[name],
         problem=_by_exit_code,
-        segments=name in {"aria2c", "rclone", "wget2"},
+        segments=name in {"aria2c", "rclone"},  # wget2's chunks of a file come one after the other
         algorithms=frozenset({"md5", "sha256"}) if name == "aria2c" else frozenset(),
     )
 
@@ -156,9 +156,7 @@ def _wget2(job: Job) -> Command:
     urls = job.work / "wget2.txt"
     urls.write_text("".join(f"{url}\n" for url, _ in job.urls()))
     trust = ["--ca-certificate", str(job.ca_file), "--no-ocsp", "--no-hsts"] if job.ca_file else []
-    chunks = [f"--chunk-size={max(job.size // job.per_file, 1 << 20)}"] if job.per_file > 1 else []
-    threads = job.streams * job.per_file
-    flags = ["--no-config", "-q", "--no-robots", "--no-netrc", "--tries=1", f"--max-threads={threads}", *chunks]
+    flags = ["--no-config", "-q", "--no-robots", "--no-netrc", "--tries=1", f"--max-threads={job.streams}"]
     return Command(["wget2", *flags, *trust, "-P", str(job.folder), "-i", str(urls)])
 
 

@@ -95,10 +95,6 @@ def _single(scale: Scale) -> FileSet:
     return FileSet(name="single", count=1, size=scale.single)
 
 
-def _eight(scale: Scale) -> FileSet:
-    return FileSet(name="eight", count=8, size=scale.eight)
-
-
 def _limits(against: str, *, wall: float, cpu: float | None = None) -> tuple[Limit, ...]:
     most = ((Measure.WALL, wall), (Measure.CPU, cpu))
     return tuple(
@@ -187,8 +183,8 @@ TRANSFERS: tuple[Row, ...] = (
     ),
     _row(
         "slow-eight",
-        "8 files, every connection throttled",
-        Transfer(files=_eight, place=Place.SLOW, per_file=16),
+        "8 such files",
+        Transfer(files=_large, place=Place.SLOW, per_file=16),
         _limits("aria2c", wall=0.85),
         reference="aria2c",
         note=_SLOW_NOTE,
