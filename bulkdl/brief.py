@@ -7,7 +7,7 @@ for `ClientResponse` to take, as if nobody had looked.
 
 The interfaces of aiohttp that this stands on, seen by tests/test_brief.py: `Connection.protocol`, `.transport`, `.release` and
 `.close`; of `ResponseHandler` `set_response_params`, `read`, `feed_data`, `set_exception`, `is_connected`, `should_close`, `read_timeout`
-and `start_timeout`; of a message `code` and `headers`, of its payload `is_eof` and `read_nowait`.
+and `start_timeout`; of a message `code` and `headers`, of its payload `is_eof`, `wait_eof` and `read_nowait`.
 """
 
 from __future__ import annotations
@@ -41,6 +41,24 @@ _LOOK_S: Final = 1.0
 """How often it is looked which answers are late; so long a connection that is not used is kept from aiohttp's pool."""
 _LOOKS: Final = 8
 """That often at least until an answer is late."""
+_PARAMETERS: Final = (
+    "skip_payload",
+    "read_until_eof",
+    "auto_decompress",
+    "read_timeout",
+    "read_bufsize",
+    "max_line_size",
+    "max_field_size",
+)
+_OF_PROTOCOL: Final = (
+    "read",
+    "feed_data",
+    "set_exception",
+    "is_connected",
+    "should_close",
+    "read_timeout",
+    "start_timeout",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +79,10 @@ class _Line:
 def has_known_parts() -> bool:
     """Whether aiohttp has the interfaces that brief exchanges need."""
     params = set(ResponseHandler.set_response_params.__code__.co_varnames)
-    return {
-        "skip_payload",
-        "read_until_eof",
-        "auto_decompress",
-        "read_timeout",
-        "read_bufsize",
-        "max_line_size",
-        "max_field_size",
-    } <= params and all(
-        hasattr(ResponseHandler, name)
-        for name in (
-            "read",
-            "feed_data",
-            "set_exception",
-            "is_connected",
-            "should_close",
-            "read_timeout",
-            "start_timeout",
-        )
+    return (
+        params.issuperset(_PARAMETERS)
+        and all(hasattr(ResponseHandler, name) for name in _OF_PROTOCOL)
+        and all(hasattr(aiohttp.StreamReader, name) for name in ("is_eof", "wait_eof", "read_nowait"))
     )
 
 
@@ -121,7 +124,7 @@ class Lines:
     async def exchange(self, head: bytes) -> Brief | Connection:
         """The answer to a GET that is `head`; or the connection over which it comes, for `ClientResponse.start`.
 
-        Raises what aiohttp raises.
+        A head that takes longer than `silence_s` as a whole counts as silence. Raises what aiohttp raises.
         """
         connection = self.spare() or await self._connect()
         line, protocol = _Line(connection, self._loop.time()), connection.protocol

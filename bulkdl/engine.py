@@ -189,8 +189,7 @@ class Engine:
         if job.delivered is not None:
             done = await self._taken_up(job, job.delivered)
         else:
-            there = None if job.standing is Standing.ABSENT else await settle(self._bench, job)
-            done = there or await self._fetched(job)
+            done = await settle(self._bench, job) or await self._fetched(job)
         match done:
             case Complete():
                 await self._deliver(job, await check(self._bench, job, done.entry))
@@ -201,19 +200,16 @@ class Engine:
                 await self._leave_there(job, done)
 
     async def _fetched(self, job: Job) -> Complete | Whole | Settled:
-        bench = self._bench
-        if bench.evidence and (kept := await look_again(bench, job)) is not None:
+        if (kept := await look_again(self._bench, job)) is not None:
             return Complete(kept)
-        entry = None if bench.journal.lacks(job.product.id) else await bench.journal.get(job.product.id)
-        size = known_size(job, entry)
-        if self.full is not None and size is None:
-            size = job.told_size = await ask_size(bench, job)  # a body that does not fit is not even begun
-        if size is not None or job.waits_for_room:
-            await check_room(bench, job, entry)
+        entry = await self._bench.journal.get(job.product.id)
+        if self.full is not None and known_size(job, entry) is None:
+            job.told_size = await ask_size(self._bench, job)  # a body that does not fit is not even begun
+        await check_room(self._bench, job, entry)
         if job.attempts == 0:
-            bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
+            self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
         job.attempts += 1
-        return await attempt(bench, job)
+        return await attempt(self._bench, job)
 
     async def _leave_there(self, job: Job, there: Settled) -> None:
         """A file that was there before is the product."""
@@ -268,10 +264,8 @@ class Engine:
 
     async def _record_whole(self, job: Job, entry: Entry) -> None:
         """What is left to do once the journal has the product as done."""
-        if self._bench.evidence:
-            await pardon(self._bench, job.product.id)
-        if self._bench.estate.by_file:
-            await bury(self._bench, job)
+        await pardon(self._bench, job.product.id)
+        await bury(self._bench, job)
         self._end(job, State.COMPLETED, written=entry.size or 0)
         self._room_again(job)
 

@@ -19,6 +19,7 @@ __all__ = ["brief_head", "head_of"]
 
 
 def head_of(response: aiohttp.ClientResponse) -> Head:
+    """What decides of any response."""
     fields = response.headers
     length = fields.get("Content-Length", "")
     chunked = "chunked" in fields.get("Transfer-Encoding", "").lower()  # overrides a length (RFC 9112 §6.3)

@@ -190,6 +190,7 @@ class _Response(aiohttp.ClientResponse):
     """
 
     _lost: asyncio.Future[None] | None = None
+    """None too where it had ended before the response was taken."""
 
     async def start(self, connection: Connection) -> _Response:
         protocol = connection.protocol
@@ -202,10 +203,11 @@ class _Response(aiohttp.ClientResponse):
 
     @property
     def was_cut(self) -> bool:
-        """Whether the connection broke before it was closed, in a body that has no other end."""
+        """Whether the connection broke before it was closed, in a body that has no other end; or nobody can tell any more."""
         lost = self._lost
-        told = "Content-Length" in self.headers or "chunked" in self.headers.get("Transfer-Encoding", "").lower()
-        return not told and lost is not None and lost.done() and not lost.cancelled() and lost.exception() is not None
+        if "Content-Length" in self.headers or "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+            return False
+        return lost is None or (lost.done() and not lost.cancelled() and lost.exception() is not None)
 
 
 _watched: set[int] = set()

@@ -95,7 +95,7 @@ def _ask(bench: Bench, job: Job, entry: Entry) -> Ask:
 
 async def _durable_entry(bench: Bench, id: str) -> Entry | None:  # noqa: A002
     """The journal's entry, with only such ranges as the partial on disk still holds."""
-    entry = None if bench.journal.lacks(id) else await bench.journal.get(id)
+    entry = await bench.journal.get(id)
     if entry is None or entry.part is None or not entry.ranges:
         return entry
     facts = await bench.storage.stat(bench.storage.root / entry.part)

@@ -10,12 +10,15 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from bulkdl.brief import Brief, has_known_parts
+from bulkdl.brief import Brief, Lines, has_known_parts
+from bulkdl.http import _Response
 from bulkdl.sender import Sender
 from bulkdl.urls import Url
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+
+    from aiohttp.connector import Connection
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: "e"\r\n\r\nhi'
 
@@ -53,14 +56,16 @@ class Site:
 
 
 @asynccontextmanager
-async def site(*answers: list[bytes]) -> AsyncIterator[tuple[Site, Sender, aiohttp.ClientSession]]:
+async def site(
+    *answers: list[bytes], response_class: type[aiohttp.ClientResponse] = aiohttp.ClientResponse
+) -> AsyncIterator[tuple[Site, Sender, aiohttp.ClientSession]]:
     made = Site(*answers)
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=0.2)
     jar = aiohttp.CookieJar(unsafe=True)
     async with aiohttp.ClientSession(timeout=timeout, cookie_jar=jar, auto_decompress=False) as session:
-        sender = Sender(session, response_class=aiohttp.ClientResponse)
+        sender = Sender(session, response_class=response_class)
         try:
             yield made, sender, session
         finally:
@@ -204,18 +209,40 @@ async def test_every_way_to_send_uses_the_connections_that_are_kept():
 async def test_a_connection_that_is_not_used_goes_back_to_the_pool():
     async with site([OK]) as (there, sender, session):
         await ask(there, sender)
-        await gone_back(session)
+        await until(lambda: bool(session.connector and session.connector._conns))
         async with session.get(URL(f"http://127.0.0.1:{there.port}/")) as last:
             await last.read()
         assert there.connections == 1
 
 
-async def gone_back(session: aiohttp.ClientSession) -> None:
-    """Until the pool has a connection, which it tells nobody."""
+async def test_a_body_without_a_length_is_cut_where_its_connection_was_lost_before_anyone_looked(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Whether it was closed or broken cannot be told any more, so that it must not pass for a whole one."""
+    exchange = Lines.exchange
+
+    async def late(lines: Lines, head: bytes) -> Brief | Connection:
+        found = await exchange(lines, head)
+        assert not isinstance(found, Brief)
+        protocol = found.protocol
+        assert protocol is not None
+        await until(lambda: not protocol.is_connected())
+        return found
+
+    monkeypatch.setattr(Lines, "exchange", late)
+    async with site([b"HTTP/1.0 200 OK\r\n\r\npart"], response_class=_Response) as (there, sender, _):
+        there.breaks = True
+        response = await ask(there, sender)
+        assert isinstance(response, _Response)
+        assert response.was_cut
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Until it holds; nobody tells of it."""
     loop, seen = asyncio.get_running_loop(), asyncio.Event()
 
     def look() -> None:
-        if session.connector is not None and session.connector._conns:
+        if holds():
             seen.set()
         else:
             loop.call_later(0.01, look)

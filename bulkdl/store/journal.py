@@ -134,10 +134,6 @@ class Journal:
         self._missing.update(id_ for id_ in ids if id_ not in found)
         return found
 
-    def lacks(self, id: str) -> bool:  # noqa: A002
-        """Whether `id` is known to have no entry; where that is not known, `get` tells."""
-        return id in self._missing
-
     async def get(self, id: str) -> Entry | None:  # noqa: A002
         """The entry of `id`, with everything that was put before."""
         if id in self._missing:
