@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import shutil
 from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -153,16 +152,7 @@ def _free(folder: Path) -> int | None:
     for place in (folder, *folder.parents):
         if place.is_dir():
             try:
-                return _free_at(place)
+                return shutil.disk_usage(place).free
             except OSError:
                 return None
     return None
-
-
-def _free_at(folder: Path) -> int:
-    if sys.platform == "win32":
-        import shutil  # noqa: PLC0415
-
-        return shutil.disk_usage(folder).free
-    found = os.statvfs(folder)  # as `shutil` has it, with which comes what reads four kinds of archives
-    return found.f_bavail * found.f_frsize

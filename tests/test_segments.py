@@ -18,6 +18,9 @@ from tests.servers import RawRequest, RawServer, Wire, head, reply
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.harness import Done
+    from tests.servers import Responder
+
 KIB = 1024
 BODY = body_of(8_000_000, 11)
 E1 = ("ETag", '"1"')
@@ -144,6 +147,18 @@ async def test_a_number_of_segments_is_never_exceeded(tmp_path: Path):
     assert archive.at_once <= 4 + 1
 
 
+async def both_arrive(tmp_path: Path, respond: Responder, *, most: int) -> Done:
+    """A large product and one that is asked for once more while it arrives, of an account with so many connections."""
+    place = Place(tmp_path, workers=2, timeout=30.0)
+    async with RawServer(respond) as server:
+        host = {"hosts": [f"127.0.0.1:{server.port}"], "auth": "none", "max_connections": most}
+        products = [{"url": server.url(f"/{n}"), "file": n, "account": "own"} for n in ("large", "late")]
+        async with asyncio.timeout(20):
+            done = await place.run(*products, accounts={"own": host}, clock=SystemClock())
+    assert (done.code, place.file("large") == BODY, place.file("late")) == (0, True, b"late")
+    return done
+
+
 async def test_a_product_that_comes_later_is_not_kept_waiting_by_another_ones_segments(tmp_path: Path):
     """The large one comes slowly until the other has been served, which at first is told to come back."""
     asked, archive = 0, Archive(each=40_000)
@@ -158,13 +173,7 @@ async def test_a_product_that_comes_later_is_not_kept_waiting_by_another_ones_se
             archive.each = float("inf")
         await reply(*((200, b"late") if asked > 1 else (503, b"", ("Retry-After", "1"))))(request, wire)
 
-    place = Place(tmp_path, workers=2, timeout=30.0)
-    async with RawServer(respond) as server:
-        host = {"hosts": [f"127.0.0.1:{server.port}"], "auth": "none", "max_connections": 3}
-        products = [{"url": server.url(f"/{n}"), "file": n, "account": "own"} for n in ("large", "late")]
-        async with asyncio.timeout(20):
-            done = await place.run(*products, accounts={"own": host}, clock=SystemClock())
-    assert (done.code, place.file("large") == BODY, place.file("late")) == (0, True, b"late")
+    await both_arrive(tmp_path, respond, most=3)
     assert archive.at_once == 3
 
 
@@ -194,11 +203,5 @@ async def test_what_the_last_guest_leaves_is_fetched_in_the_same_attempt(
             archive.each = float("inf")
         await reply(*((200, b"late") if asked > 1 else (503, b"", ("Retry-After", "1"))))(request, wire)
 
-    place = Place(tmp_path, workers=2, timeout=30.0)
-    async with RawServer(respond) as server:
-        host = {"hosts": [f"127.0.0.1:{server.port}"], "auth": "none", "max_connections": 2}
-        products = [{"url": server.url(f"/{n}"), "file": n, "account": "own"} for n in ("large", "late")]
-        async with asyncio.timeout(20):
-            done = await place.run(*products, accounts={"own": host}, clock=SystemClock())
-    assert (done.code, place.file("large") == BODY, place.file("late")) == (0, True, b"late")
+    done = await both_arrive(tmp_path, respond, most=2)
     assert [event.file for event in done.of(Retrying)] == ["late"]

@@ -161,7 +161,7 @@ def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
         prog="bulkdl",
         description=_DESCRIPTION,
         epilog=_EXAMPLES + EXIT_CODES,
-        formatter_class=_unmeasured,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"bulkdl {__version__}", help="print the version")
@@ -172,18 +172,11 @@ def build_parser(*, only: str | None = None) -> argparse.ArgumentParser:
             help=command.summary,
             description="\n".join(filter(None, (f"{command.summary[0].upper()}{command.summary[1:]}.", command.more))),
             epilog="\n".join(("examples:", *(f"  {example}" for example in command.examples))),
-            formatter_class=_unmeasured,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
         _fill(sub, command)
-        sub.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
-
-
-def _unmeasured(prog: str) -> argparse.HelpFormatter:
-    """For a tree that grows: argparse makes one for each option, which else asks every time how wide the terminal is."""
-    return argparse.RawDescriptionHelpFormatter(prog, width=80)
 
 
 def _fill(parser: argparse.ArgumentParser, command: Command) -> None:

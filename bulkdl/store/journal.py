@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
 from contextlib import asynccontextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from bulkdl.store.database import open_or_renew, read_only
@@ -45,43 +43,33 @@ _PUT: Final = f"INSERT OR REPLACE INTO product ({', '.join(STORED)}) VALUES ({',
 Value = str | bytes | float | None
 
 
-def _encode(entry: Entry, *, updated: float) -> tuple[Value, ...]:
-    values = _values(entry, updated=float(updated))
-    shown = _as_bytes(tuple(map(type, values))) % values
-    if shown.isascii() and "\\" not in shown:  # without an escape texts are shown as their bytes are
-        return (*values, zlib.crc32(shown.encode()))
-    stored = tuple(text_of(v) if isinstance(v, str) else v for v in values)
-    return (*stored, _crc(stored))
-
-
-@lru_cache(maxsize=64)
-def _as_bytes(kinds: tuple[type, ...]) -> str:
-    """A template for what Python shows of a list of values of these types, were its texts bytes."""
-    return f"[{', '.join('b%r' if kind is str else '%r' for kind in kinds)}]"
-
-
 def _crc(values: Sequence[Value]) -> int:
     """Of one row: SQLite's own checks see damage to its structure, not to what stands in it."""
     return crc_of_bytes([v.encode() if isinstance(v, str) else v for v in values])
 
 
-def _values(entry: Entry, *, updated: float) -> tuple[str | float | None, ...]:
+def _encode(entry: Entry, *, updated: float) -> tuple[Value, ...]:
+    values = _values(entry, updated=float(updated))
+    return (*values, _crc(values))
+
+
+def _values(entry: Entry, *, updated: float) -> tuple[Value, ...]:
     return (
-        entry.id,
-        entry.phase._value_,  # `value` takes longer, and a run writes very many
-        entry.file,
-        entry.source,
+        text_of(entry.id),
+        entry.phase.value,
+        text_of(entry.file),
+        text_of(entry.source),
         entry.total,
-        entry.etag,
-        entry.last_modified,
-        ",".join([f"{start}-{end}" for start, end in entry.ranges]),
-        entry.part,
+        text_of(entry.etag),
+        text_of(entry.last_modified),
+        ",".join(f"{start}-{end}" for start, end in entry.ranges),
+        text_of(entry.part),
         entry.size,
         entry.mtime_ns,
-        " ".join(map(str, entry.digests)) if entry.digests else "",
-        entry.note,
+        " ".join(map(str, entry.digests)),
+        text_of(entry.note),
         entry.failure_kind.value if entry.failure_kind else None,
-        entry.failure_reason,
+        text_of(entry.failure_reason),
         entry.attempts,
         updated,
     )

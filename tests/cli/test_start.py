@@ -90,7 +90,6 @@ def test_a_plan_brings_in_no_keyring_preset_or_secret_file_that_its_accounts_do_
         "netrc",
         "hashlib",
         "getpass",
-        "shutil",
     }
 
 
