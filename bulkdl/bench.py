@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from bulkdl.ahead import Ahead
     from bulkdl.apart import Refusal
     from bulkdl.auth.signing import Signer
     from bulkdl.claims import Claims
@@ -66,6 +67,8 @@ class Job:
     """Bytes found on disk and kept, once decided."""
     standing: Standing = Standing.ABSENT
     """What is thought of a file that is already at the final name."""
+    is_new: bool = False
+    """Nothing is known of it, and it has not been asked for."""
     dead_sources: set[int] = field(default_factory=set)
     """Those that can never give the product."""
     waits_for_room: bool = False
@@ -221,6 +224,11 @@ class Bench:
             headers={**dict(job.product.headers), **headers} if job.product.headers else headers,
             method=method,
         )
+
+    def ahead(self, job: Job) -> Ahead | None:
+        """A connection on which the product and others of its origin may be asked for ahead; None where there is none."""
+        signer, url = self.signer(job), job.product.url
+        return self.http.ahead(url, signer=signer, allowed=signer.hosts or _only(url.host))
 
     def known(self, job: Job, entry: Entry | None) -> Known:
         """What is durably on disk, with a validator only where it is worth more than what takes its place.

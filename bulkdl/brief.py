@@ -20,6 +20,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 
 from bulkdl.dataclass import dataclass
+from bulkdl.lead import Lead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from aiohttp.http import RawResponseMessage
     from multidict import CIMultiDictProxy
 
-__all__ = ["FIELD_SIZE", "Brief", "Lines", "has_known_parts", "write"]
+__all__ = ["FIELD_SIZE", "Brief", "Line", "Lines", "brief_of", "has_known_parts", "prepared", "write"]
 
 FIELD_SIZE: Final = 65536
 """Bytes of one field of a response's head, at most."""
@@ -69,11 +70,15 @@ class Brief:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Line:
+@dataclass(slots=True, eq=False)
+class Line:
+    """A connection that is in use, or kept for the next exchange."""
+
     connection: Connection
     since: float
-    """When it was asked last."""
+    """When it was asked, or gave an answer, last."""
+    silence_s: float | None
+    """Seconds without an answer before it is given up."""
 
 
 def has_known_parts() -> bool:
@@ -91,6 +96,16 @@ def write(connection: Connection, head: bytes, *, skip_payload: bool = False, re
 
     `read_timeout`: seconds without a byte that aiohttp allows; None: it does not look.
     """
+    protocol, transport = prepared(connection, skip_payload=skip_payload, read_timeout=read_timeout)
+    transport.write(head)
+    if read_timeout is not None:
+        protocol.start_timeout()
+
+
+def prepared(
+    connection: Connection, *, skip_payload: bool = False, read_timeout: float | None = None
+) -> tuple[ResponseHandler, asyncio.WriteTransport]:
+    """What the responses to the requests to come are read from, and what those are written to; raises as `write` does."""
     protocol, transport = connection.protocol, connection.transport
     if protocol is None or transport is None or transport.is_closing() or protocol.should_close:
         raise aiohttp.ServerDisconnectedError
@@ -103,9 +118,7 @@ def write(connection: Connection, head: bytes, *, skip_payload: bool = False, re
         max_line_size=FIELD_SIZE,
         max_field_size=FIELD_SIZE,
     )
-    transport.write(head)
-    if read_timeout is not None:
-        protocol.start_timeout()
+    return protocol, transport
 
 
 class Lines:
@@ -115,10 +128,11 @@ class Lines:
         """`connect` gives a connection of aiohttp's pool; `silence_s`: seconds without an answer before one is given up."""
         self._connect = connect
         self._silence_s = silence_s
+        self.lead = Lead()
         self._loop = asyncio.get_running_loop()
-        self._idle: list[_Line] = []
+        self._idle: list[Line] = []
         """The one that was used last stands last."""
-        self._asked: set[_Line] = set()
+        self._asked: set[Line] = set()
         self._watch: asyncio.TimerHandle | None = None
 
     async def exchange(self, head: bytes) -> Brief | Connection:
@@ -126,35 +140,51 @@ class Lines:
 
         A head that takes longer than `silence_s` as a whole counts as silence. Raises what aiohttp raises.
         """
-        connection = self.spare() or await self._connect()
-        line, protocol = _Line(connection, self._loop.time()), connection.protocol
+        line = await self.take()
+        connection, protocol = line.connection, line.connection.protocol
         try:
             write(connection, head, read_timeout=None)
             assert protocol is not None
-            self._asked.add(line)
-            if self._watch is None:
-                self._look_soon()
             try:
                 message, payload = await protocol.read()
-                if (
-                    message.code == 200
-                    and _is_told(message.headers)
-                    and (payload.is_eof() or await _ends(message, payload))
-                ):
-                    body = payload.read_nowait()
-                    self._idle.append(line)
-                    return Brief(message.headers, body)
+                if (brief := await brief_of(message, payload)) is not None:
+                    self.lead.plain()
+                    self.keep(line)
+                    return brief
                 protocol.feed_data((message, payload))
             except HttpProcessingError:
                 pass  # `ClientResponse` meets it again, and says it in aiohttp's words
             finally:
                 self._asked.discard(line)
+            self.lead.other()
             protocol.read_timeout = self._silence_s
             protocol.start_timeout()
         except BaseException:
-            connection.close()
+            self.drop(line)
             raise
         return connection
+
+    async def take(self, *, silence_s: float | None = None) -> Line:
+        """A connection to ask on: watched over until it is kept or dropped, or `ClientResponse` has it.
+
+        `silence_s`: where it is less than usual.
+        """
+        connection = self.spare() or await self._connect()
+        line = Line(connection, self._loop.time(), silence_s or self._silence_s)
+        self._asked.add(line)
+        if self._watch is None:
+            self._look_soon()
+        return line
+
+    def keep(self, line: Line) -> None:
+        """Every answer has come: the connection is there for the next."""
+        self._asked.discard(line)
+        self._idle.append(line)
+
+    def drop(self, line: Line) -> None:
+        """Nothing that comes over the connection is wanted any more."""
+        self._asked.discard(line)
+        line.connection.close()
 
     def spare(self) -> Connection | None:
         """One of the connections that are kept, for another kind of exchange; None where there is none."""
@@ -183,12 +213,19 @@ class Lines:
         self._watch, now = None, self._loop.time()
         for line in self._asked:
             protocol = line.connection.protocol
-            if self._silence_s and now - line.since > self._silence_s and protocol is not None:
+            if line.silence_s and now - line.since > line.silence_s and protocol is not None:
                 protocol.set_exception(aiohttp.SocketTimeoutError("Timeout on reading data from socket"))
         while self._idle and now - self._idle[0].since > _LOOK_S:
             self._idle.pop(0).connection.release()
         if self._asked or self._idle:
             self._look_soon()
+
+
+async def brief_of(message: RawResponseMessage, payload: aiohttp.StreamReader) -> Brief | None:
+    """The response, where it is a plain 200 and all of it is here, or soon is; None where `ClientResponse` has to take it."""
+    if message.code == 200 and _is_told(message.headers) and (payload.is_eof() or await _ends(message, payload)):
+        return Brief(message.headers, payload.read_nowait())
+    return None
 
 
 async def _ends(message: RawResponseMessage, payload: aiohttp.StreamReader) -> bool:

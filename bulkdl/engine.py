@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkdl.apart import look_again, pardon
 from bulkdl.bench import Job
+from bulkdl.convoy import Convoy, may_join
 from bulkdl.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
 from bulkdl.events import Flight, Level, ProductFinished, ProductStarted, Retrying
 from bulkdl.existing import Settled, ask_size, conflict, settle, settle_named
@@ -34,8 +35,9 @@ from bulkdl.transfer import Complete, Whole, attempt
 from bulkdl.unpacking import folder_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from bulkdl.ahead import Ahead
     from bulkdl.bench import Bench
     from bulkdl.placing import Checked
     from bulkdl.plan import Item
@@ -62,6 +64,8 @@ class Engine:
         self._bench = bench
         self._together = Together(bench, record=self._record_whole, tell=self._delivered)
         self._items = iter(items)
+        self._first: Item | None = None
+        """Taken from them to be looked at."""
         self._parked: list[_Parked] = []
         self._numbers = itertools.count()
         self._changed = asyncio.Event()
@@ -83,25 +87,54 @@ class Engine:
         """The run is stopping: whatever has no outcome yet is pending. Call it once `run` has ended."""
         for job in list(self._open.values()):
             self._end(job, State.PENDING)
-        for item in self._items:
-            if item.standing is Standing.IN_PLACE:
-                self._skip(item)
-            else:
-                self._end(self._job(item), State.PENDING)
+        while (new := self._begin()) is not None:
+            self._end(new, State.PENDING)
 
     # Taking jobs
 
     async def _work(self) -> None:
         while (job := await self._next()) is not None:
-            await self._advance(job)
+            if (ahead := self._ahead_with(job)) is None:
+                await self._advance(job)
+            else:
+                await self._lead(job, ahead)
             self._changed.set()
         self._changed.set()
+
+    def _ahead_with(self, job: Job) -> Ahead | None:
+        """A connection on which others may be asked for behind this product; it is asked for so once."""
+        new, job.is_new = job.is_new, False
+        stopped = job.product.account in self.account_stops
+        if not new or stopped or not self._never_waits or self._closed_for(job) > 0:
+            return None
+        return self._bench.ahead(job)
+
+    async def _lead(self, job: Job, ahead: Ahead) -> None:
+        convoy = Convoy(self._bench, more=self._following, deliver=self._hand_over)
+        for left in await convoy.run(job, ahead):
+            left.is_new = False
+            self._park(left, 0.0)
+
+    @property
+    def _never_waits(self) -> bool:
+        """Whether nothing has to be waited for between one product and the next: neither time nor room."""
+        settings = self._bench.settings
+        return settings.window is None and not settings.limit_rate and self.full is None
+
+    def _following(self, wanted: Callable[[Item], bool]) -> Job | None:
+        """The next product, where it is wanted and nothing else comes first: neither one that has waited nor a pause."""
+        if self._together.is_full or self._is_due() or not self._never_waits:
+            return None
+        item = self._upcoming()
+        if item is None or not wanted(item) or self._bench.pauses.left(item.product.url.host) > 0:
+            return None
+        return self._begin()
 
     async def _next(self) -> Job | None:
         """A job whose time has come, else a new one, else wait; None when every product has its outcome."""
         while True:
             now = self._bench.clock.monotonic()
-            if self._parked and self._parked[0].ready_at <= now:
+            if self._is_due():
                 return heapq.heappop(self._parked).job
             if not self._together.is_full and (job := self._begin()) is not None:
                 return job
@@ -123,20 +156,37 @@ class Engine:
             for wait in waits:
                 wait.cancel()
 
+    def _is_due(self) -> bool:
+        return bool(self._parked) and self._parked[0].ready_at <= self._bench.clock.monotonic()
+
+    def _upcoming(self) -> Item | None:
+        """The next product that is not in place; those that are have their outcome."""
+        while self._first is None or self._first.standing is Standing.IN_PLACE:
+            if self._first is not None:
+                self._skip(self._first)
+            self._first = next(self._items, None)
+            if self._first is None:
+                return None
+        return self._first
+
     def _begin(self) -> Job | None:
-        for item in self._items:
-            if item.standing is Standing.IN_PLACE:
-                self._skip(item)
-                continue
-            job = self._job(item)
-            self._open[item.product.index] = job
-            return job
-        return None
+        item, self._first = self._upcoming(), None
+        if item is None:
+            return None
+        job = self._open[item.product.index] = self._job(item)
+        return job
 
     def _job(self, item: Item) -> Job:
         budget = Budget(self._bench.settings.retries, furthest=item.have)
         now = self._bench.clock.monotonic()
-        return Job(product=item.product, budget=budget, file=item.file, standing=item.standing, started_at=now)
+        return Job(
+            product=item.product,
+            budget=budget,
+            file=item.file,
+            standing=item.standing,
+            started_at=now,
+            is_new=may_join(self._bench, item),
+        )
 
     # One job
 
@@ -194,8 +244,7 @@ class Engine:
             case Complete():
                 await self._deliver(job, await check(self._bench, job, done.entry))
             case Whole():
-                job.whole = done
-                self._together.hand_over(job, done)  # what comes of it, `_delivered` is told
+                self._hand_over(job, done)
             case Settled():
                 await self._leave_there(job, done)
 
@@ -237,6 +286,11 @@ class Engine:
     async def _unpack_and_record(self, job: Job, entry: Entry) -> None:
         await unpack(self._bench, job)
         await settled(self._record(job, entry))
+
+    def _hand_over(self, job: Job, whole: Whole) -> None:
+        """Have it put in place with others; what comes of it, `_delivered` is told."""
+        job.whole = whole
+        self._together.hand_over(job, whole)
 
     def _delivered(self, job: Job, delivered: Delivered) -> None:
         """A product that was handed over has its outcome; or it is taken up again, where it, or its place, is not as expected."""

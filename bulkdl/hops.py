@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote_plus
 
 from bulkdl.errors import ProductFailed
 from bulkdl.model import FailureKind
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.signing import Credential
 
-__all__ = ["generic", "redirected", "scrubbed", "without_secret"]
+__all__ = ["dressed", "generic", "redirected", "scrubbed", "without_secret"]
 
 _GENERIC = frozenset({"accept", "accept-language", "range", "if-range"})
 
@@ -22,6 +22,23 @@ _GENERIC = frozenset({"accept", "accept-language", "range", "if-range"})
 def generic(headers: Mapping[str, str]) -> dict[str, str]:
     """What may go to an origin that is neither the product's nor the account's."""
     return {name: value for name, value in headers.items() if name.lower() in _GENERIC}
+
+
+def dressed(
+    url: Url, headers: Mapping[str, str], credential: Credential | None
+) -> tuple[str, Mapping[str, str]]:
+    """The target (path and query) and the headers of a request to `url`, with a credential that may go there."""
+    if credential is None:
+        return url.target, headers
+    if url.query:
+        url = without_secret(url, credential)
+    target = url.target
+    if credential.header is not None:
+        headers = {**headers, "Authorization": credential.header.reveal()}
+    if credential.query is not None:
+        name, value = credential.query
+        target += f"{'&' if '?' in target else '?'}{quote(name)}={quote(value.reveal(), safe='')}"
+    return target, headers
 
 
 def redirected(url: Url, location: str, credential: Credential | None, *, first: Url) -> Url:

@@ -9,11 +9,11 @@ import asyncio
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import field, replace
 from typing import TYPE_CHECKING, Self
-from urllib.parse import quote
 
 import aiohttp
 
 from bulkdl._version import __version__
+from bulkdl.ahead import Ahead
 from bulkdl.brief import FIELD_SIZE, Brief
 from bulkdl.broken import mapped, network_error
 from bulkdl.clock import SystemClock
@@ -22,7 +22,7 @@ from bulkdl.dataclass import dataclass
 from bulkdl.dialects import MOST_BODY, Action, Answer, interpret
 from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
 from bulkdl.heads import brief_head, head_of
-from bulkdl.hops import generic, redirected, scrubbed, without_secret
+from bulkdl.hops import dressed, generic, redirected, scrubbed, without_secret
 from bulkdl.lane import take_over
 from bulkdl.model import FailureKind
 from bulkdl.resume import Head, uncoded
@@ -230,8 +230,10 @@ class Http:
         tls: ssl.SSLContext,
         proxy_for: Callable[[Url], str | None] = lambda _url: None,
         clock: Clock | None = None,
+        asks_ahead: bool = True,
     ) -> None:
-        """`timeout`: seconds without a byte before a connection is given up."""
+        """`timeout`: seconds without a byte before a connection is given up; `asks_ahead`: whether `ahead` may be of use."""
+        self._asks_ahead = asks_ahead
         self._clock = clock or SystemClock()
         self.connector = aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, timeout), sock_read=timeout)
@@ -284,6 +286,14 @@ class Http:
         """
         request = _Request(method=method, headers=headers or {}, signer=signer, allowed=allowed, origin=url.origin)
         return _Opened(self, url, request)
+
+    def ahead(self, url: Url, *, signer: Signer, allowed: HostList) -> Ahead | None:
+        """A connection for many small products of `url`'s origin, where that has shown that it bears it."""
+        sender = self._senders.get(signer.name)
+        if sender is None or not self._asks_ahead or self._proxy_for(url) is not None:
+            return None
+        lines = sender.lines_ahead(url)
+        return None if lines is None else Ahead(sender, lines, url, signer=signer, allowed=allowed)
 
     async def answered(self, url: Url, request: _Request) -> Reply:
         """What `open` gives."""
@@ -375,12 +385,7 @@ class Http:
     ) -> aiohttp.ClientResponse | Brief:
         """`own`: the hop may have the product's own headers, which may be keys."""
         headers = request.headers if own else generic(request.headers)
-        target = url.target
-        if credential is not None and credential.header is not None:
-            headers = {**headers, "Authorization": credential.header.reveal()}
-        if credential is not None and credential.query is not None:
-            name, value = credential.query
-            target += f"{'&' if '?' in target else '?'}{quote(name)}={quote(value.reveal(), safe='')}"
+        target, headers = dressed(url, headers, credential)
         with mapped(url):
             return await self._sender(request.signer.name).send(
                 request.method, url, target, headers=headers, proxy=proxy, brief=request.method == "GET"

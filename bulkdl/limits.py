@@ -105,6 +105,11 @@ class Connections:
                 self._guests.remove(guest)
                 self._release(guest.keys)
 
+    @property
+    def are_wanted(self) -> bool:
+        """Whether someone waits for a place."""
+        return bool(self._waiting)
+
     def spare(self, *, account: str | None, host: str) -> int:
         """Places that `extra` would give right now."""
         keys = self._keys(account, host)

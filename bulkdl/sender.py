@@ -95,8 +95,7 @@ class Sender:
                 method, URL(whole, encoded=whole.isascii()), headers=headers, allow_redirects=False, proxy=proxy
             )
         origin = self._origins.get(beginning) or self._origin(beginning)
-        path = target if target.startswith("/") else f"/{target}"
-        head = f"{method} {path} HTTP/1.1\r\n{self._fields(origin, headers)}\r\n".encode()
+        head = self._head(origin, method, target, headers)
         sent = self._briefly if brief and method == "GET" else self._sent
         try:
             return await sent(origin, method, target, head)
@@ -105,6 +104,22 @@ class Sender:
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
             # A connection that was kept may be closed by the server at any time (RFC 9112 §9.3.1).
             return await self._sent(origin, method, target, head)
+
+    def lines_ahead(self, url: Url) -> Lines | None:
+        """The connections to `url`'s origin, where requests may go out ahead of answers; None where they may not."""
+        origin = self._origins.get(url.beginning)
+        return origin.lines if origin is not None and origin.lines.lead.may_ask_ahead else None
+
+    def head(self, url: Url, target: str, *, headers: Mapping[str, str]) -> bytes | None:
+        """All of a GET for `target` at `url`'s origin, which has been asked before; None where the session has to send it."""
+        origin = self._origins.get(url.beginning)
+        if origin is None or not self._is_plain("GET", url, target, headers):
+            return None
+        return self._head(origin, "GET", target, headers)
+
+    def _head(self, origin: _Origin, method: str, target: str, headers: Mapping[str, str]) -> bytes:
+        path = target if target.startswith("/") else f"/{target}"
+        return f"{method} {path} HTTP/1.1\r\n{self._fields(origin, headers)}\r\n".encode()
 
     def _is_plain(self, method: str, url: Url, target: str, headers: Mapping[str, str]) -> bool:
         if method not in ("GET", "HEAD") or len(self._session.cookie_jar) or url.has_userinfo:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bulkdl.http import Reply
     from bulkdl.resume import Head
 
-__all__ = ["Complete", "Whole", "attempt"]
+__all__ = ["SMALL", "Complete", "Whole", "attempt", "taken_plainly"]
 
 SHORT_PAUSE_S = 30.0
 SMALL = 256 * 1024
@@ -110,26 +110,48 @@ async def _durable_entry(bench: Bench, id: str) -> Entry | None:  # noqa: A002
 
 
 async def _at_once(bench: Bench, job: Job, reply: Reply) -> Whole | None:
-    """All of a small product that nothing is known of; None, with nothing done, where its response has to be judged.
-
-    What `_receive` does for any product, without the steps that only a history or an unusual response needs.
-    """
-    head = reply.head
-    size = plainly_whole(head, expected_size=job.product.size)
-    if size is None or size > SMALL or job.product.extract or not (body := await reply.whole(size, within_s=SMALL_S)):
+    """All of a small product that nothing is known of; None, with nothing done, where its response has to be judged."""
+    size = _plain_size(job, reply.head)
+    if size is None or job.product.extract or not (body := await reply.whole(size, within_s=SMALL_S)):
         return None
+    whole = _plainly(bench, job, reply.head, body, host=reply.url.host)
+    if not promised_easily(bench, job, size):
+        await check_room(bench, job, whole.entry)
+    bench.hub.counters.received += size
+    await bench.rate.take(size)
+    return whole
+
+
+def taken_plainly(bench: Bench, job: Job, head: Head, body: bytes) -> Whole | None:
+    """The same of a response that is here, from the product's own host, in a run without a rate limit.
+
+    Raise `TryAgain` or `ProductFailed` where it is not the product, or cannot have its name.
+    """
+    size = _plain_size(job, head)
+    if size is None or size != len(body):
+        return None
+    whole = _plainly(bench, job, head, body, host=job.product.url.host)
+    if not promised_easily(bench, job, size):
+        return None
+    bench.hub.counters.received += size
+    job.attempts = 1
+    return whole
+
+
+def _plain_size(job: Job, head: Head) -> int | None:
+    size = plainly_whole(head, expected_size=job.product.size)
+    return size if size is not None and size <= SMALL else None
+
+
+def _plainly(bench: Bench, job: Job, head: Head, body: bytes, *, host: str) -> Whole:
+    """What `_receive` does for any product, without the steps that only a history or an unusual response needs."""
     bench.hosts.note(job.source.origin, first_sight(head))
     _refuse_page(job, head, body)
     new = _named(bench, job, head, None)
     job.resumed, job.content_type = 0, head.content_type
-    if (host := reply.url.host) not in job.served_by:
+    if host not in job.served_by:
         job.served_by.append(host)
-    entry = _entry(bench, job, head, None, total=size, kept=())
-    if not promised_easily(bench, job, size):
-        await check_room(bench, job, entry)
-    bench.hub.counters.received += size
-    await bench.rate.take(size)
-    return Whole(entry, body, unseen=new)
+    return Whole(_entry(bench, job, head, None, total=len(body), kept=()), body, unseen=new)
 
 
 async def _receive(

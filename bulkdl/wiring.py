@@ -63,8 +63,11 @@ class Surroundings:
     async def network(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Network]:
         """`tls`: what `trusted` gave, which is asked here where it is None. Raise `UsageError` where it cannot be read."""
         tls = tls or trusted(self.settings, self.environ)
+        ahead = self.environ.get("BULKDL_ASK_AHEAD") != "0"
         async with (
-            Http(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock) as http,
+            Http(
+                timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock, asks_ahead=ahead
+            ) as http,
             aiohttp.ClientSession(
                 connector=http.connector,
                 connector_owner=False,

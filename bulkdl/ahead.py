@@ -1,0 +1,126 @@
+"""Small products of one origin and account, asked for ahead: signed as any request, answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from bulkdl.heads import brief_head
+from bulkdl.hops import dressed
+from bulkdl.lead import Order
+from bulkdl.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bulkdl.auth.signing import Credential, Signer
+    from bulkdl.brief import Brief, Lines
+    from bulkdl.resume import Head
+    from bulkdl.sender import Sender
+    from bulkdl.urls import HostList, Url
+
+__all__ = ["Ahead"]
+
+_TIMED = 8
+"""Answers that are timed together."""
+
+
+class Ahead:
+    """One worker's requests on one connection. `close` it, whatever has happened."""
+
+    def __init__(self, sender: Sender, lines: Lines, url: Url, *, signer: Signer, allowed: HostList) -> None:
+        self._sender = sender
+        self._lead = lines.lead
+        self._signer = signer
+        self._may_sign = allowed.allows(url)
+        self._pipeline = Pipeline(lines)
+        self._asked: deque[Credential | None] = deque()
+        """What each request without an answer was signed with."""
+        self._accepted: Credential | None = None
+        self._loop = asyncio.get_running_loop()
+        self._answers = 0
+        self._since = 0.0
+        """When the first of the answers that are being timed was due."""
+
+    @property
+    def wants_trial(self) -> bool:
+        """Whether the origin has not shown yet that it keeps the order of requests: then there is only `on_trial`."""
+        return self._lead.order is Order.UNKNOWN
+
+    def room(self, size: int) -> int:
+        """So many more products of about `size` bytes may be asked for now; 0 until a good part has been answered."""
+        if not self._lead.may_ask_ahead:
+            return 0
+        depth = self._lead.depth(size)
+        return depth - len(self._asked) if len(self._asked) <= depth // 2 else 0
+
+    async def ask(self, urls: Sequence[Url]) -> bool:
+        """Send the requests; False where that is not possible. Raise `AccountStopped`."""
+        signed = await self._signed(urls)
+        if signed is None:
+            return False
+        credential, heads = signed
+        if not self._asked:
+            self._answers, self._since = 0, self._loop.time()
+        try:
+            await self._pipeline.ask(heads)
+        except (aiohttp.ClientError, OSError):
+            return False  # whoever asks anew meets it, and says what it is
+        self._asked.extend([credential] * len(heads))
+        return True
+
+    async def answer(self) -> tuple[Head, bytes] | None:
+        """The next answer: what decides of it, and its body. None where it is not plain, or none will come."""
+        brief = await self._pipeline.answer()
+        if brief is None:
+            self._lead.ended(cut=self._pipeline.was_cut)
+            return None
+        self._lead.ahead()
+        self._took(self._asked.popleft())
+        self._answers += 1
+        if self._answers == _TIMED or not self._asked:
+            now = self._loop.time()
+            self._lead.took(now - self._since, answers=self._answers)
+            self._answers, self._since = 0, now
+        return brief_head(brief), brief.body
+
+    async def on_trial(self, first: Url, second: Url) -> list[tuple[Head, bytes]]:
+        """Find out whether the origin keeps the order; the answers to both, as far as they came alone. Raise `AccountStopped`."""
+        signed = await self._signed((first, second))
+        if signed is None:
+            return []
+        self._lead.on_trial()
+        kept: bool | None = None
+        alone: list[Brief] = []
+        try:
+            kept, alone = await self._pipeline.on_trial(*signed[1])
+        except (aiohttp.ClientError, OSError):
+            pass  # as in `ask`
+        finally:
+            self._lead.tried(kept=kept)
+        if alone:
+            self._took(signed[0])
+        return [(brief_head(brief), brief.body) for brief in alone]
+
+    def close(self) -> None:
+        self._pipeline.close()
+
+    async def _signed(self, urls: Sequence[Url]) -> tuple[Credential | None, list[bytes]] | None:
+        """The requests, and what they are signed with; None where one of them has to go another way."""
+        credential = await self._signer.credential() if self._may_sign else None
+        heads: list[bytes] = []
+        for url in urls:
+            target, headers = dressed(url, {}, credential)
+            head = self._sender.head(url, target, headers=headers)
+            if head is None:
+                return None
+            heads.append(head)
+        return credential, heads
+
+    def _took(self, credential: Credential | None) -> None:
+        if credential is not None and credential is not self._accepted:
+            self._accepted = credential
+            self._signer.accepted(credential)

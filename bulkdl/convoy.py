@@ -1,0 +1,119 @@
+"""Small products of which nothing is known, fetched one behind the other on one connection (`ahead`).
+
+A convoy takes no product that might need more than a look at its answer, and keeps none that does: such a product goes the
+way of any other, through `transfer`, as if it had not been asked for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from bulkdl.errors import AccountStopped, BulkdlError
+from bulkdl.standing import Standing
+from bulkdl.transfer import SMALL, taken_plainly
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bulkdl.ahead import Ahead
+    from bulkdl.bench import Bench, Job
+    from bulkdl.plan import Item
+    from bulkdl.resume import Head
+    from bulkdl.transfer import Whole
+
+__all__ = ["Convoy", "may_join"]
+
+
+def may_join(bench: Bench, item: Item) -> bool:
+    """Whether nothing is known of a product but what the manifest says, which is nothing unusual."""
+    product = item.product
+    return (
+        item.standing is Standing.ABSENT
+        and item.entry is None
+        and not product.extract
+        and not product.headers
+        and (product.size is None or product.size <= SMALL)
+        and product.id not in bench.evidence
+        and product.id not in bench.estate.heirs
+    )
+
+
+class Convoy:
+    """Those of one account and origin that a worker takes in turn."""
+
+    def __init__(
+        self, bench: Bench, *, more: Callable[[Callable[[Item], bool]], Job | None], deliver: Callable[[Job, Whole], None]
+    ) -> None:
+        """`more` gives the next product if it is wanted, None where it is not, or there is something else to do first."""
+        self._bench = bench
+        self._more = more
+        self._deliver = deliver
+        self._jobs: deque[Job] = deque()
+        """In the order in which they were asked for."""
+        self._size = 0
+        """Of the last body."""
+
+    async def run(self, job: Job, ahead: Ahead) -> list[Job]:
+        """Fetch `job` and what may follow it; those that are left have to go the usual way."""
+        product = job.product
+        account, origin, host = product.account, product.url.beginning, product.url.host
+
+        def wanted(item: Item) -> bool:
+            other = item.product
+            return other.account == account and other.url.beginning == origin and may_join(self._bench, item)
+
+        self._jobs.append(job)
+        try:
+            async with self._bench.connections.permit(account=account, host=host):
+                if ahead.wants_trial:
+                    await self._try(ahead, wanted)
+                else:
+                    await self._go(ahead, wanted)
+        except AccountStopped:
+            pass  # each of them is told so on the usual way
+        finally:
+            ahead.close()
+        return list(self._jobs)
+
+    async def _try(self, ahead: Ahead, wanted: Callable[[Item], bool]) -> None:
+        second = self._more(wanted)
+        if second is None:
+            return
+        self._jobs.append(second)
+        urls = [job.product.url for job in self._jobs]
+        for answer in await ahead.on_trial(*urls):
+            if not self._take(self._jobs[0], *answer):
+                return
+            self._jobs.popleft()
+
+    async def _go(self, ahead: Ahead, wanted: Callable[[Item], bool]) -> None:
+        room = ahead.room(self._size) - 1
+        new = list(self._jobs)
+        while True:
+            new += self._joining(room, wanted)
+            if new and not await ahead.ask([job.product.url for job in new]):
+                return
+            if not self._jobs or (answer := await ahead.answer()) is None or not self._take(self._jobs[0], *answer):
+                return
+            self._jobs.popleft()
+            room, new = ahead.room(self._size), []
+
+    def _joining(self, room: int, wanted: Callable[[Item], bool]) -> list[Job]:
+        new: list[Job] = []
+        # Who waits for a place has it before more is asked for on this one.
+        while len(new) < room and not self._bench.connections.are_wanted and (job := self._more(wanted)) is not None:
+            new.append(job)
+        self._jobs.extend(new)
+        return new
+
+    def _take(self, job: Job, head: Head, body: bytes) -> bool:
+        """Whether the answer was the product, and nothing more has to be done for it here."""
+        self._size = len(body)
+        try:
+            whole = taken_plainly(self._bench, job, head, body)
+        except BulkdlError:
+            return False  # said when it is met again
+        if whole is not None:
+            self._deliver(job, whole)
+        return whole is not None

@@ -1,0 +1,109 @@
+"""Whether requests to an origin may go out ahead of the answers, and how many (pipelining, RFC 9112 §9.3.2). Pure.
+
+What an origin has not shown it is not trusted with: a row of plain answers first, then that answers come in the order of
+their requests. Every breach makes the next row longer.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from bulkdl.dataclass import dataclass
+
+__all__ = ["FIRST_ROW", "MOST", "Lead", "Order"]
+
+FIRST_ROW = 256
+"""Plain answers in a row before anything is asked ahead."""
+LONGER = 8
+"""So many times as many are wanted after each breach."""
+MOST = 8
+"""Requests under way on one connection."""
+HELD = 256 * 1024
+"""Bytes of their bodies, about."""
+QUICK_S, SLOW_S = 0.02, 0.1
+"""Between two answers: up to the first, many wait behind one another; beyond the second, none does."""
+TRIALS = 4
+"""Trials that showed nothing, before it is given up to prove the order."""
+FEW_CUTS, PER_CUT = 4, 16
+"""Connections may end so often, and once more for so many answers: servers close theirs after 100 or 1,000."""
+_KEPT = 0.8
+"""Of the mean so far."""
+
+
+class Order(Enum):
+    """What is known of the order of answers."""
+
+    UNKNOWN = "unknown"
+    ON_TRIAL = "on trial"
+    KEPT = "kept"
+    BROKEN = "broken"
+
+
+@dataclass(slots=True)
+class Lead:
+    """What one origin has shown in this run."""
+
+    row: int = 0
+    """Plain answers since the last one that was not."""
+    wanted: int = FIRST_ROW
+    order: Order = Order.UNKNOWN
+    between_s: float = 0.0
+    """Seconds from one answer to the next on a connection, smoothed."""
+    trials: int = 0
+    answers: int = 0
+    """To what was asked ahead."""
+    cuts: int = 0
+    """Connections that ended before all of it was answered."""
+
+    @property
+    def may_ask_ahead(self) -> bool:
+        return self.row >= self.wanted and self.order in (Order.UNKNOWN, Order.KEPT)
+
+    def plain(self) -> None:
+        """A small product that was asked for alone was answered plainly."""
+        self.row += 1
+
+    def other(self) -> None:
+        """The answer was something else: a larger product, an error, a redirect."""
+        self.row = 0
+
+    def on_trial(self) -> None:
+        self.order = Order.ON_TRIAL
+
+    def tried(self, *, kept: bool | None) -> None:
+        """What the trial has shown; None: nothing, since the answers could not be told apart, or one did not come."""
+        self.trials += 1
+        if kept is None:
+            self._breached()
+        if kept:
+            self.order = Order.KEPT
+        else:
+            self.order = Order.UNKNOWN if kept is None and self.trials < TRIALS else Order.BROKEN
+
+    def ahead(self) -> None:
+        """What was asked ahead was answered plainly."""
+        self.row += 1
+        self.answers += 1
+
+    def ended(self, *, cut: bool) -> None:
+        """What was asked ahead will not be answered; `cut`: the connection is at its end, as each is at some time."""
+        self.cuts += cut
+        if not cut or self.cuts > FEW_CUTS + self.answers // PER_CUT:
+            self._breached()
+
+    def took(self, seconds: float, *, answers: int) -> None:
+        """So many answers have come on one connection in that time."""
+        each = seconds / answers
+        self.between_s = _KEPT * self.between_s + (1 - _KEPT) * each if self.between_s else each
+        if self.between_s > SLOW_S:  # nothing is gained, and whoever waits behind another waits long
+            self.between_s = 0.0
+            self._breached()
+
+    def depth(self, size: int) -> int:
+        """Requests that may be under way on one connection, for products of about `size` bytes."""
+        most = MOST if self.between_s <= QUICK_S else 2
+        return max(2, min(most, HELD // max(1, size)))
+
+    def _breached(self) -> None:
+        self.row = 0
+        self.wanted *= LONGER

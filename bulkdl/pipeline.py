@@ -1,0 +1,119 @@
+"""One connection on which requests go out ahead of the answers to those before them (RFC 9112 §9.3.2).
+
+Of the answers only plain ones are of use here, as in `brief`; the first that is not ends it, and what was asked behind that has
+to be asked again. It stands on the interfaces of aiohttp that `brief` names, and on its parser taking one response
+after the other; tests/test_pipeline.py sees them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from aiohttp.http import HttpProcessingError
+
+from bulkdl.brief import brief_of, prepared
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiohttp.client_proto import ResponseHandler
+
+    from bulkdl.brief import Brief, Line, Lines
+
+__all__ = ["Pipeline"]
+
+_TRIAL_S: Final = 5.0
+"""Seconds that an answer takes at most while the order of answers is on trial: some servers forget what was asked ahead."""
+
+
+class Pipeline:
+    """Gives the answers in the order of the requests. `close` it, whatever has happened."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = lines
+        self._line: Line | None = None
+        self._protocol: ResponseHandler | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._is_over = False
+        self.under_way = 0
+        """Requests without an answer."""
+        self.was_cut = False
+        """Whether it was over because its connection was."""
+
+    async def ask(self, heads: Sequence[bytes]) -> None:
+        """Send requests whose heads are all of them. Raises what aiohttp raises."""
+        if self._protocol is None or self._transport is None:
+            self._line = await self._lines.take()
+            self._protocol, self._transport = prepared(self._line.connection)
+        if self._line is not None and not self.under_way:
+            self._line.since = self._loop.time()
+        self.under_way += len(heads)
+        self._transport.write(b"".join(heads))
+
+    async def answer(self) -> Brief | None:
+        """The next answer; None where it is no plain one, or none will come, and what is under way has to be asked anew."""
+        brief = None
+        if self._protocol is not None and self._line is not None and not self._is_over:
+            try:
+                brief = await brief_of(*await self._protocol.read())
+            except (aiohttp.ClientError, OSError, HttpProcessingError) as error:
+                # Whoever asks anew meets it, and says what it is.
+                self.was_cut = isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
+        if brief is None:
+            self._is_over = True
+            return None
+        assert self._line is not None
+        self._line.since = self._loop.time()
+        self.under_way -= 1
+        return brief
+
+    @property
+    def arrived(self) -> int:
+        """Answers whose heads are here."""
+        return 0 if self._protocol is None else len(self._protocol)
+
+    def close(self) -> None:
+        """Keep the connection for others where every answer has come; else it is of no use."""
+        if self._line is None:
+            return
+        if self.under_way or self._is_over:
+            self._lines.drop(self._line)
+        else:
+            self._lines.keep(self._line)
+        self._line = None
+
+    async def on_trial(self, first: bytes, second: bytes) -> tuple[bool | None, list[Brief]]:
+        """Ask for both at once, then for each alone: whether the answers come in order, and those that came alone.
+
+        None in the place of the former: nobody can tell, since the two are alike or one did not come.
+        """
+        ahead = await self._asked((first, second), ())
+        alone = await self._asked((second,), await self._asked((first,), ())) if len(ahead) == 2 else []
+        if len(alone) < 2:
+            return None, alone
+        told, expected = [_told(brief) for brief in ahead], [_told(brief) for brief in alone]
+        if told != expected:
+            return False, alone
+        return (None if told[0] == told[1] else True), alone
+
+    async def _asked(self, heads: Sequence[bytes], before: Sequence[Brief]) -> list[Brief]:
+        """The answers to `heads` behind those that came `before`, as far as they come soon."""
+        found = list(before)
+        if self._is_over:
+            return found
+        await self.ask(heads)
+        assert self._line is not None
+        self._line.silence_s = min(_TRIAL_S, self._line.silence_s or _TRIAL_S)
+        for _ in heads:
+            if (brief := await self.answer()) is None:
+                break
+            found.append(brief)
+        return found
+
+
+def _told(brief: Brief) -> tuple[bytes, str]:
+    """What tells one representation from another."""
+    return brief.body, brief.headers.get("ETag", "")
