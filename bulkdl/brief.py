@@ -124,11 +124,16 @@ def prepared(
 class Lines:
     """The connections that brief exchanges with one origin go over."""
 
-    def __init__(self, connect: Callable[[], Awaitable[Connection]], *, silence_s: float | None) -> None:
-        """`connect` gives a connection of aiohttp's pool; `silence_s`: seconds without an answer before one is given up."""
+    def __init__(
+        self, connect: Callable[[], Awaitable[Connection]], *, silence_s: float | None, lead: Lead | None = None
+    ) -> None:
+        """`connect` gives a connection of aiohttp's pool; `silence_s`: seconds without an answer before one is given up.
+
+        `lead`: what the origin has to show before anything is asked ahead.
+        """
         self._connect = connect
         self._silence_s = silence_s
-        self.lead = Lead()
+        self.lead = lead or Lead()
         self._loop = asyncio.get_running_loop()
         self._idle: list[Line] = []
         """The one that was used last stands last."""

@@ -43,7 +43,11 @@ class Convoy:
     """Those of one account and origin that a worker takes in turn."""
 
     def __init__(
-        self, bench: Bench, *, more: Callable[[Callable[[Item], bool]], Job | None], deliver: Callable[[Job, Whole], None]
+        self,
+        bench: Bench,
+        *,
+        more: Callable[[Callable[[Item], bool]], Job | None],
+        deliver: Callable[[Job, Whole], None],
     ) -> None:
         """`more` gives the next product if it is wanted, None where it is not, or there is something else to do first."""
         self._bench = bench

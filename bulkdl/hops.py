@@ -24,9 +24,7 @@ def generic(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() in _GENERIC}
 
 
-def dressed(
-    url: Url, headers: Mapping[str, str], credential: Credential | None
-) -> tuple[str, Mapping[str, str]]:
+def dressed(url: Url, headers: Mapping[str, str], credential: Credential | None) -> tuple[str, Mapping[str, str]]:
     """The target (path and query) and the headers of a request to `url`, with a credential that may go there."""
     if credential is None:
         return url.target, headers

@@ -24,6 +24,7 @@ from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
 from bulkdl.heads import brief_head, head_of
 from bulkdl.hops import dressed, generic, redirected, scrubbed, without_secret
 from bulkdl.lane import take_over
+from bulkdl.lead import FIRST_ROW
 from bulkdl.model import FailureKind
 from bulkdl.resume import Head, uncoded
 from bulkdl.retry import StatusClass, classify
@@ -230,10 +231,10 @@ class Http:
         tls: ssl.SSLContext,
         proxy_for: Callable[[Url], str | None] = lambda _url: None,
         clock: Clock | None = None,
-        asks_ahead: bool = True,
+        row: int | None = FIRST_ROW,
     ) -> None:
-        """`timeout`: seconds without a byte before a connection is given up; `asks_ahead`: whether `ahead` may be of use."""
-        self._asks_ahead = asks_ahead
+        """`timeout`: seconds without a byte before a connection is given up; `row`: of `Sender`."""
+        self._row = row
         self._clock = clock or SystemClock()
         self.connector = aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, timeout), sock_read=timeout)
@@ -267,7 +268,7 @@ class Http:
                 max_field_size=FIELD_SIZE,
                 requote_redirect_url=False,
             )
-            sender = self._senders[account] = Sender(session, response_class=_Response)
+            sender = self._senders[account] = Sender(session, response_class=_Response, row=self._row)
         return sender
 
     def open(
@@ -290,7 +291,7 @@ class Http:
     def ahead(self, url: Url, *, signer: Signer, allowed: HostList) -> Ahead | None:
         """A connection for many small products of `url`'s origin, where that has shown that it bears it."""
         sender = self._senders.get(signer.name)
-        if sender is None or not self._asks_ahead or self._proxy_for(url) is not None:
+        if sender is None or self._proxy_for(url) is not None:
             return None
         lines = sender.lines_ahead(url)
         return None if lines is None else Ahead(sender, lines, url, signer=signer, allowed=allowed)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from enum import Enum
 
 from bulkdl.dataclass import dataclass
+from bulkdl.errors import UsageError
 
-__all__ = ["FIRST_ROW", "MOST", "Lead", "Order"]
+__all__ = ["FIRST_ROW", "MOST", "Lead", "Order", "first_row"]
 
 FIRST_ROW = 256
 """Plain answers in a row before anything is asked ahead."""
@@ -30,6 +31,20 @@ _KEPT = 0.8
 """Of the mean so far."""
 
 
+def first_row(value: str | None) -> int | None:
+    """What `BULKDL_ASK_AHEAD` asks for: `0` for None, nothing ahead; another number for so long a first row.
+
+    Raise `UsageError` where it is no number.
+    """
+    if value is None or value == "":
+        return FIRST_ROW
+    if not (value.isascii() and value.isdecimal()) or len(value) > 9:
+        raise UsageError(
+            "BULKDL_ASK_AHEAD: expected a whole number", hint="Use 0 to ask for nothing ahead, or remove it"
+        )
+    return int(value) or None
+
+
 class Order(Enum):
     """What is known of the order of answers."""
 
@@ -46,6 +61,7 @@ class Lead:
     row: int = 0
     """Plain answers since the last one that was not."""
     wanted: int = FIRST_ROW
+    """Of them, before anything is asked ahead."""
     order: Order = Order.UNKNOWN
     between_s: float = 0.0
     """Seconds from one answer to the next on a connection, smoothed."""

@@ -23,6 +23,7 @@ from yarl import URL
 
 from bulkdl.brief import Brief, Lines, has_known_parts, write
 from bulkdl.dataclass import dataclass
+from bulkdl.lead import FIRST_ROW, Lead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +75,15 @@ class _Origin:
 class Sender:
     """Sends the requests of one session; `session`'s own headers go with each."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, response_class: type[aiohttp.ClientResponse]) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        response_class: type[aiohttp.ClientResponse],
+        row: int | None = FIRST_ROW,
+    ) -> None:
+        """`row`: plain answers of an origin before anything is asked ahead there; None: never."""
+        self._row = row
         self._session = session
         self._response_class = response_class
         self._origins: dict[str, _Origin] = {}
@@ -108,7 +117,9 @@ class Sender:
     def lines_ahead(self, url: Url) -> Lines | None:
         """The connections to `url`'s origin, where requests may go out ahead of answers; None where they may not."""
         origin = self._origins.get(url.beginning)
-        return origin.lines if origin is not None and origin.lines.lead.may_ask_ahead else None
+        if origin is None or self._row is None or not origin.lines.lead.may_ask_ahead:
+            return None
+        return origin.lines
 
     def head(self, url: Url, target: str, *, headers: Mapping[str, str]) -> bytes | None:
         """All of a GET for `target` at `url`'s origin, which has been asked before; None where the session has to send it."""
@@ -140,7 +151,8 @@ class Sender:
             session=self._session,
         )
         fields = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-        lines = Lines(lambda: self._connected(request), silence_s=self._session.timeout.sock_read)
+        lead = Lead(wanted=self._row or 0)
+        lines = Lines(lambda: self._connected(request), silence_s=self._session.timeout.sock_read, lead=lead)
         found = self._origins[beginning] = _Origin(request, request.request_info, fields, lines)
         return found
 

@@ -15,10 +15,10 @@ PACKAGE = ROOT / "bulkdl"
 # From the innermost to the outermost; a module imports from its own layer or from one above it in this table.
 LAYERS: dict[str, str] = {
     "values": "_version dataclass secret urls units clock model errors events stopping",
-    "decisions": "ranges growth resume faulty hostfacts retry dialects names claims hours ending content/__init__ content/coding content/kinds content/sniff",
+    "decisions": "ranges growth lead resume faulty hostfacts retry dialects names claims hours ending content/__init__ content/coding content/kinds content/sniff",
     "reading": "manifest/* auth/__init__ auth/providers auth/credentials auth/secretfiles content/safe",
-    "edges": "store/* content/* trust watching limits streams moving lane brief sender broken heads hops http auth/*",
-    "work": "heritage bench behind pages witness apart standing existing room ruling unpacking plan preview opening segments transfer placing together engine wiring tally ground crew run inspect remote",
+    "edges": "store/* content/* trust watching limits streams moving lane brief pipeline sender broken heads hops ahead http auth/*",
+    "work": "heritage bench behind pages witness apart standing existing room ruling unpacking plan preview opening segments transfer convoy placing together engine wiring tally ground crew run inspect remote",
     "outside": "__init__ __main__ summary api archive/* formats/* cli/*",
 }
 ORDER = list(LAYERS)
