@@ -114,26 +114,19 @@ async def _at_once(bench: Bench, job: Job, reply: Reply) -> Whole | None:
     size = _plain_size(job, reply.head)
     if size is None or job.product.extract or not (body := await reply.whole(size, within_s=SMALL_S)):
         return None
-    whole = _plainly(bench, job, reply.head, body, host=reply.url.host)
-    if not promised_easily(bench, job, size):
-        await check_room(bench, job, whole.entry)
-    bench.hub.counters.received += size
+    whole = await _plainly(bench, job, reply.head, body, host=reply.url.host)
     await bench.rate.take(size)
     return whole
 
 
-def taken_plainly(bench: Bench, job: Job, head: Head, body: bytes) -> Whole | None:
+async def taken_plainly(bench: Bench, job: Job, head: Head, body: bytes) -> Whole | None:
     """The same of a response that is here, from the product's own host, in a run without a rate limit.
 
-    Raise `TryAgain` or `ProductFailed` where it is not the product, or cannot have its name.
+    Raise `TryAgain`, `ProductFailed` or `StorageStopped` where it is not the product, or cannot have its place.
     """
-    size = _plain_size(job, head)
-    if size is None or size != len(body):
+    if _plain_size(job, head) != len(body):
         return None
-    whole = _plainly(bench, job, head, body, host=job.product.url.host)
-    if not promised_easily(bench, job, size):
-        return None
-    bench.hub.counters.received += size
+    whole = await _plainly(bench, job, head, body, host=job.product.url.host)
     job.attempts = 1
     return whole
 
@@ -143,7 +136,7 @@ def _plain_size(job: Job, head: Head) -> int | None:
     return size if size is not None and size <= SMALL else None
 
 
-def _plainly(bench: Bench, job: Job, head: Head, body: bytes, *, host: str) -> Whole:
+async def _plainly(bench: Bench, job: Job, head: Head, body: bytes, *, host: str) -> Whole:
     """What `_receive` does for any product, without the steps that only a history or an unusual response needs."""
     bench.hosts.note(job.source.origin, first_sight(head))
     _refuse_page(job, head, body)
@@ -151,7 +144,11 @@ def _plainly(bench: Bench, job: Job, head: Head, body: bytes, *, host: str) -> W
     job.resumed, job.content_type = 0, head.content_type
     if host not in job.served_by:
         job.served_by.append(host)
-    return Whole(_entry(bench, job, head, None, total=len(body), kept=()), body, unseen=new)
+    entry = _entry(bench, job, head, None, total=len(body), kept=())
+    if not promised_easily(bench, job, len(body)):
+        await check_room(bench, job, entry)
+    bench.hub.counters.received += len(body)
+    return Whole(entry, body, unseen=new)
 
 
 async def _receive(
