@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Ahead"]
 
 _TIMED = 8
-"""Answers that are timed together."""
+"""Answers that are timed together, at least."""
 
 
 class Ahead:
@@ -72,20 +72,24 @@ class Ahead:
         self._asked.extend([credential] * len(heads))
         return True
 
-    async def answer(self) -> tuple[Head, bytes] | None:
-        """The next answer: what decides of it, and its body. None where it is not plain, or none will come."""
-        brief = await self._pipeline.answer()
-        if brief is None:
+    async def answers(self) -> list[tuple[Head, bytes]]:
+        """The next answers, those that are here: what decides of each, and its body.
+
+        None at all where the next is not plain, or will not come; then what has no answer has to be asked anew.
+        """
+        briefs = await self._pipeline.answers()
+        if not briefs:
             self._lead.ended(cut=self._pipeline.was_cut)
-            return None
-        self._lead.ahead()
-        self._took(self._asked.popleft())
-        self._answers += 1
-        if self._answers == _TIMED or not self._asked:
+            return []
+        self._lead.ahead(len(briefs))
+        for _ in briefs:
+            self._took(self._asked.popleft())
+        self._answers += len(briefs)
+        if self._answers >= _TIMED or not self._asked:
             now = self._loop.time()
             self._lead.took(now - self._since, answers=self._answers)
             self._answers, self._since = 0, now
-        return brief_head(brief), brief.body
+        return [(brief_head(brief), brief.body) for brief in briefs]
 
     async def on_trial(self, first: Url, second: Url) -> list[tuple[Head, bytes]]:
         """Find out whether the origin keeps the order; the answers to both, as far as they came alone. Raise `AccountStopped`."""

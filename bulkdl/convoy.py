@@ -92,20 +92,15 @@ class Convoy:
             self._jobs.popleft()
 
     async def _go(self, ahead: Ahead, wanted: Callable[[Item], bool]) -> None:
-        room = ahead.room(self._size) - 1
-        new = list(self._jobs)
-        while True:
-            new += self._joining(room, wanted)
-            if new and not await ahead.ask([job.product.url for job in new]):
+        new = [*self._jobs, *self._joining(ahead.room(self._size) - 1, wanted)]
+        while not new or await ahead.ask([job.product.url for job in new]):
+            if not self._jobs or not (answers := await ahead.answers()):
                 return
-            if (
-                not self._jobs
-                or (answer := await ahead.answer()) is None
-                or not await self._take(self._jobs[0], *answer)
-            ):
-                return
-            self._jobs.popleft()
-            room, new = ahead.room(self._size), []
+            for head, body in answers:
+                if not await self._take(self._jobs[0], head, body):
+                    return
+                self._jobs.popleft()
+            new = self._joining(ahead.room(self._size), wanted)
 
     def _joining(self, room: int, wanted: Callable[[Item], bool]) -> list[Job]:
         new: list[Job] = []

@@ -112,7 +112,6 @@ class Engine:
     async def _lead(self, job: Job, ahead: Ahead) -> None:
         convoy = Convoy(self._bench, more=self._following, deliver=self._hand_over)
         for left in await convoy.run(job, ahead):
-            left.is_new = False
             self._park(left, 0.0)
 
     @property
@@ -128,7 +127,7 @@ class Engine:
         item = self._upcoming()
         if item is None or not wanted(item) or self._bench.pauses.left(item.product.url.host) > 0:
             return None
-        return self._begin()
+        return self._begin(is_new=False)
 
     async def _next(self) -> Job | None:
         """A job whose time has come, else a new one, else wait; None when every product has its outcome."""
@@ -169,24 +168,19 @@ class Engine:
                 return None
         return self._first
 
-    def _begin(self) -> Job | None:
+    def _begin(self, *, is_new: bool = True) -> Job | None:
+        """`is_new`: whether others may be asked for behind it."""
         item, self._first = self._upcoming(), None
         if item is None:
             return None
         job = self._open[item.product.index] = self._job(item)
+        job.is_new = is_new and may_join(self._bench, item)
         return job
 
     def _job(self, item: Item) -> Job:
         budget = Budget(self._bench.settings.retries, furthest=item.have)
         now = self._bench.clock.monotonic()
-        return Job(
-            product=item.product,
-            budget=budget,
-            file=item.file,
-            standing=item.standing,
-            started_at=now,
-            is_new=may_join(self._bench, item),
-        )
+        return Job(product=item.product, budget=budget, file=item.file, standing=item.standing, started_at=now)
 
     # One job
 

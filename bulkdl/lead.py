@@ -96,10 +96,10 @@ class Lead:
         else:
             self.order = Order.UNKNOWN if kept is None and self.trials < TRIALS else Order.BROKEN
 
-    def ahead(self) -> None:
-        """What was asked ahead was answered plainly."""
-        self.row += 1
-        self.answers += 1
+    def ahead(self, answers: int) -> None:
+        """So much of what was asked ahead was answered plainly."""
+        self.row += answers
+        self.answers += answers
 
     def ended(self, *, cut: bool) -> None:
         """What was asked ahead will not be answered; `cut`: the connection is at its end, as each is at some time."""

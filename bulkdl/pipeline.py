@@ -53,27 +53,29 @@ class Pipeline:
         self.under_way += len(heads)
         self._transport.write(b"".join(heads))
 
-    async def answer(self) -> Brief | None:
-        """The next answer; None where it is no plain one, or none will come, and what is under way has to be asked anew."""
-        brief = None
-        if self._protocol is not None and self._line is not None and not self._is_over:
-            try:
-                brief = await brief_of(*await self._protocol.read())
-            except (aiohttp.ClientError, OSError, HttpProcessingError) as error:
-                # Whoever asks anew meets it, and says what it is.
-                self.was_cut = isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
-        if brief is None:
-            self._is_over = True
-            return None
-        assert self._line is not None
-        self._line.since = self._loop.time()
-        self.under_way -= 1
-        return brief
+    async def answers(self) -> list[Brief]:
+        """The answers that are here, of those under way: one at least, where none is here yet the next.
 
-    @property
-    def arrived(self) -> int:
-        """Answers whose heads are here."""
-        return 0 if self._protocol is None else len(self._protocol)
+        None where it is no plain one, or none will come: then what is under way has to be asked anew.
+        """
+        found: list[Brief] = []
+        protocol, line = self._protocol, self._line
+        if protocol is None or line is None or self._is_over:
+            return found
+        try:
+            while not found or (self.under_way and len(protocol)):
+                brief = await brief_of(*await protocol.read())
+                if brief is None:
+                    self._is_over = True
+                    break
+                found.append(brief)
+                self.under_way -= 1
+        except (aiohttp.ClientError, OSError, HttpProcessingError) as error:
+            # Whoever asks anew meets it, and says what it is.
+            self._is_over = True
+            self.was_cut = isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
+        line.since = self._loop.time()
+        return found
 
     def close(self) -> None:
         """Keep the connection for others where every answer has come; else it is of no use."""
@@ -107,10 +109,8 @@ class Pipeline:
         await self.ask(heads)
         assert self._line is not None
         self._line.silence_s = min(_TRIAL_S, self._line.silence_s or _TRIAL_S)
-        for _ in heads:
-            if (brief := await self.answer()) is None:
-                break
-            found.append(brief)
+        while self.under_way and (more := await self.answers()):
+            found += more
         return found
 
 
