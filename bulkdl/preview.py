@@ -14,8 +14,8 @@ from bulkdl.model import AuthKind
 from bulkdl.names import fold
 from bulkdl.plan import Survey, selected
 from bulkdl.standing import Standing
-from bulkdl.store.entries import read
 from bulkdl.store.facts import look_at
+from bulkdl.store.reader import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,7 +20,7 @@ from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.placing import confirm_name, placed_entry
 from bulkdl.store.disk import settled
 from bulkdl.store.facts import check_name
-from bulkdl.store.journal import Entry, Phase
+from bulkdl.store.journal import Entry, Move, Phase, moving
 from bulkdl.store.storage import place_all, write_whole
 
 if TYPE_CHECKING:
@@ -175,20 +175,23 @@ class Together:
     async def _place(self, written: list[tuple[_Item, _Written]]) -> None:
         if not written:
             return
-        await self._bench.journal.put_all(
-            [placed_entry(item.whole.entry, Phase.PLACING, result.facts, result.verified) for item, result in written]
-        )
-        storage = self._bench.storage
-        moves = [(item.whole.entry.part or "", item.job.file or "", item.job.overwrite) for item, _ in written]
+        journal, storage = self._bench.journal, self._bench.storage
+        moves = [Move(item.whole.entry, result.facts, result.verified) for item, result in written]
+        batch = await journal.put_moves(moves)
+        paths = [(item.whole.entry.part or "", item.job.file or "", item.job.overwrite) for item, _ in written]
         placed: list[tuple[_Item, Entry]] = []
-        for (item, result), facts in zip(
-            written, await storage.work(place_all, storage.root, tuple(moves)), strict=True
-        ):
+        failed: list[tuple[_Item, ProductFailed | StorageStopped]] = []
+        left: list[Entry] = []
+        found = await storage.work(place_all, storage.root, tuple(paths))
+        for (item, result), move, facts in zip(written, moves, found, strict=True):
             if isinstance(facts, (ProductFailed, StorageStopped)):
-                self._settle(item, facts)
+                failed.append((item, facts))
+                left.append(moving(move))
             else:
                 placed.append((item, placed_entry(item.whole.entry, Phase.DONE, facts, result.verified)))
-        await self._bench.journal.put_all([entry for _, entry in placed])
+        await journal.put_moved(batch, [*(entry for _, entry in placed), *left])
+        for item, error in failed:
+            self._settle(item, error)
         for item, entry in placed:
             await self._record(item.job, entry)
             self._settle(item, entry)

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bulkdl.dataclass import dataclass
 from bulkdl.model import Checksum, FailureKind
-from bulkdl.store.disk import STATE_FOLDER
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
-    from pathlib import Path
 
     from bulkdl.store.database import Steps
 
 __all__ = [
-    "NAME",
     "STEPS",
     "STORED",
     "Entry",
@@ -27,11 +24,8 @@ __all__ = [
     "load",
     "load_some",
     "load_unfinished",
-    "read",
     "text_of",
 ]
-
-NAME: Final = "journal.sqlite"
 
 
 class Phase(StrEnum):
@@ -94,6 +88,7 @@ STEPS: Final[Steps] = (
         "CREATE TABLE faulty (id TEXT PRIMARY KEY NOT NULL, facts TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
         "CREATE TABLE host (origin TEXT PRIMARY KEY NOT NULL, facts TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
     ),
+    ("CREATE TABLE moving (batch INTEGER PRIMARY KEY NOT NULL, moves TEXT NOT NULL, crc INTEGER NOT NULL)",),
 )
 """The journal's schema; see `Steps`."""
 STORED: Final = (*Entry.__annotations__, "crc")
@@ -212,16 +207,3 @@ def _load(connection: sqlite3.Connection, where: str, values: tuple[str | bytes 
         else:
             entries[entry.id] = entry
     return entries, unreadable
-
-
-def read(destination: Path) -> dict[str, Entry] | None:
-    """All entries by id, also while a run is going on; None where there is no journal.
-
-    Creates nothing. Raise `StorageStopped` for a journal that cannot be read.
-    """
-    path = destination / STATE_FOLDER / NAME
-    if not path.is_file():
-        return None
-    from bulkdl.store.database import read_only  # noqa: PLC0415 - no SQLite for a destination that has no journal yet
-
-    return read_only(path, STEPS, load)[0]

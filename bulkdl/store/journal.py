@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-from bulkdl.store.database import open_or_renew, read_only
+from bulkdl.store.database import database_error, open_or_renew, read_only
 from bulkdl.store.disk import STATE_FOLDER, network_filesystem, state_folder
 from bulkdl.store.entries import (
-    NAME,
     STEPS,
     STORED,
     Entry,
@@ -17,15 +17,15 @@ from bulkdl.store.entries import (
     load,
     load_some,
     load_unfinished,
-    read,
     text_of,
 )
 from bulkdl.store.learnt import drop_evidence, load_learnt, put_evidence, put_host
+from bulkdl.store.moves import Move, drop_moves, load_moves, moving, put_moves
+from bulkdl.store.reader import NAME, read
 from bulkdl.store.reserve import Reserve
 from bulkdl.store.writer import Writer
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from bulkdl.hostfacts import HostFacts
     from bulkdl.store.learnt import Learnt
 
-__all__ = ["Entry", "Journal", "Phase", "read", "read_learnt"]
+__all__ = ["Entry", "Journal", "Move", "Phase", "moving", "read", "read_learnt"]
 
 # --- Entries as rows; how they are read stands in `entries` -----------------------------------------------------------
 
@@ -90,6 +90,8 @@ class Journal:
         self._clock = clock
         self._writer = Writer(path, self._connect, reserve=Reserve(path.parent))
         self._unreadable = 0
+        self._batch = 0
+        """Of the last that had their names together."""
         self._missing: set[str] = set()
         """Those that had no entry when many were read: there may be very many, and none of them is asked for again."""
 
@@ -140,14 +142,30 @@ class Journal:
 
     async def put_all(self, entries: Sequence[Entry]) -> None:
         """Return once all of `entries` are durable, in one transaction; raise `StorageStopped`."""
+        await self._put_all(entries)
+
+    async def _put_all(
+        self, entries: Sequence[Entry], *, also: Callable[[sqlite3.Connection], None] = lambda _: None
+    ) -> None:
         now = self._clock.wall()
         rows = [_encode(entry, updated=now) for entry in entries]
         self._missing.difference_update(entry.id for entry in entries)
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(_PUT, rows)
+            also(connection)
 
         await self._writer.do(work)
+
+    async def put_moves(self, moves: Sequence[Move]) -> int:
+        """Return once it is durable that these are about to have their names: a number for them. Raise `StorageStopped`."""
+        self._batch = batch = self._batch + 1
+        await self._writer.do(lambda connection: put_moves(connection, batch, moves))
+        return batch
+
+    async def put_moved(self, batch: int, entries: Sequence[Entry]) -> None:
+        """Return once `entries` are durable in the place of what `put_moves` has recorded; raise `StorageStopped`."""
+        await self._put_all(entries, also=lambda connection: drop_moves(connection, batch))
 
     def put_soon(self, entry: Entry) -> None:
         """Make `entry` durable with the next commit; a failure is raised by the next call or at the end."""
@@ -202,7 +220,24 @@ class Journal:
                 f"The journal was damaged and set aside as '{STATE_FOLDER}/{opened.set_aside}'; finished products "
                 "keep their place, partial ones may start again"
             )
+        self._settle_moves(opened.connection)
         return opened.connection
+
+    def _settle_moves(self, connection: sqlite3.Connection) -> None:
+        """What a crash has left of products that were to have their names becomes entries of each."""
+        entries, unreadable = load_moves(connection)
+        if not entries and not unreadable:
+            return
+        rows = [_encode(entry, updated=self._clock.wall()) for entry in entries.values()]
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.executemany(_PUT, rows)
+            drop_moves(connection)
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            connection.close()
+            raise database_error(error, self.path) from error
+        self._readable(entries, unreadable)
 
 
 def _executing(statement: str, values: tuple[Value, ...]) -> Callable[[sqlite3.Connection], None]:

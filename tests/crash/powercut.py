@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkdl.store.journal import Entry, Journal, Phase
+from bulkdl.store.journal import Entry, Journal, Move, Phase, moving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -254,18 +254,21 @@ class Trace:
         self.ops.append(Names(changes))
 
     def _watch_journal(self, patch: pytest.MonkeyPatch) -> None:
-        for method in ("put", "put_all", "forget"):
+        for method in ("put", "put_all", "put_moves", "put_moved", "forget"):
             real = getattr(Journal, method)
 
-            async def watched(journal: Journal, what: Any, *, real: Any = real) -> None:
+            async def watched(journal: Journal, *args: Any, real: Any = real) -> Any:
+                what = args[-1]
                 each = what if isinstance(what, list) else [what]
+                each = [moving(one) if isinstance(one, Move) else one for one in each]
                 with self._lock:
                     first = self._number + 1
                     self._number += len(each)
                     self.ops += [Record(number, one, done=False) for number, one in enumerate(each, first)]
-                await real(journal, what)
+                found = await real(journal, *args)
                 with self._lock:
                     self.ops += [Record(number, one, done=True) for number, one in enumerate(each, first)]
+                return found
 
             patch.setattr(Journal, method, watched)
 

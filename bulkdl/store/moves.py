@@ -1,0 +1,101 @@
+"""Products that are about to have their names, many at a time: one row for all of them, until each has a row of its own.
+
+A crash leaves the row, and the next run makes of it what `placing` entries there would have been.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from bulkdl.model import Checksum
+from bulkdl.store.entries import Entry, Phase
+from bulkdl.store.facts import FileFacts
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Sequence
+
+__all__ = ["Move", "drop_moves", "load_moves", "moving", "put_moves"]
+
+_PUT: Final = "INSERT OR REPLACE INTO moving (batch, moves, crc) VALUES (?, ?, ?)"
+
+
+class Move(NamedTuple):
+    """A product whose partial is complete, durable and right."""
+
+    entry: Entry
+    """Of the partial: the first that is known of the product in this run."""
+    facts: FileFacts
+    verified: tuple[Checksum, ...]
+
+
+def moving(move: Move) -> Entry:
+    """The entry that says so."""
+    entry, facts, verified = move
+    return Entry(
+        id=entry.id,
+        phase=Phase.PLACING,
+        file=entry.file,
+        source=entry.source,
+        total=facts.size,
+        etag=entry.etag,
+        last_modified=entry.last_modified,
+        ranges=((0, facts.size),) if facts.size else (),
+        part=entry.part,
+        size=facts.size,
+        mtime_ns=facts.mtime_ns,
+        digests=verified,
+        attempts=entry.attempts,
+    )
+
+
+def put_moves(connection: sqlite3.Connection, batch: int, moves: Sequence[Move]) -> None:
+    rows = [
+        (e.id, e.file, e.source, e.etag, e.last_modified, e.part, e.attempts, f.size, f.mtime_ns, tuple(map(str, sums)))
+        for e, f, sums in moves
+    ]
+    text = json.dumps(rows)  # ASCII: lone surrogates come back as they were
+    connection.execute(_PUT, (batch, text, zlib.crc32(text.encode())))
+
+
+def drop_moves(connection: sqlite3.Connection, batch: int | None = None) -> None:
+    """Forget one batch, or all of them where none is named."""
+    connection.execute("DELETE FROM moving WHERE batch = coalesce(?, batch)", (batch,))
+
+
+def load_moves(connection: sqlite3.Connection) -> tuple[dict[str, Entry], int]:
+    """What a crash has left, by id, and how many batches cannot be read: their products have no history then."""
+    entries: dict[str, Entry] = {}
+    unreadable = 0
+    connection.text_factory = bytes  # one text that is not UTF-8 shall cost its own row only
+    for text, crc in connection.execute("SELECT moves, crc FROM moving ORDER BY batch"):
+        try:
+            entries |= _decoded(text, crc)
+        except (ValueError, TypeError):
+            unreadable += 1
+    return entries, unreadable
+
+
+def _decoded(text: bytes, crc: int) -> dict[str, Entry]:
+    if zlib.crc32(text) != crc:
+        raise ValueError("damaged")
+    found = [_moved(*row) for row in json.loads(text)]
+    return {entry.id: entry for entry in found}
+
+
+def _moved(*row: Any) -> Entry:
+    id_, file, source, etag, last_modified, part, attempts, size, mtime_ns, sums = row
+    entry = Entry(
+        id=id_,
+        phase=Phase.PARTIAL,
+        file=file,
+        source=source,
+        etag=etag,
+        last_modified=last_modified,
+        part=part,
+        attempts=attempts,
+    )
+    verified = tuple(Checksum(*text.split(":", 1)) for text in sums)
+    return moving(Move(entry, FileFacts(size, mtime_ns, is_file=True), verified))

@@ -1,0 +1,31 @@
+"""What the journal knows, for those who only look: also while a run is going on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from bulkdl.store.disk import STATE_FOLDER
+from bulkdl.store.entries import STEPS, load
+from bulkdl.store.moves import load_moves
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bulkdl.store.entries import Entry
+
+__all__ = ["NAME", "read"]
+
+NAME: Final = "journal.sqlite"
+
+
+def read(destination: Path) -> dict[str, Entry] | None:
+    """All entries by id, also while a run is going on; None where there is no journal.
+
+    Creates nothing. Raise `StorageStopped` for a journal that cannot be read.
+    """
+    path = destination / STATE_FOLDER / NAME
+    if not path.is_file():
+        return None
+    from bulkdl.store.database import read_only  # noqa: PLC0415 - no SQLite for a destination that has no journal yet
+
+    return read_only(path, STEPS, lambda connection: load(connection)[0] | load_moves(connection)[0])

@@ -1,0 +1,133 @@
+"""Products that get their names together are one row until each has its own; what a crash leaves of it is as if each had one."""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bulkdl.clock import SystemClock
+from bulkdl.model import Checksum
+from bulkdl.store.facts import FileFacts
+from bulkdl.store.journal import Entry, Journal, Move, Phase, moving, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.clocks import ManualClock
+
+FACTS = FileFacts(size=4096, mtime_ns=1_795_300_995_405_632_700, is_file=True)
+
+
+def move(id_: str, *, size: int = 4096, etag: str | None = '"e"') -> Move:
+    entry = Entry(
+        id=id_,
+        phase=Phase.PARTIAL,
+        file=id_,
+        source="https://archive.example.org:443/a",
+        total=size,
+        etag=etag,
+        last_modified="Tue, 15 Nov 1994 12:45:26 GMT",
+        part=f"{id_}.part",
+        attempts=1,
+    )
+    return Move(entry, FileFacts(size, FACTS.mtime_ns, is_file=True), (Checksum("md5", "00"),))
+
+
+def done(id_: str) -> Entry:
+    return Entry(id=id_, phase=Phase.DONE, file=id_, size=4096, mtime_ns=FACTS.mtime_ns)
+
+
+def batches(destination: Path) -> list[int]:
+    with closing(sqlite3.connect(destination / ".bulkdl" / "journal.sqlite")) as connection:
+        return [batch for (batch,) in connection.execute("SELECT batch FROM moving")]
+
+
+async def left(destination: Path, *moves: Move) -> None:
+    """A journal of a run that came no further than this."""
+    async with Journal.open(destination, clock=SystemClock()) as journal:
+        await journal.put_moves(moves)
+
+
+def without_time(entries: dict[str, Entry]) -> dict[str, dict[str, object]]:
+    told: Callable[[Entry], dict[str, object]] = lambda e: {  # noqa: E731
+        name: getattr(e, name) for name in Entry.__annotations__ if name != "updated"
+    }
+    return {id_: told(entry) for id_, entry in entries.items()}
+
+
+async def test_the_next_run_finds_each_of_them_as_it_was_about_to_have_its_name(tmp_path: Path):
+    moves = [move("a.bin"), move("b/c.bin"), move("empty", size=0, etag=None)]
+    await left(tmp_path, *moves)
+    async with Journal.open(tmp_path, clock=SystemClock()) as journal:
+        found = await journal.entries()
+        unfinished = await journal.unfinished()
+    assert without_time(found) == without_time({m.entry.id: moving(m) for m in moves}) == without_time(unfinished)
+    assert batches(tmp_path) == []
+
+
+async def test_they_replace_what_was_known_of_them_before(tmp_path: Path, clock: ManualClock):
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        await journal.put(Entry(id="a.bin", phase=Phase.FAILED, failure_reason="last night"))
+        await journal.put_moves([move("a.bin")])
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        assert (await journal.entries())["a.bin"].phase is Phase.PLACING
+
+
+async def test_whoever_looks_on_sees_them_and_changes_nothing(tmp_path: Path, clock: ManualClock):
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        await journal.put(done("old.bin"))
+        await journal.put_moves([move("a.bin")])
+        found = read(tmp_path) or {}
+        assert {id_: entry.phase for id_, entry in found.items()} == {"old.bin": Phase.DONE, "a.bin": Phase.PLACING}
+    assert batches(tmp_path) == [1]
+
+
+async def test_once_they_have_their_names_only_their_own_rows_are_left(tmp_path: Path, clock: ManualClock):
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        first = await journal.put_moves([move("a.bin"), move("b.bin")])
+        second = await journal.put_moves([move("c.bin")])
+        await journal.put_moved(first, [done("a.bin"), moving(move("b.bin"))])
+        phases = {id_: entry.phase for id_, entry in (await journal.entries()).items()}
+        assert phases == {"a.bin": Phase.DONE, "b.bin": Phase.PLACING}
+        assert batches(tmp_path) == [second]
+        assert (await journal.get("a.bin") or done("")).phase is Phase.DONE
+
+
+async def test_an_unreadable_row_is_said_and_costs_only_its_own_products(tmp_path: Path, clock: ManualClock):
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        await journal.put(done("old.bin"))
+        await journal.put_moves([move("a.bin")])
+        await journal.put_moves([move("b.bin")])
+    with closing(sqlite3.connect(tmp_path / ".bulkdl" / "journal.sqlite")) as connection, connection:
+        connection.execute("UPDATE moving SET moves = replace(moves, 'a.bin', 'x.bin') WHERE batch = 1")
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        assert set(await journal.entries()) == {"old.bin", "b.bin"}
+        assert "unreadable" in journal.recovered
+    assert batches(tmp_path) == []
+
+
+@given(
+    st.text(min_size=1),
+    st.one_of(st.none(), st.text()),
+    st.integers(0, 2**62),
+    st.lists(st.sampled_from(["md5", "sha256"]), unique=True),
+)
+@settings(max_examples=30, deadline=None)
+def test_any_name_and_header_comes_back_as_it_was(text: str, etag: str | None, size: int, sums: list[str]):
+    import asyncio  # noqa: PLC0415
+
+    made = move(text, size=size, etag=etag)._replace(verified=tuple(Checksum(name, "0f") for name in sums))
+
+    async def back(destination: Path) -> dict[str, Entry]:
+        await left(destination, made)
+        async with Journal.open(destination, clock=SystemClock()) as journal:
+            return await journal.entries()
+
+    with tempfile.TemporaryDirectory() as folder:
+        assert without_time(asyncio.run(back(Path(folder)))) == without_time({text: moving(made)})
