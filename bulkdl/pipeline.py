@@ -48,6 +48,8 @@ class Pipeline:
         if self._protocol is None or self._transport is None:
             self._line = await self._lines.take()
             self._protocol, self._transport = prepared(self._line.connection)
+        if self._transport.is_closing():
+            raise aiohttp.ServerDisconnectedError
         if self._line is not None and not self.under_way:
             self._line.since = self._loop.time()
         self.under_way += len(heads)
