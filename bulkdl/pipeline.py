@@ -44,10 +44,13 @@ class Pipeline:
         """Whether it was over because its connection was."""
 
     async def ask(self, heads: Sequence[bytes]) -> None:
-        """Send requests whose heads are all of them. Raises what aiohttp raises."""
+        """Send requests whose heads are all of them, unless it is over. Raises what aiohttp raises."""
         if self._protocol is None or self._transport is None:
             self._line = await self._lines.take()
             self._protocol, self._transport = prepared(self._line.connection)
+        if self.arrived > self.under_way:  # an answer that nobody asked for would pass for the next one
+            self._is_over = True
+            return
         if self._line is not None and not self.under_way:
             self._line.since = self._loop.time()
         self.under_way += len(heads)
@@ -68,6 +71,9 @@ class Pipeline:
         assert self._line is not None
         self._line.since = self._loop.time()
         self.under_way -= 1
+        if self.arrived > self.under_way:  # which of them nobody asked for cannot be told
+            self._is_over = True
+            return None
         return brief
 
     @property
@@ -88,15 +94,17 @@ class Pipeline:
     async def on_trial(self, first: bytes, second: bytes) -> tuple[bool | None, list[Brief]]:
         """Ask for both at once, then for each alone: whether the answers come in order, and those that came alone.
 
-        None in the place of the former: nobody can tell, since the two are alike or one did not come.
+        None in the place of the former: nobody can tell, since the two are alike or one did not come. Where the two ways
+        disagree, neither is believed: what came alone on this connection may be a late answer to what was asked ahead.
         """
         ahead = await self._asked((first, second), ())
         alone = await self._asked((second,), await self._asked((first,), ())) if len(ahead) == 2 else []
         if len(alone) < 2:
-            return None, alone
+            return None, []
         told, expected = [_told(brief) for brief in ahead], [_told(brief) for brief in alone]
         if told != expected:
-            return False, alone
+            self._is_over = True
+            return False, []
         return (None if told[0] == told[1] else True), alone
 
     async def _asked(self, heads: Sequence[bytes], before: Sequence[Brief]) -> list[Brief]:
