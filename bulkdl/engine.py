@@ -110,9 +110,8 @@ class Engine:
         return self._bench.ahead(job)
 
     async def _lead(self, job: Job, ahead: Ahead) -> None:
-        convoy = Convoy(self._bench, more=self._following, deliver=self._hand_over)
+        convoy = Convoy(self._bench, more=self._following, deliver=self._hand_over_first)
         for left in await convoy.run(job, ahead):
-            left.is_new = False
             self._park(left, 0.0)
 
     @property
@@ -128,7 +127,9 @@ class Engine:
         item = self._upcoming()
         if item is None or not wanted(item) or self._bench.pauses.left(item.product.url.host) > 0:
             return None
-        return self._begin()
+        if (job := self._begin()) is not None:
+            job.is_new = False
+        return job
 
     async def _next(self) -> Job | None:
         """A job whose time has come, else a new one, else wait; None when every product has its outcome."""
@@ -291,6 +292,11 @@ class Engine:
         """Have it put in place with others; what comes of it, `_delivered` is told."""
         job.whole = whole
         self._together.hand_over(job, whole)
+
+    def _hand_over_first(self, job: Job, whole: Whole) -> None:
+        """The same of one that came in a convoy: nothing has been told of it yet."""
+        self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
+        self._hand_over(job, whole)
 
     def _delivered(self, job: Job, delivered: Delivered) -> None:
         """A product that was handed over has its outcome; or it is taken up again, where it, or its place, is not as expected."""
