@@ -87,7 +87,7 @@ class Convoy:
         self._jobs.append(second)
         urls = [job.product.url for job in self._jobs]
         for answer in await ahead.on_trial(*urls):
-            if not self._take(self._jobs[0], *answer):
+            if not await self._take(self._jobs[0], *answer):
                 return
             self._jobs.popleft()
 
@@ -98,7 +98,10 @@ class Convoy:
             new += self._joining(room, wanted)
             if new and not await ahead.ask([job.product.url for job in new]):
                 return
-            if not self._jobs or (answer := await ahead.answer()) is None or not self._take(self._jobs[0], *answer):
+            if not self._jobs or (answer := await ahead.answer()) is None:
+                return
+            if not await self._take(self._jobs[0], *answer):
+                ahead.of_no_use()
                 return
             self._jobs.popleft()
             room, new = ahead.room(self._size), []
@@ -111,13 +114,15 @@ class Convoy:
         self._jobs.extend(new)
         return new
 
-    def _take(self, job: Job, head: Head, body: bytes) -> bool:
+    async def _take(self, job: Job, head: Head, body: bytes) -> bool:
         """Whether the answer was the product, and nothing more has to be done for it here."""
-        self._size = len(body)
+        self._size, job.attempts = len(body), 1
         try:
-            whole = taken_plainly(self._bench, job, head, body)
+            whole = await taken_plainly(self._bench, job, head, body)
         except BulkdlError:
-            return False  # said when it is met again
-        if whole is not None:
-            self._deliver(job, whole)
-        return whole is not None
+            whole = None  # said when it is met again
+        if whole is None:
+            job.attempts = 0
+            return False
+        self._deliver(job, whole)
+        return True

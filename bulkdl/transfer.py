@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.bench import known_of
 from bulkdl.dataclass import dataclass
-from bulkdl.errors import ProductFailed, TryAgain
+from bulkdl.errors import ProductFailed, StorageStopped, TryAgain
 from bulkdl.existing import Settled, settle_named
 from bulkdl.heritage import inherit, offered
 from bulkdl.hostfacts import first_sight, sights
@@ -114,27 +114,33 @@ async def _at_once(bench: Bench, job: Job, reply: Reply) -> Whole | None:
     size = _plain_size(job, reply.head)
     if size is None or job.product.extract or not (body := await reply.whole(size, within_s=SMALL_S)):
         return None
-    whole = _plainly(bench, job, reply.head, body, host=reply.url.host)
-    if not promised_easily(bench, job, size):
-        await check_room(bench, job, whole.entry)
-    bench.hub.counters.received += size
+    whole = await _fitting(bench, job, _plainly(bench, job, reply.head, body, host=reply.url.host))
     await bench.rate.take(size)
     return whole
 
 
-def taken_plainly(bench: Bench, job: Job, head: Head, body: bytes) -> Whole | None:
+async def taken_plainly(bench: Bench, job: Job, head: Head, body: bytes) -> Whole | None:
     """The same of a response that is here, from the product's own host, in a run without a rate limit.
 
-    Raise `TryAgain` or `ProductFailed` where it is not the product, or cannot have its name.
+    Raise `TryAgain`, `ProductFailed` or `StorageStopped` where it is not the product, or cannot have its name, or room.
     """
     size = _plain_size(job, head)
     if size is None or size != len(body):
         return None
-    whole = _plainly(bench, job, head, body, host=job.product.url.host)
+    return await _fitting(bench, job, _plainly(bench, job, head, body, host=job.product.url.host))
+
+
+async def _fitting(bench: Bench, job: Job, whole: Whole) -> Whole:
+    """`whole`, which has been promised room and counts as received. Raise `StorageStopped` where there is none."""
+    size = len(whole.body)
     if not promised_easily(bench, job, size):
-        return None
+        try:
+            await check_room(bench, job, whole.entry)
+        except StorageStopped:
+            if whole.unseen:  # the next attempt has to look whether a file has the name, as if it had not been told
+                job.file = None
+            raise
     bench.hub.counters.received += size
-    job.attempts = 1
     return whole
 
 
