@@ -65,15 +65,12 @@ class Pipeline:
             except (aiohttp.ClientError, OSError, HttpProcessingError) as error:
                 # Whoever asks anew meets it, and says what it is.
                 self.was_cut = isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
-        if brief is None:
+        if brief is None or self.arrived >= self.under_way:  # the latter: which of them nobody asked for cannot be told
             self._is_over = True
             return None
         assert self._line is not None
         self._line.since = self._loop.time()
         self.under_way -= 1
-        if self.arrived > self.under_way:  # which of them nobody asked for cannot be told
-            self._is_over = True
-            return None
         return brief
 
     @property

@@ -4,26 +4,30 @@
         ...  # GET site.url("/a")
 
 Of all that waits on a connection when its turn comes, the responder gives the bytes that go out, in their order; `CLOSE`
-ends the connection. What it does not answer is never answered.
+or `RESET` ends the connection. What it does not answer is never answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, Self
+from typing import Final, Self
 
-__all__ = ["CLOSE", "Asked", "Respond", "Site", "answer", "ok"]
+__all__ = ["CLOSE", "RESET", "Asked", "Respond", "Site", "answer", "ok"]
 
 
 class _End(Enum):
     CLOSE = "close"
+    RESET = "reset"
 
 
 CLOSE: Final = _End.CLOSE
+RESET: Final = _End.RESET
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,7 @@ class Asked:
         return self.target.partition("?")[0]
 
 
-Respond = Callable[[list[Asked]], Iterable["bytes | Literal[_End.CLOSE]"]]
+Respond = Callable[[list[Asked]], Iterable["bytes | _End"]]
 
 
 class Site:
@@ -152,11 +156,18 @@ class _Talk:
             with suppress(ConnectionError):
                 for piece in self._site.respond(batch) if batch else ():
                     if isinstance(piece, _End):
+                        self._end(piece)
                         return
                     self._writer.write(piece if batch[0].method != "HEAD" else piece[: piece.index(b"\r\n\r\n") + 4])
                     await self._writer.drain()
             if self._over:
                 return
+
+    def _end(self, how: _End) -> None:
+        if how is RESET:
+            raw = self._writer.get_extra_info("socket")
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._writer.transport.abort()
 
 
 def answer(status: int, body: bytes = b"", *fields: tuple[str, object], version: str = "HTTP/1.1") -> bytes:
