@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import tempfile
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bulkdl import lead, room, together
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
@@ -14,12 +20,11 @@ from bulkdl.archive.server import Archive
 from bulkdl.events import ProductFinished, ProductStarted
 from bulkdl.model import RunOptions, State
 from bulkdl.run import StopReason, StopSignal
+from tests.clocks import ManualClock
 from tests.harness import HurriedClock, Place, body_of, sha256
-from tests.waiting import CLOSE, Asked, Respond, Site, answer, ok
+from tests.waiting import CLOSE, RESET, Asked, Respond, Site, answer, ok
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.harness import Done
 
 
@@ -152,6 +157,25 @@ async def test_an_odd_answer_among_plain_ones_costs_no_other_product_anything(na
         assert ends == ({} if end == "right" else {ODD_PATH[1:]: end})
         assert max(site.count(path) for path in others if path != "/000.bin") <= 3
         assert any(asked.path == ODD_PATH and asked.behind for asked in site.log)
+
+
+async def test_after_a_cookie_nothing_is_asked_ahead_and_every_request_has_it(tmp_path: Path):
+    place = at(tmp_path)
+
+    def respond(batch: list[Asked]) -> list[bytes]:
+        return [ok(content(a.path), *([("Set-Cookie", "a=1")] if a.path == ODD_PATH else [])) for a in batch]
+
+    async with Site(respond) as site:
+        # aiohttp keeps no cookie of a host that is an address.
+        products = [{"url": f"http://localhost:{site.port}{path}", "file": path[1:]} for path in MANY]
+        done = await place.run(*products)
+        told_once(done, len(MANY))
+        assert done.code == 0
+        assert_right(place)
+        given = max(number for number, asked in enumerate(site.log) if asked.path == ODD_PATH)
+        later = site.log[given + 1 :]
+        assert len(later) > 20
+        assert {(asked.behind, asked.headers.get("cookie")) for asked in later} == {(0, "a=1")}
 
 
 async def test_a_host_that_asks_for_a_pause_is_left_alone_and_every_product_comes(tmp_path: Path):
@@ -296,6 +320,90 @@ async def test_a_server_that_ends_inside_answers_gives_every_product(tmp_path: P
         assert_right(place)
         assert most_often(site) <= 3
         assert next(cuts, None) is None or len(site.ahead) > 0
+
+
+async def test_what_is_forgotten_once_the_order_is_known_is_asked_for_again_and_nothing_else_is_asked_ahead(
+    tmp_path: Path,
+):
+    def forgets(batch: list[Asked]) -> list[bytes]:
+        return plain(batch[:3])
+
+    place = at(tmp_path, timeout=0.3)
+    async with Site(forgets) as site:
+        done = await fetched(place, site)
+        assert done.code == 0
+        assert_right(place)
+        assert most_often(site) <= 2
+        last = max(number for number, asked in enumerate(site.log) if asked.behind)
+        assert len({asked.connection for asked in site.ahead}) <= 2
+        assert last < ROW + 4 + lead.MOST + ROW * lead.LONGER + lead.MOST
+
+
+async def test_a_page_in_each_products_place_fails_each_and_ends_what_is_asked_ahead(tmp_path: Path):
+    """A login that is over answers everything so; the archive is not flooded for it."""
+    place = at(tmp_path, retries=1)
+    page = ok(b"<!DOCTYPE html><html></html>", ("Content-Type", "text/html"))
+    async with Site(lambda batch: [page if a.path >= "/020" else ok(content(a.path)) for a in batch]) as site:
+        done = await fetched(place, site)
+        assert {outcome.failure and outcome.failure.kind.value for outcome in done.result.failures} == {"content"}
+        assert_right(place, MANY[:20])
+        assert len([asked for asked in site.ahead if asked.path >= "/020"]) <= 2 * lead.MOST
+
+
+HAPPENINGS = st.sampled_from(
+    ["plain", "plain", "plain", "close", "cut", "reset", "error", "page", "cookie", "forget", "hint", "last", "large"]
+)
+
+
+class Weather:
+    """Answers each batch as the next of a random row says, at a random place of it; orderly once the row is over."""
+
+    def __init__(self, row: list[tuple[str, int]]) -> None:
+        self.row = list(row)
+
+    def __call__(self, batch: list[Asked]) -> list[Any]:
+        what, number = self.row.pop(0) if self.row else ("plain", 0)
+        answers: list[Any] = plain(batch)
+        place = number % len(batch)
+        match what:
+            case "close":
+                answers[place:] = [CLOSE]
+            case "cut":
+                answers[place:] = [answers[place][: -1 - number % 150], CLOSE]
+            case "reset":
+                answers[place:] = [RESET]
+            case "error":
+                answers[place] = answer(503)
+            case "page":
+                answers[place] = ok(b"<!DOCTYPE html><html></html>", ("Content-Type", "text/html"))
+            case "cookie":
+                answers[place] = ok(content(batch[place].path), ("Set-Cookie", "a=1; Domain=.example.org"))
+            case "forget":
+                answers[place:] = []
+            case "hint":
+                answers[place] = b"HTTP/1.1 103 Early Hints\r\n\r\n" + answers[place]
+            case "last":
+                answers[place:] = [ok(content(batch[place].path), ("Connection", "close")), CLOSE]
+            case "large":
+                answers[place] = answer(500, body_of(400_000))
+        return answers
+
+
+@settings(max_examples=25)
+@given(row=st.lists(st.tuples(HAPPENINGS, st.integers(0, 1000)), max_size=30), workers=st.integers(1, 4))
+async def test_whatever_becomes_of_what_is_asked_ahead_every_product_is_right_in_the_end(
+    row: list[tuple[str, int]], workers: int
+):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lead, "LONGER", 1)
+        place = at(Path(folder), row=1, workers=workers, retries=50, timeout=0.15)
+        async with Site(Weather(row)) as site:
+            done = await fetched(place, site)
+            kinds = {outcome.failure.kind.value for outcome in done.result.failures if outcome.failure}
+            assert kinds <= {"content"}  # pages, three times for one product
+            failed = {outcome.file for outcome in done.result.failures}
+            assert_right(place, [path for path in MANY if path[1:] not in failed])
+            assert most_often(site) <= 3 + len(row)
 
 
 # ---- Credentials
@@ -495,6 +603,28 @@ async def test_a_disk_that_is_full_leaves_what_does_not_fit_as_it_would_be_alone
         assert most_often(site) <= (30 if wait else 3)
 
 
+async def test_a_file_in_the_way_is_met_as_one_also_after_there_was_no_room_for_its_product(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place, path = at(tmp_path), MANY[30]
+    place.root.mkdir()
+    (place.root / path[1:]).write_bytes(bytes(len(content(path))))
+    usage, clock, asked = shutil.disk_usage, HurriedClock(), asyncio.Event()
+    monkeypatch.setattr(room, "PLENTY", 1 << 62)
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda root: usage(root)._replace(free=0 if asked.is_set() and not clock.slept else 1 << 40),
+    )
+    async with Site(plain) as site:
+        site.asked = lambda request: asked.set() if request.path == path else None
+        options = RunOptions(wait_for_space=True)
+        done = await place.run(*[site.url(path) for path in MANY], options=options, clock=clock)
+        told_once(done, len(MANY))
+        assert (done.code, done.outcomes[path[1:]].note) == (0, "existing, unverified")
+        assert clock.slept
+
+
 async def test_no_more_is_fetched_than_the_disk_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(together, "_ENOUGH", 3)
     place = at(tmp_path, workers=2)
@@ -534,6 +664,23 @@ async def test_products_that_need_more_than_a_look_are_never_asked_ahead(tmp_pat
         assert {asked.path for asked in site.ahead}.isdisjoint(MANY[number] for number in odd)
         assert len(site.ahead) > 10
         assert all(place.file(MANY[n][1:]) == content(MANY[n]) for n in range(60) if n not in odd)
+
+
+async def test_a_deadline_in_the_middle_leaves_each_product_done_or_pending(tmp_path: Path):
+    clock = ManualClock()
+    place = at(tmp_path, until=(datetime.fromtimestamp(clock.wall()).astimezone() + timedelta(seconds=60)).time())
+    async with Site(plain) as site:
+        gate = asyncio.Event()
+        site.respond = lambda batch: plain([asked for asked in batch if asked.path < "/021"])
+        site.asked = lambda asked: gate.set() if asked.path == "/021.bin" else None
+        going = asyncio.create_task(fetched(place, site, clock=clock))
+        await gate.wait()
+        await clock.advance(61)
+        done = await going
+        assert (done.code, done.result.failed) == (5, 0)
+        assert done.result.completed + done.result.pending == len(MANY)
+        assert_right(place, [path for path in MANY if done.outcomes[path[1:]].state is State.COMPLETED])
+        assert 10 < done.result.completed <= 21
 
 
 @pytest.mark.parametrize("when", [10, 21, 33])
