@@ -47,8 +47,8 @@ class Ahead:
 
     @property
     def wants_trial(self) -> bool:
-        """Whether the origin has not shown yet that it keeps the order of requests: then there is only `on_trial`."""
-        return self._lead.order is Order.UNKNOWN
+        """Whether the origin is to show now that it keeps the order of requests: then there is only `on_trial`."""
+        return self._lead.may_ask_ahead and self._lead.order is Order.UNKNOWN
 
     def room(self, size: int) -> int:
         """So many more products of about `size` bytes may be asked for now; 0 until a good part has been answered."""
@@ -92,7 +92,7 @@ class Ahead:
         return [(brief_head(brief), brief.body) for brief in briefs]
 
     async def on_trial(self, first: Url, second: Url) -> list[tuple[Head, bytes]]:
-        """Find out whether the origin keeps the order; the answers to both, as far as they came alone. Raise `AccountStopped`."""
+        """Find out whether the origin keeps the order; the answers to both, where they can be believed. Raise `AccountStopped`."""
         signed = await self._signed((first, second))
         if signed is None:
             return []
@@ -108,6 +108,10 @@ class Ahead:
         if alone:
             self._took(signed[0])
         return [(brief_head(brief), brief.body) for brief in alone]
+
+    def of_no_use(self) -> None:
+        """An answer was plain and yet not the product: as with any other odd one, much has to be shown anew."""
+        self._lead.ended(cut=False)
 
     def close(self) -> None:
         self._pipeline.close()

@@ -98,6 +98,7 @@ class Convoy:
                 return
             for head, body in answers:
                 if not await self._take(self._jobs[0], head, body):
+                    ahead.of_no_use()
                     return
                 self._jobs.popleft()
             new = self._joining(ahead.room(self._size), wanted)
@@ -112,11 +113,13 @@ class Convoy:
 
     async def _take(self, job: Job, head: Head, body: bytes) -> bool:
         """Whether the answer was the product, and nothing more has to be done for it here."""
-        self._size = len(body)
+        self._size, job.attempts = len(body), 1
         try:
             whole = await taken_plainly(self._bench, job, head, body)
         except BulkdlError:
-            return False  # said when it is met again
-        if whole is not None:
-            self._deliver(job, whole)
-        return whole is not None
+            whole = None  # said when it is met again
+        if whole is None:
+            job.attempts = 0
+            return False
+        self._deliver(job, whole)
+        return True

@@ -110,7 +110,7 @@ class Engine:
         return self._bench.ahead(job)
 
     async def _lead(self, job: Job, ahead: Ahead) -> None:
-        convoy = Convoy(self._bench, more=self._following, deliver=self._hand_over)
+        convoy = Convoy(self._bench, more=self._following, deliver=self._hand_over_first)
         for left in await convoy.run(job, ahead):
             self._park(left, 0.0)
 
@@ -285,6 +285,11 @@ class Engine:
         """Have it put in place with others; what comes of it, `_delivered` is told."""
         job.whole = whole
         self._together.hand_over(job, whole)
+
+    def _hand_over_first(self, job: Job, whole: Whole) -> None:
+        """The same of one that came in a convoy: nothing has been told of it yet."""
+        self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
+        self._hand_over(job, whole)
 
     def _delivered(self, job: Job, delivered: Delivered) -> None:
         """A product that was handed over has its outcome; or it is taken up again, where it, or its place, is not as expected."""

@@ -44,21 +44,24 @@ class Pipeline:
         """Whether it was over because its connection was."""
 
     async def ask(self, heads: Sequence[bytes]) -> None:
-        """Send requests whose heads are all of them. Raises what aiohttp raises."""
+        """Send requests whose heads are all of them, unless it is over. Raises what aiohttp raises."""
         if self._protocol is None or self._transport is None:
             self._line = await self._lines.take()
             self._protocol, self._transport = prepared(self._line.connection)
-        if self._transport.is_closing():
-            raise aiohttp.ServerDisconnectedError
+        self.was_cut = self.was_cut or self._transport.is_closing()
+        # An answer that nobody has asked for would pass for the next one.
+        self._is_over = self._is_over or self.was_cut or len(self._protocol) > self.under_way
+        if self._is_over:
+            return
         if self._line is not None and not self.under_way:
             self._line.since = self._loop.time()
         self.under_way += len(heads)
         self._transport.write(b"".join(heads))
 
     async def answers(self) -> list[Brief]:
-        """The answers that are here, of those under way: one at least, where none is here yet the next.
+        """The answers that are here, of those under way; where none is, the next one.
 
-        None where it is no plain one, or none will come: then what is under way has to be asked anew.
+        None at all where that is no plain one, or will not come: then what is under way has to be asked anew.
         """
         found: list[Brief] = []
         protocol, line = self._protocol, self._line
@@ -67,7 +70,8 @@ class Pipeline:
         try:
             while not found or (self.under_way and len(protocol)):
                 brief = await brief_of(*await protocol.read())
-                if brief is None:
+                # Of more answers than were asked for nobody can tell which one is too many.
+                if brief is None or len(protocol) >= self.under_way:
                     self._is_over = True
                     break
                 found.append(brief)
@@ -92,15 +96,17 @@ class Pipeline:
     async def on_trial(self, first: bytes, second: bytes) -> tuple[bool | None, list[Brief]]:
         """Ask for both at once, then for each alone: whether the answers come in order, and those that came alone.
 
-        None in the place of the former: nobody can tell, since the two are alike or one did not come.
+        None in the place of the former: nobody can tell, since the two are alike or one did not come. Where the two ways
+        disagree, neither is believed: what came alone on this connection may be a late answer to what was asked ahead.
         """
         ahead = await self._asked((first, second), ())
         alone = await self._asked((second,), await self._asked((first,), ())) if len(ahead) == 2 else []
         if len(alone) < 2:
-            return None, alone
+            return None, []
         told, expected = [_told(brief) for brief in ahead], [_told(brief) for brief in alone]
         if told != expected:
-            return False, alone
+            self._is_over = True
+            return False, []
         return (None if told[0] == told[1] else True), alone
 
     async def _asked(self, heads: Sequence[bytes], before: Sequence[Brief]) -> list[Brief]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.bench import known_of
 from bulkdl.dataclass import dataclass
-from bulkdl.errors import ProductFailed, TryAgain
+from bulkdl.errors import ProductFailed, StorageStopped, TryAgain
 from bulkdl.existing import Settled, settle_named
 from bulkdl.heritage import inherit, offered
 from bulkdl.hostfacts import first_sight, sights
@@ -114,7 +114,7 @@ async def _at_once(bench: Bench, job: Job, reply: Reply) -> Whole | None:
     size = _plain_size(job, reply.head)
     if size is None or job.product.extract or not (body := await reply.whole(size, within_s=SMALL_S)):
         return None
-    whole = await _plainly(bench, job, reply.head, body, host=reply.url.host)
+    whole = await _fitting(bench, job, _plainly(bench, job, reply.head, body, host=reply.url.host))
     await bench.rate.take(size)
     return whole
 
@@ -122,12 +122,24 @@ async def _at_once(bench: Bench, job: Job, reply: Reply) -> Whole | None:
 async def taken_plainly(bench: Bench, job: Job, head: Head, body: bytes) -> Whole | None:
     """The same of a response that is here, from the product's own host, in a run without a rate limit.
 
-    Raise `TryAgain`, `ProductFailed` or `StorageStopped` where it is not the product, or cannot have its place.
+    Raise `TryAgain`, `ProductFailed` or `StorageStopped` where it is not the product, or cannot have its name, or room.
     """
     if _plain_size(job, head) != len(body):
         return None
-    whole = await _plainly(bench, job, head, body, host=job.product.url.host)
-    job.attempts = 1
+    return await _fitting(bench, job, _plainly(bench, job, head, body, host=job.product.url.host))
+
+
+async def _fitting(bench: Bench, job: Job, whole: Whole) -> Whole:
+    """`whole`, which has been promised room and counts as received. Raise `StorageStopped` where there is none."""
+    size = len(whole.body)
+    if not promised_easily(bench, job, size):
+        try:
+            await check_room(bench, job, whole.entry)
+        except StorageStopped:
+            if whole.unseen:  # the next attempt has to look whether a file has the name, as if it had not been told
+                job.file = None
+            raise
+    bench.hub.counters.received += size
     return whole
 
 
@@ -136,7 +148,7 @@ def _plain_size(job: Job, head: Head) -> int | None:
     return size if size is not None and size <= SMALL else None
 
 
-async def _plainly(bench: Bench, job: Job, head: Head, body: bytes, *, host: str) -> Whole:
+def _plainly(bench: Bench, job: Job, head: Head, body: bytes, *, host: str) -> Whole:
     """What `_receive` does for any product, without the steps that only a history or an unusual response needs."""
     bench.hosts.note(job.source.origin, first_sight(head))
     _refuse_page(job, head, body)
@@ -144,11 +156,7 @@ async def _plainly(bench: Bench, job: Job, head: Head, body: bytes, *, host: str
     job.resumed, job.content_type = 0, head.content_type
     if host not in job.served_by:
         job.served_by.append(host)
-    entry = _entry(bench, job, head, None, total=len(body), kept=())
-    if not promised_easily(bench, job, len(body)):
-        await check_room(bench, job, entry)
-    bench.hub.counters.received += len(body)
-    return Whole(entry, body, unseen=new)
+    return Whole(_entry(bench, job, head, None, total=len(body), kept=()), body, unseen=new)
 
 
 async def _receive(

@@ -3,7 +3,8 @@
 "Survived" means: the product ends right or is a named failure, nothing wrong lies at a final name, a partial holds what the
 journal says, and the next run against a mended archive brings the product. `scenes.survive` holds every case against that, in
 each mode (new or cut before, with ETag, date, weak ETag or nothing, with size or checksum, by overlap), with the hostile
-answer once and always; `test_bodies` and `test_ranges` again with the body taken past the event loop.
+answer once and always; `test_bodies` and `test_ranges` again with the body taken past the event loop, and `test_ahead` all that
+`test_answers` and `test_bodies` have, asked for ahead among other products.
 
 | behaviour | test |
 | --- | --- |

@@ -1,0 +1,719 @@
+"""Small products that are asked for ahead of the answers, in whole runs: each comes out as it would alone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bulkdl import lead, room, together
+from bulkdl.archive.identity import ClientApp, Identity, Policy, User
+from bulkdl.archive.server import Archive
+from bulkdl.events import ProductFinished, ProductStarted
+from bulkdl.model import RunOptions, State
+from bulkdl.run import StopReason, StopSignal
+from tests.clocks import ManualClock
+from tests.harness import HurriedClock, Place, body_of, sha256
+from tests.waiting import CLOSE, RESET, Asked, Respond, Site, answer, ok
+
+if TYPE_CHECKING:
+    from tests.harness import Done
+
+
+@pytest.fixture(autouse=True)
+def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No archive here speaks TLS; reading the system's hundreds of certificates is most of what a small run costs."""
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+
+
+ROW = 4
+MANY = [f"/{number:03d}.bin" for number in range(60)]
+
+
+def content(path: str) -> bytes:
+    """What the archive has at a path: other bytes and another length than at any other."""
+    return body_of(200 + 7 * int(path[1:4]), int(path[1:4]))
+
+
+def plain(batch: list[Asked]) -> list[bytes]:
+    return [ok(content(asked.path)) for asked in batch]
+
+
+def but(**odd: bytes) -> Respond:
+    """As `plain`, but for those that are named by their number: these are answered so whenever they are asked for."""
+
+    def respond(batch: list[Asked]) -> list[bytes]:
+        return [odd.get(f"n{asked.path[1:4]}") or ok(content(asked.path)) for asked in batch]
+
+    return respond
+
+
+def at(tmp_path: Path, row: int = ROW, **settings: Any) -> Place:
+    place = Place(tmp_path, **{"workers": 1, **settings})
+    place.environ["BULKDL_ASK_AHEAD"] = str(row)
+    return place
+
+
+async def fetched(place: Place, site: Site, paths: list[str] = MANY, **more: Any) -> Done:
+    """A run for these products, each of which has one outcome."""
+    done = await place.run(*[{"url": site.url(path), "file": path[1:]} for path in paths], **more)
+    told_once(done, len(paths))
+    return done
+
+
+def told_once(done: Done, count: int) -> None:
+    indices = [event.outcome.product.index for event in done.of(ProductFinished)]
+    assert sorted(indices) == list(range(count))
+
+
+def assert_right(place: Place, paths: list[str] = MANY) -> None:
+    """All of these and nothing else are there."""
+    assert place.names() == sorted(path[1:] for path in paths)
+    assert [path for path in paths if place.file(path[1:]) != content(path)] == []
+
+
+def most_often(site: Site, paths: list[str] = MANY) -> int:
+    return max(site.count(path) for path in paths)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_after_a_row_of_plain_answers_products_are_asked_for_ahead_and_each_once(workers: int, tmp_path: Path):
+    place = at(tmp_path, workers=workers)
+    async with Site(plain) as site:
+        done = await fetched(place, site)
+        assert done.code == 0
+        assert_right(place)
+        assert [asked.behind for asked in site.log[:ROW]] == [0] * ROW
+        assert len(site.ahead) > len(MANY) // 2
+        assert len(site.log) == len(MANY) + 2  # the two on which the order is tried are asked for again, alone
+        assert site.connections <= workers
+
+
+async def test_each_is_told_of_as_begun_once_and_recorded_with_its_one_attempt(tmp_path: Path):
+    place = at(tmp_path)
+    async with Site(plain) as site:
+        done = await fetched(place, site)
+    assert sorted(event.file for event in done.of(ProductStarted)) == sorted(path[1:] for path in MANY)
+    assert {entry.attempts for entry in place.journal().values()} == {1}
+    assert done.result.received == sum(len(content(path)) for path in MANY)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"row": 0}, {"row": 1000}, {"limit_rate": 1 << 30}],
+    ids=["turned off", "a row that is never reached", "a rate limit"],
+)
+async def test_nothing_is_asked_ahead_where(settings: dict[str, Any], tmp_path: Path):
+    place = at(tmp_path, **settings)
+    async with Site(plain) as site:
+        done = await fetched(place, site)
+        assert (done.code, len(site.log), site.ahead) == (0, len(MANY), [])
+
+
+# ---- Answers that are not plain
+
+
+ODD: dict[str, tuple[bytes, str]] = {
+    "404": (answer(404, b"no"), "http"),
+    "500": (answer(500), "http"),
+    "a redirect to another": (answer(302, b"", ("Location", "/000.bin")), "right"),
+    "a redirect that leads nowhere": (answer(302, b"", ("Location", "/031.bin")), "http"),
+    "a page": (ok(b"<!DOCTYPE html><html></html>", ("Content-Type", "text/html")), "content"),
+    "no byte": (ok(b""), "right"),
+    "a part that nobody asked for": (answer(206, b"abc", ("Content-Range", "bytes 0-2/9")), "http"),
+    "a coding": (ok(b"coded", ("Content-Encoding", "br")), "content"),
+    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n", "right"),
+    "a cookie": (ok(b"abc", ("Set-Cookie", "a=1; Path=/")), "right"),
+    "no length": (b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc", "network"),
+    "HTTP/1.0": (answer(200, b"abc", version="HTTP/1.0"), "right"),
+    "a last answer": (ok(b"abc", ("Connection", "close")), "right"),
+    "no HTTP": (b"\x00\x01\x02\r\n\r\n", "network"),
+    "a large product": (ok(body_of(400_000)), "right"),
+    "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", "http"),
+    "an early hint": (b"HTTP/1.1 103 Early Hints\r\n\r\n" + ok(b"abc"), "right"),
+}
+"""What comes for product 31, and the end of that product."""
+ODD_PATH = "/031.bin"
+"""In the middle, where much is asked ahead."""
+
+
+@pytest.mark.parametrize("name", ODD)
+async def test_an_odd_answer_among_plain_ones_costs_no_other_product_anything(name: str, tmp_path: Path):
+    odd, end = ODD[name]
+    place = at(tmp_path, retries=1)
+    async with Site(but(n031=odd)) as site:
+        done = await fetched(place, site, timeout=1.0)
+        others = [path for path in MANY if path != ODD_PATH]
+        assert [path for path in others if place.file(path[1:]) != content(path)] == []
+        ends = {outcome.file: outcome.failure.kind.value for outcome in done.result.failures if outcome.failure}
+        assert ends == ({} if end == "right" else {ODD_PATH[1:]: end})
+        assert max(site.count(path) for path in others if path != "/000.bin") <= 3
+        assert any(asked.path == ODD_PATH and asked.behind for asked in site.log)
+
+
+async def test_after_a_cookie_nothing_is_asked_ahead_and_every_request_has_it(tmp_path: Path):
+    place = at(tmp_path)
+
+    def respond(batch: list[Asked]) -> list[bytes]:
+        return [ok(content(a.path), *([("Set-Cookie", "a=1")] if a.path == ODD_PATH else [])) for a in batch]
+
+    async with Site(respond) as site:
+        # aiohttp keeps no cookie of a host that is an address.
+        products = [{"url": f"http://localhost:{site.port}{path}", "file": path[1:]} for path in MANY]
+        done = await place.run(*products)
+        told_once(done, len(MANY))
+        assert done.code == 0
+        assert_right(place)
+        given = max(number for number, asked in enumerate(site.log) if asked.path == ODD_PATH)
+        later = site.log[given + 1 :]
+        assert len(later) > 20
+        assert {(asked.behind, asked.headers.get("cookie")) for asked in later} == {(0, "a=1")}
+
+
+async def test_a_host_that_asks_for_a_pause_is_left_alone_and_every_product_comes(tmp_path: Path):
+    place, refused = at(tmp_path), 0
+
+    def busy(batch: list[Asked]) -> list[bytes]:
+        nonlocal refused
+        answers = []
+        for asked in batch:
+            refused += (is_busy := asked.path == ODD_PATH and refused < 2)
+            answers.append(answer(429, b"", ("Retry-After", "30")) if is_busy else ok(content(asked.path)))
+        return answers
+
+    clock = HurriedClock()
+    async with Site(busy) as site:
+        done = await fetched(place, site, clock=clock)
+        assert done.code == 0
+        assert_right(place)
+        assert (site.count(ODD_PATH), most_often(site)) == (3, 3)
+        assert 29 < sum(clock.slept) < 31
+
+
+async def test_a_product_that_is_being_prepared_is_waited_for_while_others_come(tmp_path: Path):
+    place, told = at(tmp_path), 0
+
+    def preparing(batch: list[Asked]) -> list[bytes]:
+        nonlocal told
+        answers = []
+        for asked in batch:
+            told += (not_yet := asked.path == ODD_PATH and told < 3)
+            answers.append(answer(202, b"", ("Retry-After", "60")) if not_yet else ok(content(asked.path)))
+        return answers
+
+    async with Site(preparing) as site:
+        done = await fetched(place, site)
+        assert done.code == 0
+        assert_right(place)
+        assert done.of(ProductFinished)[-1].outcome.file == ODD_PATH[1:]
+        assert site.count(ODD_PATH) == 4
+
+
+async def test_what_the_manifest_knows_of_a_product_is_held_against_what_was_asked_ahead(tmp_path: Path):
+    place = at(tmp_path)
+    products: list[dict[str, Any]] = [
+        {"file": path[1:], "size": len(content(path)), "checksum": sha256(content(path))} for path in MANY
+    ]
+    products[20]["size"] += 1
+    products[40]["checksum"] = sha256(b"something else")
+    async with Site(plain) as site:
+        done = await place.run(*[{"url": site.url(f"/{product['file']}"), **product} for product in products])
+        assert [outcome.failure and outcome.failure.kind.value for outcome in done.result.failures] == [
+            "size",
+            "checksum",
+        ]
+        assert_right(place, [path for path in MANY if path not in (MANY[20], MANY[40])])
+        # A checksum is tried twice before the source is blamed, and is in place of no further request.
+        assert (site.count(MANY[20]), site.count(MANY[40])) == (2, 2)
+        told_once(done, len(MANY))
+
+
+# ---- Servers that do not bear it
+
+
+def swapped(batch: list[Asked]) -> list[bytes]:
+    """Whoever answers what comes first is done first."""
+    return plain(batch[::-1])
+
+
+def forgetful(batch: list[Asked]) -> list[bytes]:
+    """Only the first of what came together is read."""
+    return plain(batch[:1])
+
+
+def twofold(batch: list[Asked]) -> list[bytes]:
+    """What is asked behind another is answered once too often."""
+    answers = plain(batch)
+    return [*answers, answers[-1]] if len(batch) > 1 else answers
+
+
+def hasty(batch: list[Asked]) -> list[Any]:
+    """Ends the connection where anything comes before its answer."""
+    return [*plain(batch[:1]), CLOSE] if len(batch) > 1 else plain(batch)
+
+
+@pytest.mark.parametrize("respond", [swapped, twofold, hasty, forgetful])
+async def test_a_server_that_does_not_bear_it_is_found_out_before_a_byte_is_believed(respond: Respond, tmp_path: Path):
+    place = at(tmp_path, timeout=0.5)
+    async with Site(respond) as site:
+        done = await fetched(place, site)
+        assert done.code == 0
+        assert_right(place)
+        assert len(site.ahead) <= 2
+        assert most_often(site) <= 3
+
+
+async def test_products_that_are_alike_prove_no_order(tmp_path: Path):
+    place = at(tmp_path)
+    async with Site(lambda batch: [ok(b"the same") for _ in batch]) as site:
+        done = await fetched(place, site)
+        assert (done.code, {place.file(path[1:]) for path in MANY}) == (0, {b"the same"})
+        assert len(site.ahead) <= lead.TRIALS
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_no_more_trials_are_made_than_rows_were_long_enough(workers: int, tmp_path: Path):
+    """Also where many workers wait for one place when the first trial shows nothing."""
+    place = at(tmp_path, workers=workers)
+    account = {"own": {"auth": "none", "max_connections": 1}}
+    async with Site(lambda batch: [ok(b"the same") for _ in batch]) as site:
+        products = [{"url": site.url(path), "file": path[1:], "account": "own"} for path in MANY[:30]]
+        done = await place.run(*products, accounts=account)
+        assert done.code == 0
+        assert len(site.ahead) == 1
+
+
+@pytest.mark.parametrize("most", [1, 3, 10])
+async def test_a_server_that_closes_after_some_requests_gives_every_product(most: int, tmp_path: Path):
+    def closing(batch: list[Asked]) -> list[Any]:
+        here = [asked for asked in batch if asked.nth <= most]
+        return [*plain(here), *([CLOSE] if here[-1:] != batch[-1:] or batch[-1].nth == most else [])]
+
+    place = at(tmp_path, workers=2)
+    async with Site(closing) as site:
+        done = await fetched(place, site)
+        assert done.code == 0
+        assert_right(place)
+        assert most_often(site) <= 3
+
+
+async def test_a_server_that_ends_inside_answers_gives_every_product(tmp_path: Path):
+    place, cuts = at(tmp_path), iter([True] * 3)
+
+    def cutting(batch: list[Asked]) -> list[Any]:
+        answers: list[Any] = plain(batch)
+        if len(batch) > 3 and next(cuts, False):
+            answers[2:] = [answers[2][:-50], CLOSE]
+        return answers
+
+    async with Site(cutting) as site:
+        done = await fetched(place, site)
+        assert done.code == 0
+        assert_right(place)
+        assert most_often(site) <= 3
+        assert next(cuts, None) is None or len(site.ahead) > 0
+
+
+async def test_what_is_forgotten_once_the_order_is_known_is_asked_for_again_and_nothing_else_is_asked_ahead(
+    tmp_path: Path,
+):
+    def forgets(batch: list[Asked]) -> list[bytes]:
+        return plain(batch[:3])
+
+    place = at(tmp_path, timeout=0.3)
+    async with Site(forgets) as site:
+        done = await fetched(place, site)
+        assert done.code == 0
+        assert_right(place)
+        assert most_often(site) <= 2
+        last = max(number for number, asked in enumerate(site.log) if asked.behind)
+        assert len({asked.connection for asked in site.ahead}) <= 2
+        assert last < ROW + 4 + lead.MOST + ROW * lead.LONGER + lead.MOST
+
+
+async def test_a_page_in_each_products_place_fails_each_and_ends_what_is_asked_ahead(tmp_path: Path):
+    """A login that is over answers everything so; the archive is not flooded for it."""
+    place = at(tmp_path, retries=1)
+    page = ok(b"<!DOCTYPE html><html></html>", ("Content-Type", "text/html"))
+    async with Site(lambda batch: [page if a.path >= "/020" else ok(content(a.path)) for a in batch]) as site:
+        done = await fetched(place, site)
+        assert {outcome.failure and outcome.failure.kind.value for outcome in done.result.failures} == {"content"}
+        assert_right(place, MANY[:20])
+        assert len([asked for asked in site.ahead if asked.path >= "/020"]) <= 2 * lead.MOST
+
+
+HAPPENINGS = st.sampled_from(
+    ["plain", "plain", "plain", "close", "cut", "reset", "error", "page", "cookie", "forget", "hint", "last", "large"]
+)
+
+
+class Weather:
+    """Answers each batch as the next of a random row says, at a random place of it; orderly once the row is over."""
+
+    def __init__(self, row: list[tuple[str, int]]) -> None:
+        self.row = list(row)
+
+    def __call__(self, batch: list[Asked]) -> list[Any]:
+        what, number = self.row.pop(0) if self.row else ("plain", 0)
+        answers: list[Any] = plain(batch)
+        place = number % len(batch)
+        match what:
+            case "close":
+                answers[place:] = [CLOSE]
+            case "cut":
+                answers[place:] = [answers[place][: -1 - number % 150], CLOSE]
+            case "reset":
+                answers[place:] = [RESET]
+            case "error":
+                answers[place] = answer(503)
+            case "page":
+                answers[place] = ok(b"<!DOCTYPE html><html></html>", ("Content-Type", "text/html"))
+            case "cookie":
+                answers[place] = ok(content(batch[place].path), ("Set-Cookie", "a=1; Domain=.example.org"))
+            case "forget":
+                answers[place:] = []
+            case "hint":
+                answers[place] = b"HTTP/1.1 103 Early Hints\r\n\r\n" + answers[place]
+            case "last":
+                answers[place:] = [ok(content(batch[place].path), ("Connection", "close")), CLOSE]
+            case "large":
+                answers[place] = answer(500, body_of(400_000))
+        return answers
+
+
+@settings(max_examples=25)
+@given(row=st.lists(st.tuples(HAPPENINGS, st.integers(0, 1000)), max_size=30), workers=st.integers(1, 4))
+async def test_whatever_becomes_of_what_is_asked_ahead_every_product_is_right_in_the_end(
+    row: list[tuple[str, int]], workers: int
+):
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lead, "LONGER", 1)
+        place = at(Path(folder), row=1, workers=workers, retries=50, timeout=0.15)
+        async with Site(Weather(row)) as site:
+            done = await fetched(place, site)
+            kinds = {outcome.failure.kind.value for outcome in done.result.failures if outcome.failure}
+            assert kinds <= {"content"}  # pages, three times for one product
+            failed = {outcome.file for outcome in done.result.failures}
+            assert_right(place, [path for path in MANY if path[1:] not in failed])
+            assert most_often(site) <= 3 + len(row)
+
+
+# ---- Credentials
+
+
+def realm(lives: float = 3600.0) -> Identity:
+    return Identity([User(name="jo", password="right")], [ClientApp(id="public")], policy=Policy(expires_in=lives))
+
+
+def guarded(identity: Identity, *, revoke_at: int = 10**9) -> tuple[Respond, list[str]]:
+    """Answers what has a good token, in the header or the query; the tokens end when so many have been answered."""
+    seen: list[str] = []
+    good = 0
+
+    def respond(batch: list[Asked]) -> list[bytes]:
+        nonlocal good
+        answers = []
+        for asked in batch:
+            given = asked.headers.get("authorization", "").removeprefix("Bearer ")
+            token = given or asked.target.partition("token=")[2]
+            seen.append(token)
+            good += (is_good := identity.check(token))
+            if good == revoke_at:
+                identity.revoke_access()
+                good += 1
+            answers.append(ok(content(asked.path)) if is_good else answer(401, b"", ("WWW-Authenticate", "Bearer")))
+        return answers
+
+    return respond, seen
+
+
+@pytest.mark.parametrize("token_in", ["header", "query"])
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_a_token_that_is_revoked_in_the_middle_costs_one_refresh_and_few_requests(
+    token_in: str, workers: int, tmp_path: Path
+):
+    identity, place = realm(), at(tmp_path, workers=workers)
+    place.environ["JO"] = "right"
+    respond, seen = guarded(identity, revoke_at=30)
+    async with Archive([], identity=identity) as login, Site(respond) as site:
+        account = {
+            "auth": "oidc",
+            "token_url": login.token_url,
+            "client_id": "public",
+            "username": "jo",
+            "password": "${JO}",
+            "token_in": token_in,
+            "token_param": "token",
+        }
+        products = [{"url": site.url(path), "file": path[1:], "account": "jo"} for path in MANY]
+        done = await place.run(*products, accounts={"jo": account})
+        told_once(done, len(MANY))
+        assert done.code == 0
+        assert_right(place)
+        use = done.result.accounts["jo"]
+        assert (use.logins, use.refreshes) == (1, 1)
+        first, second = dict.fromkeys(seen)
+        assert second not in seen[: seen.index(second)]
+        dead = seen[30:].count(first)
+        assert 0 < dead <= workers * (lead.MOST + 1)
+        assert all(
+            (f"token={first}" in a.target or f"token={second}" in a.target) == (token_in == "query") for a in site.log
+        )
+
+
+async def test_each_origin_and_account_has_requests_of_its_own_and_no_other_secret(tmp_path: Path):
+    place = at(tmp_path, workers=3)
+    place.environ |= {"A": "secret-of-a", "B": "secret-of-b"}
+    accounts = {name: {"auth": "bearer", "token": f"${{{name.upper()}}}"} for name in ("a", "b")}
+    async with Site(plain) as one, Site(plain) as two:
+        wishes = [(site, account) for site in (one, two) for account in ("a", "b", None)]
+        products = [
+            {"url": wishes[number // 5 % 6][0].url(path), "file": path[1:], "account": wishes[number // 5 % 6][1]}
+            for number, path in enumerate([f"/{number:03d}.bin" for number in range(240)])
+        ]
+        done = await place.run(*products, accounts=accounts)
+        assert done.code == 0
+        assert all(place.file(product["file"]) == content(f"/{product['file']}") for product in products)
+        expected = {product["url"]: product["account"] for product in products}
+        for site in (one, two):
+            assert len(site.ahead) > 20
+            told = {None: None, "a": "Bearer secret-of-a", "b": "Bearer secret-of-b"}
+            assert all(asked.headers.get("authorization") == told[expected[site.url(asked.path)]] for asked in site.log)
+
+
+async def test_a_host_that_may_not_have_the_credential_is_asked_ahead_without_it(tmp_path: Path):
+    place = at(tmp_path)
+    place.environ["A"] = "secret-of-a"
+    async with Site(plain) as site:
+        products = [{"url": site.url(path), "file": path[1:], "account": "a"} for path in MANY]
+        account = {"auth": "bearer", "token": "${A}", "hosts": ["archive.example.org"]}
+        done = await place.run(*products, accounts={"a": account})
+        assert (done.code, len(site.ahead) > 20) == (0, True)
+        assert [asked for asked in site.log if "authorization" in asked.headers] == []
+
+
+async def test_products_of_an_account_that_stops_in_the_middle_are_pending(tmp_path: Path):
+    identity, place = realm(), at(tmp_path, workers=2)
+    place.environ["JO"] = "right"
+    respond, _ = guarded(identity, revoke_at=30)
+
+    def locked(batch: list[Asked]) -> Any:
+        yield from respond(batch)
+        if not identity.check(batch[-1].headers["authorization"].removeprefix("Bearer ")):
+            identity.users["jo"] = User(name="jo", password="changed")
+            identity.end_sessions()
+
+    async with Archive([], identity=identity) as login, Site(locked) as site:
+        account = {"auth": "oidc", "token_url": login.token_url, "client_id": "public", "username": "jo"}
+        products = [{"url": site.url(path), "file": path[1:], "account": "jo"} for path in MANY]
+        done = await place.run(*products, accounts={"jo": {**account, "password": "${JO}"}})
+        told_once(done, len(MANY))
+        assert done.result.failed == 0
+        assert done.result.completed + done.result.pending == len(MANY)
+        assert 20 <= done.result.completed <= 30
+        assert all(place.file(p[1:]) in (None, content(p)) for p in MANY)
+        assert len(site.log) < 30 + 2 + 2 * (lead.MOST + 3)
+
+
+# ---- Names, room, and the end
+
+
+async def test_of_products_that_the_archive_gives_one_name_the_first_has_it(tmp_path: Path):
+    place = at(tmp_path)
+    named = ("Content-Disposition", 'attachment; filename="same.bin"')
+
+    def respond(batch: list[Asked]) -> list[bytes]:
+        return [ok(content(a.path), *([named] if a.path in (MANY[20], MANY[22]) else [])) for a in batch]
+
+    async with Site(respond) as site:
+        done = await place.run(*[site.url(path) for path in MANY])
+        assert (done.code, done.failure[0]) == (1, "conflict")
+        told_once(done, len(MANY))
+        assert place.file("same.bin") == content(MANY[20])
+        assert len(place.names()) == len(MANY) - 1
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+async def test_a_file_that_has_a_name_which_only_the_archive_knew_is_met_as_it_would_be_alone(
+    overwrite: bool,  # noqa: FBT001
+    tmp_path: Path,
+):
+    place = at(tmp_path)
+    place.root.mkdir()
+    same, other = MANY[20:22]
+    (place.root / same[1:]).write_bytes(bytes(len(content(same))))
+    (place.root / other[1:]).write_bytes(b"of another size")
+    async with Site(plain) as site:
+        done = await place.run(*[site.url(path) for path in MANY], options=RunOptions(overwrite=overwrite))
+        told_once(done, len(MANY))
+        assert (site.count(same), site.count(other)) == (1, 1)
+        if overwrite:
+            assert done.code == 0
+            assert_right(place)
+        else:
+            assert done.outcomes[same[1:]].note == "existing, unverified"
+            assert done.failure[0] == "conflict"
+            assert place.file(other[1:]) == b"of another size"
+
+
+async def test_where_little_room_is_left_no_product_is_asked_for_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The disk is looked at for each of them then."""
+    monkeypatch.setattr(room, "PLENTY", 1 << 62)
+    place = at(tmp_path)
+    async with Site(plain) as site:
+        done = await fetched(place, site)
+        assert done.code == 0
+        assert_right(place)
+        assert len(site.log) == len(MANY) + 2
+        assert len(site.ahead) > len(MANY) // 2
+
+
+@pytest.mark.parametrize("wait", [False, True])
+async def test_a_disk_that_is_full_leaves_what_does_not_fit_as_it_would_be_alone(
+    wait: bool,  # noqa: FBT001
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    place, left = at(tmp_path), 30
+    usage = shutil.disk_usage
+
+    def tight(path: Path) -> Any:
+        nonlocal left
+        left -= 1
+        free = 1 << 40 if left > 0 or (wait and left < -20) else 0
+        return usage(path)._replace(free=free)
+
+    monkeypatch.setattr(room, "PLENTY", 1 << 62)
+    monkeypatch.setattr(shutil, "disk_usage", tight)
+    async with Site(plain) as site:
+        done = await fetched(place, site, options=RunOptions(wait_for_space=wait))
+        assert done.code == (0 if wait else 4)
+        assert done.result.failed == 0
+        assert done.result.completed + done.result.pending == len(MANY)
+        assert done.result.completed > 10
+        assert all(place.file(p[1:]) in (None, content(p)) for p in MANY)
+        assert most_often(site) <= (30 if wait else 3)
+
+
+async def test_a_file_in_the_way_is_met_as_one_also_after_there_was_no_room_for_its_product(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place, path = at(tmp_path), MANY[30]
+    place.root.mkdir()
+    (place.root / path[1:]).write_bytes(bytes(len(content(path))))
+    usage, clock, asked = shutil.disk_usage, HurriedClock(), asyncio.Event()
+    monkeypatch.setattr(room, "PLENTY", 1 << 62)
+    monkeypatch.setattr(
+        shutil,
+        "disk_usage",
+        lambda root: usage(root)._replace(free=0 if asked.is_set() and not clock.slept else 1 << 40),
+    )
+    async with Site(plain) as site:
+        site.asked = lambda request: asked.set() if request.path == path else None
+        options = RunOptions(wait_for_space=True)
+        done = await place.run(*[site.url(path) for path in MANY], options=options, clock=clock)
+        told_once(done, len(MANY))
+        assert (done.code, done.outcomes[path[1:]].note) == (0, "existing, unverified")
+        assert clock.slept
+
+
+async def test_no_more_is_fetched_than_the_disk_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(together, "_ENOUGH", 3)
+    place = at(tmp_path, workers=2)
+    async with Site(plain) as site:
+        done = await fetched(place, site)
+        assert done.code == 0
+        assert_right(place)
+        assert len(site.log) == len(MANY) + 2
+
+
+async def test_products_that_are_in_place_are_not_asked_for_between_others(tmp_path: Path):
+    place = at(tmp_path)
+    async with Site(plain) as site:
+        await fetched(place, site, MANY[::3])
+        site.log.clear()
+        done = await fetched(place, site)
+        assert (done.code, done.result.skipped, done.result.completed) == (0, 20, 40)
+        assert_right(place)
+        assert max(site.count(path) for path in MANY[::3]) == 0
+        assert (len(site.log), len(site.ahead) > 10) == (42, True)
+
+
+async def test_products_that_need_more_than_a_look_are_never_asked_ahead(tmp_path: Path):
+    place = at(tmp_path)
+    products: list[dict[str, Any]] = [{"file": path[1:]} for path in MANY]
+    odd = range(20, 50, 6)
+    for number, more in zip(
+        odd,
+        ({"headers": {"X-Key": "k"}}, {"size": 300_000}, {"extract": True}, {"account": "own"}, {"account": "own"}),
+        strict=True,
+    ):
+        products[number] |= more
+    async with Site(plain) as site:
+        wishes = [{"url": site.url(f"/{product['file']}"), **product} for product in products]
+        done = await place.run(*wishes, accounts={"own": {"auth": "none"}})
+        told_once(done, len(MANY))
+        assert {asked.path for asked in site.ahead}.isdisjoint(MANY[number] for number in odd)
+        assert len(site.ahead) > 10
+        assert all(place.file(MANY[n][1:]) == content(MANY[n]) for n in range(60) if n not in odd)
+
+
+async def test_a_deadline_in_the_middle_leaves_each_product_done_or_pending(tmp_path: Path):
+    clock = ManualClock()
+    place = at(tmp_path, until=(datetime.fromtimestamp(clock.wall()).astimezone() + timedelta(seconds=60)).time())
+    async with Site(plain) as site:
+        gate = asyncio.Event()
+        site.respond = lambda batch: plain([asked for asked in batch if asked.path < "/021"])
+        site.asked = lambda asked: gate.set() if asked.path == "/021.bin" else None
+        going = asyncio.create_task(fetched(place, site, clock=clock))
+        await gate.wait()
+        await clock.advance(61)
+        done = await going
+        assert (done.code, done.result.failed) == (5, 0)
+        assert done.result.completed + done.result.pending == len(MANY)
+        assert_right(place, [path for path in MANY if done.outcomes[path[1:]].state is State.COMPLETED])
+        assert 10 < done.result.completed <= 21
+
+
+@pytest.mark.parametrize("when", [10, 21, 33])
+async def test_a_stop_in_the_middle_leaves_each_product_done_or_not_begun(when: int, tmp_path: Path):
+    place, stop = at(tmp_path, workers=2), StopSignal()
+    async with Site(plain) as site:
+
+        def count(_asked: Asked) -> None:
+            if len(site.log) == when:
+                stop.request(StopReason.SIGINT)
+                site.respond = lambda batch: plain(batch[:1])  # what waits behind it is never answered
+
+        site.asked = count
+        first = await fetched(place, site, stop=stop)
+        states = {outcome.file: outcome.state for outcome in first.outcomes.values()}
+        assert first.code == 130
+        assert set(states.values()) == {State.COMPLETED, State.PENDING}
+        assert place.names() == sorted(file for file, state in states.items() if state is State.COMPLETED)
+        site.respond, site.asked = plain, lambda _asked: None
+        site.log.clear()
+        again = await fetched(place, site)
+        assert again.code == 0
+        assert_right(place)
+        assert {asked.path[1:] for asked in site.log} == {f for f, state in states.items() if state is State.PENDING}
+
+
+async def test_one_connection_of_an_account_is_shared_by_its_workers(tmp_path: Path):
+    place = at(tmp_path, workers=4)
+    async with Site(plain) as site:
+        products = [{"url": site.url(path), "file": path[1:], "account": "own"} for path in MANY]
+        done = await place.run(*products, accounts={"own": {"auth": "none", "max_connections": 1}})
+        told_once(done, len(MANY))
+        assert done.code == 0
+        assert_right(place)
+        assert site.connections == 1
+        assert len(site.log) == len(MANY) + 2
