@@ -50,7 +50,7 @@ class Pipeline:
             self._protocol, self._transport = prepared(self._line.connection)
         self.was_cut = self.was_cut or self._transport.is_closing()
         # An answer that nobody has asked for would pass for the next one.
-        self._is_over = self._is_over or self.was_cut or len(self._protocol) > self.under_way
+        self._is_over = self._is_over or self.was_cut or self.arrived > self.under_way
         if self._is_over:
             return
         if self._line is not None and not self.under_way:
@@ -82,6 +82,11 @@ class Pipeline:
             self.was_cut = isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
         line.since = self._loop.time()
         return found
+
+    @property
+    def arrived(self) -> int:
+        """Answers whose heads are here."""
+        return 0 if self._protocol is None else len(self._protocol)
 
     def close(self) -> None:
         """Keep the connection for others where every answer has come; else it is of no use."""

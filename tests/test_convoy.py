@@ -25,6 +25,7 @@ from tests.harness import HurriedClock, Place, body_of, sha256
 from tests.waiting import CLOSE, RESET, Asked, Respond, Site, answer, ok
 
 if TYPE_CHECKING:
+    from bulkdl.events import Event
     from tests.harness import Done
 
 
@@ -627,12 +628,40 @@ async def test_a_file_in_the_way_is_met_as_one_also_after_there_was_no_room_for_
 
 async def test_no_more_is_fetched_than_the_disk_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(together, "_ENOUGH", 3)
-    place = at(tmp_path, workers=2)
+    place, finished, most = at(tmp_path, workers=2), 0, 0
+
+    def watch(event: Event) -> None:
+        nonlocal finished
+        finished += isinstance(event, ProductFinished)
+
+    def count(_asked: Asked) -> None:
+        nonlocal most
+        most = max(most, len(site.log) - finished)
+
     async with Site(plain) as site:
-        done = await fetched(place, site)
+        site.asked = count
+        done = await fetched(place, site, watch=watch)
         assert done.code == 0
         assert_right(place)
         assert len(site.log) == len(MANY) + 2
+        assert most <= 3 + 2 + 2 * (lead.MOST + 1)
+
+
+async def test_what_has_to_be_taken_up_again_comes_before_further_products(tmp_path: Path):
+    place, paths, asked_then = at(tmp_path), [f"/{number:03d}.bin" for number in range(500)], 0
+    place.root.mkdir()
+    (place.root / paths[20][1:]).write_bytes(b"of another size")
+
+    def watch(event: Event) -> None:
+        nonlocal asked_then
+        if isinstance(event, ProductFinished) and event.outcome.state is State.FAILED:
+            asked_then = len(site.log)
+
+    async with Site(plain) as site:
+        done = await place.run(*[site.url(path) for path in paths], watch=watch)
+        told_once(done, len(paths))
+        assert done.failure[0] == "conflict"
+        assert asked_then < 300  # the disk takes 128 at a time
 
 
 async def test_products_that_are_in_place_are_not_asked_for_between_others(tmp_path: Path):

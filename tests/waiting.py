@@ -4,7 +4,7 @@
         ...  # GET site.url("/a")
 
 Of all that waits on a connection when its turn comes, the responder gives the bytes that go out, in their order; `CLOSE`
-or `RESET` ends the connection. What it does not answer is never answered.
+or `RESET` ends the connection, and an event is waited for. What it does not answer is never answered.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Asked:
         return self.target.partition("?")[0]
 
 
-Respond = Callable[[list[Asked]], Iterable["bytes | _End"]]
+Respond = Callable[[list[Asked]], Iterable["bytes | asyncio.Event | _End"]]
 
 
 class Site:
@@ -158,6 +158,9 @@ class _Talk:
                     if isinstance(piece, _End):
                         self._end(piece)
                         return
+                    if isinstance(piece, asyncio.Event):
+                        await piece.wait()
+                        continue
                     self._writer.write(piece if batch[0].method != "HEAD" else piece[: piece.index(b"\r\n\r\n") + 4])
                     await self._writer.drain()
             if self._over:
