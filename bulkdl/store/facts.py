@@ -66,8 +66,8 @@ def look_at(root: Path, files: Iterable[str]) -> dict[str, FileFacts | None]:
             facts[file] = facts_of(final_of(root, file), root)
     for folder, some in below.items():
         there = _few_in(beginning + folder, most=len(some) // _WORTH_A_LIST)
-        for file in some:
-            if there is None or _key(file.rpartition("/")[2]) in there:
+        for file in some:  # the first in any case: a folder may be listed whose files may not be looked at
+            if there is None or file is some[0] or _key(file.rpartition("/")[2]) in there:
                 facts[file] = facts_of(beginning + file, root)
     return facts
 
