@@ -79,6 +79,12 @@ class Place:
                 return place
         return place
 
+    def line_of(self, key: str) -> int:
+        """`at(key).line` of a key that is there, without a place for each of very many."""
+        items: Any = self.items
+        there: Place | Mark = items[key]
+        return there.line if isinstance(there, Place) else there.line + 1
+
     def key(self, *path: str | int) -> Place:
         """The place of the last key of `path`, else that of its value."""
         keys = self.at(*path[:-1]).keys or {}

@@ -23,6 +23,8 @@ __all__ = ["Defaults", "Products"]
 
 Headers = tuple[tuple[str, str], ...]
 _KEPT_PLACES = 200
+_OFTEN = frozenset({"url", "file", "size", "checksum"})
+"""The keys of nearly all products."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +39,9 @@ class Defaults:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Draft:
-    """A product before accounts and defaults are known; None where it says nothing."""
+class _Own:
+    """What a product says that has an account or a default behind it, or is rare; None where it says nothing."""
 
-    line: int
-    url: Url
-    file: str | None = None
-    size: int | None = None
-    checksums: tuple[Checksum, ...] = ()
     names_account: bool = False
     account: str | None = None
     mirrors: tuple[Url, ...] = ()
@@ -52,6 +49,19 @@ class _Draft:
     extract: bool | None = None
     verify: Verify | None = None
     resume: Resume | None = None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A product before accounts and defaults are known."""
+
+    line: int
+    url: Url
+    file: str | None = None
+    size: int | None = None
+    checksums: tuple[Checksum, ...] = ()
+    own: _Own | None = None
+    """None for nearly all of very many."""
 
 
 class Products:
@@ -93,11 +103,20 @@ class Products:
             self.add(text, place)
 
     def _take(self, value: dict[str, Any], place: Place) -> None:
+        url = check_url(value["url"].strip(), place, self._findings, "url") if "url" in value else None
+        text, size, checksum = value.get("file"), value.get("size"), value.get("checksum")
+        file = None if text is None else self._file(text, place)
+        size = None if size is None else self._size(size, place)
+        checksums = () if checksum is None else self._checksums(checksum, place)
+        own = None if value.keys() <= _OFTEN else self._own(value, url, place)
+        if url is None:
+            return
+        if "file" not in value:
+            self._claim_url(url, place)
+        self._drafts.append(_Draft(place.line, url, file, size, checksums, own))
+
+    def _own(self, value: dict[str, Any], url: Url | None, place: Place) -> _Own:
         findings = self._findings
-        url = check_url(value["url"].strip(), place, findings, "url") if "url" in value else None
-        file = self._file(value.get("file"), place)
-        size = self._size(value.get("size"), place)
-        checksums = self._checksums(value.get("checksum"), place)
         mirrors = [
             check_url(text.strip(), place, findings, "mirrors", i) for i, text in enumerate(value.get("mirrors") or ())
         ]
@@ -106,31 +125,19 @@ class Products:
             places = self._accounts.setdefault(account, [])
             if len(places) < _KEPT_PLACES:
                 places.append(place.at("account"))
-        headers = check_headers(value["headers"], place.at("headers"), findings) if "headers" in value else None
-        if url is None:
-            return
-        if file is None and "file" not in value:
-            self._claim_url(url, place)
-        self._drafts.append(
-            _Draft(
-                line=place.line,
-                url=url,
-                file=file,
-                size=size,
-                checksums=checksums,
-                names_account="account" in value,
-                account=account,
-                mirrors=tuple(dict.fromkeys(m for m in mirrors if m is not None and m != url)) if mirrors else (),
-                headers=headers,
-                extract=value.get("extract"),
-                verify=Verify(value["verify"]) if "verify" in value else None,
-                resume=Resume(value["resume"]) if "resume" in value else None,
-            )
+        return _Own(
+            names_account="account" in value,
+            account=account,
+            mirrors=tuple(dict.fromkeys(m for m in mirrors if m is not None and m != url)),
+            headers=check_headers(value["headers"], place.at("headers"), findings) if "headers" in value else None,
+            extract=value.get("extract"),
+            verify=Verify(value["verify"]) if "verify" in value else None,
+            resume=Resume(value["resume"]) if "resume" in value else None,
         )
 
     def _size(self, value: Any, place: Place) -> int | None:
         if not isinstance(value, str):
-            return None if value is None else int(value)
+            return int(value)
         try:
             return units.parse_size(value)
         except ValueError as error:
@@ -138,8 +145,6 @@ class Products:
             return None
 
     def _checksums(self, value: Any, place: Place) -> tuple[Checksum, ...]:
-        if value is None:
-            return ()
         if isinstance(value, str):
             checksum = self._checksum(value, place, "checksum")
             return (checksum,) if checksum is not None else ()
@@ -158,9 +163,7 @@ class Products:
             self._findings.add(place.at(*path), f"`checksum`: {error}")
             return None
 
-    def _file(self, text: str | None, place: Place) -> str | None:
-        if text is None:
-            return None
+    def _file(self, text: str, place: Place) -> str | None:
         problem = names.check_relative(text)
         if problem is not None:
             self._findings.add(place.at("file"), f"`file`: {shown(text)} {problem}")
@@ -173,22 +176,23 @@ class Products:
 
     def _claim_file(self, file: str, place: Place) -> None:
         folded = names.fold(file)
-        place = place.at("file")
-        here = place.line or -self._count
+        here = place.line_of("file") or -self._count
         if folded in self._files:
             other, line = self._files[folded]
             spelt = "" if other == file else f' (as "{other}", which some systems do not tell apart)'
-            self._findings.add(place, f'two products for one file: "{file}" is also that of {_line(line)}{spelt}')
+            self._findings.add(
+                place.at("file"), f'two products for one file: "{file}" is also that of {_line(line)}{spelt}'
+            )
             return
         self._files[folded] = (file, here)
         if folded in self._folders:
             line = self._folders[folded]
-            self._findings.add(place, f'"{file}" is a folder in the path of the product of {_line(line)}')
+            self._findings.add(place.at("file"), f'"{file}" is a folder in the path of the product of {_line(line)}')
         folder = folded.rpartition("/")[0]
         while folder and folder not in self._folders:
             if folder in self._files:
                 other, line = self._files[folder]
-                self._findings.add(place, f'"{other}", the file of {_line(line)}, is a folder in this path')
+                self._findings.add(place.at("file"), f'"{other}", the file of {_line(line)}, is a folder in this path')
             self._folders[folder] = here
             folder = folder.rpartition("/")[0]
 
@@ -202,11 +206,15 @@ class Products:
 
     def finish(self, defaults: Defaults, accounts: Mapping[str, Account]) -> tuple[Product, ...]:
         """The products with defaults and accounts applied, in the manifest's order."""
-        drafts = self._drafts
+        drafts, nothing = self._drafts, _Own()
+        usual = _applied(nothing, defaults, accounts)
         products: list[Product] = []
         drafts.reverse()
         while drafts:
-            products.append(_finish(drafts.pop(), len(products), defaults, accounts))
+            draft = drafts.pop()
+            own = draft.own or nothing
+            said = usual if own is nothing else _applied(own, defaults, accounts)
+            products.append(_finish(draft, len(products), said, own.mirrors))
         return tuple(products)
 
     def accounts_used(self) -> Iterable[tuple[str, list[Place]]]:
@@ -214,22 +222,32 @@ class Products:
         return self._accounts.items()
 
 
-def _finish(draft: _Draft, index: int, defaults: Defaults, accounts: Mapping[str, Account]) -> Product:
-    name = draft.account if draft.names_account else defaults.account
+def _applied(own: _Own, defaults: Defaults, accounts: Mapping[str, Account]) -> Defaults:
+    """What holds for a product that says `own`."""
+    name = own.account if own.names_account else defaults.account
     account = accounts.get(name) if name is not None else None
-    resume = draft.resume or (account.resume if account else None) or defaults.resume or Resume.STRICT
+    return Defaults(
+        account=name,
+        headers=defaults.headers if own.headers is None else _join(defaults.headers, own.headers),
+        extract=defaults.extract if own.extract is None else own.extract,
+        verify=own.verify or defaults.verify,
+        resume=own.resume or (account.resume if account else None) or defaults.resume,
+    )
+
+
+def _finish(draft: _Draft, index: int, said: Defaults, mirrors: tuple[Url, ...]) -> Product:
     return Product(
         index=index,
         url=draft.url,
         file=draft.file,
         size=draft.size,
         checksums=draft.checksums,
-        account=name,
-        mirrors=draft.mirrors,
-        headers=defaults.headers if draft.headers is None else _join(defaults.headers, draft.headers),
-        extract=defaults.extract if draft.extract is None else draft.extract,
-        verify=draft.verify or defaults.verify,
-        resume=resume,
+        account=said.account,
+        mirrors=mirrors,
+        headers=said.headers,
+        extract=said.extract,
+        verify=said.verify,
+        resume=said.resume or Resume.STRICT,
         line=draft.line,
     )
 

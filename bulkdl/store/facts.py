@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["FileFacts", "check_name", "facts_of", "final_of", "look_at"]
+
+_WORTH_A_LIST = 8
+"""Files that are asked for in a folder, for each name in it, from which on its list costs less than looking at each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,42 @@ def check_name(file: str) -> None:
 
 def look_at(root: Path, files: Iterable[str]) -> dict[str, FileFacts | None]:
     """The facts of `files`, as `final_of` takes them; None where nothing can be seen. Raise `StorageStopped`."""
-    folder = os.path.join(root, "")  # noqa: PTH118 - a path for each of very many costs more than looking at it
-    return {
-        file: facts_of(f"{folder}{file}" if HARMLESS.fullmatch(file) else final_of(root, file), root) for file in files
-    }
+    beginning = os.path.join(root, "")  # noqa: PTH118 - a path for each of very many costs more than looking at it
+    facts: dict[str, FileFacts | None] = dict.fromkeys(files)
+    below: dict[str, list[str]] = {}
+    for file in facts:
+        if HARMLESS.fullmatch(file):
+            below.setdefault(file.rpartition("/")[0], []).append(file)
+        else:
+            facts[file] = facts_of(final_of(root, file), root)
+    for folder, some in below.items():
+        there = _few_in(beginning + folder, most=len(some) // _WORTH_A_LIST)
+        for file in some:  # the first in any case: a folder may be listed whose files may not be looked at
+            if there is None or file is some[0] or _key(file.rpartition("/")[2]) in there:
+                facts[file] = facts_of(beginning + file, root)
+    return facts
+
+
+def _few_in(folder: str, *, most: int) -> set[str] | None:
+    """What is in `folder`, by `_key`, where that is little: whatever else is asked for is missing. None: look at each.
+
+    None also where a name is not ASCII: which others it may be found under differs between file systems.
+    """
+    if not most:
+        return None
+    try:
+        with os.scandir(folder) as found:
+            names = [entry.name for entry in islice(found, most + 1)]
+    except FileNotFoundError:
+        return set()
+    except OSError:
+        return None  # looking at each will say why
+    return set(map(_key, names)) if len(names) <= most and all(map(str.isascii, names)) else None
+
+
+def _key(name: str) -> str:
+    """One for all names that some file system may take for the same: neither case nor a dot at the end has to count."""
+    return name.lower().rstrip(".")
 
 
 def facts_of(path: Path | str, root: Path) -> FileFacts | None:

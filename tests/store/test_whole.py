@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import shutil
@@ -167,9 +168,52 @@ def test_on_another_disk_nothing_is_moved(home: Path):
 
 def test_a_file_that_is_missing_takes_one_call(home: Path, calls: Counter[str]):
     files = [f"{number}.bin" for number in range(20)]
+    for file in ("a", "b", "c"):
+        (home / file).touch()
     calls.clear()
     assert look_at(home, files) == dict.fromkeys(files)
     assert calls == {"lstat": 20}
+
+
+@pytest.mark.parametrize("folder", ["", "a/", "missing/"])
+def test_of_many_files_that_are_missing_in_a_folder_that_has_few_one_is_looked_at(
+    home: Path, calls: Counter[str], folder: str
+):
+    files = [f"{folder}{number}.bin" for number in range(20)]
+    (home / "a").mkdir()
+    calls.clear()
+    assert look_at(home, files) == dict.fromkeys(files)
+    assert calls == {"lstat": 1}
+
+
+@pytest.mark.parametrize("there", ["7.bin", "7.BIN", "7.bin.", "\N{KELVIN SIGN}"])
+def test_a_file_is_looked_at_where_some_file_system_may_find_it_under_a_name_that_is_there(
+    home: Path, calls: Counter[str], there: str
+):
+    files = [f"{number}.bin" for number in range(20)]
+    (home / there).touch()
+    calls.clear()
+    found = look_at(home, files)
+    assert (found["7.bin"] is not None) == (home / "7.bin").exists()
+    assert calls["lstat"] == (2 if there.isascii() else 20)
+
+
+def test_a_folder_that_can_be_listed_and_not_looked_into_stops_the_run(home: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(os, "lstat", partial(_fail, errno.EIO))
+    with pytest.raises(StorageStopped):
+        look_at(home, [f"{number}.bin" for number in range(20)])
+
+
+def test_a_folder_that_may_not_be_listed_is_no_reason_to_miss_a_file(home: Path, monkeypatch: pytest.MonkeyPatch):
+    (home / "7.bin").touch()
+    monkeypatch.setattr(os, "scandir", partial(_fail, errno.EACCES))
+    assert look_at(home, [f"{number}.bin" for number in range(20)])["7.bin"] == FileFacts(
+        0, (home / "7.bin").stat().st_mtime_ns, is_file=True
+    )
+
+
+def _fail(code: int, path: str) -> None:
+    raise OSError(code, os.strerror(code), path)
 
 
 async def test_of_many_that_ask_for_room_at_once_one_looks(home: Path, monkeypatch: pytest.MonkeyPatch):
