@@ -179,6 +179,25 @@ async def test_after_a_cookie_nothing_is_asked_ahead_and_every_request_has_it(tm
         assert {(asked.behind, asked.headers.get("cookie")) for asked in later} == {(0, "a=1")}
 
 
+async def test_a_cookie_that_another_product_brings_ends_what_is_asked_ahead_without_it(tmp_path: Path):
+    place, paths = at(tmp_path, workers=2), [f"/{number:03d}.bin" for number in range(300)]
+
+    def respond(batch: list[Asked]) -> list[bytes]:
+        return [ok(content(a.path), *([("Set-Cookie", "a=1")] if "x-key" in a.headers else [])) for a in batch]
+
+    async with Site(respond) as site:
+        products: list[dict[str, Any]] = [
+            {"url": f"http://localhost:{site.port}{path}", "file": path[1:]} for path in paths
+        ]
+        products[60]["headers"] = {"X-Key": "k"}
+        done = await place.run(*products)
+        told_once(done, len(paths))
+        assert done.code == 0
+        assert_right(place, paths)
+        given = next(number for number, asked in enumerate(site.log) if "cookie" in asked.headers)
+        assert len([asked for asked in site.log[given:] if "cookie" not in asked.headers]) <= 2 * lead.MOST
+
+
 async def test_a_host_that_asks_for_a_pause_is_left_alone_and_every_product_comes(tmp_path: Path):
     place, refused = at(tmp_path), 0
 
@@ -522,6 +541,28 @@ async def test_products_of_an_account_that_stops_in_the_middle_are_pending(tmp_p
         assert 20 <= done.result.completed <= 30
         assert all(place.file(p[1:]) in (None, content(p)) for p in MANY)
         assert len(site.log) < 30 + 2 + 2 * (lead.MOST + 3)
+
+
+async def test_an_account_that_stops_while_others_of_it_are_asked_ahead_leaves_them_pending(tmp_path: Path):
+    identity, place, paths = realm(), at(tmp_path, workers=2), [f"/{number:03d}.bin" for number in range(300)]
+    place.environ["JO"] = "right"
+
+    def locked(batch: list[Asked]) -> list[bytes]:
+        if any("x-key" in asked.headers for asked in batch):
+            identity.users["jo"] = User(name="jo", password="changed")
+            identity.end_sessions()
+        return [answer(401) if "x-key" in asked.headers else ok(content(asked.path)) for asked in batch]
+
+    async with Archive([], identity=identity) as login, Site(locked) as site:
+        account = {"auth": "oidc", "token_url": login.token_url, "client_id": "public", "username": "jo"}
+        products: list[dict[str, Any]] = [{"url": site.url(p), "file": p[1:], "account": "jo"} for p in paths]
+        products[60]["headers"] = {"X-Key": "k"}
+        done = await place.run(*products, accounts={"jo": {**account, "password": "${JO}"}})
+        told_once(done, len(paths))
+        assert (done.result.failed, done.result.stopped) == (0, "")
+        assert done.result.completed + done.result.pending == len(paths)
+        assert 50 < done.result.completed < len(paths)
+        assert all(place.file(p[1:]) in (None, content(p)) for p in paths)
 
 
 # ---- Names, room, and the end
