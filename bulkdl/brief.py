@@ -153,7 +153,7 @@ class Lines:
             try:
                 message, payload = await protocol.read()
                 if (brief := await brief_of(message, payload)) is not None:
-                    self.lead.plain()
+                    self.lead.plain(brief.headers.get("Server", ""))
                     self.keep(line)
                     return brief
                 protocol.feed_data((message, payload))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Convoy", "may_join"]
 
+_TURN = 32
+"""Products of one convoy before others, who wait for a place, have theirs."""
+
 
 def may_join(bench: Bench, item: Item) -> bool:
     """Whether nothing is known of a product but what the manifest says, which is nothing unusual."""
@@ -57,6 +60,7 @@ class Convoy:
         """In the order in which they were asked for."""
         self._size = 0
         """Of the last body."""
+        self._joined = 1
 
     async def run(self, job: Job, ahead: Ahead) -> list[Job]:
         """Fetch `job` and what may follow it; those that are left have to go the usual way."""
@@ -105,9 +109,11 @@ class Convoy:
 
     def _joining(self, room: int, wanted: Callable[[Item], bool]) -> list[Job]:
         new: list[Job] = []
-        # Who waits for a place has it before more is asked for on this one.
-        while len(new) < room and not self._bench.connections.are_wanted and (job := self._more(wanted)) is not None:
+        if self._joined >= _TURN and self._bench.connections.are_wanted:
+            return new
+        while len(new) < room and (job := self._more(wanted)) is not None:
             new.append(job)
+        self._joined += len(new)
         self._jobs.extend(new)
         return new
 

@@ -24,7 +24,7 @@ from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
 from bulkdl.heads import brief_head, head_of
 from bulkdl.hops import dressed, generic, redirected, scrubbed, without_secret
 from bulkdl.lane import take_over
-from bulkdl.lead import FIRST_ROW
+from bulkdl.lead import Row
 from bulkdl.model import FailureKind
 from bulkdl.resume import Head, uncoded
 from bulkdl.retry import StatusClass, classify
@@ -47,6 +47,7 @@ __all__ = ["Http", "Reply"]
 MOST_HOPS = 15
 MOST_RENEWALS = 2
 USER_AGENT = f"bulkdl/{__version__}"
+_ROW = Row()
 _DRAIN = 64 * 1024
 _ERROR_S = 5.0
 _ERRORS = 400
@@ -231,7 +232,7 @@ class Http:
         tls: ssl.SSLContext,
         proxy_for: Callable[[Url], str | None] = lambda _url: None,
         clock: Clock | None = None,
-        row: int | None = FIRST_ROW,
+        row: Row | None = _ROW,
     ) -> None:
         """`timeout`: seconds without a byte before a connection is given up; `row`: of `Sender`."""
         self._row = row

@@ -1,17 +1,20 @@
 """Whether requests to an origin may go out ahead of the answers, and how many (pipelining, RFC 9112 §9.3.2). Pure.
 
-What an origin has not shown it is not trusted with: a row of plain answers first, then that answers come in the order of
-their requests. Every breach makes the next row longer.
+Servers have to answer in the order of the requests, and some that are made by hand do not: an answer for another request
+would be another product's bytes under a right name, which nothing but a checksum could tell. So only those are trusted of which it is
+known that they read a request once the one before it has been answered, by the name that they give themselves; they have to give a row of
+plain answers first, and to show the order once. Every breach makes the next row longer.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import UsageError
 
-__all__ = ["FIRST_ROW", "MOST", "Lead", "Order", "first_row"]
+__all__ = ["FIRST_ROW", "MOST", "Lead", "Order", "Row", "answers_in_turn", "row_of"]
 
 FIRST_ROW = 256
 """Plain answers in a row before anything is asked ahead."""
@@ -31,18 +34,38 @@ _KEPT = 0.8
 """Of the mean so far."""
 
 
-def first_row(value: str | None) -> int | None:
-    """What `BULKDL_ASK_AHEAD` asks for: `0` for None, nothing ahead; another number for so long a first row.
+_IN_TURN = frozenset({"apache", "caddy", "envoy", "istio-envoy", "jetty", "lighttpd", "nginx", "openresty", "tengine"})
+"""Servers, in lower case, that work on one request of a connection at a time."""
+
+
+@lru_cache(maxsize=64)
+def answers_in_turn(server: str) -> bool:
+    """Whether a `Server` field (RFC 9110 §10.2.4) names a server of which that is known."""
+    product = server.strip().partition(" ")[0].partition("(")[0].partition("/")[0]
+    return product.lower() in _IN_TURN
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What has to be seen of an origin before anything is asked ahead."""
+
+    length: int = FIRST_ROW
+    of_any: bool = False
+    """Whoever its server says that it is."""
+
+
+def row_of(value: str | None) -> Row | None:
+    """What `BULKDL_ASK_AHEAD` asks for: `0` for None, nothing ahead; another number for so long a row, of any server.
 
     Raise `UsageError` where it is no number.
     """
     if value is None or value == "":
-        return FIRST_ROW
+        return Row()
     if not (value.isascii() and value.isdecimal()) or len(value) > 9:
         raise UsageError(
             "BULKDL_ASK_AHEAD: expected a whole number", hint="Use 0 to ask for nothing ahead, or remove it"
         )
-    return int(value) or None
+    return Row(int(value), of_any=True) if int(value) else None
 
 
 class Order(Enum):
@@ -62,6 +85,8 @@ class Lead:
     """Plain answers since the last one that was not."""
     wanted: int = FIRST_ROW
     """Of them, before anything is asked ahead."""
+    of_any: bool = False
+    """See `Row`."""
     order: Order = Order.UNKNOWN
     between_s: float = 0.0
     """Seconds from one answer to the next on a connection, smoothed."""
@@ -75,9 +100,13 @@ class Lead:
     def may_ask_ahead(self) -> bool:
         return self.row >= self.wanted and self.order in (Order.UNKNOWN, Order.KEPT)
 
-    def plain(self) -> None:
-        """A small product that was asked for alone was answered plainly."""
-        self.row += 1
+    def plain(self, server: str) -> None:
+        """A small product that was asked for alone was answered plainly, by a `server` that calls itself so."""
+        self.row = self.row + 1 if self.trusts(server) else 0
+
+    def trusts(self, server: str) -> bool:
+        """Whether a server that calls itself so may be asked ahead at all."""
+        return self.of_any or answers_in_turn(server)
 
     def other(self) -> None:
         """The answer was something else: a larger product, an error, a redirect."""

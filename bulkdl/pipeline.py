@@ -71,7 +71,7 @@ class Pipeline:
             while not found or (self.under_way and len(protocol)):
                 brief = await brief_of(*await protocol.read())
                 # Of more answers than were asked for nobody can tell which one is too many.
-                if brief is None or len(protocol) >= self.under_way:
+                if brief is None or len(protocol) >= self.under_way or not self._trusts(brief):
                     self._is_over = True
                     break
                 found.append(brief)
@@ -82,6 +82,9 @@ class Pipeline:
             self.was_cut = isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
         line.since = self._loop.time()
         return found
+
+    def _trusts(self, brief: Brief) -> bool:
+        return self._lines.lead.trusts(brief.headers.get("Server", ""))
 
     @property
     def arrived(self) -> int:

@@ -23,7 +23,7 @@ from yarl import URL
 
 from bulkdl.brief import Brief, Lines, has_known_parts, write
 from bulkdl.dataclass import dataclass
-from bulkdl.lead import FIRST_ROW, Lead
+from bulkdl.lead import Lead, Row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +39,9 @@ _FRAMING: Final = frozenset(
 )
 _BREAKS: Final = re.compile("[\r\n\0\ud800-\udfff]")
 """What cannot stand in a head as it is, or not in UTF-8: the session knows what to do with it."""
+
+
+_ROW: Final = Row()
 
 
 class _Sent:
@@ -80,9 +83,9 @@ class Sender:
         session: aiohttp.ClientSession,
         *,
         response_class: type[aiohttp.ClientResponse],
-        row: int | None = FIRST_ROW,
+        row: Row | None = _ROW,
     ) -> None:
-        """`row`: plain answers of an origin before anything is asked ahead there; None: never."""
+        """`row`: what an origin has to show before anything is asked ahead there; None: nothing ever is."""
         self._row = row
         self._session = session
         self._response_class = response_class
@@ -151,7 +154,8 @@ class Sender:
             session=self._session,
         )
         fields = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-        lead = Lead(wanted=self._row or 0)
+        row = self._row or _ROW
+        lead = Lead(wanted=row.length, of_any=row.of_any)
         lines = Lines(lambda: self._connected(request), silence_s=self._session.timeout.sock_read, lead=lead)
         found = self._origins[beginning] = _Origin(request, request.request_info, fields, lines)
         return found

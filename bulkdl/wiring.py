@@ -19,7 +19,7 @@ from bulkdl.auth.signing import Logins, signer_for
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import AccountStopped
 from bulkdl.http import USER_AGENT, Http
-from bulkdl.lead import first_row
+from bulkdl.lead import row_of
 from bulkdl.model import Account, AuthKind
 from bulkdl.trust import trusted
 
@@ -64,7 +64,7 @@ class Surroundings:
     async def network(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Network]:
         """`tls`: what `trusted` gave, which is asked here where it is None. Raise `UsageError` where it cannot be read."""
         tls = tls or trusted(self.settings, self.environ)
-        row = first_row(self.environ.get("BULKDL_ASK_AHEAD"))
+        row = row_of(self.environ.get("BULKDL_ASK_AHEAD"))
         async with (
             Http(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock, row=row) as http,
             aiohttp.ClientSession(

@@ -119,6 +119,53 @@ async def test_nothing_is_asked_ahead_where(settings: dict[str, Any], tmp_path: 
         assert (done.code, len(site.log), site.ahead) == (0, len(MANY), [])
 
 
+@pytest.mark.parametrize(
+    ("server", "ahead"), [("nginx/1.22.1", True), ("Apache/2.4", True), ("a server of ours", False), ("", False)]
+)
+async def test_without_being_told_only_servers_that_are_known_to_answer_in_turn_are_asked_ahead(
+    server: str, *, ahead: bool, tmp_path: Path
+):
+    place, paths = Place(tmp_path, workers=2), [f"/{number:03d}.bin" for number in range(lead.FIRST_ROW + 40)]
+
+    def respond(batch: list[Asked]) -> list[bytes]:
+        return [ok(content(asked.path), *([("Server", server)] if server else [])) for asked in batch]
+
+    async with Site(respond) as site:
+        done = await fetched(place, site, paths)
+        assert done.code == 0
+        assert_right(place, paths)
+        assert bool(site.ahead) is ahead
+        assert len(site.log) == len(paths) + 2 * ahead
+
+
+async def test_what_a_server_of_another_name_answers_on_a_known_ones_connection_is_asked_for_again(tmp_path: Path):
+    place, paths = Place(tmp_path, workers=1), [f"/{number:03d}.bin" for number in range(lead.FIRST_ROW + 60)]
+
+    def respond(batch: list[Asked]) -> list[bytes]:
+        return [ok(content(a.path), ("Server", "nginx" if a.path < "/290.bin" else "ours")) for a in batch]
+
+    async with Site(respond) as site:
+        done = await fetched(place, site, paths)
+        assert done.code == 0
+        assert_right(place, paths)
+        asked = next(number for number, one in enumerate(site.log) if one.path == "/290.bin")
+        assert [one.path for one in site.log[asked + lead.MOST :] if one.behind] == []
+
+
+async def test_who_waits_for_a_place_has_it_after_a_turn_and_most_are_asked_ahead_all_the_same(tmp_path: Path):
+    place, paths = at(tmp_path, workers=4), [f"/{number:03d}.bin" for number in range(300)]
+    async with Site(plain) as site:
+        products = [{"url": site.url(path), "file": path[1:], "account": "narrow"} for path in paths]
+        done = await place.run(*products, accounts={"narrow": {"auth": "none", "max_connections": 1}})
+        told_once(done, len(paths))
+        assert done.code == 0
+        assert_right(place, paths)
+        assert len(site.ahead) > len(paths) // 2
+        first = {path: number for number, path in reversed([*enumerate(one.path for one in site.log)])}
+        # The four that began together: none of them waited for more than the turns of the others.
+        assert max(first[path] for path in paths[:4]) < 4 * 40
+
+
 # ---- Answers that are not plain
 
 

@@ -19,7 +19,9 @@ from bulkdl.lead import (
     TRIALS,
     Lead,
     Order,
-    first_row,
+    Row,
+    answers_in_turn,
+    row_of,
 )
 
 
@@ -33,46 +35,88 @@ def kept(row: int = 3) -> Lead:
 
 def plain(lead: Lead, count: int) -> None:
     for _ in range(count):
-        lead.plain()
+        lead.plain("nginx")
 
 
 @pytest.mark.parametrize(
     ("value", "row"),
     [
-        (None, FIRST_ROW),
-        ("", FIRST_ROW),
+        (None, Row(FIRST_ROW)),
+        ("", Row(FIRST_ROW)),
         ("0", None),
         ("000", None),
-        ("1", 1),
-        ("0256", 256),
-        ("999999999", 999_999_999),
+        ("1", Row(1, of_any=True)),
+        ("0256", Row(256, of_any=True)),
+        ("999999999", Row(999_999_999, of_any=True)),
     ],
 )
-def test_the_variable_says_how_long_the_first_row_is(value: str | None, row: int | None):
-    assert first_row(value) == row
+def test_the_variable_says_how_long_the_first_row_is_and_that_any_server_may_stand_in_it(
+    value: str | None, row: Row | None
+):
+    assert row_of(value) == row
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "many", " 1", "1 ", "٣", "²", "1_000", "1000000000", "0x10", "1e3"])
 def test_what_is_no_whole_number_is_refused_with_the_name_of_the_variable(value: str):
     with pytest.raises(UsageError, match="BULKDL_ASK_AHEAD"):
-        first_row(value)
+        row_of(value)
 
 
 @given(st.text(max_size=12))
 def test_any_text_is_a_row_or_a_usage_error(value: str):
     try:
-        row = first_row(value)
+        row = row_of(value)
     except UsageError:
         assert not value.isdigit() or not value.isascii() or len(value) > 9
     else:
-        assert row is None or row > 0
+        assert row is None or row.length > 0
+
+
+@pytest.mark.parametrize(
+    ("server", "known"),
+    [
+        ("nginx", True),
+        ("nginx/1.22.1", True),
+        ("NGINX/1.25 (Ubuntu) mod/1", True),
+        ("Apache", True),
+        ("Apache/2.4.52 (Ubuntu) OpenSSL/3.0.2", True),
+        ("Apache(2)", True),
+        ("Jetty(9.4.50.v20221201)", True),
+        (" envoy ", True),
+        ("", False),
+        ("nginx-of-ours", False),
+        ("Apache-Coyote/1.1", False),
+        ("mynginx", False),
+        ("Python/3.11 aiohttp/3.9", False),
+        ("BaseHTTP/0.6 nginx/1.22", False),
+        ("/nginx", False),
+    ],
+)
+def test_only_servers_of_which_it_is_known_that_they_answer_in_turn_are_asked_ahead(server: str, *, known: bool):
+    assert answers_in_turn(server) is known
+    lead = Lead(wanted=1)
+    lead.plain(server)
+    assert lead.may_ask_ahead is known
+
+
+def test_a_server_that_is_not_known_begins_the_row_again():
+    lead = Lead(wanted=2)
+    plain(lead, 5)
+    lead.plain("a server of ours")
+    assert (lead.row, lead.may_ask_ahead) == (0, False)
+
+
+def test_who_asks_for_it_asks_any_server_ahead():
+    lead = Lead(wanted=1, of_any=True)
+    lead.plain("a server of ours")
+    assert lead.may_ask_ahead
 
 
 def test_nothing_is_asked_ahead_before_the_row_is_long_enough():
     lead = Lead(wanted=3)
     plain(lead, 2)
     assert not lead.may_ask_ahead
-    lead.plain()
+    lead.plain("nginx")
     assert lead.may_ask_ahead
 
 
@@ -82,7 +126,7 @@ def test_any_other_answer_begins_the_row_again_and_makes_it_no_longer():
     lead.other()
     plain(lead, 2)
     assert not lead.may_ask_ahead
-    lead.plain()
+    lead.plain("nginx")
     assert lead.may_ask_ahead
 
 
@@ -112,7 +156,7 @@ def test_a_trial_that_shows_nothing_is_made_again_after_a_longer_row_and_given_u
     while lead.order is Order.UNKNOWN:
         row = 0
         while not lead.may_ask_ahead:
-            lead.plain()
+            lead.plain("nginx")
             row += 1
         rows.append(row)
         lead.on_trial()
@@ -191,7 +235,7 @@ def test_whatever_happens_the_order_is_proven_before_anything_is_asked_ahead_and
         before = lead.wanted
         match step:
             case "plain":
-                lead.plain()
+                lead.plain("nginx")
             case "other":
                 lead.other()
             case "ahead" if lead.may_ask_ahead and lead.order is Order.KEPT:

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from bulkdl.brief import Brief
+from bulkdl.lead import Row
 from bulkdl.pipeline import Pipeline
 from bulkdl.sender import Sender
 from bulkdl.urls import Url
@@ -49,7 +50,7 @@ class Client:
 async def client(respond: Respond) -> AsyncIterator[Client]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=SILENCE_S)
     async with Site(echo) as site, aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
-        sender = Sender(session, response_class=aiohttp.ClientResponse, row=1)
+        sender = Sender(session, response_class=aiohttp.ClientResponse, row=Row(1, of_any=True))
         made = Client(site, sender)
         try:
             await made.alone()

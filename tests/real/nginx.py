@@ -45,7 +45,7 @@ http {{
     uwsgi_temp_path {prefix}/uwsgi;
     scgi_temp_path {prefix}/scgi;
     log_format line escape=json '{{"method":"$request_method","path":"$uri","status":$status,'
-        '"sent":$body_bytes_sent,"range":"$http_range","if_range":"$http_if_range"}}';
+        '"sent":$body_bytes_sent,"range":"$http_range","if_range":"$http_if_range","ahead":"$pipe"}}';
     access_log {prefix}/access.log line;
     upstream checker {{ server 127.0.0.1:{checker}; keepalive 16; }}
     server {{
@@ -80,6 +80,8 @@ class Access:
     """Body bytes that left nginx, error pages included."""
     range: str
     if_range: str
+    ahead: str
+    """`p` where it came with another behind one that had no answer yet, else `.`."""
 
 
 def executable() -> str | None:
@@ -121,6 +123,10 @@ class Nginx:
         self._settle()
         log = self._prefix / "access.log"
         return [Access(**json.loads(line)) for line in log.read_text().splitlines()]
+
+    def pipelined(self) -> int:
+        """Requests so far that came before the one ahead of them had been answered."""
+        return sum(access.ahead == "p" for access in self.requests())
 
     def sent(self) -> int:
         """Bytes of products (200 and 206) that left nginx so far."""

@@ -200,6 +200,26 @@ def test_a_service_account_with_a_difficult_secret_fetches_its_products(site: Si
     assert done.summary["accounts"]["service"]["logins"] == 1
 
 
+def test_very_many_small_products_are_asked_for_ahead_and_each_arrives_identical(
+    site: Site, program: Program, place: Path, figure: Callable[[str], None]
+):
+    remotes = make(site.root, "eo-totp", [1000 + 7 * number for number in range(1500)], seed=9, folder="small")
+    products = [entry(remote, site.nginx.url, account="otto") for remote in remotes]
+    for product in products[::2]:  # the order of answers alone says whose bytes these are
+        del product["checksum"]
+    otto = site.account("otto", "eo-totp", totp_secret="${OTTO_TOTP}", token_in="query", max_connections=4)
+    manifest = write_manifest(place / "small.yaml", products, accounts={"otto": otto})
+    before, behind = len(site.nginx.requests()), site.nginx.pipelined()
+    done = program.run(manifest)
+    assert done.code == 0, done.err
+    assert differing(remotes, place / "products") == []
+    requests, ahead = len(site.nginx.requests()) - before, site.nginx.pipelined() - behind
+    # The trial costs two; every 1,000 requests nginx ends a connection with what is asked ahead on it.
+    assert ahead > len(remotes) // 2
+    assert requests < 1.1 * len(remotes)
+    figure(f"small: {len(remotes)} products, {requests} requests, {ahead} of them ahead")
+
+
 def test_a_wrong_password_ends_with_3_after_one_attempt_and_the_right_one_works_at_once(
     site: Site, program: Program, small: list[Remote], place: Path
 ):
