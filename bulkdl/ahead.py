@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from bulkdl.heads import brief_head
-from bulkdl.hops import dressed
+from bulkdl.hops import signed_headers, signed_target
 from bulkdl.lead import Order
 from bulkdl.pipeline import Pipeline
 
@@ -119,14 +119,9 @@ class Ahead:
     async def _signed(self, urls: Sequence[Url]) -> tuple[Credential | None, list[bytes]] | None:
         """The requests, and what they are signed with; None where one of them has to go another way."""
         credential = await self._signer.credential() if self._may_sign else None
-        heads: list[bytes] = []
-        for url in urls:
-            target, headers = dressed(url, {}, credential)
-            head = self._sender.head(url, target, headers=headers)
-            if head is None:
-                return None
-            heads.append(head)
-        return credential, heads
+        targets = [signed_target(url, credential) for url in urls]
+        heads = self._sender.heads(urls[0], targets, headers=signed_headers({}, credential))
+        return None if heads is None else (credential, heads)
 
     def _took(self, credential: Credential | None) -> None:
         if credential is not None and credential is not self._accepted:

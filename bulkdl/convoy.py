@@ -49,10 +49,10 @@ class Convoy:
         self,
         bench: Bench,
         *,
-        more: Callable[[Callable[[Item], bool]], Job | None],
+        more: Callable[[int, Callable[[Item], bool]], list[Job]],
         deliver: Callable[[Job, Whole], None],
     ) -> None:
-        """`more` gives the next product if it is wanted, None where it is not, or there is something else to do first."""
+        """`more` gives so many of the next products as are wanted; fewer where there is something else to do first."""
         self._bench = bench
         self._more = more
         self._deliver = deliver
@@ -85,10 +85,8 @@ class Convoy:
         return list(self._jobs)
 
     async def _try(self, ahead: Ahead, wanted: Callable[[Item], bool]) -> None:
-        second = self._more(wanted)
-        if second is None:
+        if not self._joining(1, wanted):
             return
-        self._jobs.append(second)
         urls = [job.product.url for job in self._jobs]
         for answer in await ahead.on_trial(*urls):
             if not await self._take(self._jobs[0], *answer):
@@ -108,11 +106,9 @@ class Convoy:
             new = self._joining(ahead.room(self._size), wanted)
 
     def _joining(self, room: int, wanted: Callable[[Item], bool]) -> list[Job]:
-        new: list[Job] = []
-        if self._joined >= _TURN and self._bench.connections.are_wanted:
-            return new
-        while len(new) < room and (job := self._more(wanted)) is not None:
-            new.append(job)
+        if room <= 0 or (self._joined >= _TURN and self._bench.connections.are_wanted):
+            return []
+        new = self._more(room, wanted)
         self._joined += len(new)
         self._jobs.extend(new)
         return new

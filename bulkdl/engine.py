@@ -120,14 +120,16 @@ class Engine:
         settings = self._bench.settings
         return settings.window is None and not settings.limit_rate and self.full is None
 
-    def _following(self, wanted: Callable[[Item], bool]) -> Job | None:
-        """The next product, where it is wanted and nothing else comes first: neither one that has waited nor a pause."""
+    def _following(self, most: int, wanted: Callable[[Item], bool]) -> list[Job]:
+        """The next products, so long as they are wanted and nothing else comes first: neither one that has waited nor a pause."""
+        found: list[Job] = []
         if self._together.is_full or self._is_due() or not self._never_waits:
-            return None
-        item = self._upcoming()
-        if item is None or not wanted(item) or self._bench.pauses.left(item.product.url.host) > 0:
-            return None
-        return self._begin(is_new=False)
+            return found
+        while len(found) < most and (item := self._upcoming()) is not None and wanted(item):
+            if self._bench.pauses.left(item.product.url.host) > 0 or (job := self._begin(is_new=False)) is None:
+                break
+            found.append(job)
+        return found
 
     async def _next(self) -> Job | None:
         """A job whose time has come, else a new one, else wait; None when every product has its outcome."""
@@ -317,8 +319,10 @@ class Engine:
 
     async def _record_whole(self, job: Job, entry: Entry) -> None:
         """What is left to do once the journal has the product as done."""
-        await pardon(self._bench, job.product.id)
-        await bury(self._bench, job)
+        if self._bench.evidence:
+            await pardon(self._bench, job.product.id)
+        if self._bench.estate.by_file:
+            await bury(self._bench, job)
         self._end(job, State.COMPLETED, written=entry.size or 0)
         self._room_again(job)
 

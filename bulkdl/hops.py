@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.signing import Credential
 
-__all__ = ["dressed", "generic", "redirected", "scrubbed", "without_secret"]
+__all__ = ["generic", "redirected", "scrubbed", "signed_headers", "signed_target", "without_secret"]
 
 _GENERIC = frozenset({"accept", "accept-language", "range", "if-range"})
 
@@ -24,19 +24,24 @@ def generic(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() in _GENERIC}
 
 
-def dressed(url: Url, headers: Mapping[str, str], credential: Credential | None) -> tuple[str, Mapping[str, str]]:
-    """The target (path and query) and the headers of a request to `url`, with a credential that may go there."""
+def signed_target(url: Url, credential: Credential | None) -> str:
+    """The target (path and query) of a request to `url`, with a credential that may go there."""
     if credential is None:
-        return url.target, headers
+        return url.target
     if url.query:
         url = without_secret(url, credential)
     target = url.target
-    if credential.header is not None:
-        headers = {**headers, "Authorization": credential.header.reveal()}
     if credential.query is not None:
         name, value = credential.query
         target += f"{'&' if '?' in target else '?'}{quote(name)}={quote(value.reveal(), safe='')}"
-    return target, headers
+    return target
+
+
+def signed_headers(headers: Mapping[str, str], credential: Credential | None) -> Mapping[str, str]:
+    """The headers of a request to where `credential` may go."""
+    if credential is None or credential.header is None:
+        return headers
+    return {**headers, "Authorization": credential.header.reveal()}
 
 
 def redirected(url: Url, location: str, credential: Credential | None, *, first: Url) -> Url:

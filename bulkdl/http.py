@@ -22,7 +22,7 @@ from bulkdl.dataclass import dataclass
 from bulkdl.dialects import MOST_BODY, Action, Answer, interpret
 from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
 from bulkdl.heads import brief_head, head_of
-from bulkdl.hops import dressed, generic, redirected, scrubbed, without_secret
+from bulkdl.hops import generic, redirected, scrubbed, signed_headers, signed_target, without_secret
 from bulkdl.lane import take_over
 from bulkdl.lead import Row
 from bulkdl.model import FailureKind
@@ -387,7 +387,7 @@ class Http:
     ) -> aiohttp.ClientResponse | Brief:
         """`own`: the hop may have the product's own headers, which may be keys."""
         headers = request.headers if own else generic(request.headers)
-        target, headers = dressed(url, headers, credential)
+        target, headers = signed_target(url, credential), signed_headers(headers, credential)
         with mapped(url):
             return await self._sender(request.signer.name).send(
                 request.method, url, target, headers=headers, proxy=proxy, brief=request.method == "GET"

@@ -26,7 +26,7 @@ from bulkdl.dataclass import dataclass
 from bulkdl.lead import Lead, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from aiohttp.connector import Connection
 
@@ -124,12 +124,12 @@ class Sender:
             return None
         return origin.lines
 
-    def head(self, url: Url, target: str, *, headers: Mapping[str, str]) -> bytes | None:
-        """All of a GET for `target` at `url`'s origin, which has been asked before; None where the session has to send it."""
+    def heads(self, url: Url, targets: Sequence[str], *, headers: Mapping[str, str]) -> list[bytes] | None:
+        """All of a GET for each of `targets` at `url`'s origin, which has been asked before; None where the session has to send one."""
         origin = self._origins.get(url.beginning)
-        if origin is None or not self._is_plain("GET", url, target, headers):
+        if origin is None or not self._is_plain("GET", url, "".join(targets), headers):
             return None
-        return self._head(origin, "GET", target, headers)
+        return [self._head(origin, "GET", target, headers) for target in targets]
 
     def _head(self, origin: _Origin, method: str, target: str, headers: Mapping[str, str]) -> bytes:
         path = target if target.startswith("/") else f"/{target}"

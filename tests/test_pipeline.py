@@ -42,8 +42,7 @@ class Client:
         return Pipeline(lines)
 
     def heads(self, *paths: str) -> list[bytes]:
-        found = [self.sender.head(Url(self.site.url(path)), path, headers={}) for path in paths]
-        return [head for head in found if head is not None]
+        return self.sender.heads(Url(self.site.url("/")), paths, headers={}) or []
 
 
 @asynccontextmanager
