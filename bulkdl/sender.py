@@ -107,7 +107,7 @@ class Sender:
                 method, URL(whole, encoded=whole.isascii()), headers=headers, allow_redirects=False, proxy=proxy
             )
         origin = self._origins.get(beginning) or self._origin(beginning)
-        head = self._head(origin, method, target, headers)
+        head = _head(method, target, self._fields(origin, headers))
         sent = self._briefly if brief and method == "GET" else self._sent
         try:
             return await sent(origin, method, target, head)
@@ -129,11 +129,8 @@ class Sender:
         origin = self._origins.get(url.beginning)
         if origin is None or not self._is_plain("GET", url, "".join(targets), headers):
             return None
-        return [self._head(origin, "GET", target, headers) for target in targets]
-
-    def _head(self, origin: _Origin, method: str, target: str, headers: Mapping[str, str]) -> bytes:
-        path = target if target.startswith("/") else f"/{target}"
-        return f"{method} {path} HTTP/1.1\r\n{self._fields(origin, headers)}\r\n".encode()
+        fields = self._fields(origin, headers)
+        return [_head("GET", target, fields) for target in targets]
 
     def _is_plain(self, method: str, url: Url, target: str, headers: Mapping[str, str]) -> bool:
         if method not in ("GET", "HEAD") or len(self._session.cookie_jar) or url.has_userinfo:
@@ -225,3 +222,8 @@ class Sender:
             session=self._session,
             stream_writer=_SENT,
         )
+
+
+def _head(method: str, target: str, fields: str) -> bytes:
+    path = target if target.startswith("/") else f"/{target}"
+    return f"{method} {path} HTTP/1.1\r\n{fields}\r\n".encode()
