@@ -64,14 +64,16 @@ async def site(
     made.port = server.sockets[0].getsockname()[1]
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=0.2)
     jar = aiohttp.CookieJar(unsafe=True)
-    async with aiohttp.ClientSession(timeout=timeout, cookie_jar=jar, auto_decompress=False) as session:
-        sender = Sender(session, response_class=response_class)
-        try:
-            yield made, sender, session
-        finally:
-            sender.close()
-            server.close()
-            await server.wait_closed()
+    try:
+        async with aiohttp.ClientSession(timeout=timeout, cookie_jar=jar, auto_decompress=False) as session:
+            sender = Sender(session, response_class=response_class)
+            try:
+                yield made, sender, session
+            finally:
+                sender.close()
+    finally:
+        server.close()
+        await server.wait_closed()  # of connections too, from Python 3.12.1 on: the session has closed its own
 
 
 async def ask(there: Site, sender: Sender, method: str = "GET") -> aiohttp.ClientResponse | Brief:
