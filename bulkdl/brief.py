@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from aiohttp.http import RawResponseMessage
     from multidict import CIMultiDictProxy
 
-__all__ = ["FIELD_SIZE", "Brief", "Line", "Lines", "brief_of", "has_known_parts", "prepared", "write"]
+__all__ = ["FIELD_SIZE", "Brief", "Line", "Lines", "brief_now", "brief_of", "has_known_parts", "prepared", "write"]
 
 FIELD_SIZE: Final = 65536
 """Bytes of one field of a response's head, at most."""
@@ -228,7 +228,14 @@ class Lines:
 
 async def brief_of(message: RawResponseMessage, payload: aiohttp.StreamReader) -> Brief | None:
     """The response, where it is a plain 200 and all of it is here, or soon is; None where `ClientResponse` has to take it."""
-    if message.code == 200 and _is_told(message.headers) and (payload.is_eof() or await _ends(message, payload)):
+    if payload.is_eof() or (message.code == 200 and _is_told(message.headers) and await _ends(message, payload)):
+        return brief_now(message, payload)
+    return None
+
+
+def brief_now(message: RawResponseMessage, payload: aiohttp.StreamReader) -> Brief | None:
+    """The same of a response whose body has ended."""
+    if message.code == 200 and _is_told(message.headers):
         return Brief(message.headers, payload.read_nowait())
     return None
 

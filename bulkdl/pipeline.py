@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 from aiohttp.http import HttpProcessingError
 
-from bulkdl.brief import brief_of, prepared
+from bulkdl.brief import brief_now, brief_of, prepared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,9 @@ class Pipeline:
             return found
         try:
             while not found or (self.under_way and len(protocol)):
-                brief = await brief_of(*await protocol.read())
+                message, payload = await protocol.read()
+                # Most are here whole, and that is seen without another turn.
+                brief = brief_now(message, payload) if payload.is_eof() else await brief_of(message, payload)
                 # Of more answers than were asked for nobody can tell which one is too many.
                 if brief is None or len(protocol) >= self.under_way or not self._trusts(brief):
                     self._is_over = True
