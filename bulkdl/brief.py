@@ -6,7 +6,7 @@ watches over all of them, and of the response only what aiohttp's parser has mad
 for `ClientResponse` to take, as if nobody had looked.
 
 The interfaces of aiohttp that this stands on, seen by tests/test_brief.py: `Connection.protocol`, `.transport`, `.release` and
-`.close`; of `ResponseHandler` `set_response_params`, `read`, `feed_data`, `set_exception`, `is_connected`, `should_close`, `read_timeout`
+`.close`; of `ResponseHandler` `set_response_params`, `read`, `__len__`, `feed_data`, `set_exception`, `is_connected`, `should_close`, `read_timeout`
 and `start_timeout`; of a message `code` and `headers`, of its payload `is_eof`, `wait_eof` and `read_nowait`.
 """
 
@@ -59,6 +59,7 @@ _OF_PROTOCOL: Final = (
     "should_close",
     "read_timeout",
     "start_timeout",
+    "__len__",
 )
 
 

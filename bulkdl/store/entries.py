@@ -88,7 +88,13 @@ STEPS: Final[Steps] = (
         "CREATE TABLE faulty (id TEXT PRIMARY KEY NOT NULL, facts TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
         "CREATE TABLE host (origin TEXT PRIMARY KEY NOT NULL, facts TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",
     ),
-    ("CREATE TABLE moving (batch INTEGER PRIMARY KEY NOT NULL, moves TEXT NOT NULL, crc INTEGER NOT NULL)",),
+    (
+        """
+        CREATE TABLE moving (
+            batch INTEGER PRIMARY KEY NOT NULL, updated REAL NOT NULL, moves TEXT NOT NULL, crc INTEGER NOT NULL
+        )
+        """,
+    ),
 )
 """The journal's schema; see `Steps`."""
 STORED: Final = (*Entry.__annotations__, "crc")

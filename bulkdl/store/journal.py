@@ -20,7 +20,7 @@ from bulkdl.store.entries import (
     text_of,
 )
 from bulkdl.store.learnt import drop_evidence, load_learnt, put_evidence, put_host
-from bulkdl.store.moves import Move, drop_moves, load_moves, moving, put_moves
+from bulkdl.store.moves import Move, drop_moves, load_moves, moving, not_superseded, put_moves
 from bulkdl.store.reader import NAME, read
 from bulkdl.store.reserve import Reserve
 from bulkdl.store.writer import Writer
@@ -160,7 +160,8 @@ class Journal:
     async def put_moves(self, moves: Sequence[Move]) -> int:
         """Return once it is durable that these are about to have their names: a number for them. Raise `StorageStopped`."""
         self._batch = batch = self._batch + 1
-        await self._writer.do(lambda connection: put_moves(connection, batch, moves))
+        now = float(self._clock.wall())
+        await self._writer.do(lambda connection: put_moves(connection, batch, moves, updated=now))
         return batch
 
     async def put_moved(self, batch: int, entries: Sequence[Entry]) -> None:
@@ -228,6 +229,7 @@ class Journal:
         entries, unreadable = load_moves(connection)
         if not entries and not unreadable:
             return
+        entries = not_superseded(entries, load_some(connection, list(entries))[0])
         rows = [_encode(entry, updated=self._clock.wall()) for entry in entries.values()]
         try:
             connection.execute("BEGIN IMMEDIATE")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bulkdl.model import Checksum
@@ -15,11 +16,11 @@ from bulkdl.store.facts import FileFacts
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["Move", "drop_moves", "load_moves", "moving", "put_moves"]
+__all__ = ["Move", "drop_moves", "load_moves", "moving", "not_superseded", "put_moves"]
 
-_PUT: Final = "INSERT OR REPLACE INTO moving (batch, moves, crc) VALUES (?, ?, ?)"
+_PUT: Final = "INSERT OR REPLACE INTO moving (batch, updated, moves, crc) VALUES (?, ?, ?, ?)"
 
 
 class Move(NamedTuple):
@@ -51,13 +52,14 @@ def moving(move: Move) -> Entry:
     )
 
 
-def put_moves(connection: sqlite3.Connection, batch: int, moves: Sequence[Move]) -> None:
+def put_moves(connection: sqlite3.Connection, batch: int, moves: Sequence[Move], *, updated: float) -> None:
+    """`updated`: Unix time."""
     rows = [
         (e.id, e.file, e.source, e.etag, e.last_modified, e.part, e.attempts, f.size, f.mtime_ns, tuple(map(str, sums)))
         for e, f, sums in moves
     ]
     text = json.dumps(rows)  # ASCII: lone surrogates come back as they were
-    connection.execute(_PUT, (batch, text, zlib.crc32(text.encode())))
+    connection.execute(_PUT, (batch, updated, text, zlib.crc32(text.encode())))
 
 
 def drop_moves(connection: sqlite3.Connection, batch: int | None = None) -> None:
@@ -70,12 +72,17 @@ def load_moves(connection: sqlite3.Connection) -> tuple[dict[str, Entry], int]:
     entries: dict[str, Entry] = {}
     unreadable = 0
     connection.text_factory = bytes  # one text that is not UTF-8 shall cost its own row only
-    for text, crc in connection.execute("SELECT moves, crc FROM moving ORDER BY batch"):
+    for updated, text, crc in connection.execute("SELECT updated, moves, crc FROM moving ORDER BY batch"):
         try:
-            entries |= _decoded(text, crc)
+            entries |= {id_: replace(entry, updated=updated) for id_, entry in _decoded(text, crc).items()}
         except (ValueError, TypeError):
             unreadable += 1
     return entries, unreadable
+
+
+def not_superseded(moves: dict[str, Entry], entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Those of `moves` of which `entries` says nothing later: a disk that was full may have kept a batch that had its end."""
+    return {id_: e for id_, e in moves.items() if id_ not in entries or entries[id_].updated <= e.updated}
 
 
 def _decoded(text: bytes, crc: int) -> dict[str, Entry]:

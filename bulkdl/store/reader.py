@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from bulkdl.store.disk import STATE_FOLDER
 from bulkdl.store.entries import STEPS, load
-from bulkdl.store.moves import load_moves
+from bulkdl.store.moves import load_moves, not_superseded
 
 if TYPE_CHECKING:
+    import sqlite3
     from pathlib import Path
 
     from bulkdl.store.entries import Entry
@@ -28,4 +29,9 @@ def read(destination: Path) -> dict[str, Entry] | None:
         return None
     from bulkdl.store.database import read_only  # noqa: PLC0415 - no SQLite for a destination that has no journal yet
 
-    return read_only(path, STEPS, lambda connection: load(connection)[0] | load_moves(connection)[0])
+    return read_only(path, STEPS, _all)
+
+
+def _all(connection: sqlite3.Connection) -> dict[str, Entry]:
+    entries = load(connection)[0]
+    return entries | not_superseded(load_moves(connection)[0], entries)

@@ -79,6 +79,17 @@ async def test_they_replace_what_was_known_of_them_before(tmp_path: Path, clock:
         assert (await journal.entries())["a.bin"].phase is Phase.PLACING
 
 
+async def test_what_was_recorded_of_a_product_later_stands(tmp_path: Path, clock: ManualClock):
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        await journal.put_moves([move("a.bin"), move("b.bin")])  # and its end found no room on the disk
+        clock.jump_wall(1)
+        await journal.put(done("a.bin"))
+    assert {id_: e.phase for id_, e in (read(tmp_path) or {}).items()} == {"a.bin": Phase.DONE, "b.bin": Phase.PLACING}
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        phases = {id_: entry.phase for id_, entry in (await journal.entries()).items()}
+    assert phases == {"a.bin": Phase.DONE, "b.bin": Phase.PLACING}
+
+
 async def test_whoever_looks_on_sees_them_and_changes_nothing(tmp_path: Path, clock: ManualClock):
     async with Journal.open(tmp_path, clock=clock) as journal:
         await journal.put(done("old.bin"))
