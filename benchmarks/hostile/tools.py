@@ -16,11 +16,11 @@ import bulkdl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NAMES", "Errand", "Tool", "present"]
+__all__ = ["NAMES", "SILENCE_S", "Errand", "Tool", "present"]
 
 TRIES = 2
 SILENCE_S = 3
-"""After so long without a byte each tool is to give its connection up."""
+"""Seconds without a byte after which each tool is to give its connection up."""
 NAMES = ("bulkdl", "aria2c", "curl", "wget2", "parfive", "pypdl")
 
 
@@ -37,6 +37,7 @@ class Errand:
     connections: int
     scratch: Path
     """For a manifest."""
+    silence_s: int = SILENCE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,14 @@ def _bulkdl(errand: Errand) -> list[str]:
     manifest = errand.scratch / "manifest.yaml"
     manifest.write_text(json.dumps({"version": 1, "products": [product]}), encoding="utf-8")
     flags = ["-d", str(errand.folder), "-s", str(errand.connections), "--retries", str(TRIES)]
-    patience = ["--timeout", str(SILENCE_S), "--max-wait", "5", "--progress", "none", "--json"]
+    patience = ["--timeout", str(errand.silence_s), "--max-wait", "5", "--progress", "none", "--json"]
     return [sys.executable, "-m", "bulkdl", "run", str(manifest), *flags, *patience]
 
 
 def _aria2c(errand: Errand) -> list[str]:
     count = str(errand.connections)
     command = ["aria2c", "--no-conf", "-c", "-x", count, "-s", count, "-k", "1M", "-d", str(errand.folder)]
-    command += [f"--max-tries={TRIES}", "--retry-wait=1", f"--timeout={SILENCE_S}", "--connect-timeout=5"]
+    command += [f"--max-tries={TRIES}", "--retry-wait=1", f"--timeout={errand.silence_s}", "--connect-timeout=5"]
     command += ["--auto-file-renaming=false", "--file-allocation=none", "--no-netrc", "--disable-ipv6"]
     if errand.name is not None:
         command += ["-o", errand.name]
@@ -82,7 +83,7 @@ def _aria2c(errand: Errand) -> list[str]:
 
 def _curl(errand: Errand) -> list[str]:
     command = ["curl", "-q", "-sSfL", "--retry", str(TRIES - 1), "--retry-delay", "1", "--connect-timeout", "5"]
-    command += ["--speed-limit", "1", "--speed-time", str(SILENCE_S)]
+    command += ["--speed-limit", "1", "--speed-time", str(errand.silence_s)]
     if errand.name is None:  # -C - and -J exclude each other
         return [*command, "-OJ", "--output-dir", str(errand.folder), errand.url]
     return [*command, "-C", "-", "-o", str(errand.folder / errand.name), errand.url]
@@ -90,7 +91,7 @@ def _curl(errand: Errand) -> list[str]:
 
 def _wget2(errand: Errand) -> list[str]:
     command = ["wget2", "--no-config", "-q", "-c", f"--tries={TRIES}", "--waitretry=1", "-P", str(errand.folder)]
-    command += [f"--read-timeout={SILENCE_S}", "--connect-timeout=5", "--no-hsts", "--no-netrc"]
+    command += [f"--read-timeout={errand.silence_s}", "--connect-timeout=5", "--no-hsts", "--no-netrc"]
     if errand.name is None:
         command.append("--content-disposition")
     return [*command, errand.url]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from benchmarks.hostile.behaviours import HTML, changing, cut_and_gone, cut_and_stall, plain, spliced
 from benchmarks.hostile.cases import Case, Mode
 from benchmarks.hostile.site import Site, bytes_of, zip_of
-from benchmarks.hostile.tools import Errand, Tool
+from benchmarks.hostile.tools import SILENCE_S, Errand, Tool
 from tests.servers import RawServer
 
 if TYPE_CHECKING:
@@ -113,10 +113,15 @@ def groups_of(trials: Sequence[Trial]) -> list[list[Trial]]:
     return list(groups.values())
 
 
-async def run(trials: Sequence[Trial], root: Path) -> AsyncIterator[Result]:
-    """The trials of one group, in `root`, an empty folder which the caller removes."""
+async def run(
+    trials: Sequence[Trial], root: Path, *, silence_s: int = SILENCE_S, limit_s: float = LIMIT_S
+) -> AsyncIterator[Result]:
+    """The trials of one group, in `root`, an empty folder which the caller removes.
+
+    `silence_s`: seconds without a byte after which the tools give a connection up; `limit_s`: seconds that one run may take.
+    """
     first = trials[0]
-    site, stage = _site(first, root), Stage(root)
+    site, stage = _site(first, root), Stage(root, limit_s=limit_s)
     rights = [site.editions[_checked_edition(first)]] if first.checked else list(site.editions)
     async with RawServer(site) as server:
         errand = Errand(
@@ -126,6 +131,7 @@ async def run(trials: Sequence[Trial], root: Path) -> AsyncIterator[Result]:
             digest=hashlib.sha256(rights[0]).hexdigest() if first.checked else None,
             connections=4 if first.mode is Mode.SEVERAL else 1,
             scratch=stage.scratch,
+            silence_s=silence_s,
         )
         command = first.tool.command(errand)
         await _before(first.mode, site, stage, command)
@@ -193,7 +199,8 @@ def _checked_edition(trial: Trial) -> int:
 class Stage:
     """The folders and processes of one trial."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, limit_s: float) -> None:
+        self._limit_s = limit_s
         self.root = root.resolve() / "trial"
         self._kept = root / "kept"
         self.folder = self.root / "deep" / "products"
@@ -229,7 +236,7 @@ class Stage:
                 env={**kept, "HOME": str(self.home), "LANG": "C.UTF-8"},
             )
         try:
-            async with asyncio.timeout(LIMIT_S):
+            async with asyncio.timeout(self._limit_s):
                 if kill_after is not None:
                     await _first(process.wait(), _settled(kill_after))
                 else:
