@@ -12,7 +12,7 @@ import os
 import time
 from dataclasses import replace
 from enum import Enum
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from bulkdl.content.verify import check_body, ready_for
 from bulkdl.dataclass import dataclass
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from bulkdl.transfer import Whole
 
 __all__ = ["Delivered", "Together"]
+
+T = TypeVar("T")
 
 _GATHER_S = 0.01
 """How long the first of a batch waits for company, where more can come."""
@@ -146,7 +148,7 @@ class Together:
     async def _write(self, batch: list[_Item]) -> None:
         shares = [batch[at : at + self._share] for at in range(0, len(batch), self._share)]
         root = self._bench.storage.root
-        found = await asyncio.gather(*(self._bench.storage.work(_write_share, root, tuple(s)) for s in shares))
+        found = await asyncio.gather(*(self._on_disk(_write_share, root, tuple(s)) for s in shares))
         each_s = min(least_s for _, least_s in found)
         self._share = max(1, min(_MOST, int(_TURN_S / max(each_s, 1e-9))))
         written: list[tuple[_Item, _Written]] = []
@@ -159,6 +161,13 @@ class Together:
             else:
                 self._settle(item, result)
         await self._place(self._confirmed(written))
+
+    async def _on_disk(self, function: Callable[..., T], *arguments: object) -> T:
+        """A disk that takes no time to speak of leaves only computing, which is done soonest with nothing beside it."""
+        storage = self._bench.storage
+        if self._share < _MOST:
+            return await storage.work(function, *arguments)
+        return await storage.work_alone(function, *arguments, within_s=_TURN_S)
 
     def _confirmed(self, written: list[tuple[_Item, _Written]]) -> list[tuple[_Item, _Written]]:
         kept: list[tuple[_Item, _Written]] = []
@@ -182,7 +191,7 @@ class Together:
         placed: list[tuple[_Item, Entry]] = []
         failed: list[tuple[_Item, ProductFailed | StorageStopped]] = []
         left: list[Entry] = []
-        found = await storage.work(place_all, storage.root, tuple(paths))
+        found = await self._on_disk(place_all, storage.root, tuple(paths))
         for (item, result), move, facts in zip(written, moves, found, strict=True):
             if isinstance(facts, (ProductFailed, StorageStopped)):
                 failed.append((item, facts))

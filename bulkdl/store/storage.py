@@ -13,9 +13,9 @@ import os
 import shutil
 import stat
 import time
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 import aiofiles.os
 
@@ -215,7 +215,7 @@ class Storage:
     def __init__(self, root: Path, *, executor: Executor | None = None, threads: int = _THREADS) -> None:
         self.root = root
         self._own = ThreadPoolExecutor(threads, thread_name_prefix="bulkdl-disk") if executor is None else None
-        self._executor: Executor | None = executor or self._own
+        self._executor: Executor = executor or cast("Executor", self._own)
         self._name_max = NAME_MAX
         self.largest_file: int | None = None
         """Bytes that one file can have here; None: no such limit is known."""
@@ -301,6 +301,15 @@ class Storage:
     async def work(self, function: Callable[..., T], *arguments: object) -> T:
         """Run `function`, which raises only what is ours, in this storage's threads; to its end also when cancelled."""
         return await self._call(function, *arguments)
+
+    async def work_alone(self, function: Callable[..., T], *arguments: object, within_s: float) -> T:
+        """Like `work`, of what computes and hardly waits: for up to `within_s` seconds the event loop stands still for it.
+
+        Where both compute, the interpreter goes to and fro between the threads at each of the system calls.
+        """
+        doing = self._executor.submit(function, *arguments)
+        wait((doing,), timeout=within_s)
+        return doing.result() if doing.done() else await settled(asyncio.wrap_future(doing))
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
         return await settled(aiofiles.os.wrap(function)(*arguments, executor=self._executor))
