@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from bulkdl.retry import Budget
     from bulkdl.store.journal import Entry, Journal
     from bulkdl.store.storage import Storage
-    from bulkdl.together import Delivered
+    from bulkdl.together import Obstacle
     from bulkdl.transfer import Whole
     from bulkdl.witness import Witness
 
@@ -76,7 +76,7 @@ class Job:
     """What to record once it is unpacked: it has its final name already."""
     whole: Whole | None = None
     """In memory and handed over to be put in place with others."""
-    delivered: Delivered | None = None
+    delivered: Obstacle | None = None
     """What came of that, where it is not in place."""
     told_size: int | None = None
     """Bytes of the whole product, as the manifest or the archive last said."""

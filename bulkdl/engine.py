@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from bulkdl.bench import Bench
     from bulkdl.placing import Checked
     from bulkdl.plan import Item
-    from bulkdl.together import Delivered
+    from bulkdl.together import Obstacle
 
 __all__ = ["Engine"]
 
@@ -69,6 +69,7 @@ class Engine:
         self._parked: list[_Parked] = []
         self._numbers = itertools.count()
         self._changed = asyncio.Event()
+        """Who waits for a job may find one: one was parked, or there is room for more, or none is left."""
         self._open: dict[int, Job] = {}
         """Jobs that have begun and have no outcome, by index."""
         self._outside_window = False
@@ -98,8 +99,6 @@ class Engine:
                 await self._advance(job)
             else:
                 await self._lead(job, ahead)
-            self._changed.set()
-        self._changed.set()
 
     def _ahead_with(self, job: Job) -> Ahead | None:
         """A connection on which others may be asked for behind this product; it is asked for so once."""
@@ -293,15 +292,15 @@ class Engine:
         self._bench.hub.emit(ProductStarted(product=job.product, file=job.shown))
         self._hand_over(job, whole)
 
-    def _delivered(self, job: Job, delivered: Delivered) -> None:
+    def _delivered(self, job: Job, obstacle: Obstacle | None) -> None:
         """A product that was handed over has its outcome; or it is taken up again, where it, or its place, is not as expected."""
         self._bench.promises.take_back(job.product.id)
-        if not (isinstance(delivered, Entry) and delivered.phase is Phase.DONE):
-            job.delivered = delivered
+        if obstacle is not None:
+            job.delivered = obstacle
             self._park(job, 0.0)
         self._changed.set()
 
-    async def _taken_up(self, job: Job, delivered: Delivered) -> Complete | Whole | Settled:
+    async def _taken_up(self, job: Job, delivered: Obstacle) -> Complete | Whole | Settled:
         whole, job.whole, job.delivered = job.whole, None, None
         if not isinstance(delivered, Entry):
             raise delivered
@@ -315,15 +314,15 @@ class Engine:
 
     async def _record(self, job: Job, entry: Entry) -> None:
         await self._bench.journal.put(entry)
-        await self._record_whole(job, entry)
+        await self._record_whole(job, entry.size or 0)
 
-    async def _record_whole(self, job: Job, entry: Entry) -> None:
+    async def _record_whole(self, job: Job, size: int) -> None:
         """What is left to do once the journal has the product as done."""
         if self._bench.evidence:
             await pardon(self._bench, job.product.id)
         if self._bench.estate.by_file:
             await bury(self._bench, job)
-        self._end(job, State.COMPLETED, written=entry.size or 0)
+        self._end(job, State.COMPLETED, written=size)
         self._room_again(job)
 
     def _closed_for(self, job: Job) -> float:
@@ -418,12 +417,14 @@ class Engine:
             if parked.job.product.account == account:
                 parked.ready_at = 0.0
         heapq.heapify(self._parked)
+        self._changed.set()
 
     # Ends
 
     def _park(self, job: Job, seconds: float) -> None:
         ready_at = self._bench.clock.monotonic() + seconds
         heapq.heappush(self._parked, _Parked(ready_at, next(self._numbers), job))
+        self._changed.set()
 
     def _skip(self, item: Item) -> None:
         """What is in place from before needs no job."""
@@ -432,6 +433,8 @@ class Engine:
 
     def _end(self, job: Job, state: State, *, written: int = 0, failure: Failure | None = None, note: str = "") -> None:
         self._open.pop(job.product.index, None)
+        if not self._open:
+            self._changed.set()
         here = state in (State.COMPLETED, State.SKIPPED)
         outcome = Outcome(
             product=job.product,

@@ -90,6 +90,8 @@ class Sight(Enum):
     VALIDATED = "validated"
     BARE = "bare"
 
+    __hash__ = object.__hash__  # of every product: Enum's own is Python code
+
 
 def fresh(facts: HostFacts, *, now: float) -> HostFacts:
     """`facts` without what is too old to count, or of a day that has not come yet."""

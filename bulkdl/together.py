@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from bulkdl.content.verify import check_body, ready_for
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, StorageStopped
-from bulkdl.placing import confirm_name, placed_entry
+from bulkdl.placing import confirm_name
 from bulkdl.store.disk import settled
 from bulkdl.store.facts import check_name
-from bulkdl.store.journal import Entry, Move, Phase, moving
+from bulkdl.store.journal import Entry, Move
 from bulkdl.store.storage import place_all, write_whole
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bulkdl.store.storage import FileFacts
     from bulkdl.transfer import Whole
 
-__all__ = ["Delivered", "Together"]
+__all__ = ["Obstacle", "Together"]
 
 T = TypeVar("T")
 
@@ -44,11 +44,13 @@ _TURN_S = 0.01
 _MOST = 128
 """Products in a thread's share."""
 _ENOUGH, _ENOUGH_BYTES = 128, 8 * 1024 * 1024
-"""Of products that wait for the disk."""
+"""Of products that wait for the disk;"""
+_ENOUGH_QUICKLY = 512
+"""for a quick one, in fewer and larger batches."""
 
 
-Delivered = Entry | ProductFailed | StorageStopped
-"""What came of a product: its entry, or what was in its way."""
+Obstacle = Entry | ProductFailed | StorageStopped
+"""Why a product is not in its place."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,9 +80,13 @@ class Together:
     """Those that are handed over at the same moment are one batch. To be used in `async with`, whose end waits for all of them."""
 
     def __init__(
-        self, bench: Bench, *, record: Callable[[Job, Entry], Awaitable[None]], tell: Callable[[Job, Delivered], None]
+        self,
+        bench: Bench,
+        *,
+        record: Callable[[Job, int], Awaitable[None]],
+        tell: Callable[[Job, Obstacle | None], None],
     ) -> None:
-        """`record` sees each product that has its name and is in the journal; then, and of every other, `tell` hears what came of it."""
+        """`record` is given each product that is in its place and in the journal, and its bytes; then, of all, `tell` what is in the way."""
         self._bench = bench
         self._record = record
         self._tell = tell
@@ -107,12 +113,18 @@ class Together:
     @property
     def is_full(self) -> bool:
         """Whether so many have been handed over and not been seen through that no more should be fetched."""
-        return self._under_way >= _ENOUGH or self._held >= _ENOUGH_BYTES
+        enough = _ENOUGH_QUICKLY if self._is_quick else _ENOUGH
+        return self._under_way >= enough or self._held >= _ENOUGH_BYTES
+
+    @property
+    def _is_quick(self) -> bool:
+        """Whether the disk takes no time to speak of, so that what is done there is nearly all computing."""
+        return self._share >= _MOST
 
     def hand_over(self, job: Job, whole: Whole) -> None:
         """Have the product given its final name, durably. Nothing takes that back.
 
-        What is told: an entry that is `done`, or one that has a partial which is not the product, as `placing.check` will say, or
+        What is told where it has not got it: an entry that has a partial which is not the product, as `placing.check` will say, or
         one without ranges: then a file that nobody has looked at is in its way. Or `ProductFailed` or `StorageStopped`.
         """
         ready_for(job.product, job.file or "")
@@ -122,11 +134,11 @@ class Together:
         if self._seer is None:
             self._seer = self._group.create_task(self._see())
 
-    def _settle(self, item: _Item, delivered: Delivered) -> None:
+    def _settle(self, item: _Item, obstacle: Obstacle | None) -> None:
         item.is_open = False
         self._under_way -= 1
         self._held -= len(item.whole.body)
-        self._tell(item.job, delivered)
+        self._tell(item.job, obstacle)
 
     async def _see(self) -> None:
         try:
@@ -148,7 +160,7 @@ class Together:
     async def _write(self, batch: list[_Item]) -> None:
         shares = [batch[at : at + self._share] for at in range(0, len(batch), self._share)]
         root = self._bench.storage.root
-        found = await asyncio.gather(*(self._on_disk(_write_share, root, tuple(s)) for s in shares))
+        found = await self._on_disk(_write_share, *((root, tuple(share)) for share in shares))
         each_s = min(least_s for _, least_s in found)
         self._share = max(1, min(_MOST, int(_TURN_S / max(each_s, 1e-9))))
         written: list[tuple[_Item, _Written]] = []
@@ -162,12 +174,16 @@ class Together:
                 self._settle(item, result)
         await self._place(self._confirmed(written))
 
-    async def _on_disk(self, function: Callable[..., T], *arguments: object) -> T:
-        """A disk that takes no time to speak of leaves only computing, which is done soonest with nothing beside it."""
+    async def _on_disk(self, function: Callable[..., T], *calls: tuple[object, ...]) -> list[T]:
+        """On threads, all at once; of a quick disk one after the other, each with nothing beside it."""
         storage = self._bench.storage
-        if self._share < _MOST:
-            return await storage.work(function, *arguments)
-        return await storage.work_alone(function, *arguments, within_s=_TURN_S)
+        if not self._is_quick:
+            return await asyncio.gather(*(storage.work(function, *arguments) for arguments in calls))
+        found: list[T] = []
+        for arguments in calls:
+            found.append(await storage.work_alone(function, *arguments, within_s=_TURN_S))
+            await asyncio.sleep(0)
+        return found
 
     def _confirmed(self, written: list[tuple[_Item, _Written]]) -> list[tuple[_Item, _Written]]:
         kept: list[tuple[_Item, _Written]] = []
@@ -188,22 +204,22 @@ class Together:
         moves = [Move(item.whole.entry, result.facts, result.verified) for item, result in written]
         batch = await journal.put_moves(moves)
         paths = [(item.whole.entry.part or "", item.job.file or "", item.job.overwrite) for item, _ in written]
-        placed: list[tuple[_Item, Entry]] = []
+        placed: list[tuple[_Item, Move]] = []
         failed: list[tuple[_Item, ProductFailed | StorageStopped]] = []
-        left: list[Entry] = []
-        found = await self._on_disk(place_all, storage.root, tuple(paths))
+        left: list[Move] = []
+        (found,) = await self._on_disk(place_all, (storage.root, tuple(paths)))
         for (item, result), move, facts in zip(written, moves, found, strict=True):
             if isinstance(facts, (ProductFailed, StorageStopped)):
                 failed.append((item, facts))
-                left.append(moving(move))
+                left.append(move)
             else:
-                placed.append((item, placed_entry(item.whole.entry, Phase.DONE, facts, result.verified)))
-        await journal.put_moved(batch, [*(entry for _, entry in placed), *left])
+                placed.append((item, Move(item.whole.entry, facts, result.verified)))
+        await journal.put_moved(batch, [move for _, move in placed], left)
         for item, error in failed:
             self._settle(item, error)
-        for item, entry in placed:
-            await self._record(item.job, entry)
-            self._settle(item, entry)
+        for item, move in placed:
+            await self._record(item.job, move.facts.size)
+            self._settle(item, None)
 
 
 def _write_share(root: Path, share: Sequence[_Item]) -> tuple[list[_Result], float]:

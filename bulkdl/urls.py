@@ -117,7 +117,7 @@ class Url:
     @property
     def source(self) -> str:
         """Origin and path: names where a representation came from, without query or fragment."""
-        return _source(self._origin.text, self._origin.length, self.raw)
+        return self._origin.text + self._target[0]
 
     def join(self, location: str) -> Url:
         """The target of a redirect (RFC 9110 §10.2.2); raise `ValueError` when it is not http(s).
@@ -192,12 +192,6 @@ def _origin(raw: str) -> _Origin:
         has_userinfo=bool(at),
         length=len(scheme) + len("://") + len(parts.netloc),
     )
-
-
-@functools.lru_cache(maxsize=256)
-def _source(origin: str, length: int, raw: str) -> str:
-    # Of each of the few products in flight it is asked several times.
-    return origin + raw[length:].partition("#")[0].partition("?")[0]
 
 
 _usual_origin = functools.lru_cache(maxsize=1024)(_origin)

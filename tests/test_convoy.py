@@ -716,6 +716,7 @@ async def test_a_file_in_the_way_is_met_as_one_also_after_there_was_no_room_for_
 
 async def test_no_more_is_fetched_than_the_disk_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(together, "_ENOUGH", 3)
+    monkeypatch.setattr(together, "_ENOUGH_QUICKLY", 3)
     place, finished, most = at(tmp_path, workers=2), 0, 0
 
     def watch(event: Event) -> None:

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from bulkdl.store.database import database_error, open_or_renew, read_only
 from bulkdl.store.disk import STATE_FOLDER, network_filesystem, state_folder
-from bulkdl.store.entries import (
-    STEPS,
-    STORED,
-    Entry,
-    Phase,
-    crc_of_bytes,
-    load,
-    load_some,
-    load_unfinished,
-    text_of,
-)
+from bulkdl.store.entries import STEPS, Entry, Phase, load, load_some, load_unfinished, text_of
 from bulkdl.store.learnt import drop_evidence, load_learnt, put_evidence, put_host
 from bulkdl.store.moves import Move, drop_moves, load_moves, moving, not_superseded, put_moves
 from bulkdl.store.reader import NAME, read
 from bulkdl.store.reserve import Reserve
+from bulkdl.store.rows import PUT, encode, encode_done
 from bulkdl.store.writer import Writer
 
 if TYPE_CHECKING:
@@ -33,49 +24,9 @@ if TYPE_CHECKING:
     from bulkdl.faulty import Evidence
     from bulkdl.hostfacts import HostFacts
     from bulkdl.store.learnt import Learnt
+    from bulkdl.store.rows import Row
 
 __all__ = ["Entry", "Journal", "Move", "Phase", "moving", "read", "read_learnt"]
-
-# --- Entries as rows; how they are read stands in `entries` -----------------------------------------------------------
-
-_PUT: Final = f"INSERT OR REPLACE INTO product ({', '.join(STORED)}) VALUES ({', '.join('?' * len(STORED))})"  # noqa: S608
-
-Value = str | bytes | float | None
-
-
-def _crc(values: Sequence[Value]) -> int:
-    """Of one row: SQLite's own checks see damage to its structure, not to what stands in it."""
-    return crc_of_bytes([v.encode() if isinstance(v, str) else v for v in values])
-
-
-def _encode(entry: Entry, *, updated: float) -> tuple[Value, ...]:
-    values = _values(entry, updated=float(updated))
-    return (*values, _crc(values))
-
-
-def _values(entry: Entry, *, updated: float) -> tuple[Value, ...]:
-    return (
-        text_of(entry.id),
-        entry.phase.value,
-        text_of(entry.file),
-        text_of(entry.source),
-        entry.total,
-        text_of(entry.etag),
-        text_of(entry.last_modified),
-        ",".join(f"{start}-{end}" for start, end in entry.ranges),
-        text_of(entry.part),
-        entry.size,
-        entry.mtime_ns,
-        " ".join(map(str, entry.digests)),
-        text_of(entry.note),
-        entry.failure_kind.value if entry.failure_kind else None,
-        text_of(entry.failure_reason),
-        entry.attempts,
-        updated,
-    )
-
-
-# --- The journal ------------------------------------------------------------------------------------------------------
 
 
 class Journal:
@@ -142,20 +93,10 @@ class Journal:
 
     async def put_all(self, entries: Sequence[Entry]) -> None:
         """Return once all of `entries` are durable, in one transaction; raise `StorageStopped`."""
-        await self._put_all(entries)
-
-    async def _put_all(
-        self, entries: Sequence[Entry], *, also: Callable[[sqlite3.Connection], None] = lambda _: None
-    ) -> None:
         now = self._clock.wall()
-        rows = [_encode(entry, updated=now) for entry in entries]
+        rows = [encode(entry, updated=now) for entry in entries]
         self._missing.difference_update(entry.id for entry in entries)
-
-        def work(connection: sqlite3.Connection) -> None:
-            connection.executemany(_PUT, rows)
-            also(connection)
-
-        await self._writer.do(work)
+        await self._writer.do(lambda connection: connection.executemany(PUT, rows))
 
     async def put_moves(self, moves: Sequence[Move]) -> int:
         """Return once it is durable that these are about to have their names: a number for them. Raise `StorageStopped`."""
@@ -164,9 +105,21 @@ class Journal:
         await self._writer.do(lambda connection: put_moves(connection, batch, moves, updated=now))
         return batch
 
-    async def put_moved(self, batch: int, entries: Sequence[Entry]) -> None:
-        """Return once `entries` are durable in the place of what `put_moves` has recorded; raise `StorageStopped`."""
-        await self._put_all(entries, also=lambda connection: drop_moves(connection, batch))
+    async def put_moved(self, batch: int, moves: Sequence[Move], left: Sequence[Move] = ()) -> None:
+        """Return once it is durable that `moves` have their names, and `left` have not; raise `StorageStopped`.
+
+        Together they are what `put_moves` has recorded, with what is known of each file now.
+        """
+        now = self._clock.wall()
+        rows = [encode_done(move, updated=now) for move in moves]
+        rows += [encode(moving(move), updated=now) for move in left]
+        self._missing.difference_update(move.entry.id for move in (*moves, *left))
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany(PUT, rows)
+            drop_moves(connection, batch)
+
+        await self._writer.do(work)
 
     def put_soon(self, entry: Entry) -> None:
         """Make `entry` durable with the next commit; a failure is raised by the next call or at the end."""
@@ -210,7 +163,7 @@ class Journal:
 
     def _putting(self, entry: Entry) -> Callable[[sqlite3.Connection], None]:
         self._missing.discard(entry.id)
-        return _executing(_PUT, _encode(entry, updated=self._clock.wall()))
+        return _executing(PUT, encode(entry, updated=self._clock.wall()))
 
     def _connect(self) -> sqlite3.Connection:
         folder = state_folder(self.path.parent.parent)
@@ -230,10 +183,10 @@ class Journal:
         if not entries and not unreadable:
             return
         entries = not_superseded(entries, load_some(connection, list(entries))[0])
-        rows = [_encode(entry, updated=self._clock.wall()) for entry in entries.values()]
+        rows = [encode(entry, updated=self._clock.wall()) for entry in entries.values()]
         try:
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(_PUT, rows)
+            connection.executemany(PUT, rows)
             drop_moves(connection)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -242,7 +195,7 @@ class Journal:
         self._readable(entries, unreadable)
 
 
-def _executing(statement: str, values: tuple[Value, ...]) -> Callable[[sqlite3.Connection], None]:
+def _executing(statement: str, values: Row) -> Callable[[sqlite3.Connection], None]:
     def work(connection: sqlite3.Connection) -> None:
         connection.execute(statement, values)
 

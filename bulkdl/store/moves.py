@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Move", "drop_moves", "load_moves", "moving", "not_superseded", "put_moves"]
+__all__ = ["Move", "drop_moves", "load_moves", "moved", "moving", "not_superseded", "put_moves"]
 
 _PUT: Final = "INSERT OR REPLACE INTO moving (batch, updated, moves, crc) VALUES (?, ?, ?, ?)"
 
@@ -29,11 +29,12 @@ class Move(NamedTuple):
     entry: Entry
     """Of the partial: the first that is known of the product in this run."""
     facts: FileFacts
+    """Of the partial, or of the file that it has become."""
     verified: tuple[Checksum, ...]
 
 
 def moving(move: Move) -> Entry:
-    """The entry that says so."""
+    """The entry that says that it is about to have its name."""
     entry, facts, verified = move
     return Entry(
         id=entry.id,
@@ -45,6 +46,24 @@ def moving(move: Move) -> Entry:
         last_modified=entry.last_modified,
         ranges=((0, facts.size),) if facts.size else (),
         part=entry.part,
+        size=facts.size,
+        mtime_ns=facts.mtime_ns,
+        digests=verified,
+        attempts=entry.attempts,
+    )
+
+
+def moved(move: Move) -> Entry:
+    """The entry that says that it has its name, once `facts` are those of the file there."""
+    entry, facts, verified = move
+    return Entry(
+        id=entry.id,
+        phase=Phase.DONE,
+        file=entry.file,
+        source=entry.source,
+        total=facts.size,
+        etag=entry.etag,
+        last_modified=entry.last_modified,
         size=facts.size,
         mtime_ns=facts.mtime_ns,
         digests=verified,
@@ -88,11 +107,11 @@ def not_superseded(moves: dict[str, Entry], entries: Mapping[str, Entry]) -> dic
 def _decoded(text: bytes, crc: int) -> dict[str, Entry]:
     if zlib.crc32(text) != crc:
         raise ValueError("damaged")
-    found = [_moved(*row) for row in json.loads(text)]
+    found = [_read(*row) for row in json.loads(text)]
     return {entry.id: entry for entry in found}
 
 
-def _moved(*row: Any) -> Entry:
+def _read(*row: Any) -> Entry:
     id_, file, source, etag, last_modified, part, attempts, size, mtime_ns, sums = row
     entry = Entry(
         id=id_,

@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkdl.store.journal import Entry, Journal, Move, Phase, moving
+from bulkdl.store.journal import Entry, Journal, Phase, moving
+from bulkdl.store.moves import moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -254,13 +255,18 @@ class Trace:
         self.ops.append(Names(changes))
 
     def _watch_journal(self, patch: pytest.MonkeyPatch) -> None:
-        for method in ("put", "put_all", "put_moves", "put_moved", "forget"):
+        told: dict[str, Callable[..., list[Entry | str]]] = {
+            "put": lambda entry: [entry],
+            "put_all": list,
+            "put_moves": lambda moves: list(map(moving, moves)),
+            "put_moved": lambda _batch, moves, left=(): [*map(moved, moves), *map(moving, left)],
+            "forget": lambda id_: [id_],
+        }
+        for method, entries_of in told.items():
             real = getattr(Journal, method)
 
-            async def watched(journal: Journal, *args: Any, real: Any = real) -> Any:
-                what = args[-1]
-                each = what if isinstance(what, list) else [what]
-                each = [moving(one) if isinstance(one, Move) else one for one in each]
+            async def watched(journal: Journal, *args: Any, real: Any = real, entries_of: Any = entries_of) -> Any:
+                each = entries_of(*args)
                 with self._lock:
                     first = self._number + 1
                     self._number += len(each)

@@ -17,6 +17,7 @@ from bulkdl.model import Checksum
 from bulkdl.store import journal as module
 from bulkdl.store.database import open_or_renew
 from bulkdl.store.journal import Entry, Journal, Phase, read, read_learnt
+from bulkdl.store.rows import PUT, encode
 from tests.clocks import ManualClock
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def old_journal(destination: Path) -> None:
     (destination / ".bulkdl").mkdir()
     old = open_or_renew(file_of(destination), steps=module.STEPS[:2], wal=True, now=0).connection
     assert old.execute("PRAGMA user_version").fetchone() == (2,)
-    values = module._encode(Entry(id="kept", phase=Phase.DONE, file="kept", size=1, mtime_ns=2), updated=1.0)
-    old.execute(module._PUT, values)
+    values = encode(Entry(id="kept", phase=Phase.DONE, file="kept", size=1, mtime_ns=2), updated=1.0)
+    old.execute(PUT, values)
     old.close()
 
 

@@ -15,6 +15,8 @@ from bulkdl.clock import SystemClock
 from bulkdl.model import Checksum
 from bulkdl.store.facts import FileFacts
 from bulkdl.store.journal import Entry, Journal, Move, Phase, moving, read
+from bulkdl.store.moves import moved
+from bulkdl.store.rows import encode, encode_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +105,7 @@ async def test_once_they_have_their_names_only_their_own_rows_are_left(tmp_path:
     async with Journal.open(tmp_path, clock=clock) as journal:
         first = await journal.put_moves([move("a.bin"), move("b.bin")])
         second = await journal.put_moves([move("c.bin")])
-        await journal.put_moved(first, [done("a.bin"), moving(move("b.bin"))])
+        await journal.put_moved(first, [move("a.bin")], [move("b.bin")])
         phases = {id_: entry.phase for id_, entry in (await journal.entries()).items()}
         assert phases == {"a.bin": Phase.DONE, "b.bin": Phase.PLACING}
         assert batches(tmp_path) == [second]
@@ -142,3 +144,25 @@ def test_any_name_and_header_comes_back_as_it_was(text: str, etag: str | None, s
 
     with tempfile.TemporaryDirectory() as folder:
         assert without_time(asyncio.run(back(Path(folder)))) == without_time({text: moving(made)})
+
+
+TEXTS = st.text(st.characters(max_codepoint=0x2FF) | st.sampled_from("\u2028\udce9\U0001f6f0'\"\\"), max_size=6)
+ASCII = st.text(st.characters(max_codepoint=127) | st.sampled_from("'\"\\"), max_size=6)
+
+
+@given(
+    texts=st.lists(TEXTS, min_size=2, max_size=2) | st.lists(ASCII, min_size=2, max_size=2),
+    others=st.lists(st.none() | TEXTS, min_size=3, max_size=3) | st.lists(st.none() | ASCII, min_size=3, max_size=3),
+    size=st.integers(0, 2**62),
+    sums=st.lists(st.builds(Checksum, ASCII, ASCII), max_size=2),
+    updated=st.integers(0, 2**40) | st.floats(0, 1e12),
+)
+def test_the_row_of_a_product_in_its_place_is_the_same_however_it_is_encoded(
+    texts: list[str], others: list[str | None], size: int, sums: list[Checksum], updated: float
+):
+    (id_, source), (file, etag, modified) = texts, others
+    entry = Entry(
+        id=id_, phase=Phase.PARTIAL, file=file, source=source, total=1, etag=etag, last_modified=modified, attempts=3
+    )
+    there = Move(entry, FileFacts(size, size, is_file=True), tuple(sums))
+    assert encode_done(there, updated=updated) == encode(moved(there), updated=updated)

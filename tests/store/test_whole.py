@@ -17,10 +17,10 @@ import pytest
 from bulkdl.content.verify import check_body, check_product
 from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.model import Checksum, FailureKind, Product, Verify
-from bulkdl.store import journal as module
 from bulkdl.store.disk import forget_home, remember_home
 from bulkdl.store.facts import look_at
 from bulkdl.store.journal import Entry, Journal, Phase
+from bulkdl.store.rows import encode
 from bulkdl.store.storage import FileFacts, Storage, place_all, write_whole
 from bulkdl.urls import Url
 from tests.harness import sha256
@@ -309,5 +309,5 @@ def test_the_sum_of_a_row_is_what_it_was_in_journals_of_earlier_versions():
         attempts=2,
     )
     odd = Entry(id="é", phase=Phase.FAILED, failure_kind=FailureKind.HTTP, failure_reason='it\'s "gone"')
-    assert module._encode(plain, updated=1)[-1] == 43882889
-    assert module._encode(odd, updated=1.5)[-1] == 3016687077
+    assert encode(plain, updated=1)[-1] == 43882889
+    assert encode(odd, updated=1.5)[-1] == 3016687077
