@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bulkdl import together
 from bulkdl.archive.catalogue import Item
 from bulkdl.archive.server import Archive
 from tests.harness import Place, sha256
@@ -57,5 +58,19 @@ async def test_no_file_is_changed_on_the_event_loops_thread(
         done = await place.run(*({"url": archive.url(item.name), "checksum": sha256(item.read())} for item in items))
     assert done.code == 0
     assert len(place.names()) == len(items)
+    assert files.on_loop == []
+    assert {"link", "fsync"} <= files.calls
+
+
+async def test_a_disk_that_was_quick_and_takes_its_time_now_is_not_waited_for_by_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(together, "_MOST", 1)  # so that every disk passes for a quick one
+    items = [Item(name=f"{number}.bin", size=4096, seed=number) for number in range(6)]
+    place = Place(tmp_path, workers=6)
+    async with Archive(items) as archive:
+        files = ThrottledFiles(monkeypatch)
+        done = await place.run(*({"url": archive.url(item.name)} for item in items))
+    assert (done.code, len(place.names())) == (0, len(items))
     assert files.on_loop == []
     assert {"link", "fsync"} <= files.calls

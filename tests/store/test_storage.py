@@ -497,3 +497,42 @@ async def test_nothing_is_made_in_a_destination_that_is_on_another_device_than_b
             with pytest.raises(StorageStopped, match="another file system"):
                 await storage.place(folder / "x.part", folder / "x", overwrite=True)
             assert names(folder) == ["x.part"]
+
+
+# --- Work that the event loop stands still for ------------------------------------------------------------------------
+
+
+async def test_the_event_loop_stands_still_for_work_that_is_done_in_time(tmp_path: Path) -> None:
+    turns: list[str] = []
+    async with Storage(tmp_path) as storage:
+        asyncio.get_running_loop().call_soon(turns.append, "the loop went round")
+        assert await storage.work_alone(lambda what: (what, list(turns)), "done", within_s=60) == ("done", [])
+
+
+async def test_work_that_takes_longer_goes_on_beside_the_event_loop(tmp_path: Path) -> None:
+    gone_round = threading.Event()
+    async with Storage(tmp_path) as storage:
+        asyncio.get_running_loop().call_soon(gone_round.set)
+        assert await storage.work_alone(gone_round.wait, 60, within_s=0.001)
+
+
+async def test_such_work_is_over_before_a_cancellation_goes_on_and_its_failure_is_told(tmp_path: Path) -> None:
+    go, over = threading.Event(), threading.Event()
+
+    def work() -> None:
+        go.wait(60)
+        over.set()
+        raise StorageStopped("the disk is gone")
+
+    async with Storage(tmp_path) as storage:
+        task = asyncio.ensure_future(storage.work_alone(work, within_s=0.001))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert over.is_set()
+        with pytest.raises(StorageStopped):
+            await storage.work_alone(work, within_s=60)
