@@ -1,10 +1,12 @@
 """Brings a list of URLs with a Python library: `python python_peer.py LIBRARY LIST FOLDER STREAMS PER_FILE`.
 
-Each library is used as its own documentation shows, with the number of streams and connections that the others have.
+Each library is used as its own documentation shows, with the number of streams and connections that the others have. aiohttp is
+here as what is left when a downloader does nothing but request, read and write: no retries, no checks, no record.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import sys
 from pathlib import Path
@@ -28,10 +30,32 @@ def _pypdl(urls: list[str], folder: str, streams: int, per_file: int) -> int:
     return len(downloader.failed)
 
 
+def _aiohttp(urls: list[str], folder: str, streams: int, _per_file: int) -> int:
+    library = importlib.import_module("aiohttp")
+    left = iter(urls)
+    failed = 0
+
+    async def work(session: object) -> None:
+        nonlocal failed
+        for url in left:
+            async with session.get(url) as response:  # type: ignore[attr-defined]
+                body = await response.read()
+            failed += response.status != 200
+            with open(f"{folder}/{url.rsplit('/', 1)[1]}", "wb") as file:  # noqa: ASYNC230, PTH123 - as users write it
+                file.write(body)
+
+    async def bring() -> None:
+        async with library.ClientSession(connector=library.TCPConnector(limit=0)) as session:
+            await asyncio.gather(*(work(session) for _ in range(streams)))
+
+    asyncio.run(bring())
+    return failed
+
+
 def main() -> int:
     """Exit 1 when the library names failures."""
     name, listed, folder, streams, per_file = sys.argv[1:]
-    bring = {"parfive": _parfive, "pypdl": _pypdl}[name]
+    bring = {"parfive": _parfive, "pypdl": _pypdl, "aiohttp": _aiohttp}[name]
     return min(1, bring(Path(listed).read_text().split(), folder, int(streams), int(per_file)))
 
 

@@ -64,6 +64,8 @@ class Tool:
     """Checksums that it verifies by itself."""
     slow: bool = False
     """Whether one round of it is enough, so that the whole ends in time."""
+    bare: bool = False
+    """Whether it is here to show what the HTTP library alone takes."""
 
 
 def bulkdl_command(*args: str) -> Command:
@@ -122,7 +124,8 @@ def peers(*, python: str | None = None) -> list[Tool]:
     """The peers that this machine has; `python` is an interpreter that may have parfive or pypdl."""
     found = [_peer(name) for name in _COMMANDS]
     libraries = [_library(python, name) for name in ("parfive", "pypdl")] if python else []
-    return [tool for tool in (*found, *libraries) if tool is not None]
+    bare = _library(sys.executable, "aiohttp", bare=True)
+    return [tool for tool in (*found, *libraries, bare) if tool is not None]
 
 
 def _peer(name: str) -> Tool | None:
@@ -202,7 +205,7 @@ _COMMANDS: Mapping[str, Callable[[Job], Command]] = {
 _ARIA2_ALGORITHMS = {"md5": "md5", "sha256": "sha-256"}
 
 
-def _library(python: str, name: str) -> Tool | None:
+def _library(python: str, name: str, *, bare: bool = False) -> Tool | None:
     """A Python library, as its documentation uses it, in an interpreter that has it."""
     probe = f"import {name}; from importlib.metadata import version; print('{name}', version('{name}'))"
     version = _output(Command([python, "-c", probe]))
@@ -216,7 +219,15 @@ def _library(python: str, name: str) -> Tool | None:
         script = [python, str(_PYTHON_PEER), name, str(urls), str(job.folder)]
         return Command([*script, str(job.streams), str(job.per_file)], env)
 
-    return Tool(name=name, version=version, command=command, problem=_by_exit_code, segments=True, slow=True)
+    return Tool(
+        name=name,
+        version=version,
+        command=command,
+        problem=_by_exit_code,
+        segments=not bare,
+        slow=not bare,
+        bare=bare,
+    )
 
 
 def _output(command: Command) -> str | None:
