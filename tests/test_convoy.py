@@ -22,7 +22,7 @@ from bulkdl.model import RunOptions, State
 from bulkdl.run import StopReason, StopSignal
 from tests.clocks import ManualClock
 from tests.harness import HurriedClock, Place, body_of, sha256
-from tests.waiting import CLOSE, RESET, Asked, Respond, Site, answer, ok
+from tests.waiting import CLOSE, CUT, RESET, Asked, Respond, Site, answer, ok
 
 if TYPE_CHECKING:
     from bulkdl.events import Event
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No archive here speaks TLS; reading the system's hundreds of certificates is most of what a small run costs."""
+    """No archive here has one of the system's hundreds; reading them is most of what a small run costs."""
     monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
 
 
@@ -415,6 +415,60 @@ async def test_a_page_in_each_products_place_fails_each_and_ends_what_is_asked_a
         assert {outcome.failure and outcome.failure.kind.value for outcome in done.result.failures} == {"content"}
         assert_right(place, MANY[:20])
         assert len([asked for asked in site.ahead if asked.path >= "/020"]) <= 2 * lead.MOST
+
+
+# ---- TLS
+
+
+async def test_hundreds_of_products_over_tls_are_asked_ahead_and_each_has_its_own_bytes(
+    certificate: Path, tmp_path: Path
+):
+    place, paths = at(tmp_path, workers=3, ca_file=certificate), [f"/{number:03d}.bin" for number in range(300)]
+    async with Site(plain, certificate=certificate) as site:
+        products: list[dict[str, Any]] = [{"url": site.url(path), "file": path[1:]} for path in paths]
+        for path, product in zip(paths[::3], products[::3], strict=True):
+            product |= {"size": len(content(path)), "checksum": sha256(content(path))}
+        products[150]["checksum"] = sha256(b"something else")
+        done = await place.run(*products)
+        told_once(done, len(paths))
+        assert done.failure[0] == "checksum"
+        assert_right(place, [path for path in paths if path != paths[150]])
+        assert len(site.ahead) > len(paths) // 2
+        assert len(site.log) == len(paths) + 2 + 1
+        assert site.connections <= 3
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("end", [CLOSE, CUT, RESET])
+async def test_over_tls_connections_that_are_lost_now_and_then_cost_no_product_anything(
+    end: Any,
+    inside: bool,  # noqa: FBT001
+    certificate: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    if inside:  # no mere end of a connection, which each has at some time
+        monkeypatch.setattr(lead, "LONGER", 1)
+    losses, asked_ahead = 0, 0
+
+    def losing(batch: list[Asked]) -> list[Any]:
+        nonlocal losses, asked_ahead
+        asked_ahead += len(batch) > 1
+        answers: list[Any] = plain(batch)
+        if len(batch) > 2 and asked_ahead % 5 == 0:
+            losses += 1
+            answers[1:] = [*([answers[1][:-50]] if inside else []), end]
+        return answers
+
+    place, paths = at(tmp_path, workers=2, ca_file=certificate), [f"/{number:03d}.bin" for number in range(200)]
+    async with Site(losing, certificate=certificate) as site:
+        done = await fetched(place, site, paths)
+        assert done.code == 0
+        assert_right(place, paths)
+        assert losses > 2
+        assert site.connections > losses
+        assert most_often(site, paths) <= 3
+        assert len(site.ahead) > len(paths) // 2
 
 
 HAPPENINGS = st.sampled_from(
