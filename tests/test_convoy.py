@@ -590,6 +590,47 @@ async def test_a_token_that_is_revoked_in_the_middle_costs_one_refresh_and_few_r
         )
 
 
+async def test_a_token_with_which_all_was_asked_ahead_counts_as_one_that_worked_once_it_and_the_next_are_refused(
+    tmp_path: Path,
+):
+    """An archive that forgets its tokens twice, with a pause between: a third is worth it, and nothing fails."""
+    identity, place, clock = realm(600), at(tmp_path), HurriedClock()
+    place.environ["JO"] = "right"
+    tokens: list[str] = []
+    answered = [0] * 5
+
+    def respond(batch: list[Asked]) -> Any:
+        for asked in batch:
+            token = asked.headers["authorization"].removeprefix("Bearer ")
+            tokens.extend({token} - {*tokens})
+            number = tokens.index(token) + 1
+            if not identity.check(token):
+                yield answer(401, b"", ("WWW-Authenticate", "Bearer"))
+                continue
+            if number == 3:
+                identity.revoke_access()
+                clock.skipped += 30
+                yield CLOSE
+                return
+            answered[number] += 1
+            yield ok(content(asked.path))
+            if (number, answered[number]) == (1, 20):
+                clock.skipped += 600  # it is over, and the next is signed for what follows
+            if (number, answered[number]) == (2, 15):
+                identity.revoke_access()
+
+    async with Archive([], identity=identity) as login, Site(respond) as site:
+        account = {"auth": "oidc", "token_url": login.token_url, "client_id": "public", "username": "jo"}
+        products = [{"url": site.url(path), "file": path[1:], "account": "jo"} for path in MANY]
+        done = await place.run(*products, accounts={"jo": {**account, "password": "${JO}"}}, clock=clock)
+        told_once(done, len(MANY))
+        assert done.code == 0
+        assert_right(place)
+        use = done.result.accounts["jo"]
+        assert (use.logins, use.refreshes, len(tokens)) == (1, 3, 4)
+        assert any(asked.behind for asked in site.log if tokens[1] in asked.headers["authorization"])
+
+
 async def test_each_origin_and_account_has_requests_of_its_own_and_no_other_secret(tmp_path: Path):
     place = at(tmp_path, workers=3)
     place.environ |= {"A": "secret-of-a", "B": "secret-of-b"}
