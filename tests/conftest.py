@@ -14,9 +14,11 @@ from bulkdl.archive.server import Archive
 from tests.canary import Canary
 from tests.clocks import ImpatientClock, ManualClock
 from tests.servers import RawServer, Responder
+from tests.tls import make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
 settings.register_profile(
     "bulkdl",
@@ -58,6 +60,12 @@ async def raw_server() -> AsyncIterator[Callable[..., Awaitable[RawServer]]]:
             return await stack.enter_async_context(RawServer(*responders))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For 127.0.0.1, with its key; skips the test where there is no `openssl`."""
+    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from bulkdl.model import RunOptions, State
 from bulkdl.run import StopReason, StopSignal
 from tests.clocks import ManualClock
 from tests.harness import HurriedClock, Place, body_of, sha256
-from tests.waiting import CLOSE, RESET, Asked, Respond, Site, answer, ok
+from tests.waiting import CLOSE, CUT, RESET, Asked, Respond, Site, answer, ok
 
 if TYPE_CHECKING:
     from bulkdl.events import Event
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No archive here speaks TLS; reading the system's hundreds of certificates is most of what a small run costs."""
+    """No archive here has one of the system's hundreds; reading them is most of what a small run costs."""
     monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
 
 
@@ -417,6 +417,60 @@ async def test_a_page_in_each_products_place_fails_each_and_ends_what_is_asked_a
         assert len([asked for asked in site.ahead if asked.path >= "/020"]) <= 2 * lead.MOST
 
 
+# ---- TLS
+
+
+async def test_hundreds_of_products_over_tls_are_asked_ahead_and_each_has_its_own_bytes(
+    certificate: Path, tmp_path: Path
+):
+    place, paths = at(tmp_path, workers=3, ca_file=certificate), [f"/{number:03d}.bin" for number in range(300)]
+    async with Site(plain, certificate=certificate) as site:
+        products: list[dict[str, Any]] = [{"url": site.url(path), "file": path[1:]} for path in paths]
+        for path, product in zip(paths[::3], products[::3], strict=True):
+            product |= {"size": len(content(path)), "checksum": sha256(content(path))}
+        products[150]["checksum"] = sha256(b"something else")
+        done = await place.run(*products)
+        told_once(done, len(paths))
+        assert done.failure[0] == "checksum"
+        assert_right(place, [path for path in paths if path != paths[150]])
+        assert len(site.ahead) > len(paths) // 2
+        assert len(site.log) == len(paths) + 2 + 1
+        assert site.connections <= 3
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("end", [CLOSE, CUT, RESET])
+async def test_over_tls_connections_that_are_lost_now_and_then_cost_no_product_anything(
+    end: Any,
+    inside: bool,  # noqa: FBT001
+    certificate: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    if inside:  # no mere end of a connection, which each has at some time
+        monkeypatch.setattr(lead, "LONGER", 1)
+    losses, asked_ahead = 0, 0
+
+    def losing(batch: list[Asked]) -> list[Any]:
+        nonlocal losses, asked_ahead
+        asked_ahead += len(batch) > 1
+        answers: list[Any] = plain(batch)
+        if len(batch) > 2 and asked_ahead % 5 == 0:
+            losses += 1
+            answers[1:] = [*([answers[1][:-50]] if inside else []), end]
+        return answers
+
+    place, paths = at(tmp_path, workers=2, ca_file=certificate), [f"/{number:03d}.bin" for number in range(200)]
+    async with Site(losing, certificate=certificate) as site:
+        done = await fetched(place, site, paths)
+        assert done.code == 0
+        assert_right(place, paths)
+        assert losses > 2
+        assert site.connections > losses
+        assert most_often(site, paths) <= 3
+        assert len(site.ahead) > len(paths) // 2
+
+
 HAPPENINGS = st.sampled_from(
     ["plain", "plain", "plain", "close", "cut", "reset", "error", "page", "cookie", "forget", "hint", "last", "large"]
 )
@@ -534,6 +588,47 @@ async def test_a_token_that_is_revoked_in_the_middle_costs_one_refresh_and_few_r
         assert all(
             (f"token={first}" in a.target or f"token={second}" in a.target) == (token_in == "query") for a in site.log
         )
+
+
+async def test_a_token_with_which_all_was_asked_ahead_counts_as_one_that_worked_once_it_and_the_next_are_refused(
+    tmp_path: Path,
+):
+    """An archive that forgets its tokens twice, with a pause between: a third is worth it, and nothing fails."""
+    identity, place, clock = realm(600), at(tmp_path), HurriedClock()
+    place.environ["JO"] = "right"
+    tokens: list[str] = []
+    answered = [0] * 5
+
+    def respond(batch: list[Asked]) -> Any:
+        for asked in batch:
+            token = asked.headers["authorization"].removeprefix("Bearer ")
+            tokens.extend({token} - {*tokens})
+            number = tokens.index(token) + 1
+            if not identity.check(token):
+                yield answer(401, b"", ("WWW-Authenticate", "Bearer"))
+                continue
+            if number == 3:
+                identity.revoke_access()
+                clock.skipped += 30
+                yield CLOSE
+                return
+            answered[number] += 1
+            yield ok(content(asked.path))
+            if (number, answered[number]) == (1, 20):
+                clock.skipped += 600  # it is over, and the next is signed for what follows
+            if (number, answered[number]) == (2, 15):
+                identity.revoke_access()
+
+    async with Archive([], identity=identity) as login, Site(respond) as site:
+        account = {"auth": "oidc", "token_url": login.token_url, "client_id": "public", "username": "jo"}
+        products = [{"url": site.url(path), "file": path[1:], "account": "jo"} for path in MANY]
+        done = await place.run(*products, accounts={"jo": {**account, "password": "${JO}"}}, clock=clock)
+        told_once(done, len(MANY))
+        assert done.code == 0
+        assert_right(place)
+        use = done.result.accounts["jo"]
+        assert (use.logins, use.refreshes, len(tokens)) == (1, 3, 4)
+        assert any(asked.behind for asked in site.log if tokens[1] in asked.headers["authorization"])
 
 
 async def test_each_origin_and_account_has_requests_of_its_own_and_no_other_secret(tmp_path: Path):

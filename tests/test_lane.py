@@ -24,7 +24,7 @@ from bulkdl.run import StopReason, StopSignal
 from bulkdl.store.pen import Pen
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, head, html, ranges, reply, reset, stall
-from tests.tls import TlsServer, make_certificate
+from tests.tls import TlsServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -36,11 +36,6 @@ BODY = body_of(SIZE)
 OTHER = body_of(SIZE, 1)
 E1, E2 = ("ETag", '"1"'), ("ETag", '"2"')
 MODES = ("off", "spliced", "buffered", "tls")
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @dataclass

@@ -18,7 +18,7 @@ from bulkdl.streams import Desk, Step, TlsStream
 from bulkdl.trust import trusted
 from tests.harness import Place, body_of
 from tests.servers import ranges, stall
-from tests.tls import TlsServer, make_certificate
+from tests.tls import TlsServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 
 SIZE = 3_000_000
 BODY = body_of(SIZE)
-
-
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
 @asynccontextmanager

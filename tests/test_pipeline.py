@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -11,14 +12,21 @@ import pytest
 
 from bulkdl.brief import Brief
 from bulkdl.lead import Row
+from bulkdl.model import Settings
 from bulkdl.pipeline import Pipeline
 from bulkdl.sender import Sender
+from bulkdl.trust import trusted
 from bulkdl.urls import Url
 from tests.test_brief import until
-from tests.waiting import CLOSE, RESET, Asked, Respond, Site, answer, ok
+from tests.waiting import CLOSE, CUT, RESET, Asked, Respond, Site, answer, ok
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import ssl
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    Opens = Callable[[Respond], AbstractAsyncContextManager["Client"]]
 
 SILENCE_S = 0.2
 
@@ -45,10 +53,20 @@ class Client:
         return self.sender.heads(Url(self.site.url("/")), paths, headers={}) or []
 
 
+@cache
+def trusting(certificate: Path) -> ssl.SSLContext:
+    """As a run has it; reading the system's certificates takes longer than all else in a test here."""
+    return trusted(Settings(ca_file=certificate), {})
+
+
 @asynccontextmanager
-async def client(respond: Respond) -> AsyncIterator[Client]:
+async def opened(respond: Respond, certificate: Path | None = None) -> AsyncIterator[Client]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=SILENCE_S)
-    async with Site(echo) as site, aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
+    connector = aiohttp.TCPConnector(ssl=certificate is None or trusting(certificate))
+    async with (
+        Site(echo, certificate=certificate) as site,
+        aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
+    ):
         sender = Sender(session, response_class=aiohttp.ClientResponse, row=Row(1, of_any=True))
         made = Client(site, sender)
         try:
@@ -57,6 +75,12 @@ async def client(respond: Respond) -> AsyncIterator[Client]:
             yield made
         finally:
             sender.close()
+
+
+@pytest.fixture(params=["http", "https"])
+def client(request: pytest.FixtureRequest) -> Opens:
+    """All of this holds over TLS too."""
+    return opened if request.param == "http" else partial(opened, certificate=request.getfixturevalue("certificate"))
 
 
 def body(path: str) -> bytes:
@@ -79,7 +103,7 @@ PATHS = ["/a", "/b", "/c", "/d"]
 BODIES = [body(path) for path in PATHS]
 
 
-async def test_answers_come_in_the_order_of_the_requests_and_the_connection_is_kept():
+async def test_answers_come_in_the_order_of_the_requests_and_the_connection_is_kept(client: Opens):
     async with client(echo) as there:
         pipeline = there.pipeline()
         await pipeline.ask(there.heads(*PATHS))
@@ -90,7 +114,7 @@ async def test_answers_come_in_the_order_of_the_requests_and_the_connection_is_k
         assert there.site.connections == 1
 
 
-async def test_more_may_be_asked_for_before_the_others_are_answered():
+async def test_more_may_be_asked_for_before_the_others_are_answered(client: Opens):
     held: list[Asked] = []
 
     def respond(batch: list[Asked]) -> list[bytes]:
@@ -110,7 +134,7 @@ async def test_more_may_be_asked_for_before_the_others_are_answered():
 
 
 @pytest.mark.parametrize("size", [1, 65_536, 100_000, 128 * 1024])
-async def test_short_bodies_of_any_length_stand_behind_one_another(size: int):
+async def test_short_bodies_of_any_length_stand_behind_one_another(client: Opens, size: int):
     def respond(batch: list[Asked]) -> list[bytes]:
         return [ok(asked.path[1:].encode() * size) for asked in batch]
 
@@ -121,7 +145,51 @@ async def test_short_bodies_of_any_length_stand_behind_one_another(size: int):
         pipeline.close()
 
 
-async def test_a_pipeline_that_asks_nothing_takes_no_connection():
+def one_after_the_other(pieces: Iterable[bytes]) -> Iterator[bytes | asyncio.Event]:
+    """Whoever reads them has a turn behind each."""
+    for piece in pieces:
+        turn = asyncio.Event()
+        asyncio.get_running_loop().call_soon(turn.set)
+        yield from (piece, turn)
+
+
+@pytest.mark.parametrize("length", [1, 13, 100, 100_000])
+async def test_answers_are_told_apart_wherever_what_comes_is_cut(client: Opens, length: int):
+    """Also where one of them comes in many TLS records, and all of them in one."""
+
+    def respond(batch: list[Asked]) -> Iterable[bytes | asyncio.Event]:
+        sent = b"".join(echo(batch))
+        return one_after_the_other(sent[at : at + length] for at in range(0, len(sent), length))
+
+    async with client(respond) as there:
+        pipeline = there.pipeline()
+        await pipeline.ask(there.heads(*PATHS))
+        assert await answers(pipeline) == BODIES
+        pipeline.close()
+        assert await there.alone() == body("/alone")
+        assert there.site.connections == 1
+
+
+async def test_a_body_may_come_after_its_head_was_seen_and_with_answers_behind_it(client: Opens):
+    gate = asyncio.Event()
+
+    def respond(batch: list[Asked]) -> list[bytes | asyncio.Event]:
+        first, second, *others = echo(batch)
+        head = second.index(b"\r\n\r\n") + 4
+        return [first + second[:head], gate, b"".join([second[head:], *others])]
+
+    async with client(respond) as there:
+        pipeline = there.pipeline()
+        await pipeline.ask(there.heads(*PATHS))
+        await until(lambda: pipeline.arrived == 2)
+        waiting = asyncio.create_task(answers(pipeline))
+        await until(lambda: pipeline.under_way == 3 or waiting.done())
+        gate.set()
+        assert await waiting == BODIES
+        pipeline.close()
+
+
+async def test_a_pipeline_that_asks_nothing_takes_no_connection(client: Opens):
     async with client(echo) as there:
         pipeline = there.pipeline()
         assert await pipeline.answers() == []
@@ -157,7 +225,9 @@ MUDDLED = {"no HTTP", "two lengths", "a length that is none", "chunks and a leng
 
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("name", ODD)
-async def test_an_odd_answer_ends_it_at_its_place_and_nothing_behind_it_is_believed(name: str, place: int):
+async def test_an_odd_answer_ends_it_at_its_place_and_nothing_behind_it_is_believed(
+    client: Opens, name: str, place: int
+):
     def respond(batch: list[Asked]) -> list[bytes]:
         return [ODD[name] if asked.path == PATHS[place] else ok(body(asked.path)) for asked in batch]
 
@@ -175,9 +245,9 @@ async def test_an_odd_answer_ends_it_at_its_place_and_nothing_behind_it_is_belie
         assert there.site.connections == 2
 
 
-@pytest.mark.parametrize("end", [CLOSE, RESET])
+@pytest.mark.parametrize("end", [CLOSE, CUT, RESET])
 @pytest.mark.parametrize("count", [0, 1, 3])
-async def test_a_connection_that_ends_between_answers_gives_those_that_came(end: Any, count: int):
+async def test_a_connection_that_ends_between_answers_gives_those_that_came(client: Opens, end: Any, count: int):
     async with client(lambda batch: [*echo(batch)[:count], end] if len(batch) > 1 else echo(batch)) as there:
         pipeline = there.pipeline()
         await pipeline.ask(there.heads(*PATHS))
@@ -191,11 +261,12 @@ async def test_a_connection_that_ends_between_answers_gives_those_that_came(end:
         assert there.site.connections == 2
 
 
+@pytest.mark.parametrize("end", [CLOSE, CUT])
 @pytest.mark.parametrize("cut", [-1, -10, -20, -50])
-async def test_a_connection_that_ends_inside_an_answer_gives_nothing_of_it(cut: int):
+async def test_a_connection_that_ends_inside_an_answer_gives_nothing_of_it(client: Opens, cut: int, end: Any):
     def respond(batch: list[Asked]) -> list[Any]:
         first, second, *_ = echo(batch)
-        return [first, second[:cut], CLOSE]
+        return [first, second[:cut], end]
 
     async with client(respond) as there:
         pipeline = there.pipeline()
@@ -205,7 +276,25 @@ async def test_a_connection_that_ends_inside_an_answer_gives_nothing_of_it(cut: 
         pipeline.close()
 
 
-async def test_an_answer_that_says_it_is_the_last_is_taken_and_its_connection_is_not_used_again():
+@pytest.mark.parametrize("end", [CLOSE, CUT, RESET])
+async def test_a_connection_that_ended_while_nothing_was_under_way_is_asked_for_nothing_more(client: Opens, end: Any):
+    gate = asyncio.Event()
+    async with client(lambda batch: [*echo(batch), gate, end]) as there:
+        pipeline = there.pipeline()
+        await pipeline.ask(there.heads("/a"))
+        assert await answers(pipeline) == BODIES[:1]
+        gate.set()
+        await until(lambda: pipeline._transport is not None and pipeline._transport.is_closing())
+        await pipeline.ask(there.heads("/b"))
+        assert (pipeline.under_way, pipeline.was_cut) == (0, True)
+        assert await pipeline.answers() == []
+        pipeline.close()
+        there.site.respond = echo
+        assert await there.alone("/after") == body("/after")
+        assert (there.site.count("/b"), there.site.connections) == (0, 2)
+
+
+async def test_an_answer_that_says_it_is_the_last_is_taken_and_its_connection_is_not_used_again(client: Opens):
     def respond(batch: list[Asked]) -> list[Any]:
         return [ok(body(batch[0].path), ("Connection", "close")), CLOSE]
 
@@ -220,7 +309,7 @@ async def test_an_answer_that_says_it_is_the_last_is_taken_and_its_connection_is
         assert there.site.connections == 2
 
 
-async def test_a_connection_on_which_all_was_answered_and_the_last_answer_closes_it_is_not_used_again():
+async def test_a_connection_on_which_all_was_answered_and_the_last_answer_closes_it_is_not_used_again(client: Opens):
     def respond(batch: list[Asked]) -> list[bytes]:
         return [*echo(batch[:-1]), ok(body(batch[-1].path), ("Connection", "close"))]
 
@@ -234,9 +323,16 @@ async def test_a_connection_on_which_all_was_answered_and_the_last_answer_closes
         assert there.site.connections == 2
 
 
-@pytest.mark.parametrize("count", [0, 2])
-async def test_silence_ends_it_and_is_no_end_of_the_connection(count: int):
-    async with client(lambda batch: echo(batch)[:count]) as there:
+@pytest.mark.parametrize(
+    ("count", "part"),
+    [(0, b""), (2, b""), (2, ok(b"late")[:20]), (2, ok(b"late")[:-1])],
+    ids=["no answer", "two", "two and half a head", "two and half a body"],
+)
+async def test_silence_ends_it_and_is_no_end_of_the_connection(
+    client: Opens, count: int, part: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("bulkdl.brief._SOON_S", SILENCE_S)
+    async with client(lambda batch: [*echo(batch)[:count], part]) as there:
         pipeline = there.pipeline()
         await pipeline.ask(there.heads(*PATHS))
         assert await answers(pipeline) == BODIES[:count]
@@ -247,7 +343,7 @@ async def test_silence_ends_it_and_is_no_end_of_the_connection(count: int):
         assert there.site.connections == 2
 
 
-async def test_where_there_are_more_answers_than_requests_none_of_them_is_believed():
+async def test_where_there_are_more_answers_than_requests_none_of_them_is_believed(client: Opens):
     def respond(batch: list[Asked]) -> list[bytes]:
         first, second = echo(batch)
         return [first + first + second]
@@ -262,7 +358,7 @@ async def test_where_there_are_more_answers_than_requests_none_of_them_is_believ
         assert there.site.connections == 2
 
 
-async def test_an_answer_that_came_before_its_request_answers_nothing():
+async def test_an_answer_that_came_before_its_request_answers_nothing(client: Opens):
     gate = asyncio.Event()
 
     def respond(batch: list[Asked]) -> list[bytes | asyncio.Event]:
@@ -282,14 +378,12 @@ async def test_an_answer_that_came_before_its_request_answers_nothing():
         assert await there.alone("/after") == body("/after")
 
 
-async def test_a_pipeline_that_is_left_in_the_middle_leaves_no_answer_for_the_next_request():
-    gate = asyncio.Event()
+async def test_a_pipeline_that_is_left_in_the_middle_leaves_no_answer_for_the_next_request(client: Opens):
     async with client(lambda batch: echo(batch)[:1]) as there:
         pipeline = there.pipeline()
-        there.site.asked = lambda asked: gate.set() if asked.path == "/d" else None
         await pipeline.ask(there.heads(*PATHS))
         waiting = asyncio.create_task(answers(pipeline))
-        await gate.wait()
+        await until(lambda: pipeline.under_way == 3)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -299,7 +393,7 @@ async def test_a_pipeline_that_is_left_in_the_middle_leaves_no_answer_for_the_ne
         assert there.site.connections == 2
 
 
-async def test_a_site_that_is_gone_raises_what_aiohttp_does_and_closes_cleanly():
+async def test_a_site_that_is_gone_raises_what_aiohttp_does_and_closes_cleanly(client: Opens):
     async with client(lambda _batch: [CLOSE]) as there:
         pipeline = there.pipeline()
         await pipeline.ask(there.heads("/a"))
@@ -328,7 +422,7 @@ async def tried(there: Client) -> tuple[bool | None, list[bytes]]:
     return kept, [brief.body for brief in alone]
 
 
-async def test_an_order_that_is_kept_is_found_to_be_and_both_products_have_come():
+async def test_an_order_that_is_kept_is_found_to_be_and_both_products_have_come(client: Opens):
     async with client(echo) as there:
         assert await tried(there) == (True, BODIES[:2])
         assert [(asked.path, asked.behind) for asked in there.site.log[1:-1]] == [
@@ -380,7 +474,7 @@ def twin(batch: list[Asked], *tags: str) -> list[bytes]:
     ],
 )
 async def test_a_trial_believes_what_comes_alone_only_where_it_came_ahead_just_so(
-    respond: Respond, expected: tuple[bool | None, list[bytes]]
+    client: Opens, respond: Respond, expected: tuple[bool | None, list[bytes]]
 ):
     async with client(respond) as there:
         kept, alone = await tried(there)

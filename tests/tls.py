@@ -15,7 +15,7 @@ from tests.servers import RawServer, Responder
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["TlsServer", "make_certificate"]
+__all__ = ["TlsServer", "make_certificate", "server_context"]
 
 
 def make_certificate(folder: Path) -> Path:
@@ -31,13 +31,18 @@ def make_certificate(folder: Path) -> Path:
     return file
 
 
+def server_context(certificate: Path) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
 class TlsServer(RawServer):
     """The same misbehaviour inside TLS."""
 
     def __init__(self, certificate: Path, *responders: Responder) -> None:
         super().__init__(*responders)
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._tls.load_cert_chain(certificate)
+        self._tls = server_context(certificate)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)

@@ -3,8 +3,10 @@
     async with Site(lambda batch: [ok(asked.path.encode()) for asked in batch]) as site:
         ...  # GET site.url("/a")
 
-Of all that waits on a connection when its turn comes, the responder gives the bytes that go out, in their order; `CLOSE`
-or `RESET` ends the connection, and an event is waited for. What it does not answer is never answered.
+Of all that waits on a connection when its turn comes, the responder gives the bytes that go out, in their order; `CLOSE`,
+`CUT` or `RESET` ends the connection, and an event is waited for. What it does not answer is never answered. With a
+certificate the site speaks TLS, where each piece of bytes is a record (beyond 16 KiB, some), and only `CLOSE` says that nothing
+follows (close_notify, RFC 8446 §6.1).
 """
 
 from __future__ import annotations
@@ -16,17 +18,24 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-__all__ = ["CLOSE", "RESET", "Asked", "Respond", "Site", "answer", "ok"]
+from tests.tls import server_context
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["CLOSE", "CUT", "RESET", "Asked", "Respond", "Site", "answer", "ok"]
 
 
 class _End(Enum):
     CLOSE = "close"
+    CUT = "cut"
     RESET = "reset"
 
 
 CLOSE: Final = _End.CLOSE
+CUT: Final = _End.CUT
 RESET: Final = _End.RESET
 
 
@@ -57,8 +66,9 @@ Respond = Callable[[list[Asked]], Iterable["bytes | asyncio.Event | _End"]]
 class Site:
     """Listens on 127.0.0.1 inside `async with`; `log` has every request."""
 
-    def __init__(self, respond: Respond) -> None:
+    def __init__(self, respond: Respond, *, certificate: Path | None = None) -> None:
         self.respond = respond
+        self._tls = None if certificate is None else server_context(certificate)
         self.log: list[Asked] = []
         self.connections = 0
         self.port = 0
@@ -68,7 +78,7 @@ class Site:
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -83,7 +93,7 @@ class Site:
                 raise error
 
     def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}{path}"
 
     def count(self, path: str) -> int:
         """How often it was asked for."""
@@ -103,7 +113,8 @@ class Site:
         try:
             await talk.run()
         except asyncio.CancelledError:
-            pass  # the end of the server; asyncio's own callback would log it as an error
+            # The end of the server; asyncio's own callback would log it as an error. A client need not agree to it.
+            writer.transport.abort()
         finally:
             self._tasks.discard(task)
             writer.close()
@@ -167,10 +178,12 @@ class _Talk:
                 return
 
     def _end(self, how: _End) -> None:
+        raw = self._writer.get_extra_info("socket")
         if how is RESET:
-            raw = self._writer.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._writer.transport.abort()
+        elif how is CUT:
+            raw.shutdown(socket.SHUT_WR)
 
 
 def answer(status: int, body: bytes = b"", *fields: tuple[str, object], version: str = "HTTP/1.1") -> bytes:
