@@ -1,9 +1,8 @@
-"""Small products of one origin and account, asked for ahead: signed as any request, answered in order."""
+"""Small products of one origin and account, asked for ahead: signed as any request, answered in order, all or none."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ahead"]
 
-_TIMED = 8
-"""Answers that are timed together, at least."""
-
 
 class Ahead:
     """One worker's requests on one connection. `close` it, whatever has happened."""
@@ -37,13 +33,14 @@ class Ahead:
         self._signer = signer
         self._may_sign = allowed.allows(url)
         self._pipeline = Pipeline(lines)
-        self._asked: deque[Credential | None] = deque()
-        """What each request without an answer was signed with."""
+        self._asked = 0
+        """Requests without an answer."""
+        self._credential: Credential | None = None
+        """What they were signed with."""
         self._accepted: Credential | None = None
         self._loop = asyncio.get_running_loop()
-        self._answers = 0
         self._since = 0.0
-        """When the first of the answers that are being timed was due."""
+        """When what is under way was asked for."""
 
     @property
     def wants_trial(self) -> bool:
@@ -51,44 +48,39 @@ class Ahead:
         return self._lead.may_ask_ahead and self._lead.order is Order.UNKNOWN
 
     def room(self, size: int) -> int:
-        """So many more products of about `size` bytes may be asked for now; 0 until a good part has been answered."""
-        if not self._lead.may_ask_ahead:
-            return 0
-        depth = self._lead.depth(size)
-        return depth - len(self._asked) if len(self._asked) <= depth // 2 else 0
+        """So many more products of about `size` bytes may be asked for now; 0 until all are answered that have been asked for."""
+        return 0 if self._asked or not self._lead.may_ask_ahead else self._lead.depth(size)
 
     async def ask(self, urls: Sequence[Url]) -> bool:
         """Send the requests; False where that is not possible. Raise `AccountStopped`."""
         signed = await self._signed(urls)
         if signed is None:
             return False
-        credential, heads = signed
-        if not self._asked:
-            self._answers, self._since = 0, self._loop.time()
+        self._credential, heads = signed
+        self._since = self._loop.time()
         try:
             await self._pipeline.ask(heads)
         except (aiohttp.ClientError, OSError):
             return False  # whoever asks anew meets it, and says what it is
-        self._asked.extend([credential] * len(heads))
+        self._asked = len(heads)
         return True
 
     async def answers(self) -> list[tuple[Head, bytes]]:
-        """The next answers, those that are here: what decides of each, and its body.
+        """The answers to all that has been asked for: what decides of each, and its body.
 
-        None at all where the next is not plain, or will not come; then what has no answer has to be asked anew.
+        None at all where one of them is not plain, or will not come; then all has to be asked anew: of answers that are too few
+        nobody can tell which one is missing, and those behind it are answers to other requests than they seem.
         """
-        briefs = await self._pipeline.answers()
-        if not briefs:
+        briefs: list[Brief] = []
+        while len(briefs) < self._asked and (more := await self._pipeline.answers()):
+            briefs += more
+        if not briefs or len(briefs) < self._asked:
             self._lead.ended(cut=self._pipeline.was_cut)
             return []
         self._lead.ahead(len(briefs))
-        for _ in briefs:
-            self._took(self._asked.popleft())
-        self._answers += len(briefs)
-        if self._answers >= _TIMED or not self._asked:
-            now = self._loop.time()
-            self._lead.took(now - self._since, answers=self._answers)
-            self._answers, self._since = 0, now
+        self._lead.took(self._loop.time() - self._since, answers=len(briefs))
+        self._asked = 0
+        self._took(self._credential)
         return [(brief_head(brief), brief.body) for brief in briefs]
 
     async def on_trial(self, first: Url, second: Url) -> list[tuple[Head, bytes]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bulkdl import lead, room, together
@@ -472,7 +472,22 @@ async def test_over_tls_connections_that_are_lost_now_and_then_cost_no_product_a
 
 
 HAPPENINGS = st.sampled_from(
-    ["plain", "plain", "plain", "close", "cut", "reset", "error", "page", "cookie", "forget", "hint", "last", "large"]
+    [
+        "plain",
+        "plain",
+        "plain",
+        "close",
+        "cut",
+        "reset",
+        "error",
+        "page",
+        "cookie",
+        "forget",
+        "skip",
+        "hint",
+        "last",
+        "large",
+    ]
 )
 
 
@@ -501,6 +516,8 @@ class Weather:
                 answers[place] = ok(content(batch[place].path), ("Set-Cookie", "a=1; Domain=.example.org"))
             case "forget":
                 answers[place:] = []
+            case "skip":
+                del answers[place]
             case "hint":
                 answers[place] = b"HTTP/1.1 103 Early Hints\r\n\r\n" + answers[place]
             case "last":
@@ -512,6 +529,8 @@ class Weather:
 
 @settings(max_examples=25)
 @given(row=st.lists(st.tuples(HAPPENINGS, st.integers(0, 1000)), max_size=30), workers=st.integers(1, 4))
+@example(row=[("plain", 0)] * 4 + [("forget", 4)], workers=1)
+@example(row=[("plain", 0)] * 4 + [("skip", 2)], workers=1)
 async def test_whatever_becomes_of_what_is_asked_ahead_every_product_is_right_in_the_end(
     row: list[tuple[str, int]], workers: int
 ):
