@@ -228,11 +228,11 @@ class Engine:
                 self._park(job, 0.0)
 
     async def _attempt(self, job: Job) -> None:
-        if job.moved is not None:
-            await self._unpack_and_record(job, job.moved)
-            return
         if job.delivered is not None:
             done = await self._taken_up(job, job.delivered)
+        elif job.moved is not None:
+            await self._unpack_and_record(job, job.moved)
+            return
         else:
             done = await settle(self._bench, job) or await self._fetched(job)
         match done:
@@ -310,7 +310,7 @@ class Engine:
         return there or replace(whole, unseen=False)
 
     async def _move_and_record(self, job: Job, checked: Checked) -> None:
-        await self._record(job, await move(self._bench, job, checked))
+        await self._record(job, await self._move(job, checked))
 
     async def _record(self, job: Job, entry: Entry) -> None:
         await self._bench.journal.put(entry)

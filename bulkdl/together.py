@@ -21,6 +21,7 @@ from bulkdl.placing import confirm_name
 from bulkdl.store.disk import settled
 from bulkdl.store.facts import check_name
 from bulkdl.store.journal import Entry, Move
+from bulkdl.store.moves import moved
 from bulkdl.store.storage import place_all, write_whole
 
 if TYPE_CHECKING:
@@ -214,12 +215,17 @@ class Together:
                 left.append(move)
             else:
                 placed.append((item, Move(item.whole.entry, facts, result.verified)))
-        await journal.put_moved(batch, [move for _, move in placed], left)
-        for item, error in failed:
-            self._settle(item, error)
-        for item, move in placed:
-            await self._record(item.job, move.facts.size)
-            self._settle(item, None)
+        try:
+            await journal.put_moved(batch, [move for _, move in placed], left)
+            for item, error in failed:
+                self._settle(item, error)
+            for item, move in placed:
+                await self._record(item.job, move.facts.size)
+                self._settle(item, None)
+        except StorageStopped:
+            for item, move in placed:
+                item.job.moved = moved(move)  # to be recorded when there is room: nothing else is left to do
+            raise
 
 
 def _write_share(root: Path, share: Sequence[_Item]) -> tuple[list[_Result], float]:

@@ -1,0 +1,176 @@
+"""A product that has its final name when the disk has no room for the journal to say so: it is in its place all the same."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bulkdl import together
+from bulkdl.model import RunOptions
+from bulkdl.store import storage
+from bulkdl.store.journal import Phase
+from tests.harness import Done, HurriedClock, Place, body_of, sha256
+from tests.servers import RawRequest, RawServer, Wire, ranges
+from tests.store.storage_places import mounted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a disk of its own is mounted")
+
+SMALL, LARGER = 4096, 400_000
+WAIT, STOP = RunOptions(wait_for_space=True), RunOptions()
+
+
+class TightDisk(HurriedClock):
+    """A disk in memory on which nothing is left once a product has got its name, until somebody waits for room."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.fills = True
+        self.moves: Callable[[str], object] = lambda _file: None
+        self.may_empty: Callable[[], object] = lambda: True
+        self._ballast = folder / "ballast"
+
+    def fill(self) -> None:
+        (self.folder / "products" / ".bulkdl" / "reserve").unlink(missing_ok=True)
+        with self._ballast.open("ab", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(4096))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+
+    def empty(self) -> None:
+        self.fills = False
+        self._ballast.unlink(missing_ok=True)
+
+    async def sleep(self, seconds: float) -> None:
+        if seconds > 1 and self.may_empty():
+            self.empty()
+        await super().sleep(seconds)
+
+
+@pytest.fixture
+def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TightDisk]:
+    with mounted(tmp_path / "disk", "size=16m") as folder:
+        found, moved = TightDisk(folder), storage._moved
+
+        def filling(root: Path, part: str, final: str, *arguments: Any, **named: Any) -> Any:
+            found.moves(final)
+            facts = moved(root, part, final, *arguments, **named)
+            if found.fills:
+                found.fill()
+            return facts
+
+        monkeypatch.setattr(storage, "_moved", filling)
+        yield found
+
+
+class Scene:
+    """Products `0.bin`, `1.bin` and so on, all of one size, and what a run makes of them on the disk."""
+
+    def __init__(self, disk: TightDisk, *, size: int, told: str = "file", count: int = 3) -> None:
+        self.disk = disk
+        self.place = Place(disk.folder)
+        self.bodies = {f"{number}.bin": body_of(size, number) for number in range(count)}
+        self.server = RawServer(self._serve)
+        self._told = told
+
+    async def _serve(self, request: RawRequest, wire: Wire) -> None:
+        await ranges(self.bodies[request.path.rpartition("/")[2]])(request, wire)
+
+    def _wanted(self, name: str) -> dict[str, object]:
+        body = self.bodies[name]
+        told: dict[str, dict[str, object]] = {
+            "nothing": {},
+            "file": {"file": name},
+            "size": {"size": len(body)},
+            "checksum": {"file": name, "checksum": sha256(body)},
+        }
+        return {"url": self.server.url(f"/{name}"), **told[self._told]}
+
+    async def run(self, options: RunOptions) -> Done:
+        return await self.place.run(*map(self._wanted, self.bodies), options=options, clock=self.disk)
+
+    def fetched(self) -> list[str]:
+        return sorted(request.path.rpartition("/")[2] for request in self.server.log)
+
+    def assert_in_place(self) -> None:
+        assert {name: self.place.file(name) for name in self.bodies} == self.bodies
+        assert self.place.names() == sorted(self.bodies)
+        assert {entry.phase for entry in self.place.journal().values()} == {Phase.DONE}
+
+
+@pytest.mark.parametrize("told", ["nothing", "file", "size", "checksum"])
+@pytest.mark.parametrize(("size", "count"), [(SMALL, 3), (LARGER, 1)])
+async def test_a_product_whose_end_found_no_room_in_the_journal_is_completed_once_there_is_some(
+    disk: TightDisk, size: int, count: int, told: str
+):
+    scene = Scene(disk, size=size, told=told, count=count)
+    async with scene.server:
+        done = await scene.run(WAIT)
+        assert (done.code, done.result.completed, done.result.written) == (0, count, count * size)
+        assert disk.slept
+        scene.assert_in_place()
+        again = await scene.run(WAIT)
+        assert (again.code, again.result.skipped) == (0, count)
+        assert scene.fetched() == sorted(scene.bodies)
+
+
+@pytest.mark.parametrize("told", ["nothing", "file", "size", "checksum"])
+@pytest.mark.parametrize(("size", "count"), [(SMALL, 3), (LARGER, 1)])
+async def test_a_run_that_does_not_wait_for_room_stops_and_the_next_one_finds_the_product_in_its_place(
+    disk: TightDisk, size: int, count: int, told: str
+):
+    scene = Scene(disk, size=size, told=told, count=count)
+    async with scene.server:
+        done = await scene.run(STOP)
+        assert (done.code, done.result.failed, done.result.pending) == (4, 0, count)
+        assert {name: scene.place.file(name) for name in scene.bodies} == scene.bodies
+        disk.empty()
+        again = await scene.run(STOP)
+        assert (again.code, again.result.skipped) == (0, count)
+        assert scene.fetched() == sorted(scene.bodies)
+        scene.assert_in_place()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGER])
+async def test_beside_a_product_that_waits_to_be_recorded_a_foreign_file_is_in_the_way_as_ever(
+    disk: TightDisk, size: int
+):
+    scene = Scene(disk, size=size, count=2)
+    foreign = scene.place.root / "1.bin"
+    disk.moves = lambda file: foreign.touch() if file == "1.bin" else None
+    async with scene.server:
+        done = await scene.run(WAIT)
+    assert (done.failure[0], scene.place.file("1.bin")) == ("conflict", b"")
+    assert (done.code, done.result.completed, scene.place.file("0.bin")) == (1, 1, scene.bodies["0.bin"])
+
+
+async def test_a_file_that_came_while_there_was_no_room_to_record_the_move_is_in_the_way(
+    disk: TightDisk, monkeypatch: pytest.MonkeyPatch
+):
+    scene, write = Scene(disk, size=SMALL, count=1), together.write_whole
+
+    def filling(*arguments: Any, **named: Any) -> Any:
+        facts = write(*arguments, **named)
+        if disk.fills:
+            disk.fill()
+        return facts
+
+    def comes() -> bool:
+        (scene.place.root / "0.bin").touch()
+        return True
+
+    monkeypatch.setattr(together, "write_whole", filling)
+    disk.may_empty = comes
+    async with scene.server:
+        done = await scene.run(WAIT)
+    assert (done.code, done.failure[0], scene.place.file("0.bin")) == (1, "conflict", b"")
