@@ -187,12 +187,13 @@ class Engine:
 
     async def _advance(self, job: Job) -> None:
         """Take a job as far as it goes now: to its outcome, or back among the parked."""
-        if job.product.account in self.account_stops:
-            self._end(job, State.PENDING)
-            return
-        if (wait := self._closed_for(job)) > 0:
-            self._park(job, wait)
-            return
+        if job.moved is None:  # what has its name needs nobody any more
+            if job.product.account in self.account_stops:
+                self._end(job, State.PENDING)
+                return
+            if (wait := self._closed_for(job)) > 0:
+                self._park(job, wait)
+                return
         flights = self._bench.hub.counters.flights
         flights[job.product.id] = Flight(file=job.shown, total=job.product.size, have=job.budget.furthest)
         try:

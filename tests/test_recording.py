@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import sys
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from bulkdl import together
-from bulkdl.model import RunOptions
+from bulkdl.model import RunOptions, Window
 from bulkdl.store import storage
 from bulkdl.store.journal import Phase
 from tests.harness import Done, HurriedClock, Place, body_of, sha256
@@ -96,8 +97,8 @@ class Scene:
         }
         return {"url": self.server.url(f"/{name}"), **told[self._told]}
 
-    async def run(self, options: RunOptions) -> Done:
-        return await self.place.run(*map(self._wanted, self.bodies), options=options, clock=self.disk)
+    async def run(self, options: RunOptions, **settings: Any) -> Done:
+        return await self.place.run(*map(self._wanted, self.bodies), options=options, clock=self.disk, **settings)
 
     def fetched(self) -> list[str]:
         return sorted(request.path.rpartition("/")[2] for request in self.server.log)
@@ -174,3 +175,13 @@ async def test_a_file_that_came_while_there_was_no_room_to_record_the_move_is_in
     async with scene.server:
         done = await scene.run(WAIT)
     assert (done.code, done.failure[0], scene.place.file("0.bin")) == (1, "conflict", b"")
+
+
+async def test_what_has_its_name_is_recorded_as_soon_as_there_is_room_also_outside_the_daily_window(disk: TightDisk):
+    scene, now = Scene(disk, size=LARGER, count=1), datetime.now().astimezone()
+    window = Window((now - timedelta(minutes=1)).time(), (now + timedelta(minutes=1)).time())
+    disk.may_empty = lambda: len(disk.slept) >= 60
+    async with scene.server:
+        done = await scene.run(WAIT, window=window)
+    assert (done.code, done.result.completed) == (0, 1)
+    assert 60 < done.result.elapsed_s < 3600
