@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bulkdl import together
+from bulkdl.clock import SystemClock
 from bulkdl.model import RunOptions, Window
 from bulkdl.store import storage
-from bulkdl.store.journal import Phase
+from bulkdl.store.journal import Entry, Journal, Phase
 from tests.harness import Done, HurriedClock, Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, ranges
 from tests.store.storage_places import mounted
@@ -185,3 +186,43 @@ async def test_what_has_its_name_is_recorded_as_soon_as_there_is_room_also_outsi
         done = await scene.run(WAIT, window=window)
     assert (done.code, done.result.completed) == (0, 1)
     assert 60 < done.result.elapsed_s < 3600
+
+
+async def leave_behind(place: Place, file: str, *, folder: bool = False) -> None:
+    """A partial of an earlier run, whose product is not in the manifest any more; `folder`: one that cannot be removed."""
+    place.root.mkdir()
+    left = place.root / f"{file}.part"
+    left.mkdir() if folder else left.write_bytes(bytes(10))
+    async with Journal.open(place.root, clock=SystemClock()) as journal:
+        entry = Entry(id="url:gone", phase=Phase.PARTIAL, file=file, ranges=((0, 10),), part=left.name)
+        await journal.put(entry)
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGER])
+async def test_what_a_renewed_url_left_is_removed_once_there_is_room_and_the_products_stay_completed(
+    disk: TightDisk, size: int, monkeypatch: pytest.MonkeyPatch
+):
+    scene, disk.fills, forget = Scene(disk, size=size), False, Journal.forget
+    await leave_behind(scene.place, "0.bin")
+
+    async def filling(self: Journal, id: str) -> None:  # noqa: A002
+        if not disk.slept:
+            disk.fill()
+        await forget(self, id)
+
+    monkeypatch.setattr(Journal, "forget", filling)
+    async with scene.server:
+        done = await scene.run(WAIT)
+    assert (done.code, done.result.completed) == (0, 3)
+    assert disk.slept
+    scene.assert_in_place()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGER])
+async def test_what_a_renewed_url_left_and_cannot_be_removed_is_no_failure_of_the_products(disk: TightDisk, size: int):
+    scene, disk.fills = Scene(disk, size=size), False
+    await leave_behind(scene.place, "0.bin", folder=True)
+    async with scene.server:
+        done = await scene.run(STOP)
+    assert (done.code, done.result.completed) == (0, 3)
+    scene.assert_in_place()
