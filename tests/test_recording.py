@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -225,4 +226,26 @@ async def test_what_a_renewed_url_left_and_cannot_be_removed_is_no_failure_of_th
     async with scene.server:
         done = await scene.run(STOP)
     assert (done.code, done.result.completed) == (0, 3)
+    scene.assert_in_place()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGER])
+async def test_a_partial_that_a_full_disk_keeps_beside_its_final_name_is_removed_once_there_is_room(
+    disk: TightDisk, size: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Some file systems need room to remove a name."""
+    scene, unlink = Scene(disk, size=size, count=1), os.unlink
+
+    def without_room(path: Any, *arguments: Any, **named: Any) -> None:
+        if str(path).endswith("0.bin.part") and not disk.slept:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        unlink(path, *arguments, **named)
+
+    disk.fills = False
+    monkeypatch.setattr(os, "unlink", without_room)
+    async with scene.server:
+        done = await scene.run(WAIT)
+    assert (done.code, done.result.completed) == (0, 1)
+    assert disk.slept
+    assert scene.fetched() == ["0.bin"]
     scene.assert_in_place()

@@ -371,6 +371,10 @@ def _open_whole(root: Path, part: str, known: set[str]) -> tuple[int, bool]:
                 _stay_home(fd, root / part, root)
             return fd, True
     fd = _open_partial(root / part, root)
+    if os.fstat(fd).st_nlink > 1:  # the move was cut short between its two names: what has the final one stays as it is
+        os.close(fd)
+        os.unlink(f"{root}/{part}")
+        fd = _open_partial(root / part, root)
     known.add(folder)
     return fd, False
 
