@@ -12,6 +12,7 @@ import os
 import time
 from dataclasses import replace
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from bulkdl.content.verify import check_body, ready_for
@@ -163,7 +164,8 @@ class Together:
         root = self._bench.storage.root
         found = await self._on_disk(_write_share, *((root, tuple(share)) for share in shares))
         each_s = min(least_s for _, least_s in found)
-        self._share = max(1, min(_MOST, int(_TURN_S / max(each_s, 1e-9))))
+        if each_s < inf:
+            self._share = max(1, min(_MOST, int(_TURN_S / max(each_s, 1e-9))))
         written: list[tuple[_Item, _Written]] = []
         for item, result in zip(batch, [r for results, _ in found for r in results], strict=True):
             if isinstance(result, _Written):
@@ -229,18 +231,20 @@ class Together:
 
 
 def _write_share(root: Path, share: Sequence[_Item]) -> tuple[list[_Result], float]:
-    """On a thread: each product's partial, complete, durable and right, or what came of it; the seconds of the quickest.
+    """On a thread: each product's partial, complete, durable and right, or what came of it; the seconds of the quickest that was written.
 
-    The quickest says what the disk takes: the others may have waited for the interpreter.
+    That says what the disk takes: the others may have waited for the interpreter.
     """
     known: set[str] = set()
     results: list[_Result] = []
-    least_s = _TURN_S
+    least_s = inf
     began = time.perf_counter()
     for item in share:
-        results.append(_write_one(root, item, known))
+        results.append(result := _write_one(root, item, known))
         now = time.perf_counter()
-        least_s, began = min(least_s, now - began), now
+        if isinstance(result, _Written):
+            least_s = min(least_s, now - began)
+        began = now
     return results, least_s
 
 
