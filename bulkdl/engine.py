@@ -197,15 +197,16 @@ class Engine:
         flights = self._bench.hub.counters.flights
         flights[job.product.id] = Flight(file=job.shown, total=job.product.size, have=job.budget.furthest)
         try:
-            await self._attempt_in_time(job)
-        except AccountStopped as stopped:
-            self.account_stops.setdefault(stopped.account, stopped)
-            self._wake(stopped.account)
-            self._end(job, State.PENDING)
-        except TryAgain as fault:
-            await self._again(job, fault)
-        except ProductFailed as failed:
-            await self._other_source(job, failed)
+            try:
+                await self._attempt_in_time(job)
+            except AccountStopped as stopped:
+                self.account_stops.setdefault(stopped.account, stopped)
+                self._wake(stopped.account)
+                self._end(job, State.PENDING)
+            except TryAgain as fault:
+                await self._again(job, fault)
+            except ProductFailed as failed:
+                await self._other_source(job, failed)
         except StorageStopped as stopped:
             self._no_room(job, stopped)
         finally:

@@ -16,7 +16,7 @@ from bulkdl.model import RunOptions, Window
 from bulkdl.store import storage
 from bulkdl.store.journal import Entry, Journal, Phase
 from tests.harness import Done, HurriedClock, Place, body_of, sha256
-from tests.servers import RawRequest, RawServer, Wire, ranges
+from tests.servers import RawRequest, RawServer, Wire, ranges, reply
 from tests.store.storage_places import mounted
 
 if TYPE_CHECKING:
@@ -249,3 +249,19 @@ async def test_a_partial_that_a_full_disk_keeps_beside_its_final_name_is_removed
     assert disk.slept
     assert scene.fetched() == ["0.bin"]
     scene.assert_in_place()
+
+
+async def test_a_failure_for_which_the_journal_has_no_room_is_recorded_once_there_is_some(disk: TightDisk):
+    scene, disk.fills = Scene(disk, size=SMALL, told="size", count=2), False
+
+    async def missing(request: RawRequest, wire: Wire) -> None:
+        if not disk.slept:
+            disk.fill()
+        await reply(404)(request, wire)
+
+    scene.server = RawServer(missing, missing, ranges(scene.bodies["1.bin"]))
+    async with scene.server:
+        done = await scene.run(WAIT, workers=1)
+    assert (done.code, done.failure[0], done.result.completed) == (1, "http", 1)
+    assert disk.slept
+    assert {entry.phase for entry in scene.place.journal().values()} == {Phase.FAILED, Phase.DONE}
