@@ -398,7 +398,10 @@ class Engine:
                 self._bench.claims.release(name, job.product.index)
 
     def _no_room(self, job: Job, stopped: StorageStopped) -> None:
-        if not stopped.full:
+        me = asyncio.current_task()
+        if not stopped.full or (
+            me is not None and me.cancelling()
+        ):  # where that came of its end, nobody is left to go on
             raise stopped
         if not self._bench.options.wait_for_space:
             self.full = self.full or stopped

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import sys
@@ -13,10 +14,11 @@ import pytest
 from bulkdl import together
 from bulkdl.clock import SystemClock
 from bulkdl.model import RunOptions, Window
+from bulkdl.run import StopReason, StopSignal
 from bulkdl.store import storage
 from bulkdl.store.journal import Entry, Journal, Phase
 from tests.harness import Done, HurriedClock, Place, body_of, sha256
-from tests.servers import RawRequest, RawServer, Wire, ranges, reply
+from tests.servers import RawRequest, RawServer, Wire, head, ranges, reply
 from tests.store.storage_places import mounted
 
 if TYPE_CHECKING:
@@ -265,3 +267,29 @@ async def test_a_failure_for_which_the_journal_has_no_room_is_recorded_once_ther
     assert (done.code, done.failure[0], done.result.completed) == (1, "http", 1)
     assert disk.slept
     assert {entry.phase for entry in scene.place.journal().values()} == {Phase.FAILED, Phase.DONE}
+
+
+@pytest.mark.parametrize("options", [WAIT, STOP], ids=["waiting for room", "not waiting"])
+async def test_a_run_that_is_stopped_ends_also_when_there_is_no_room_to_record_what_has_come(
+    disk: TightDisk, options: RunOptions
+):
+    """Whatever worker finds that so: the others are gone by then, and nobody would wake it."""
+    scene, stop, waiting = Scene(disk, size=LARGER, count=2), StopSignal(), 0
+
+    async def half(request: RawRequest, wire: Wire) -> None:
+        nonlocal waiting
+        body = scene.bodies[request.path.rpartition("/")[2]]
+        await wire.send(head(200, ("Content-Length", len(body)), ("ETag", '"1"'), ("Accept-Ranges", "bytes")))
+        await wire.send(body[: LARGER // 2])
+        while not (scene.place.part(request.path.rpartition("/")[2]) or b""):  # noqa: ASYNC110 - a file tells nobody
+            await asyncio.sleep(0.01)
+        waiting += 1
+        if waiting == len(scene.bodies):
+            disk.fill()
+            stop.request(StopReason.SIGINT)
+        await wire.hang()
+
+    scene.server, disk.may_empty = RawServer(half), lambda: False
+    async with scene.server:
+        done = await scene.run(options, stop=stop)
+    assert (done.code, done.result.pending) == (130, 2)
