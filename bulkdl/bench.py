@@ -73,7 +73,7 @@ class Job:
     """Those that can never give the product."""
     waits_for_room: bool = False
     moved: Entry | None = None
-    """What to record once it is unpacked: it has its final name already."""
+    """What to record once it is unpacked, where that is wished, and there is room: it has its final name already."""
     whole: Whole | None = None
     """In memory and handed over to be put in place with others."""
     delivered: Obstacle | None = None

@@ -187,24 +187,26 @@ class Engine:
 
     async def _advance(self, job: Job) -> None:
         """Take a job as far as it goes now: to its outcome, or back among the parked."""
-        if job.product.account in self.account_stops:
-            self._end(job, State.PENDING)
-            return
-        if (wait := self._closed_for(job)) > 0:
-            self._park(job, wait)
-            return
+        if job.moved is None:  # what has its name needs nobody any more
+            if job.product.account in self.account_stops:
+                self._end(job, State.PENDING)
+                return
+            if (wait := self._closed_for(job)) > 0:
+                self._park(job, wait)
+                return
         flights = self._bench.hub.counters.flights
         flights[job.product.id] = Flight(file=job.shown, total=job.product.size, have=job.budget.furthest)
         try:
-            await self._attempt_in_time(job)
-        except AccountStopped as stopped:
-            self.account_stops.setdefault(stopped.account, stopped)
-            self._wake(stopped.account)
-            self._end(job, State.PENDING)
-        except TryAgain as fault:
-            await self._again(job, fault)
-        except ProductFailed as failed:
-            await self._other_source(job, failed)
+            try:
+                await self._attempt_in_time(job)
+            except AccountStopped as stopped:
+                self.account_stops.setdefault(stopped.account, stopped)
+                self._wake(stopped.account)
+                self._end(job, State.PENDING)
+            except TryAgain as fault:
+                await self._again(job, fault)
+            except ProductFailed as failed:
+                await self._other_source(job, failed)
         except StorageStopped as stopped:
             self._no_room(job, stopped)
         finally:
@@ -228,11 +230,11 @@ class Engine:
                 self._park(job, 0.0)
 
     async def _attempt(self, job: Job) -> None:
-        if job.moved is not None:
-            await self._unpack_and_record(job, job.moved)
-            return
         if job.delivered is not None:
             done = await self._taken_up(job, job.delivered)
+        elif job.moved is not None:
+            await self._unpack_and_record(job, job.moved)
+            return
         else:
             done = await settle(self._bench, job) or await self._fetched(job)
         match done:
@@ -310,7 +312,7 @@ class Engine:
         return there or replace(whole, unseen=False)
 
     async def _move_and_record(self, job: Job, checked: Checked) -> None:
-        await self._record(job, await move(self._bench, job, checked))
+        await self._record(job, await self._move(job, checked))
 
     async def _record(self, job: Job, entry: Entry) -> None:
         await self._bench.journal.put(entry)
@@ -396,7 +398,10 @@ class Engine:
                 self._bench.claims.release(name, job.product.index)
 
     def _no_room(self, job: Job, stopped: StorageStopped) -> None:
-        if not stopped.full:
+        me = asyncio.current_task()
+        if not stopped.full or (
+            me is not None and me.cancelling()
+        ):  # where that came of its end, nobody is left to go on
             raise stopped
         if not self._bench.options.wait_for_space:
             self.full = self.full or stopped

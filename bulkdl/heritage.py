@@ -8,10 +8,12 @@ same edition is taken over (RFC 9110 §13.1.5), so that a query that names anoth
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from bulkdl.dataclass import dataclass
+from bulkdl.errors import ProductFailed
 from bulkdl.store.journal import Phase
 
 if TYPE_CHECKING:
@@ -81,8 +83,11 @@ async def inherit(bench: Bench, job: Job, entry: Entry, *, same: bool) -> Entry 
 
 async def bury(bench: Bench, job: Job) -> None:
     """Remove the partials that were to be the file which `job` has brought: they never can be now."""
-    for entry in bench.estate.by_file.pop(job.file or "", ()):
+    file = job.file or ""
+    for entry in tuple(bench.estate.by_file.get(file, ())):
         if entry.part is not None and bench.parts.get(entry.part) == entry.id:
             await bench.journal.forget(entry.id)
-            await bench.storage.remove(bench.storage.root / entry.part)
+            with suppress(ProductFailed):  # what stays behind is no fault of the product, which is in its place
+                await bench.storage.remove(bench.storage.root / entry.part)
             del bench.parts[entry.part]
+    bench.estate.by_file.pop(file, None)

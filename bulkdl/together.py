@@ -12,6 +12,7 @@ import os
 import time
 from dataclasses import replace
 from enum import Enum
+from math import inf
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from bulkdl.content.verify import check_body, ready_for
@@ -21,6 +22,7 @@ from bulkdl.placing import confirm_name
 from bulkdl.store.disk import settled
 from bulkdl.store.facts import check_name
 from bulkdl.store.journal import Entry, Move
+from bulkdl.store.moves import moved
 from bulkdl.store.storage import place_all, write_whole
 
 if TYPE_CHECKING:
@@ -162,7 +164,8 @@ class Together:
         root = self._bench.storage.root
         found = await self._on_disk(_write_share, *((root, tuple(share)) for share in shares))
         each_s = min(least_s for _, least_s in found)
-        self._share = max(1, min(_MOST, int(_TURN_S / max(each_s, 1e-9))))
+        if each_s < inf:
+            self._share = max(1, min(_MOST, int(_TURN_S / max(each_s, 1e-9))))
         written: list[tuple[_Item, _Written]] = []
         for item, result in zip(batch, [r for results, _ in found for r in results], strict=True):
             if isinstance(result, _Written):
@@ -214,27 +217,34 @@ class Together:
                 left.append(move)
             else:
                 placed.append((item, Move(item.whole.entry, facts, result.verified)))
-        await journal.put_moved(batch, [move for _, move in placed], left)
-        for item, error in failed:
-            self._settle(item, error)
-        for item, move in placed:
-            await self._record(item.job, move.facts.size)
-            self._settle(item, None)
+        try:
+            await journal.put_moved(batch, [move for _, move in placed], left)
+            for item, error in failed:
+                self._settle(item, error)
+            for item, move in placed:
+                await self._record(item.job, move.facts.size)
+                self._settle(item, None)
+        except StorageStopped:
+            for item, move in placed:
+                item.job.moved = moved(move)  # to be recorded when there is room: nothing else is left to do
+            raise
 
 
 def _write_share(root: Path, share: Sequence[_Item]) -> tuple[list[_Result], float]:
-    """On a thread: each product's partial, complete, durable and right, or what came of it; the seconds of the quickest.
+    """On a thread: each product's partial, complete, durable and right, or what came of it; the seconds of the quickest that was written.
 
-    The quickest says what the disk takes: the others may have waited for the interpreter.
+    That says what the disk takes: the others may have waited for the interpreter.
     """
     known: set[str] = set()
     results: list[_Result] = []
-    least_s = _TURN_S
+    least_s = inf
     began = time.perf_counter()
     for item in share:
-        results.append(_write_one(root, item, known))
+        results.append(result := _write_one(root, item, known))
         now = time.perf_counter()
-        least_s, began = min(least_s, now - began), now
+        if isinstance(result, _Written):
+            least_s = min(least_s, now - began)
+        began = now
     return results, least_s
 
 

@@ -207,10 +207,9 @@ async def _receive(
         return Whole(current, body, unseen=new)
     if small and new and (settled := await settle_named(bench, job, remote_size=decision.total)) is not None:
         return settled
-    async with bench.storage.open_partial(current.part or "") as partial:
+    async with bench.storage.open_partial(current.part or "", anew=not kept) as partial:
         if not kept:
             job.sniffed = False
-            await partial.truncate(0)
         compare = await _overlap(bench, current, ask) if kept and ask.overlap else b""
         reception = Reception(bench, job, entry=current, partial=partial, start=decision.start + len(compare))
         splittable = _splittable(reply.head, decision, current, has_checksum=bool(job.product.checksums))

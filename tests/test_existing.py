@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from bulkdl.inspect import verify
 from bulkdl.model import RunOptions
 from bulkdl.store.journal import Phase
 from tests.harness import Place, body_of, sha256
-from tests.servers import RawRequest, RawServer, Responder, Wire, ranges, reply
+from tests.servers import RawRequest, RawServer, Responder, Wire, announce, ranges, reply
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -156,3 +157,20 @@ async def test_a_folder_at_a_products_name_is_a_conflict(tmp_path: Path):
     async with RawServer(ARCHIVE) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"})
         assert (done.code, done.failure[0], len(server.log)) == (1, "conflict", 0)
+
+
+@pytest.mark.parametrize("size", [4096, 400_000])
+async def test_a_file_that_is_to_be_replaced_stays_whole_until_then_also_where_its_partial_is_the_same_file(
+    size: int, tmp_path: Path
+):
+    """As a move leaves it that was cut short between its two names, of which the journal was lost since."""
+    place, old, new = Place(tmp_path, retries=1), body_of(size, 1), body_of(size, 2)
+    place.root.mkdir()
+    (place.root / "a.bin").write_bytes(old)
+    os.link(place.root / "a.bin", place.root / "a.bin.part")
+    async with RawServer(announce(size, new[: size // 2]), reply(500), reply(200, new)) as server:
+        wanted = {"url": server.url("/a.bin"), "file": "a.bin"}
+        cut = await place.run(wanted, options=OVERWRITE)
+        assert (cut.code, place.file("a.bin")) == (1, old)
+        done = await place.run(wanted, options=OVERWRITE)
+    assert (done.code, place.file("a.bin"), place.names()) == (0, new, ["a.bin"])

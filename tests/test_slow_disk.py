@@ -12,6 +12,7 @@ import pytest
 from bulkdl import together
 from bulkdl.archive.catalogue import Item
 from bulkdl.archive.server import Archive
+from bulkdl.store.storage import Storage
 from tests.harness import Place, sha256
 
 if TYPE_CHECKING:
@@ -74,3 +75,23 @@ async def test_a_disk_that_was_quick_and_takes_its_time_now_is_not_waited_for_by
     assert (done.code, len(place.names())) == (0, len(items))
     assert files.on_loop == []
     assert {"link", "fsync"} <= files.calls
+
+
+async def test_files_in_the_way_do_not_tell_how_quick_the_disk_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They are looked at, and nothing is written."""
+    items = [Item(name=f"{number}.bin", size=4096, seed=number) for number in range(40)]
+    place, alone = Place(tmp_path, workers=2), []
+    place.root.mkdir()
+    for item in items:
+        (place.root / item.name).write_bytes(b"of another size")
+    work_alone = Storage.work_alone
+
+    async def noted(self: Storage, *arguments: Any, **named: Any) -> Any:
+        alone.append(arguments)
+        return await work_alone(self, *arguments, **named)
+
+    monkeypatch.setattr(Storage, "work_alone", noted)
+    async with Archive(items) as archive:
+        done = await place.run(*({"url": archive.url(item.name)} for item in items))
+    assert done.result.failed == len(items)
+    assert alone == []

@@ -75,13 +75,13 @@ class Partial:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, path: Path, *, root: Path | None = None, executor: Executor | None = None
+        cls, path: Path, *, root: Path | None = None, executor: Executor | None = None, anew: bool = False
     ) -> AsyncIterator[Partial]:
-        """Create the folders and the file where there is none, and keep what is in it.
+        """Create the folders and the file where there is none, and keep what is in it, unless it is to be written `anew`.
 
         Raise `ProductFailed` or `StorageStopped`. `root` is the destination, which the folders may not leave.
         """
-        opening = aiofiles.os.wrap(_open_partial)(path, root, executor=executor)
+        opening = aiofiles.os.wrap(_open_anew if anew else _open_partial)(path, root, executor=executor)
         partial = cls(await settled(opening, undo=os.close), path, root=root, executor=executor)
         try:
             yield partial
@@ -111,10 +111,6 @@ class Partial:
         await self._synced(sync_all)
         found = await self._run("read", os.fstat, self._fd)
         return FileFacts(size=found.st_size, mtime_ns=found.st_mtime_ns, is_file=True)
-
-    async def truncate(self, size: int) -> None:
-        """Cut or extend (with zeros) to `size` bytes."""
-        await self._run("truncate", os.ftruncate, self._fd, size)
 
     async def size(self) -> int:
         """Length in bytes."""
@@ -166,6 +162,24 @@ def _open_partial(path: Path, root: Path | None) -> int:
         return fd
     os.close(fd)
     raise _not_a_file(path, root)
+
+
+def _open_anew(path: Path, root: Path | None) -> int:
+    """The same, empty. Of a move that was cut short between its two names, what has the final one stays as it is."""
+    fd = _open_partial(path, root)
+    found = os.fstat(fd)
+    shared = found.st_nlink > 1
+    try:
+        if shared:
+            os.close(fd)
+            path.unlink()
+        elif found.st_size:
+            os.ftruncate(fd, 0)
+    except OSError as error:
+        if not shared:
+            os.close(fd)
+        raise storage_error(error, path=path, what="write", root=root) from error
+    return _open_partial(path, root) if shared else fd
 
 
 def _not_a_file(path: Path, root: Path | None) -> ProductFailed:
@@ -253,9 +267,9 @@ class Storage:
         """Make sure that the destination exists and can be written to; raise `StorageStopped`."""
         self._name_max, self.largest_file = await self._call(_prepare, self.root)
 
-    def open_partial(self, relative: str) -> AbstractAsyncContextManager[Partial]:
-        """Open the partial that `partial` named, in this storage's threads."""
-        return Partial.open(self.root / relative, root=self.root, executor=self._executor)
+    def open_partial(self, relative: str, *, anew: bool = False) -> AbstractAsyncContextManager[Partial]:
+        """Open the partial that `partial` named, in this storage's threads; without what is in it where it is written `anew`."""
+        return Partial.open(self.root / relative, root=self.root, executor=self._executor, anew=anew)
 
     async def stat(self, path: Path) -> FileFacts | None:
         """The facts of `path`, None where nothing can be seen; raise `StorageStopped`."""
@@ -351,15 +365,15 @@ def write_whole(root: Path, part: str, data: bytes, *, known: set[str]) -> FileF
     `part`: relative with `/`. `known`: the folders that have been seen to be there, which is added to.
     """
     try:
-        fd, is_new = _open_whole(root, part, known)
-        found = _fill(fd, data, is_new=is_new)
+        fd = _open_whole(root, part, known)
+        found = _fill(fd, data)
     except OSError as error:
         raise storage_error(error, path=root / part, what="write", root=root) from error
     return FileFacts(found.st_size, found.st_mtime_ns, is_file=True)
 
 
-def _open_whole(root: Path, part: str, known: set[str]) -> tuple[int, bool]:
-    """A descriptor, and whether the file was made now: then it is empty and regular."""
+def _open_whole(root: Path, part: str, known: set[str]) -> int:
+    """A descriptor of the partial, which is empty and regular."""
     folder = part.rpartition("/")[0]
     if folder in known:
         try:
@@ -369,17 +383,15 @@ def _open_whole(root: Path, part: str, known: set[str]) -> tuple[int, bool]:
         else:
             if not is_home(root, os.fstat(fd).st_dev):
                 _stay_home(fd, root / part, root)
-            return fd, True
-    fd = _open_partial(root / part, root)
+            return fd
+    fd = _open_anew(root / part, root)
     known.add(folder)
-    return fd, False
+    return fd
 
 
-def _fill(fd: int, data: bytes, *, is_new: bool) -> os.stat_result:
-    """Make `data` all that the file has, durably, and close it."""
+def _fill(fd: int, data: bytes) -> os.stat_result:
+    """Make `data` all that the file has, which is empty, durably, and close it."""
     try:
-        if not is_new and os.fstat(fd).st_size:
-            os.ftruncate(fd, 0)
         write_all(fd, 0, data)
         sync_all(fd)
         return os.fstat(fd)

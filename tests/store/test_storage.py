@@ -117,16 +117,20 @@ def test_writes_at_any_offset_in_any_order_equal_the_same_writes_in_memory(write
         assert path.read_bytes() == expected
 
 
-async def test_opening_keeps_what_is_there_and_truncating_cuts_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("anew", "left"), [(False, b"012345ab89"), (True, bytes(6) + b"ab")])
+async def test_opening_keeps_what_is_there_unless_it_is_written_anew(
+    tmp_path: Path,
+    anew: bool,  # noqa: FBT001
+    left: bytes,
+) -> None:
     path = tmp_path / "x.part"
     path.write_bytes(b"0123456789")
-    async with Partial.open(path) as partial:
-        assert await partial.size() == 10
-        await partial.truncate(4)
-        await partial.write(6, b"67")
+    async with Partial.open(path, anew=anew) as partial:
+        assert await partial.size() == (0 if anew else 10)
+        await partial.write(6, b"ab")
         facts = await partial.seal()
-    assert path.read_bytes() == b"0123\0\x0067"
-    assert facts == FileFacts(size=8, mtime_ns=path.stat().st_mtime_ns, is_file=True)
+    assert path.read_bytes() == left
+    assert facts == FileFacts(size=len(left), mtime_ns=path.stat().st_mtime_ns, is_file=True)
 
 
 async def test_many_tasks_write_their_own_ranges_of_one_partial(tmp_path: Path) -> None:
@@ -209,8 +213,6 @@ async def test_a_file_past_the_limit_fails_its_product_only(tmp_path: Path) -> N
         async with Storage(tmp_path) as storage, storage.open_partial("x.part") as partial:
             with pytest.raises(ProductFailed, match=r"Could not write 'x.part': the file is larger than"):
                 await partial.write(64 << 20, b"x")
-            with pytest.raises(ProductFailed, match=r"Could not truncate 'x.part'"):
-                await partial.truncate((64 << 20) + 1)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 

@@ -103,6 +103,17 @@ def test_what_is_no_file_at_the_partials_name_fails_the_product_and_stays(
     assert names(home) == ["x.part"]
 
 
+@pytest.mark.parametrize("known", [set, lambda: {""}], ids=["unseen", "known"])
+def test_what_has_its_final_name_beside_that_of_its_partial_is_not_written_to(
+    home: Path, known: Callable[[], set[str]]
+):
+    """A move that was cut short leaves one file with both names."""
+    (home / "a.bin").write_bytes(b"the product")
+    os.link(home / "a.bin", home / "a.bin.part")
+    write_whole(home, "a.bin.part", BODY, known=known())
+    assert ((home / "a.bin").read_bytes(), (home / "a.bin.part").read_bytes()) == (b"the product", BODY)
+
+
 def test_a_new_partial_in_a_known_folder_takes_six_calls(home: Path, calls: Counter[str]):
     """Of very many small files the calls are what they cost."""
     calls.clear()
