@@ -399,10 +399,8 @@ class Engine:
 
     def _no_room(self, job: Job, stopped: StorageStopped) -> None:
         me = asyncio.current_task()
-        if not stopped.full or (
-            me is not None and me.cancelling()
-        ):  # where that came of its end, nobody is left to go on
-            raise stopped
+        if not stopped.full or (me is not None and me.cancelling()):
+            raise stopped  # of a worker that is being stopped nothing goes on
         if not self._bench.options.wait_for_space:
             self.full = self.full or stopped
             self._end(job, State.PENDING)
