@@ -73,6 +73,8 @@ class Engine:
         self._open: dict[int, Job] = {}
         """Jobs that have begun and have no outcome, by index."""
         self._outside_window = False
+        self._is_ending = False
+        """The workers are done, or being stopped."""
         self.full: StorageStopped | None = None
         """The disk had no room for a product."""
         self.account_stops: dict[str, AccountStopped] = {}
@@ -81,8 +83,11 @@ class Engine:
         """Until every product has an outcome; raise `StorageStopped` when this machine is in the way of all of them."""
         with first_error():
             async with self._together, asyncio.TaskGroup() as group:
-                for _ in range(self._bench.settings.workers):
-                    group.create_task(self._work())
+                workers = [group.create_task(self._work()) for _ in range(self._bench.settings.workers)]
+                try:
+                    await asyncio.wait(workers)
+                finally:
+                    self._is_ending = True
 
     def leave(self) -> None:
         """The run is stopping: whatever has no outcome yet is pending. Call it once `run` has ended."""
@@ -398,9 +403,8 @@ class Engine:
                 self._bench.claims.release(name, job.product.index)
 
     def _no_room(self, job: Job, stopped: StorageStopped) -> None:
-        me = asyncio.current_task()
-        if not stopped.full or (me is not None and me.cancelling()):
-            raise stopped  # of a worker that is being stopped nothing goes on
+        if not stopped.full or self._is_ending:  # then nobody is left to go on with it
+            raise stopped
         if not self._bench.options.wait_for_space:
             self.full = self.full or stopped
             self._end(job, State.PENDING)
