@@ -274,7 +274,8 @@ class Engine:
     async def _deliver(self, job: Job, checked: Checked) -> None:
         """From a partial that is right to a completed product.
 
-        A stop waits for the moments from the move to the outcome: what has its name is never reported as pending.
+        A stop waits for the moments from the move to the outcome: what has its name is reported as pending only where the disk
+        has no room to record it.
         """
         if not job.product.extract:
             await settled(self._move_and_record(job, checked))

@@ -12,6 +12,7 @@ from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.model import FailureKind
 from bulkdl.standing import Standing
 from bulkdl.store.journal import Entry, Phase
+from bulkdl.store.moves import placed_entry
 from bulkdl.store.storage import storage_error
 from bulkdl.unpacking import claim_folder
 from bulkdl.witness import hear
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from bulkdl.plan import Item
     from bulkdl.store.storage import FileFacts
 
-__all__ = ["Checked", "check", "conclude", "confirm_name", "move", "placed_entry", "record_settled", "unpack"]
+__all__ = ["Checked", "check", "conclude", "confirm_name", "move", "record_settled", "unpack"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,26 +153,3 @@ def confirm_name(bench: Bench, job: Job) -> None:
             hint="Give one of them a `file` of its own",
         )
     claim_folder(bench.claims, job.product, job.file or "", for_good=True)
-
-
-def placed_entry(entry: Entry, phase: Phase, facts: FileFacts, verified: tuple[Checksum, ...]) -> Entry:
-    """What is recorded of a product that is about to have its name, or has it."""
-    done = phase is Phase.DONE
-    return Entry(  # not by `replace`, which takes five times as long
-        id=entry.id,
-        phase=phase,
-        file=entry.file,
-        source=entry.source,
-        total=facts.size,
-        etag=entry.etag,
-        last_modified=entry.last_modified,
-        ranges=((0, facts.size),) if not done and facts.size else (),
-        part=None if done else entry.part,
-        size=facts.size,
-        mtime_ns=facts.mtime_ns,
-        digests=verified,
-        note=entry.note,
-        failure_kind=entry.failure_kind,
-        failure_reason=entry.failure_reason,
-        attempts=entry.attempts,
-    )
