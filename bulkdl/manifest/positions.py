@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Place", "places_of", "read_yaml"]
 
 _DEEPEST = 50
+_TOO_DEEP = f"values are nested more than {_DEEPEST} levels deep"
 _MOST_EXPANDED = 100_000
 """Nodes that aliases may bring into one product, or into all the rest."""
 _MOST_EXPANDED_IN_ALL = 10_000_000
@@ -181,7 +182,7 @@ class _Reader:
         if kind is AliasEvent:
             return self._alias(event, depth)
         if depth > _DEEPEST:
-            raise _fault(event, f"values are nested more than {_DEEPEST} levels deep")
+            raise _fault(event, _TOO_DEEP)
         if event.anchor is not None:
             return self._anchored(event, depth)
         return self._collection_or_tagged(event, depth)
@@ -298,7 +299,7 @@ class _Reader:
             raise _fault(event, "aliases multiply here to more values than a manifest may have")
         self._peak = max(self._peak, depth + target.height)
         if self._peak > _DEEPEST:
-            raise _fault(event, f"values are nested more than {_DEEPEST} levels deep")
+            raise _fault(event, _TOO_DEEP)
         return target.value, target.place
 
     def _tagged(self, event: Any) -> object:
@@ -381,7 +382,11 @@ def _syntax_fault(error: yaml.MarkedYAMLError, source: Source) -> Fault:
     problem = (error.problem or "it cannot be read").replace("<", "").replace(">", "")
     line, column = (mark.line + 1, mark.column + 1) if mark else (source.line, source.column)
     message = f"not YAML: {problem}"
-    if "cannot start any token" in problem:
+    if (
+        "nesting depth" in problem
+    ):  # since 0.2.6 libyaml stops at a depth of its own, before the event that we would refuse
+        message = _TOO_DEEP
+    elif "cannot start any token" in problem:
         message = "not YAML: a tab, or one of @ ` %, where a value or a key is expected"
         message += "; indent with spaces, and put text that begins so in quotes"
     elif "mapping values are not allowed" in problem:
