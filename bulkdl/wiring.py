@@ -15,7 +15,7 @@ import aiohttp
 
 from bulkdl.auth.credentials import Credentials, keyring_lookup, resolve
 from bulkdl.auth.endpoint import HttpTokenEndpoint
-from bulkdl.auth.signing import Logins, signer_for
+from bulkdl.auth.signing import signer_for
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import AccountStopped
 from bulkdl.http import USER_AGENT, Http
@@ -94,7 +94,7 @@ class Surroundings:
             clock=self.clock,
             rng=self.rng,
             state_dir=lambda: state_folder(self.environ),
-            logins=Logins(),
+            logins={},
         )
         made: dict[str | None, Signer] = {None: signer(Account(name="", auth=AuthKind.NONE), Credentials())}
         for name, account in accounts.items():

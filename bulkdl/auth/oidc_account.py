@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from bulkdl.auth.exchange import Exchange, Login, PasswordLogin
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.credentials import Credentials
     from bulkdl.auth.oidc import TokenEndpoint
-    from bulkdl.auth.signing import Logins
     from bulkdl.clock import Clock
     from bulkdl.events import Hub
     from bulkdl.model import Account
@@ -40,7 +40,7 @@ def oidc_signer(
     clock: Clock,
     rng: random.Random,
     state_dir: Callable[[], Path],
-    logins: Logins,
+    logins: dict[Login, TokenManager],
 ) -> OidcSigner:
     """As `signing.signer_for` makes it; `resolve` and `state_dir` are called at its first use."""
 
@@ -49,7 +49,10 @@ def oidc_signer(
         ledger = StepLedger(folder, clock=clock, warn=lambda text: hub.note(Level.WARNING, text))
         turns = LoginTurns(folder, clock=clock)
         exchange = Exchange(login, endpoint=endpoint, ledger=ledger, turns=turns, clock=clock)
-        return logins.manager(login, lambda: TokenManager(login, exchange, hub=hub, clock=clock, rng=rng))
+        key = replace(login, account="")  # the secrets say whether two accounts log in alike, their names do not
+        if key not in logins:
+            logins[key] = TokenManager(login, exchange, hub=hub, clock=clock, rng=rng)
+        return logins[key]
 
     return OidcSigner(account, manager, hub=hub, clock=clock)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.auth.signer import Credential, Signer
@@ -23,20 +22,7 @@ if TYPE_CHECKING:
     from bulkdl.events import Hub
     from bulkdl.model import Account
 
-__all__ = ["Credential", "Logins", "Signer", "signer_for"]
-
-
-class Logins:
-    """The managers of one run. Accounts that log in alike, with the same secrets, have one: one login, one session."""
-
-    def __init__(self) -> None:
-        self._managers: dict[Login, TokenManager] = {}
-
-    def manager(self, login: Login, make: Callable[[], TokenManager]) -> TokenManager:
-        key = replace(login, account="")
-        if key not in self._managers:
-            self._managers[key] = make()
-        return self._managers[key]
+__all__ = ["Credential", "Signer", "signer_for"]
 
 
 def signer_for(
@@ -48,13 +34,13 @@ def signer_for(
     clock: Clock,
     rng: random.Random,
     state_dir: Path | Callable[[], Path],
-    logins: Logins | None = None,
+    logins: dict[Login, TokenManager] | None = None,
 ) -> Signer:
     """The account's signer. Nothing is read, asked or sent before its first use.
 
     `credentials`: a callable is called at the first use, on the event loop; it may raise `AccountStopped`.
     `state_dir`: where the TOTP ledger and the turns of logins live, shared by all runs of this user.
-    `logins`: shared with the accounts whose logins may be this one's too.
+    `logins`: the managers of the run so far. Accounts that log in alike, with the same secrets, share one: one login, one session.
     """
 
     def resolve() -> Credentials:
@@ -77,5 +63,5 @@ def signer_for(
         clock=clock,
         rng=rng,
         state_dir=state_dir if callable(state_dir) else lambda: state_dir,
-        logins=logins or Logins(),
+        logins=logins if logins is not None else {},
     )

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 import pytest
 
 from bulkdl.archive.identity import EndpointFault
-from bulkdl.auth.signing import Logins, signer_for
+from bulkdl.auth.signing import signer_for
 from bulkdl.auth.tokens import Patience
 from bulkdl.auth.turns import LoginTurns
 from bulkdl.clock import SystemClock
@@ -119,7 +119,7 @@ async def test_a_process_that_dies_in_its_turn_holds_up_nobody(tmp_path):
 
 def pair(realm, *passwords):
     """Accounts of one user, with these passwords, in one run."""
-    logins = Logins()
+    logins = {}
     return [
         signer_for(
             realm.account("anna", name=f"account{n}"),
