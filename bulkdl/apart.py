@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bulkdl.content.verify import digests
-from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, StorageStopped, TryAgain
 from bulkdl.events import Level
 from bulkdl.faulty import Evidence, Look, Seen, accused, look
@@ -23,6 +22,7 @@ from bulkdl.hostfacts import Sight
 from bulkdl.model import Checksum, FailureKind
 from bulkdl.resume import strong_date, strong_etag
 from bulkdl.retry import StatusClass, classify, parse_retry_after
+from bulkdl.state import Refusal
 from bulkdl.store.disk import STATE_FOLDER
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.store.storage import storage_error
@@ -30,24 +30,16 @@ from bulkdl.store.storage import storage_error
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkdl.bench import Bench, Job
+    from bulkdl.bench import Bench
     from bulkdl.http import Reply
+    from bulkdl.task import Job
 
-__all__ = ["FOLDER", "Refusal", "look_again", "pardon", "refuse"]
+__all__ = ["FOLDER", "look_again", "pardon", "refuse"]
 
 FOLDER = f"{STATE_FOLDER}/faulty"
 _MOST_NAME = 100
 """Bytes of a product's own name that are used here."""
 _NUMBERS = {2: "two", 3: "three"}
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Bytes of one fetch of this run that were not the product."""
-
-    source_index: int
-    found: frozenset[Checksum]
-    seen: Seen
 
 
 # --- Wrong bytes have come --------------------------------------------------------------------------------------------

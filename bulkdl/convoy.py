@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bulkdl.ahead import Ahead
-    from bulkdl.bench import Bench, Job
+    from bulkdl.bench import Bench
     from bulkdl.plan import Item
     from bulkdl.resume import Head
-    from bulkdl.transfer import Whole
+    from bulkdl.state import Whole
+    from bulkdl.task import Job
 
 __all__ = ["Convoy", "may_join"]
 

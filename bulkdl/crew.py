@@ -15,10 +15,10 @@ from bulkdl.engine import Engine
 from bulkdl.errors import first_error
 from bulkdl.ground import announce
 from bulkdl.growth import CAP
-from bulkdl.heritage import estate_of
 from bulkdl.hostfacts import HostBook
 from bulkdl.lane import lane_of
 from bulkdl.limits import Connections, HostPauses, RateLimit
+from bulkdl.orphans import estate_of
 from bulkdl.placing import conclude
 from bulkdl.standing import Standing
 

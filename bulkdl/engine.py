@@ -14,11 +14,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.apart import look_again, pardon
-from bulkdl.bench import Job
 from bulkdl.convoy import Convoy, may_join
 from bulkdl.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
 from bulkdl.events import Flight, Level, ProductFinished, ProductStarted, Retrying
-from bulkdl.existing import Settled, ask_size, conflict, settle, settle_named
+from bulkdl.existing import ask_size, conflict, settle, settle_named
 from bulkdl.heritage import bury
 from bulkdl.hours import window_closes_in, window_opens_in
 from bulkdl.model import Failure, FailureKind, Outcome, State
@@ -28,10 +27,12 @@ from bulkdl.ranges import cover
 from bulkdl.retry import Budget, next_step
 from bulkdl.room import check_room, known_size
 from bulkdl.standing import Standing
+from bulkdl.state import Complete, Settled, Whole
 from bulkdl.store.disk import settled
 from bulkdl.store.journal import Entry, Phase
+from bulkdl.task import Job
 from bulkdl.together import Together
-from bulkdl.transfer import Complete, Whole, attempt
+from bulkdl.transfer import attempt
 from bulkdl.unpacking import folder_of
 
 if TYPE_CHECKING:
@@ -39,9 +40,8 @@ if TYPE_CHECKING:
 
     from bulkdl.ahead import Ahead
     from bulkdl.bench import Bench
-    from bulkdl.placing import Checked
     from bulkdl.plan import Item
-    from bulkdl.together import Obstacle
+    from bulkdl.state import Checked, Obstacle
 
 __all__ = ["Engine"]
 

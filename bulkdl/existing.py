@@ -6,31 +6,23 @@ from typing import TYPE_CHECKING
 
 from bulkdl.content.coding import named
 from bulkdl.content.verify import digests
-from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, TryAgain
-from bulkdl.model import Checksum, FailureKind
+from bulkdl.model import FailureKind
 from bulkdl.retry import StatusClass, classify, parse_retry_after
 from bulkdl.standing import Standing, standing
+from bulkdl.state import Settled
 from bulkdl.store.storage import storage_error
 
 if TYPE_CHECKING:
-    from bulkdl.bench import Bench, Job
+    from bulkdl.bench import Bench
     from bulkdl.http import Reply
     from bulkdl.store.journal import Entry
+    from bulkdl.task import Job
 
-__all__ = ["Settled", "ask_archive", "ask_size", "compare_digests", "conflict", "settle", "settle_named"]
+__all__ = ["ask_archive", "ask_size", "compare_digests", "conflict", "settle", "settle_named"]
 
 UNVERIFIED = "existing, unverified"
 TRUSTED = "existing, trusted unseen"
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """The file that is there is the product; nothing needs to be fetched."""
-
-    size: int
-    digests: tuple[Checksum, ...] = ()
-    note: str = ""
 
 
 async def settle(bench: Bench, job: Job) -> Settled | None:

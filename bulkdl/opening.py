@@ -12,8 +12,9 @@ from bulkdl.ranges import SegmentPlan
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bulkdl.bench import Bench, Job
+    from bulkdl.bench import Bench
     from bulkdl.ranges import Range
+    from bulkdl.task import Job
 
 __all__ = ["AUTO_SEGMENTS", "MANY_SEGMENTS", "Opening"]
 

@@ -9,7 +9,7 @@ from bulkdl.errors import TryAgain
 from bulkdl.model import FailureKind
 
 if TYPE_CHECKING:
-    from bulkdl.bench import Job
+    from bulkdl.task import Job
 
 __all__ = ["SNIFF", "compared", "not_the_product", "objection_to"]
 

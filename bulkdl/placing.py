@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from bulkdl.apart import pardon, refuse
 from bulkdl.content.verify import check_product
-from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, TryAgain
 from bulkdl.model import FailureKind
 from bulkdl.standing import Standing
+from bulkdl.state import Checked
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.store.moves import placed_entry
 from bulkdl.store.storage import storage_error
@@ -20,21 +20,13 @@ from bulkdl.witness import hear
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from bulkdl.bench import Bench, Job
-    from bulkdl.existing import Settled
-    from bulkdl.model import Checksum
+    from bulkdl.bench import Bench
     from bulkdl.plan import Item
+    from bulkdl.state import Settled
     from bulkdl.store.storage import FileFacts
+    from bulkdl.task import Job
 
-__all__ = ["Checked", "check", "conclude", "confirm_name", "move", "record_settled", "unpack"]
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A complete partial that is the product."""
-
-    entry: Entry
-    verified: tuple[Checksum, ...]
+__all__ = ["check", "conclude", "confirm_name", "move", "record_settled", "unpack"]
 
 
 async def check(bench: Bench, job: Job, entry: Entry) -> Checked:

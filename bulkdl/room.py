@@ -12,13 +12,11 @@ from bulkdl.store.disk import storage_error
 from bulkdl.units import format_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from bulkdl.bench import Bench, Job
-    from bulkdl.events import Flight
+    from bulkdl.bench import Bench
     from bulkdl.store.journal import Entry
+    from bulkdl.task import Job
 
-__all__ = ["Promises", "check_room", "known_size", "promised_easily"]
+__all__ = ["check_room", "known_size", "promised_easily"]
 
 MARGIN = 1024 * 1024
 """Bytes that stay free for the journal."""
@@ -26,31 +24,6 @@ PLENTY = 4 * 1024**3
 """Bytes beside a product that no run fills between two looks at the disk, which are a second apart at most."""
 UNKNOWN = 16 * 1024 * 1024
 """Bytes that must be free before a product of unknown size, which the disk had no room for, is asked for again."""
-
-
-class Promises:
-    """The bytes of the disk that the products in flight have been promised."""
-
-    def __init__(self) -> None:
-        self._given: dict[str, int] = {}
-        self._sum = 0
-
-    def give(self, id: str, left: int) -> None:  # noqa: A002
-        """Product `id` still needs `left` bytes."""
-        self._sum += left - self._given.get(id, 0)
-        self._given[id] = left
-
-    def take_back(self, id: str) -> None:  # noqa: A002
-        self._sum -= self._given.pop(id, 0)
-
-    def at_most(self, own: str) -> int:
-        """What the others were promised, whatever of it has come since."""
-        return self._sum - self._given.get(own, 0)
-
-    def still(self, own: str, flights: Mapping[str, Flight]) -> int:
-        """What the others still need."""
-        others = [flights[id_] for id_ in self._given if id_ != own and id_ in flights]
-        return sum(max(0, f.total - f.have) for f in others if f.total)
 
 
 def known_size(job: Job, entry: Entry | None) -> int | None:

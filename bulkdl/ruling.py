@@ -9,9 +9,10 @@ from bulkdl.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.model import FailureKind
 
 if TYPE_CHECKING:
-    from bulkdl.bench import Bench, Job
+    from bulkdl.bench import Bench
     from bulkdl.dialects import Ruling
     from bulkdl.http import Reply
+    from bulkdl.task import Job
 
 __all__ = ["obey"]
 

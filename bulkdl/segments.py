@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkdl.behind import Behind
-from bulkdl.bench import known_of
 from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, TryAgain, first_error
 from bulkdl.hostfacts import sights
@@ -24,16 +23,18 @@ from bulkdl.pages import SNIFF, compared, not_the_product, objection_to
 from bulkdl.ranges import Claim, Range, cover, missing, normalise
 from bulkdl.resume import Action, Ask, judge, validator
 from bulkdl.store.disk import settled
+from bulkdl.task import known_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from bulkdl.bench import Bench, Job, Pace
+    from bulkdl.bench import Bench, Pace
     from bulkdl.http import Reply
     from bulkdl.lane import Lane, Step, Stream
     from bulkdl.store.journal import Entry
     from bulkdl.store.pen import Pen
     from bulkdl.store.storage import Partial
+    from bulkdl.task import Job
 
 __all__ = ["Reception"]
 

@@ -21,7 +21,7 @@ from bulkdl.errors import ProductFailed, StorageStopped
 from bulkdl.placing import confirm_name
 from bulkdl.store.disk import settled
 from bulkdl.store.facts import check_name
-from bulkdl.store.journal import Entry, Move
+from bulkdl.store.journal import Move
 from bulkdl.store.moves import moved
 from bulkdl.store.storage import place_all, write_whole
 
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from bulkdl.bench import Bench, Job
+    from bulkdl.bench import Bench
     from bulkdl.model import Checksum
+    from bulkdl.state import Obstacle, Whole
     from bulkdl.store.storage import FileFacts
-    from bulkdl.transfer import Whole
+    from bulkdl.task import Job
 
-__all__ = ["Obstacle", "Together"]
+__all__ = ["Together"]
 
 T = TypeVar("T")
 
@@ -49,10 +50,6 @@ _ENOUGH, _ENOUGH_BYTES = 128, 8 * 1024 * 1024
 """Of products that wait for the disk;"""
 _ENOUGH_QUICKLY = 512
 """for a quick one, in fewer and larger batches."""
-
-
-Obstacle = Entry | ProductFailed | StorageStopped
-"""Why a product is not in its place."""
 
 
 @dataclass(slots=True, eq=False)

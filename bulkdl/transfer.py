@@ -9,14 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bulkdl.bench import known_of
-from bulkdl.dataclass import dataclass
 from bulkdl.errors import ProductFailed, StorageStopped, TryAgain
-from bulkdl.existing import Settled, settle_named
-from bulkdl.heritage import inherit, offered
+from bulkdl.existing import settle_named
+from bulkdl.heritage import inherit
 from bulkdl.hostfacts import first_sight, sights
 from bulkdl.model import FailureKind
 from bulkdl.names import from_content_disposition, from_url
+from bulkdl.orphans import offered
 from bulkdl.pages import not_the_product, objection_to
 from bulkdl.ranges import normalise
 from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, plainly_whole, strong_date, validator
@@ -24,17 +23,21 @@ from bulkdl.retry import parse_retry_after
 from bulkdl.room import check_room, promised_easily
 from bulkdl.ruling import obey
 from bulkdl.segments import Reception
+from bulkdl.state import Complete, Whole
 from bulkdl.store.journal import Entry, Phase
+from bulkdl.task import known_of
 from bulkdl.unpacking import claim_folder
 from bulkdl.witness import summon
 
 if TYPE_CHECKING:
-    from bulkdl.bench import Bench, Job
+    from bulkdl.bench import Bench
     from bulkdl.errors import AccountStopped
     from bulkdl.http import Reply
     from bulkdl.resume import Head
+    from bulkdl.state import Settled
+    from bulkdl.task import Job
 
-__all__ = ["SMALL", "Complete", "Whole", "attempt", "taken_plainly"]
+__all__ = ["SMALL", "attempt", "taken_plainly"]
 
 SHORT_PAUSE_S = 30.0
 SMALL = 256 * 1024
@@ -42,23 +45,6 @@ SMALL = 256 * 1024
 SMALL_S = 1.0
 """No longer than this, though: then what has come goes to disk as that of any other product does."""
 _RETRY_AFTER_STATUSES = (429, 503)
-
-
-@dataclass(frozen=True, slots=True)
-class Complete:
-    """Every byte has arrived: `entry` has all ranges; they need not be durable yet."""
-
-    entry: Entry
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A small product, in memory from its first byte to its last: nothing of `entry` is on disk or in the journal yet."""
-
-    entry: Entry
-    body: bytes
-    unseen: bool
-    """Whether a file of that name is there already has not been looked at."""
 
 
 async def attempt(bench: Bench, job: Job) -> Complete | Whole | Settled:

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
 from bulkdl.hostfacts import Sight
 from bulkdl.resume import strong_etag
+from bulkdl.state import Witness
 
 if TYPE_CHECKING:
-    from bulkdl.bench import Bench, Job
+    from bulkdl.bench import Bench
     from bulkdl.resume import Head
     from bulkdl.store.journal import Entry
+    from bulkdl.task import Job
 
-__all__ = ["Witness", "hear", "summon"]
+__all__ = ["hear", "summon"]
 
 STRETCH = 64 * 1024
 """Bytes that are compared; far into a packed product they are those of no other edition."""
-
-
-@dataclass(frozen=True, slots=True)
-class Witness:
-    """Bytes of an edition that the server says it has no more."""
-
-    source: str
-    etag: str
-    total: int
-    offset: int
-    data: bytes
 
 
 async def summon(bench: Bench, job: Job, entry: Entry | None, head: Head, *, total: int | None) -> None:

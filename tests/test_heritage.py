@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bulkdl.heritage import estate_of, offered
 from bulkdl.model import Product
+from bulkdl.orphans import estate_of, offered
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.urls import Url
 

@@ -1,0 +1,130 @@
+"""One product's state in this run."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import TYPE_CHECKING
+
+from bulkdl.content.coding import is_the_format, named
+from bulkdl.content.following import Follower
+from bulkdl.dataclass import dataclass
+from bulkdl.names import from_content_disposition, from_url
+from bulkdl.resume import Known
+from bulkdl.standing import Standing
+
+if TYPE_CHECKING:
+    from bulkdl.faulty import Seen
+    from bulkdl.http import Reply
+    from bulkdl.model import Product
+    from bulkdl.retry import Budget
+    from bulkdl.state import Obstacle, Refusal, Whole, Witness
+    from bulkdl.store.journal import Entry
+    from bulkdl.urls import Url
+
+
+__all__ = ["MANY", "Job", "known_of"]
+
+
+MANY = 1 << 16
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One product's state in this run: memory only. What must survive is in the journal and on disk."""
+
+    product: Product
+    budget: Budget
+    file: str | None = None
+    """Known once the name is."""
+    part: str | None = None
+    """Its partial, once it is written to."""
+    attempts: int = 0
+    source_index: int = 0
+    most_connections: int = MANY
+    """Lowered when the server minds more."""
+    sniffed: bool = False
+    """The first bytes have been looked at in this edition."""
+    resumed: int | None = None
+    """Bytes found on disk and kept, once decided."""
+    standing: Standing = Standing.ABSENT
+    """What is thought of a file that is already at the final name."""
+    is_new: bool = False
+    """Nothing is known of it, and it has not been asked for."""
+    dead_sources: set[int] = field(default_factory=set)
+    """Those that can never give the product."""
+    waits_for_room: bool = False
+    moved: Entry | None = None
+    """What to record once it is unpacked, where that is wished, and there is room: it has its final name already."""
+    whole: Whole | None = None
+    """In memory and handed over to be put in place with others."""
+    delivered: Obstacle | None = None
+    """What came of that, where it is not in place."""
+    told_size: int | None = None
+    """Bytes of the whole product, as the manifest or the archive last said."""
+    overwrite: bool = False
+    served_by: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    """Why complete bodies were not the product; the same twice is the source's fault."""
+    wrong_bytes: list[Refusal] = field(default_factory=list)
+    """Fetches that brought another checksum."""
+    looked: list[Seen] = field(default_factory=list)
+    """What the archive showed of a product that was found faulty before."""
+    cleared: bool = False
+    """There is a reason to fetch it all the same."""
+    witness: Witness | None = None
+    started_at: float = 0.0
+    content_type: str = ""
+    _follower: Follower | None = None
+
+    @property
+    def follower(self) -> Follower:
+        """Computes the product's checksums while it arrives."""
+        if self._follower is None:
+            self._follower = Follower(checksum.algorithm for checksum in self.product.checksums)
+        return self._follower
+
+    def forget_digests(self) -> None:
+        """What was computed while the product arrived holds no longer."""
+        if self._follower is not None:
+            self._follower.set_aside()
+
+    @property
+    def source(self) -> Url:
+        return self.product.sources[self.source_index] if self.source_index else self.product.url
+
+    def next_source(self) -> bool:
+        """Turn to the next source that is not dead; False where every source is."""
+        count = len(self.product.sources)
+        for step in range(1, count + 1):
+            index = (self.source_index + step) % count
+            if index not in self.dead_sources:
+                self.source_index = index
+                return True
+        return False
+
+    @property
+    def shown(self) -> str:
+        """A name for people, from the start."""
+        return self.file or self.product.file or from_url(self.product.url)
+
+    def keeps_coding(self, reply: Reply) -> bool:
+        """A `.gz` that is served with `Content-Encoding: gzip` is meant as it comes."""
+        told = from_content_disposition(reply.head.disposition)
+        names = (self.shown, told or "", from_url(self.source), from_url(reply.url))
+        return is_the_format(named((reply.head.content_encoding,)), names)
+
+
+_NOTHING = Known()
+
+
+def known_of(entry: Entry | None) -> Known:
+    """What the journal says is durably on disk of a product."""
+    if entry is None:
+        return _NOTHING
+    return Known(
+        ranges=entry.ranges,
+        total=entry.total,
+        etag=entry.etag,
+        last_modified=entry.last_modified,
+        source=entry.source,
+    )
