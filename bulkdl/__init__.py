@@ -13,9 +13,9 @@ from bulkdl._version import __version__
 
 if TYPE_CHECKING:
     from bulkdl.api import Downloads, download
-    from bulkdl.errors import BulkdlError, ManifestError, Problem, RunStopped, UsageError
+    from bulkdl.core.errors import BulkdlError, ManifestError, Problem, RunStopped, UsageError
+    from bulkdl.core.models import Checksum, Failure, FailureKind, Manifest, Outcome, Product, State
     from bulkdl.manifest.loader import from_mapping, load
-    from bulkdl.model import Checksum, Failure, FailureKind, Manifest, Outcome, Product, State
     from bulkdl.run import AccountUse, RunResult
 
 __all__ = [
@@ -42,9 +42,9 @@ __all__ = [
 
 _HOMES = {
     "bulkdl.api": ("Downloads", "download"),
-    "bulkdl.errors": ("BulkdlError", "ManifestError", "Problem", "RunStopped", "UsageError"),
+    "bulkdl.core.errors": ("BulkdlError", "ManifestError", "Problem", "RunStopped", "UsageError"),
     "bulkdl.manifest.loader": ("from_mapping", "load"),
-    "bulkdl.model": ("Checksum", "Failure", "FailureKind", "Manifest", "Outcome", "Product", "State"),
+    "bulkdl.core.models": ("Checksum", "Failure", "FailureKind", "Manifest", "Outcome", "Product", "State"),
     "bulkdl.run": ("AccountUse", "RunResult"),
 }
 

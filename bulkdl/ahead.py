@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.signing import Credential, Signer
     from bulkdl.brief import Brief, Lines
+    from bulkdl.core.urls import HostList, Url
     from bulkdl.resume import Head
     from bulkdl.sender import Sender
-    from bulkdl.urls import HostList, Url
 
 __all__ = ["Ahead"]
 

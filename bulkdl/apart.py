@@ -15,11 +15,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bulkdl.content.verify import digests
-from bulkdl.errors import ProductFailed, StorageStopped, TryAgain
-from bulkdl.events import Level
+from bulkdl.core.errors import ProductFailed, StorageStopped, TryAgain
+from bulkdl.core.events import Level
+from bulkdl.core.models import Checksum, FailureKind
 from bulkdl.faulty import Evidence, Look, Seen, accused, look
 from bulkdl.hostfacts import Sight
-from bulkdl.model import Checksum, FailureKind
 from bulkdl.resume import strong_date, strong_etag
 from bulkdl.retry import StatusClass, classify, parse_retry_after
 from bulkdl.state import Refusal

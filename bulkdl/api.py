@@ -19,19 +19,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from bulkdl.errors import UsageError, first_error
-from bulkdl.events import Hub, ProductFinished
+from bulkdl.core.errors import UsageError, first_error
+from bulkdl.core.events import Hub, ProductFinished
+from bulkdl.core.models import Manifest, RunOptions, Settings
 from bulkdl.manifest.loader import from_mapping, load, load_text
 from bulkdl.manifest.settings import resolve, resolve_run_options
-from bulkdl.model import Manifest, RunOptions, Settings
 from bulkdl.run import RunResult, StopReason, StopSignal, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
     from types import TracebackType
 
-    from bulkdl.events import Event, Observer
-    from bulkdl.model import Outcome
+    from bulkdl.core.events import Event, Observer
+    from bulkdl.core.models import Outcome
 
 __all__ = ["Downloads", "ManifestSource", "download"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
-from bulkdl.store.disk import settled
+from bulkdl.core.async_utils import settled
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,13 +6,13 @@ from dataclasses import field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import TryAgain
-from bulkdl.model import FailureKind, Resume
+from bulkdl.core.errors import TryAgain
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import FailureKind, Resume
+from bulkdl.core.urls import HostList
 from bulkdl.orphans import Estate
 from bulkdl.state import Promises
 from bulkdl.task import Job, known_of
-from bulkdl.urls import HostList
 
 if TYPE_CHECKING:
     import random
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from bulkdl.ahead import Ahead
     from bulkdl.auth.signing import Signer
     from bulkdl.claims import Claims
-    from bulkdl.clock import Clock
-    from bulkdl.events import Hub
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Hub
+    from bulkdl.core.models import RunOptions, Settings
     from bulkdl.faulty import Evidence
     from bulkdl.hostfacts import HostBook
     from bulkdl.http import Http, Reply
     from bulkdl.lane import Lane
     from bulkdl.limits import Connections, HostPauses, RateLimit
-    from bulkdl.model import RunOptions, Settings
     from bulkdl.resume import Known
     from bulkdl.store.journal import Entry, Journal
     from bulkdl.store.storage import Storage

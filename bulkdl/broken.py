@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from bulkdl.errors import BulkdlError, ProductFailed, TryAgain
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import BulkdlError, ProductFailed, TryAgain
+from bulkdl.core.models import FailureKind
 
 if TYPE_CHECKING:
-    from bulkdl.urls import Url
+    from bulkdl.core.urls import Url
 
 __all__ = ["mapped", "network_error"]
 

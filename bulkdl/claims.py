@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bulkdl.names import fold
+from bulkdl.core.filenames import fold
 
 __all__ = ["Claims"]
 

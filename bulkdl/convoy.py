@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from bulkdl.errors import AccountStopped, BulkdlError
+from bulkdl.core.errors import AccountStopped, BulkdlError
 from bulkdl.standing import Standing
 from bulkdl.transfer import SMALL, taken_plainly
 

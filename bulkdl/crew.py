@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 from bulkdl.bench import Bench
+from bulkdl.core.errors import first_error
 from bulkdl.engine import Engine
-from bulkdl.errors import first_error
 from bulkdl.ground import announce
 from bulkdl.growth import CAP
 from bulkdl.hostfacts import HostBook
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from bulkdl.auth.signer import Signer
-    from bulkdl.clock import Clock
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.models import Settings
+    from bulkdl.core.stop_request import StopSignal
     from bulkdl.ground import Ground, Terms
-    from bulkdl.model import Settings
     from bulkdl.plan import Item
-    from bulkdl.stopping import StopSignal
     from bulkdl.tally import Ending
     from bulkdl.wiring import Network, Surroundings
 

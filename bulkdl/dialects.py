@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bulkdl.dataclass import dataclass
-from bulkdl.model import FailureKind
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import FailureKind
 from bulkdl.retry import parse_retry_after
 
 if TYPE_CHECKING:

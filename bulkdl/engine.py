@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from bulkdl.apart import look_again, pardon
 from bulkdl.convoy import Convoy, may_join
-from bulkdl.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
-from bulkdl.events import Flight, Level, ProductFinished, ProductStarted, Retrying
+from bulkdl.core.async_utils import settled
+from bulkdl.core.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
+from bulkdl.core.events import Flight, Level, ProductFinished, ProductStarted, Retrying
+from bulkdl.core.models import Failure, FailureKind, Outcome, State
 from bulkdl.existing import ask_size, conflict, settle, settle_named
 from bulkdl.heritage import bury
 from bulkdl.hours import window_closes_in, window_opens_in
-from bulkdl.model import Failure, FailureKind, Outcome, State
 from bulkdl.placing import check, move, record_settled, unpack
 from bulkdl.plan import in_place
 from bulkdl.ranges import cover
@@ -28,7 +29,6 @@ from bulkdl.retry import Budget, next_step
 from bulkdl.room import check_room, known_size
 from bulkdl.standing import Standing
 from bulkdl.state import Complete, Settled, Whole
-from bulkdl.store.disk import settled
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.task import Job
 from bulkdl.together import Together

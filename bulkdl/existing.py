@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from bulkdl.content.coding import named
 from bulkdl.content.verify import digests
-from bulkdl.errors import ProductFailed, TryAgain
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import ProductFailed, TryAgain
+from bulkdl.core.models import FailureKind
 from bulkdl.retry import StatusClass, classify, parse_retry_after
 from bulkdl.standing import Standing, standing
 from bulkdl.state import Settled

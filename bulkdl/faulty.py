@@ -6,11 +6,11 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.resume import strong_etag
 
 if TYPE_CHECKING:
-    from bulkdl.model import Checksum
+    from bulkdl.core.models import Checksum
     from bulkdl.resume import Head
 
 __all__ = ["UNSEEN_S", "Edition", "Evidence", "Look", "Seen", "accused", "compare", "look"]

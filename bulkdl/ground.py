@@ -7,8 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkdl.claims import Claims
-from bulkdl.dataclass import dataclass
-from bulkdl.events import Level, RunStarted
+from bulkdl.core.events import Level, RunStarted
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.plan import BATCH, Survey
 from bulkdl.standing import Standing
 from bulkdl.store.facts import look_at
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from bulkdl.auth.credentials import Prompt
-    from bulkdl.clock import Clock
-    from bulkdl.events import Hub
-    from bulkdl.model import Manifest, Product, RunOptions, Settings
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Hub
+    from bulkdl.core.models import Manifest, Product, RunOptions, Settings
     from bulkdl.plan import Item
     from bulkdl.store.entries import Entry
     from bulkdl.store.learnt import Learnt

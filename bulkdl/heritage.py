@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bulkdl.errors import ProductFailed
+from bulkdl.core.errors import ProductFailed
 from bulkdl.store.journal import Phase
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_plus
 
-from bulkdl.errors import ProductFailed
-from bulkdl.model import FailureKind
-from bulkdl.urls import Url
+from bulkdl.core.errors import ProductFailed
+from bulkdl.core.models import FailureKind
+from bulkdl.core.urls import Url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

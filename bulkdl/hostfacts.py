@@ -10,13 +10,13 @@ from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.resume import Action, Why, strong_etag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from bulkdl.clock import Clock
+    from bulkdl.core.clock import Clock
     from bulkdl.resume import Ask, Decision, Head, Known
 
 __all__ = [

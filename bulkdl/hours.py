@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import date, time
 
-    from bulkdl.model import Window
+    from bulkdl.core.models import Window
 
 __all__ = ["deadline_in", "seconds_until", "window_closes_in", "window_opens_in"]
 

@@ -7,11 +7,11 @@ from dataclasses import field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from bulkdl.clock import SystemClock
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import ProductFailed
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.errors import ProductFailed
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.filenames import from_url
 from bulkdl.hostfacts import told
-from bulkdl.names import from_url
 from bulkdl.ranges import cover
 from bulkdl.store.journal import Entry, Journal, Phase, read, read_learnt
 from bulkdl.store.learnt import Learnt
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from bulkdl.model import Manifest, Product
+    from bulkdl.core.models import Manifest, Product
 
 __all__ = [
     "ProductState",

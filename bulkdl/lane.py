@@ -29,11 +29,11 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Self
 
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import UsageError
+from bulkdl.core.errors import UsageError
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.units import parse_size
 from bulkdl.moving import Movers
 from bulkdl.streams import PlainStream, Step, Stream, TlsContext, TlsObject, TlsStream
-from bulkdl.units import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ from __future__ import annotations
 from enum import Enum
 from functools import lru_cache
 
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import UsageError
+from bulkdl.core.errors import UsageError
+from bulkdl.core.fast_dataclass import dataclass
 
 __all__ = ["FIRST_ROW", "MOST", "Lead", "Order", "Row", "answers_in_turn", "row_of"]
 

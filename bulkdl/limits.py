@@ -7,14 +7,14 @@ from collections import Counter, deque
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.growth import Crowd, refused
 from bulkdl.watching import LAPSE_S, First, Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from bulkdl.clock import Clock
+    from bulkdl.core.clock import Clock
 
 __all__ = ["Connections", "HostPauses", "RateLimit"]
 

@@ -16,8 +16,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from bulkdl.dataclass import dataclass
-from bulkdl.store.disk import settled
+from bulkdl.core.async_utils import settled
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.streams import Desk, Step
 
 if TYPE_CHECKING:

@@ -6,13 +6,13 @@ from collections import Counter
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.store.journal import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from bulkdl.model import Product
+    from bulkdl.core.models import Product
     from bulkdl.store.journal import Entry
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulkdl.content.sniff import objection
-from bulkdl.errors import TryAgain
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import TryAgain
+from bulkdl.core.models import FailureKind
 
 if TYPE_CHECKING:
     from bulkdl.task import Job

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from bulkdl.apart import pardon, refuse
 from bulkdl.content.verify import check_product
-from bulkdl.errors import ProductFailed, TryAgain
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import ProductFailed, TryAgain
+from bulkdl.core.models import FailureKind
 from bulkdl.standing import Standing
 from bulkdl.state import Checked
 from bulkdl.store.journal import Entry, Phase

@@ -6,9 +6,9 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
-from bulkdl.model import Outcome, State
-from bulkdl.names import from_url
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.filenames import from_url
+from bulkdl.core.models import Outcome, State
 from bulkdl.ranges import cover
 from bulkdl.standing import Standing, standing
 from bulkdl.store.entries import Phase
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.claims import Claims
-    from bulkdl.model import Product
+    from bulkdl.core.models import Product
     from bulkdl.store.entries import Entry
     from bulkdl.store.facts import FileFacts
 

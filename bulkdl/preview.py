@@ -8,10 +8,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkdl.claims import Claims
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import AccountStopped
-from bulkdl.model import AuthKind
-from bulkdl.names import fold
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.filenames import fold
+from bulkdl.core.models import AuthKind
 from bulkdl.plan import Survey, selected
 from bulkdl.standing import Standing
 from bulkdl.store.facts import look_at
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.auth.credentials import Prompt
-    from bulkdl.model import Account, Manifest, Product, RunOptions
+    from bulkdl.core.models import Account, Manifest, Product, RunOptions
     from bulkdl.plan import Item
 
 __all__ = ["AccountFacts", "CheckReport", "check"]

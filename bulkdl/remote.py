@@ -6,15 +6,15 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
-from bulkdl.clock import SystemClock
 from bulkdl.content.coding import named
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import AccountStopped, ProductFailed, TryAgain
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.filenames import from_content_disposition, from_url
+from bulkdl.core.urls import HostList
 from bulkdl.limits import Connections
-from bulkdl.names import from_content_disposition, from_url
 from bulkdl.plan import selected
 from bulkdl.resume import strong_etag
-from bulkdl.urls import HostList
 from bulkdl.wiring import Surroundings
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.credentials import Prompt
     from bulkdl.auth.signer import Signer
-    from bulkdl.events import Hub
+    from bulkdl.core.events import Hub
+    from bulkdl.core.models import Manifest, Product, RunOptions, Settings
     from bulkdl.http import Http
-    from bulkdl.model import Manifest, Product, RunOptions, Settings
     from bulkdl.resume import Head
 
 __all__ = ["RemoteFacts", "look"]

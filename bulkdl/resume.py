@@ -11,8 +11,8 @@ from dataclasses import replace
 from enum import Enum, StrEnum
 
 from bulkdl.content.coding import decodable, named
-from bulkdl.dataclass import dataclass
-from bulkdl.model import FailureKind, Resume
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import FailureKind, Resume
 from bulkdl.ranges import ContentRange, Range, cover, normalise
 from bulkdl.retry import StatusClass, classify, parse_http_date
 

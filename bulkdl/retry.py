@@ -11,13 +11,13 @@ from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
-from bulkdl.model import FailureKind
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import FailureKind
 
 if TYPE_CHECKING:
     import random
 
-    from bulkdl.errors import TryAgain
+    from bulkdl.core.errors import TryAgain
 
 __all__ = ["Budget", "Next", "StatusClass", "backoff", "classify", "next_step", "parse_http_date", "parse_retry_after"]
 

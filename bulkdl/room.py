@@ -6,10 +6,10 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from bulkdl.errors import StorageStopped
+from bulkdl.core.errors import StorageStopped
+from bulkdl.core.units import format_bytes
 from bulkdl.ranges import cover
 from bulkdl.store.disk import storage_error
-from bulkdl.units import format_bytes
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
+from bulkdl.core.models import FailureKind
 from bulkdl.dialects import Action
-from bulkdl.errors import AccountStopped, ProductFailed, TryAgain
-from bulkdl.model import FailureKind
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench

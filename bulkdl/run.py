@@ -11,23 +11,23 @@ from contextlib import AsyncExitStack, nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bulkdl.clock import SystemClock
-from bulkdl.errors import RunStopped
-from bulkdl.events import ProductFinished
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.errors import RunStopped
+from bulkdl.core.events import ProductFinished
+from bulkdl.core.stop_request import StopReason, StopSignal
 from bulkdl.ground import Terms, announce, prepare
 from bulkdl.hours import deadline_in
 from bulkdl.plan import in_place, selected
-from bulkdl.stopping import StopReason, StopSignal
 from bulkdl.tally import AccountUse, Ending, RunResult, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bulkdl.auth.credentials import Prompt
-    from bulkdl.clock import Clock
-    from bulkdl.events import Hub
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Hub
+    from bulkdl.core.models import Manifest, RunOptions, Settings
     from bulkdl.ground import Ground
-    from bulkdl.model import Manifest, RunOptions, Settings
 
 __all__ = ["AccountUse", "RunResult", "StopReason", "StopSignal", "run"]
 

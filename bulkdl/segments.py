@@ -14,15 +14,15 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkdl.behind import Behind
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import ProductFailed, TryAgain, first_error
+from bulkdl.core.async_utils import settled
+from bulkdl.core.errors import ProductFailed, TryAgain, first_error
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import FailureKind
 from bulkdl.hostfacts import sights
-from bulkdl.model import FailureKind
 from bulkdl.opening import Opening
 from bulkdl.pages import SNIFF, compared, not_the_product, objection_to
 from bulkdl.ranges import Claim, Range, cover, missing, normalise
 from bulkdl.resume import Action, Ask, judge, validator
-from bulkdl.store.disk import settled
 from bulkdl.task import known_of
 
 if TYPE_CHECKING:

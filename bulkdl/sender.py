@@ -22,7 +22,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from bulkdl.brief import Brief, Lines, has_known_parts, write
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.lead import Lead, Row
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from aiohttp.connector import Connection
 
-    from bulkdl.urls import Url
+    from bulkdl.core.urls import Url
 
 __all__ = ["Sender", "is_as_known"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bulkdl.store.entries import Phase
 
 if TYPE_CHECKING:
-    from bulkdl.model import Product
+    from bulkdl.core.models import Product
     from bulkdl.store.entries import Entry
     from bulkdl.store.facts import FileFacts
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import ProductFailed, StorageStopped
+from bulkdl.core.errors import ProductFailed, StorageStopped
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.store.journal import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bulkdl.events import Flight
+    from bulkdl.core.events import Flight
+    from bulkdl.core.models import Checksum
     from bulkdl.faulty import Seen
-    from bulkdl.model import Checksum
 
 
 __all__ = ["Checked", "Complete", "Obstacle", "Promises", "Refusal", "Settled", "Whole", "Witness"]

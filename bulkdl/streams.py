@@ -17,8 +17,8 @@ from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol, Self, cast
 
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import BulkdlError
+from bulkdl.core.errors import BulkdlError
+from bulkdl.core.fast_dataclass import dataclass
 
 try:
     import fcntl

@@ -5,14 +5,14 @@ from __future__ import annotations
 from shlex import quote
 from typing import TYPE_CHECKING
 
-from bulkdl.ending import exit_code
-from bulkdl.model import AuthKind
-from bulkdl.units import format_bytes, format_duration, format_rate
+from bulkdl.core.exit_codes import exit_code
+from bulkdl.core.models import AuthKind
+from bulkdl.core.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from bulkdl.model import Account, Manifest, Outcome
+    from bulkdl.core.models import Account, Manifest, Outcome
     from bulkdl.run import AccountUse, RunResult
 
 __all__ = ["FAILURES_SHOWN", "LISTED", "clean", "count", "exit_code", "titled", "to_json", "to_text"]

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
-from bulkdl.ending import exit_code
-from bulkdl.events import ProductFinished, RunFinished
-from bulkdl.model import Outcome, State
+from bulkdl.core.events import ProductFinished, RunFinished
+from bulkdl.core.exit_codes import exit_code
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import Outcome, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from bulkdl.auth.signer import Signer
-    from bulkdl.errors import RunStopped
-    from bulkdl.events import Event, Hub
-    from bulkdl.stopping import StopReason
+    from bulkdl.core.errors import RunStopped
+    from bulkdl.core.events import Event, Hub
+    from bulkdl.core.stop_request import StopReason
 
 __all__ = ["AccountUse", "Ending", "RunResult", "Tally"]
 

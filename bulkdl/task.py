@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from bulkdl.content.coding import is_the_format, named
 from bulkdl.content.following import Follower
-from bulkdl.dataclass import dataclass
-from bulkdl.names import from_content_disposition, from_url
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.resume import Known
 from bulkdl.standing import Standing
 
 if TYPE_CHECKING:
+    from bulkdl.core.models import Product
+    from bulkdl.core.urls import Url
     from bulkdl.faulty import Seen
     from bulkdl.http import Reply
-    from bulkdl.model import Product
     from bulkdl.retry import Budget
     from bulkdl.state import Obstacle, Refusal, Whole, Witness
     from bulkdl.store.journal import Entry
-    from bulkdl.urls import Url
 
 
 __all__ = ["MANY", "Job", "known_of"]

@@ -16,10 +16,10 @@ from math import inf
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from bulkdl.content.verify import check_body, ready_for
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import ProductFailed, StorageStopped
+from bulkdl.core.async_utils import settled
+from bulkdl.core.errors import ProductFailed, StorageStopped
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.placing import confirm_name
-from bulkdl.store.disk import settled
 from bulkdl.store.facts import check_name
 from bulkdl.store.journal import Move
 from bulkdl.store.moves import moved
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from bulkdl.bench import Bench
-    from bulkdl.model import Checksum
+    from bulkdl.core.models import Checksum
     from bulkdl.state import Obstacle, Whole
     from bulkdl.store.storage import FileFacts
     from bulkdl.task import Job

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bulkdl.errors import ProductFailed, StorageStopped, TryAgain
+from bulkdl.core.errors import ProductFailed, StorageStopped, TryAgain
+from bulkdl.core.filenames import from_content_disposition, from_url
+from bulkdl.core.models import FailureKind
 from bulkdl.existing import settle_named
 from bulkdl.heritage import inherit
 from bulkdl.hostfacts import first_sight, sights
-from bulkdl.model import FailureKind
-from bulkdl.names import from_content_disposition, from_url
 from bulkdl.orphans import offered
 from bulkdl.pages import not_the_product, objection_to
 from bulkdl.ranges import normalise
@@ -31,7 +31,7 @@ from bulkdl.witness import summon
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench
-    from bulkdl.errors import AccountStopped
+    from bulkdl.core.errors import AccountStopped
     from bulkdl.http import Reply
     from bulkdl.resume import Head
     from bulkdl.state import Settled

@@ -7,14 +7,14 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from bulkdl.errors import UsageError
+from bulkdl.core.errors import UsageError
 from bulkdl.lane import may_apply
 from bulkdl.streams import TlsContext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from bulkdl.model import Settings
+    from bulkdl.core.models import Settings
 
 __all__ = ["trusted", "unread"]
 

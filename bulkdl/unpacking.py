@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.errors import ProductFailed
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import ProductFailed
+from bulkdl.core.models import FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bulkdl.claims import Claims
-    from bulkdl.model import Product
+    from bulkdl.core.models import Product
 
 __all__ = ["claim_folder", "folder_of", "occupy_folders"]
 

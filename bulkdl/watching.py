@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.growth import Crowd, Sight, judged
 
 if TYPE_CHECKING:

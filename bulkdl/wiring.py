@@ -16,11 +16,11 @@ import aiohttp
 from bulkdl.auth.credentials import Credentials, keyring_lookup, resolve
 from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.signing import signer_for
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import AccountStopped
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import Account, AuthKind
 from bulkdl.http import USER_AGENT, Http
 from bulkdl.lead import row_of
-from bulkdl.model import Account, AuthKind
 from bulkdl.trust import trusted
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from bulkdl.auth.credentials import Prompt
     from bulkdl.auth.oidc import TokenEndpoint
     from bulkdl.auth.signer import Signer
-    from bulkdl.clock import Clock
-    from bulkdl.events import Hub
-    from bulkdl.model import Settings
-    from bulkdl.urls import Url
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Hub
+    from bulkdl.core.models import Settings
+    from bulkdl.core.urls import Url
 
 __all__ = ["Network", "Surroundings", "state_folder"]
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import bulkdl
-from bulkdl.clock import SystemClock
-from bulkdl.events import Event, Hub, ProductFinished
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.events import Event, Hub, ProductFinished
+from bulkdl.core.models import Outcome, RunOptions, Settings
 from bulkdl.manifest import from_mapping
-from bulkdl.model import Outcome, RunOptions, Settings
 from bulkdl.run import RunResult, StopSignal, run
 from bulkdl.store.journal import Entry, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from bulkdl.clock import Clock
+    from bulkdl.core.clock import Clock
 
 __all__ = ["Done", "HurriedClock", "Place", "body_of", "sha256"]
 

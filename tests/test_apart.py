@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bulkdl.apart import kept_name
-from bulkdl.clock import SystemClock
-from bulkdl.errors import StorageStopped
-from bulkdl.events import Note
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.errors import StorageStopped
+from bulkdl.core.events import Note
+from bulkdl.core.models import RunOptions
 from bulkdl.inspect import status, verify
-from bulkdl.model import RunOptions
 from bulkdl.store.journal import Journal, Phase, read_learnt
 from bulkdl.store.storage import Storage
 from tests.harness import HurriedClock, Place, body_of, sha256

@@ -11,9 +11,9 @@ import pytest
 from yarl import URL
 
 from bulkdl.brief import Brief, Lines, has_known_parts
+from bulkdl.core.urls import Url
 from bulkdl.http import _Response
 from bulkdl.sender import Sender
-from bulkdl.urls import Url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

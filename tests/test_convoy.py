@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from bulkdl import lead, room, together
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.archive.server import Archive
-from bulkdl.events import ProductFinished, ProductStarted
-from bulkdl.model import RunOptions, State
+from bulkdl.core.events import ProductFinished, ProductStarted
+from bulkdl.core.models import RunOptions, State
 from bulkdl.run import StopReason, StopSignal
 from tests.clocks import ManualClock
 from tests.harness import HurriedClock, Place, body_of, sha256
 from tests.waiting import CLOSE, CUT, RESET, Asked, Respond, Site, answer, ok
 
 if TYPE_CHECKING:
-    from bulkdl.events import Event
+    from bulkdl.core.events import Event
     from tests.harness import Done
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl import opening
-from bulkdl.events import Retrying
+from bulkdl.core.events import Retrying
 from bulkdl.ranges import cover
 from bulkdl.run import StopReason, StopSignal
 from tests.harness import Place, body_of, sha256

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bulkdl.core.models import RunOptions
 from bulkdl.inspect import verify
-from bulkdl.model import RunOptions
 from bulkdl.store.journal import Phase
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, ranges, reply

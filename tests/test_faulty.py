@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkdl.core.models import Checksum
 from bulkdl.faulty import MOST_SEEN, UNSEEN_S, Edition, Evidence, Look, Seen, accused, compare, look
-from bulkdl.model import Checksum
 from bulkdl.resume import Head
 
 A, B = "https://a.example.org:443/x", "https://b.example.org:443/x"

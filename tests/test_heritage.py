@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from bulkdl.model import Product
+from bulkdl.core.models import Product
+from bulkdl.core.urls import Url
 from bulkdl.orphans import estate_of, offered
 from bulkdl.store.journal import Entry, Phase
-from bulkdl.urls import Url
 
 HERE = "https://a.example/download"
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl import opening
-from bulkdl.clock import SystemClock
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.models import Resume
 from bulkdl.hostfacts import (
     EXPIRES_S,
     MOST_HOSTS,
@@ -26,7 +27,6 @@ from bulkdl.hostfacts import (
     sights,
     told,
 )
-from bulkdl.model import Resume
 from bulkdl.ranges import ContentRange
 from bulkdl.resume import Head, Known, ask_for, judge
 from bulkdl.store.journal import Journal, read_learnt

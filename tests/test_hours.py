@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bulkdl.core.models import Window
 from bulkdl.hours import deadline_in, seconds_until, window_closes_in, window_opens_in
-from bulkdl.model import Window
 
 pytestmark = pytest.mark.skipif(not hasattr(clock, "tzset"), reason="the zone of a process cannot be set here")
 

@@ -14,7 +14,7 @@ import pytest
 from bulkdl.archive.access import Access, Given
 from bulkdl.archive.catalogue import Item
 from bulkdl.archive.server import Archive, Route
-from bulkdl.model import FailureKind
+from bulkdl.core.models import FailureKind
 from tests.canary import Canary
 from tests.harness import Place, body_of
 from tests.servers import RawRequest, RawServer, Wire, head, ranges, redirect, reply

@@ -17,8 +17,8 @@ import pytest
 
 import bulkdl.http
 from bulkdl import lane, streams
-from bulkdl.errors import ProductFailed, UsageError
-from bulkdl.events import Retrying
+from bulkdl.core.errors import ProductFailed, UsageError
+from bulkdl.core.events import Retrying
 from bulkdl.lane import Lane, TlsContext, lane_of, take_over
 from bulkdl.run import StopReason, StopSignal
 from bulkdl.store.pen import Pen

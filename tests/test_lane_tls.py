@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 import pytest
 
-from bulkdl.events import Retrying
+from bulkdl.core.events import Retrying
+from bulkdl.core.models import Settings
 from bulkdl.lane import Lane, TlsContext, may_apply, take_over
-from bulkdl.model import Settings
 from bulkdl.store.pen import Pen
 from bulkdl.streams import Desk, Step, TlsStream
 from bulkdl.trust import trusted

@@ -239,13 +239,14 @@ def test_an_import_for_type_checkers_and_a_lazy_one_are_both_seen(tmp_path):
     path = tmp_path / "x.py"
     path.write_text(
         "from typing import TYPE_CHECKING\n"
-        "import bulkdl.secret\n"
-        "if TYPE_CHECKING:\n    from bulkdl.model import Product\n"
-        "def f():\n    from bulkdl import urls, __version__\n"
+        "import bulkdl.core.secret\n"
+        "if TYPE_CHECKING:\n    from bulkdl.core.models import Product\n"
+        "def f():\n    from bulkdl.core import urls\n    from bulkdl import __version__\n"
     )
-    assert imported("engine", path, at_runtime=False) == {"secret", "model", "urls", "__init__"}
-    assert imported("engine", path, at_runtime=True) == {"secret", "urls", "__init__"}
-    assert imported("cli/main", path, at_runtime=True) == {"secret"}
+    seen = {"core/secret", "core/urls", "__init__"}
+    assert imported("scheduler/x", path, at_runtime=False) == seen | {"core/models"}
+    assert imported("scheduler/x", path, at_runtime=True) == seen
+    assert imported("cli/main", path, at_runtime=True) == {"core/secret"}
 
 
 def places(module: str, *, where) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl.errors import UsageError
+from bulkdl.core.errors import UsageError
 from bulkdl.lead import (
     FEW_CUTS,
     FIRST_ROW,

@@ -11,12 +11,12 @@ import aiohttp
 import pytest
 
 from bulkdl.brief import Brief
+from bulkdl.core.models import Settings
+from bulkdl.core.urls import Url
 from bulkdl.lead import Row
-from bulkdl.model import Settings
 from bulkdl.pipeline import Pipeline
 from bulkdl.sender import Sender
 from bulkdl.trust import trusted
-from bulkdl.urls import Url
 from tests.test_brief import until
 from tests.waiting import CLOSE, CUT, RESET, Asked, Respond, Site, answer, ok
 

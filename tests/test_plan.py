@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl.claims import Claims
-from bulkdl.model import Product
+from bulkdl.core.models import Product
+from bulkdl.core.urls import Url
 from bulkdl.plan import Survey, in_place
 from bulkdl.standing import Standing
 from bulkdl.store.entries import Entry, Phase
 from bulkdl.store.facts import look_at
-from bulkdl.urls import Url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bulkdl import together
-from bulkdl.clock import SystemClock
-from bulkdl.model import RunOptions, Window
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.models import RunOptions, Window
 from bulkdl.run import StopReason, StopSignal
 from bulkdl.store import storage
 from bulkdl.store.journal import Entry, Journal, Phase

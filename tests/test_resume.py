@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkdl.model import FailureKind, Resume
+from bulkdl.core.models import FailureKind, Resume
 from bulkdl.ranges import ContentRange, missing, parse_content_range
 from bulkdl.resume import (
     OVERLAP,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl.errors import TryAgain
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import TryAgain
+from bulkdl.core.models import FailureKind
 from bulkdl.retry import Budget, Next, StatusClass, backoff, classify, next_step, parse_http_date, parse_retry_after
 
 NOW = 784_111_777.0  # Sun, 06 Nov 1994 08:49:37 GMT

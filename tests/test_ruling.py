@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
-from bulkdl.events import Retrying
-from bulkdl.model import State
+from bulkdl.core.events import Retrying
+from bulkdl.core.models import State
 from tests.harness import Place
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from bulkdl.archive.catalogue import Item
 from bulkdl.archive.faults import Preparing
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.archive.server import Archive
-from bulkdl.errors import UsageError
-from bulkdl.events import ProductFinished, Retrying, RunStarted
-from bulkdl.model import RunOptions, Window
+from bulkdl.core.errors import UsageError
+from bulkdl.core.events import ProductFinished, Retrying, RunStarted
+from bulkdl.core.models import RunOptions, Window
 from bulkdl.ranges import cover
 from bulkdl.run import StopReason, StopSignal
 from tests.clocks import ImpatientClock, ManualClock
@@ -28,7 +28,7 @@ from tests.servers import RawRequest, RawServer, Responder, Wire, chunked, head,
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkdl.events import Event
+    from bulkdl.core.events import Event
 
 BODY = body_of(3_000_000)
 E1 = ("ETag", '"1"')

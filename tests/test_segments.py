@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl import opening
-from bulkdl.clock import SystemClock
-from bulkdl.events import Retrying
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.events import Retrying
 from tests.harness import Place, body_of
 from tests.servers import RawRequest, RawServer, Wire, head, reply
 

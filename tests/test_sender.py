@@ -13,8 +13,8 @@ import pytest
 from yarl import URL
 
 from bulkdl.brief import Brief
+from bulkdl.core.urls import Url
 from bulkdl.sender import Sender, is_as_known
-from bulkdl.urls import Url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from bulkdl.model import Checksum, Product
+from bulkdl.core.models import Checksum, Product
+from bulkdl.core.urls import Url
 from bulkdl.standing import Standing, standing
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.store.storage import FileFacts
-from bulkdl.urls import Url
 
 MD5 = Checksum("md5", "0" * 32)
 OTHER_MD5 = Checksum("md5", "1" * 32)

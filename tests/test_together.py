@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from bulkdl import transfer
-from bulkdl.model import RunOptions
+from bulkdl.core.models import RunOptions
 from bulkdl.run import StopReason, StopSignal
 from bulkdl.store.journal import Phase
 from tests.harness import Place, body_of, sha256

@@ -17,8 +17,8 @@ from blake3 import blake3
 from bulkdl.archive.catalogue import Item
 from bulkdl.archive.faults import Cut, NewEdition, Refuse
 from bulkdl.archive.server import Archive, Route
-from bulkdl.events import Retrying
-from bulkdl.model import State
+from bulkdl.core.events import Retrying
+from bulkdl.core.models import State
 from bulkdl.store.journal import Phase
 from tests.harness import HurriedClock, Place, body_of, sha256
 from tests.servers import (

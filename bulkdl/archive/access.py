@@ -8,7 +8,7 @@ import hmac
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from bulkdl.archive.content import Kind, Recipe
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

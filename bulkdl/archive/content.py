@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache, lru_cache
 from pathlib import PurePosixPath
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 __all__ = ["Kind", "Recipe"]
 

@@ -12,7 +12,7 @@ from bulkdl.archive.catalogue import Catalogue, Item, Kind, demo_catalogue
 from bulkdl.archive.faults import Cut, Fault, Refuse, Stall
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.archive.server import Archive, Route
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

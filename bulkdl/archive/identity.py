@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import pyotp
 from aiohttp import web
 
-from bulkdl.clock import SystemClock
-from bulkdl.dataclass import dataclass
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Iterable, Mapping
 
-    from bulkdl.clock import Clock
+    from bulkdl.core.clock import Clock
 
 __all__ = ["Call", "ClientApp", "EndpointFault", "Identity", "Policy", "User"]
 

@@ -33,8 +33,8 @@ from bulkdl.archive.faults import (
     Stall,
     Validate,
 )
-from bulkdl.clock import Clock, SystemClock
-from bulkdl.dataclass import dataclass
+from bulkdl.core.clock import Clock, SystemClock
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from bulkdl.auth.secretfiles import NetrcEntry, SecretFileError, netrc_entry, read_login_file, readable_by_others
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import AccountStopped
-from bulkdl.model import AuthKind, Grant, SecretSource
-from bulkdl.secret import Secret
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import AuthKind, Grant, SecretSource
+from bulkdl.core.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bulkdl.model import Account, SecretRef
+    from bulkdl.core.models import Account, SecretRef
 
 __all__ = ["Credentials", "KeyringLookup", "NoKeyring", "Prompt", "keyring_lookup", "resolve"]
 

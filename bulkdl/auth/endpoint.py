@@ -10,9 +10,9 @@ import aiohttp
 from bulkdl.auth.oidc import EndpointFailed, Reply
 
 if TYPE_CHECKING:
-    from bulkdl.clock import Clock
-    from bulkdl.secret import Secret
-    from bulkdl.urls import Url
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.secret import Secret
+    from bulkdl.core.urls import Url
 
 __all__ = ["HttpTokenEndpoint"]
 

@@ -14,7 +14,7 @@ from bulkdl.auth.oidc import (
     refresh_form,
 )
 from bulkdl.auth.replies import Misconfigured, Unavailable, clock_skew, read_reply
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from bulkdl.auth.replies import Verdict
     from bulkdl.auth.totp import StepLedger
     from bulkdl.auth.turns import LoginTurns
-    from bulkdl.clock import Clock
-    from bulkdl.secret import Secret
-    from bulkdl.urls import Url
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.secret import Secret
+    from bulkdl.core.urls import Url
 
 __all__ = ["Exchange", "Login", "PasswordLogin"]
 

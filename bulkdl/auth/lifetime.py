@@ -6,7 +6,7 @@ from dataclasses import replace
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     import random

@@ -6,9 +6,9 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlencode
 
-from bulkdl.dataclass import dataclass
-from bulkdl.secret import Secret
-from bulkdl.urls import Url
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.secret import Secret
+from bulkdl.core.urls import Url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,9 +11,9 @@ from bulkdl.auth.oidc_signer import OidcSigner
 from bulkdl.auth.tokens import TokenManager
 from bulkdl.auth.totp import StepLedger, normalise
 from bulkdl.auth.turns import LoginTurns
-from bulkdl.errors import AccountStopped
-from bulkdl.events import Level
-from bulkdl.model import Grant
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.events import Level
+from bulkdl.core.models import Grant
 
 if TYPE_CHECKING:
     import random
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.credentials import Credentials
     from bulkdl.auth.oidc import TokenEndpoint
-    from bulkdl.clock import Clock
-    from bulkdl.events import Hub
-    from bulkdl.model import Account
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Hub
+    from bulkdl.core.models import Account
 
 __all__ = ["login_for", "oidc_signer"]
 

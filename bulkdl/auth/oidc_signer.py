@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 from bulkdl.auth.lifetime import Reason
 from bulkdl.auth.oidc import logout_url
 from bulkdl.auth.signer import Credential
-from bulkdl.errors import AccountStopped
-from bulkdl.events import AccountAction, AccountEvent
-from bulkdl.model import TokenIn
-from bulkdl.secret import Secret
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.events import AccountAction, AccountEvent
+from bulkdl.core.models import TokenIn
+from bulkdl.core.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bulkdl.auth.lifetime import Held
     from bulkdl.auth.tokens import TokenManager
-    from bulkdl.clock import Clock
-    from bulkdl.events import Hub
-    from bulkdl.model import Account
-    from bulkdl.urls import HostList
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Hub
+    from bulkdl.core.models import Account
+    from bulkdl.core.urls import HostList
 
 __all__ = ["OidcSigner", "says_invalid_token"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from bulkdl.auth.lifetime import Reason
 from bulkdl.auth.oidc_signer import OidcSigner
 from bulkdl.auth.signing import signer_for
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import AccountStopped
-from bulkdl.model import AuthKind, SecretSource
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import AuthKind, SecretSource
 
 if TYPE_CHECKING:
     import random
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from bulkdl.auth.lifetime import Held
     from bulkdl.auth.oidc import TokenEndpoint
     from bulkdl.auth.tokens import TokenManager
-    from bulkdl.clock import Clock
-    from bulkdl.events import Hub
-    from bulkdl.model import Account
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Hub
+    from bulkdl.core.models import Account
 
 __all__ = ["LoginReport", "rehearse", "try_login"]
 

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
 from bulkdl.auth.oidc import Token
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.secret import MASK, Secret
 from bulkdl.retry import parse_http_date, parse_retry_after
-from bulkdl.secret import MASK, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bulkdl.auth.oidc import Reply
-    from bulkdl.urls import Url
+    from bulkdl.core.urls import Url
 
 __all__ = [
     "DEFAULT_LIFETIME_S",

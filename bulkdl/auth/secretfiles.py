@@ -7,8 +7,8 @@ import stat
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
-from bulkdl.secret import Secret
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.secret import Secret
 
 if TYPE_CHECKING:
     import configparser

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
-    from bulkdl.errors import AccountStopped
-    from bulkdl.secret import Secret
-    from bulkdl.urls import HostList
+    from bulkdl.core.errors import AccountStopped
+    from bulkdl.core.secret import Secret
+    from bulkdl.core.urls import HostList
 
 __all__ = ["Credential", "Signer"]
 

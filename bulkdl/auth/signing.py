@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from bulkdl.auth.signer import Credential, Signer
 from bulkdl.auth.static_signer import NoSigner, StaticSigner
-from bulkdl.events import Level
-from bulkdl.model import AuthKind
+from bulkdl.core.events import Level
+from bulkdl.core.models import AuthKind
 
 if TYPE_CHECKING:
     import random
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from bulkdl.auth.exchange import Login
     from bulkdl.auth.oidc import TokenEndpoint
     from bulkdl.auth.tokens import TokenManager
-    from bulkdl.clock import Clock
-    from bulkdl.events import Hub
-    from bulkdl.model import Account
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Hub
+    from bulkdl.core.models import Account
 
 __all__ = ["Credential", "Signer", "signer_for"]
 

@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 from bulkdl.auth.oidc_signer import says_invalid_token
 from bulkdl.auth.signer import Credential
-from bulkdl.errors import AccountStopped
-from bulkdl.events import AccountAction, AccountEvent
-from bulkdl.model import AuthKind, TokenIn
-from bulkdl.secret import Secret
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.events import AccountAction, AccountEvent
+from bulkdl.core.models import AuthKind, TokenIn
+from bulkdl.core.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bulkdl.auth.credentials import Credentials
-    from bulkdl.events import Hub
-    from bulkdl.model import Account
-    from bulkdl.urls import HostList
+    from bulkdl.core.events import Hub
+    from bulkdl.core.models import Account
+    from bulkdl.core.urls import HostList
 
 __all__ = ["NoSigner", "StaticSigner"]
 

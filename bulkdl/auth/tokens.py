@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from bulkdl.auth.lifetime import Held, Phase, Reason, hold, hold_to_the_end, is_useless, run_out
 from bulkdl.auth.oidc import Token
 from bulkdl.auth.replies import DEFAULT_LIFETIME_S, Misconfigured, Refused, Unavailable
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import AccountStopped
-from bulkdl.events import AccountAction, AccountEvent, Level
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.events import AccountAction, AccountEvent, Level
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     import random
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.exchange import Exchange, Login
     from bulkdl.auth.replies import Verdict
-    from bulkdl.clock import Clock
-    from bulkdl.events import Hub
-    from bulkdl.secret import Secret
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Hub
+    from bulkdl.core.secret import Secret
 
 __all__ = ["Patience", "TokenManager"]
 

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 import filelock
 import pyotp
 
-from bulkdl.secret import Secret
+from bulkdl.core.secret import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bulkdl.clock import Clock
+    from bulkdl.core.clock import Clock
 
 __all__ = ["PERIOD_S", "StepLedger", "code_at", "normalise"]
 

@@ -18,8 +18,8 @@ import filelock
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from bulkdl.clock import Clock
-    from bulkdl.urls import Url
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.urls import Url
 
 __all__ = ["LoginTurns"]
 

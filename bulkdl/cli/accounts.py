@@ -14,19 +14,19 @@ from bulkdl.cli import collector
 from bulkdl.cli.output import say, suggest, write_out
 from bulkdl.cli.prompting import prompt_for
 from bulkdl.cli.sentences import is_shown, sentence
-from bulkdl.clock import SystemClock
-from bulkdl.errors import UsageError
-from bulkdl.events import Hub
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.errors import UsageError
+from bulkdl.core.events import Hub
+from bulkdl.core.units import format_duration
 from bulkdl.summary import clean
-from bulkdl.units import format_duration
 from bulkdl.wiring import Surroundings, state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from bulkdl.cli.commands import Invocation
-    from bulkdl.events import Event
-    from bulkdl.model import Account, Settings
+    from bulkdl.core.events import Event
+    from bulkdl.core.models import Account, Settings
 
 __all__ = ["NIGHT_H", "login", "report_json", "report_lines", "try_accounts"]
 

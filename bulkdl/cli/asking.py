@@ -10,17 +10,17 @@ from bulkdl.cli import collector
 from bulkdl.cli.output import say
 from bulkdl.cli.prompting import prompt_for
 from bulkdl.cli.sentences import is_shown, sentence
-from bulkdl.events import Hub
+from bulkdl.core.events import Hub
+from bulkdl.core.units import format_bytes
 from bulkdl.remote import look
 from bulkdl.summary import clean, count
-from bulkdl.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from bulkdl.cli.commands import Invocation
-    from bulkdl.events import Event
-    from bulkdl.model import Manifest
+    from bulkdl.core.events import Event
+    from bulkdl.core.models import Manifest
     from bulkdl.remote import RemoteFacts
 
 __all__ = ["ask", "remote_json", "remote_lines"]

@@ -14,13 +14,13 @@ from rich.text import Text
 from bulkdl.cli.layout import Glyphs, lines
 from bulkdl.cli.sampling import Sampler
 from bulkdl.cli.sentences import is_shown, level_of, sentence
-from bulkdl.events import Level, Retrying, RunFinished, RunStarted
+from bulkdl.core.events import Level, Retrying, RunFinished, RunStarted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bulkdl.clock import Clock
-    from bulkdl.events import Counters, Event
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Counters, Event
 
 __all__ = ["BarProgress"]
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from bulkdl import preview
 from bulkdl.cli.output import write_out
 from bulkdl.cli.prompting import prompt_for
+from bulkdl.core.units import format_bytes
 from bulkdl.summary import LISTED, clean, count, exit_code, titled
-from bulkdl.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bulkdl.cli.commands import Invocation
-    from bulkdl.model import Manifest
+    from bulkdl.core.models import Manifest
     from bulkdl.preview import AccountFacts, CheckReport
 
 __all__ = ["check", "check_json", "check_lines", "dry_run"]

@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.cli.output import say
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import UsageError
+from bulkdl.core.errors import UsageError
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.manifest.settings import by_name, resolve, resolve_run_options, value_of
 from bulkdl.summary import clean
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from bulkdl.model import Manifest, RunOptions, Settings
+    from bulkdl.core.models import Manifest, RunOptions, Settings
 
 __all__ = ["Invocation", "run_command"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.cli.output import say, write_out
-from bulkdl.errors import ManifestError, StorageStopped, UsageError
+from bulkdl.core.errors import ManifestError, StorageStopped, UsageError
+from bulkdl.core.urls import Url
 from bulkdl.formats import convert
 from bulkdl.summary import clean, count
-from bulkdl.urls import Url
 
 if TYPE_CHECKING:
     from bulkdl.cli.commands import Invocation

@@ -14,9 +14,9 @@ from bulkdl.cli.output import say
 from bulkdl.cli.progress import Mode
 from bulkdl.cli.report import prepare
 from bulkdl.cli.running import Job, execute, finish
+from bulkdl.core.models import RunOptions
 from bulkdl.manifest.loader import load
 from bulkdl.manifest.settings import resolve
-from bulkdl.model import RunOptions
 from bulkdl.summary import count
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from bulkdl.archive.faults import Effect
     from bulkdl.cli.commands import Invocation
-    from bulkdl.model import Manifest
+    from bulkdl.core.models import Manifest
     from bulkdl.run import RunResult
 
 __all__ = ["demo"]

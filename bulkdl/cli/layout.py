@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
+from bulkdl.core.units import format_bytes, format_duration, format_rate
 from bulkdl.summary import clean, count
-from bulkdl.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bulkdl.cli.sampling import Sample
-    from bulkdl.events import Flight
+    from bulkdl.core.events import Flight
 
 __all__ = ["Glyphs", "lines", "shorten"]
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 from bulkdl import inspect
 from bulkdl.cli import collector
 from bulkdl.cli.output import write_out
+from bulkdl.core.units import format_bytes
 from bulkdl.inspect import ProductState, ProductVerdict
 from bulkdl.summary import LISTED, clean, count, exit_code, titled
-from bulkdl.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bulkdl.cli.commands import Invocation
+    from bulkdl.core.models import Manifest
     from bulkdl.inspect import ProductStatus, StatusReport, VerifyReport, VerifyResult
-    from bulkdl.model import Manifest
 
 __all__ = ["status", "status_lines", "verify", "verify_lines"]
 

@@ -68,7 +68,7 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 def explain(error: BaseException, *, traced: bool = False) -> int:
     """Say on standard error what ended the command, and return its exit code."""
-    from bulkdl.errors import AccountStopped, BulkdlError, ManifestError, RunStopped, UsageError  # noqa: PLC0415
+    from bulkdl.core.errors import AccountStopped, BulkdlError, ManifestError, RunStopped, UsageError  # noqa: PLC0415
 
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
@@ -113,7 +113,7 @@ def _defect(error: BaseException, *, traced: bool) -> None:
 
 
 def _wants_trace(arguments: argparse.Namespace, environ: Mapping[str, str]) -> bool:
-    from bulkdl.errors import UsageError  # noqa: PLC0415
+    from bulkdl.core.errors import UsageError  # noqa: PLC0415
     from bulkdl.manifest.settings import by_name, value_of  # noqa: PLC0415
 
     try:

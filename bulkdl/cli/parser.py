@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from bulkdl._version import __version__
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.manifest.settings import RUN_OPTIONS, SETTINGS, Kind, Option, by_name
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkdl.auth import providers as presets
 from bulkdl.cli.output import suggest, write_out
-from bulkdl.errors import UsageError
+from bulkdl.core.errors import UsageError
 from bulkdl.summary import clean
 
 if TYPE_CHECKING:

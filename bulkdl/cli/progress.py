@@ -12,8 +12,8 @@ from bulkdl.cli.watchers import JsonProgress, PlainProgress, Screen, Watcher
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
-    from bulkdl.clock import Clock
-    from bulkdl.events import Hub
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Hub
 
 __all__ = ["Mode", "Progress", "open_progress", "pick_mode"]
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 from bulkdl._version import __version__
 from bulkdl.cli.output import say
-from bulkdl.errors import StorageStopped, UsageError
+from bulkdl.core.errors import StorageStopped, UsageError
+from bulkdl.core.units import format_bytes, format_duration, format_rate
 from bulkdl.summary import clean, count
-from bulkdl.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from bulkdl.cli.commands import Invocation
+    from bulkdl.core.models import Manifest
     from bulkdl.inspect import StatusReport
-    from bulkdl.model import Manifest
     from bulkdl.run import RunResult
 
 __all__ = ["page", "prepare", "report", "save", "status_html", "table", "to_html"]

@@ -16,10 +16,10 @@ from bulkdl.cli.progress import Mode, Progress, open_progress
 from bulkdl.cli.prompting import prompt_for
 from bulkdl.cli.signals import stop_on_signals
 from bulkdl.cli.watchers import LogFile
-from bulkdl.clock import SystemClock
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import StorageStopped
-from bulkdl.events import Hub, Level, RunStarted
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.errors import StorageStopped
+from bulkdl.core.events import Hub, Level, RunStarted
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.run import RunResult, StopSignal
 from bulkdl.run import run as run_engine
 from bulkdl.summary import clean, to_json, to_text
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.cli.commands import Invocation
-    from bulkdl.events import Event
-    from bulkdl.model import Manifest, RunOptions, Settings
+    from bulkdl.core.events import Event
+    from bulkdl.core.models import Manifest, RunOptions, Settings
 
 __all__ = ["Job", "execute", "finish", "run"]
 

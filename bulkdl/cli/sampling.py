@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.units import format_bytes, format_duration, format_rate
 from bulkdl.summary import count
-from bulkdl.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
-    from bulkdl.events import Counters, RunStarted
+    from bulkdl.core.events import Counters, RunStarted
 
 __all__ = ["RateWindow", "Sample", "Sampler", "progress_line"]
 

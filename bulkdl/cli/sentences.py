@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from bulkdl.events import (
+from bulkdl.core.events import (
     AccountAction,
     AccountEvent,
     Event,
@@ -16,12 +16,12 @@ from bulkdl.events import (
     RunFinished,
     RunStarted,
 )
-from bulkdl.model import State
+from bulkdl.core.models import State
+from bulkdl.core.units import format_bytes, format_duration
 from bulkdl.summary import clean, count
-from bulkdl.units import format_bytes, format_duration
 
 if TYPE_CHECKING:
-    from bulkdl.model import Outcome
+    from bulkdl.core.models import Outcome
 
 __all__ = ["fields", "is_shown", "level_of", "name_of", "sentence"]
 

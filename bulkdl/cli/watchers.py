@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from bulkdl.cli.sampling import Sampler, progress_line
 from bulkdl.cli.sentences import fields, is_shown, level_of, sentence
-from bulkdl.errors import UsageError
-from bulkdl.events import Retrying, RunFinished, RunStarted
+from bulkdl.core.errors import UsageError
+from bulkdl.core.events import Retrying, RunFinished, RunStarted
 from bulkdl.summary import count
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from bulkdl.clock import Clock
-    from bulkdl.events import Counters, Event
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Counters, Event
 
 __all__ = ["JsonProgress", "LogFile", "PlainProgress", "Screen", "Watcher"]
 

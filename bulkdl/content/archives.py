@@ -9,15 +9,15 @@ from bulkdl.content.broken import unreadable
 from bulkdl.content.hashing import hasher
 from bulkdl.content.refusal import bad_content
 from bulkdl.content.safe import MOST_BYTES, is_safe_manifest, parse_safe
-from bulkdl.errors import ProductFailed
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import ProductFailed
+from bulkdl.core.models import FailureKind
 
 if TYPE_CHECKING:
     import zipfile
     from collections.abc import Callable
     from pathlib import Path
 
-    from bulkdl.content.offload import Stop
+    from bulkdl.core.thread_pool import Stop
 
 __all__ = ["check_archive"]
 

@@ -6,8 +6,8 @@ import re
 import zlib
 from typing import TYPE_CHECKING
 
-from bulkdl.errors import TryAgain
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import TryAgain
+from bulkdl.core.models import FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bulkdl.content.offload import Workshop
 from bulkdl.content.refusal import bad_content
 from bulkdl.content.tars import open_tar
 from bulkdl.content.zips import open_zip, read_member
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import ProductFailed
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import ProductFailed
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import FailureKind
+from bulkdl.core.thread_pool import Workshop
 
 if TYPE_CHECKING:
     import tarfile
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from bulkdl.content.offload import Stop
+    from bulkdl.core.thread_pool import Stop
 
 __all__ = ["DEFAULT_LIMITS", "Limits", "extract", "folder_for"]
 

@@ -21,9 +21,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkdl.content.hashing import BLOCK, HASHING, Digests, file_id, hasher
-from bulkdl.dataclass import dataclass
+from bulkdl.core.async_utils import settled
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.ranges import normalise
-from bulkdl.store.disk import settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

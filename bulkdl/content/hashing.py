@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from blake3 import blake3
 
-from bulkdl.content.offload import Workshop
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.thread_pool import Workshop
 
 if TYPE_CHECKING:
     import os

@@ -9,7 +9,7 @@ import re
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bulkdl.errors import ProductFailed
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import ProductFailed
+from bulkdl.core.models import FailureKind
 
 __all__ = ["bad_content"]
 

@@ -12,8 +12,8 @@ import re
 from functools import lru_cache
 
 from bulkdl.content.kinds import Fit, Kind, Language, as_text, kind_of
-from bulkdl.dataclass import dataclass
-from bulkdl.secret import MASK
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.secret import MASK
 
 __all__ = ["HEAD_SIZE", "html_or_json_error", "objection"]
 

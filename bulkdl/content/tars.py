@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from bulkdl.content.offload import Stop
+    from bulkdl.core.thread_pool import Stop
 
 __all__ = ["TarReader", "open_tar", "read_through"]
 

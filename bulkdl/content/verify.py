@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkdl.content.hashing import BLOCK, HASHING, hasher
-from bulkdl.content.offload import Stop
 from bulkdl.content.refusal import bad_content
 from bulkdl.content.sniff import HEAD_SIZE, html_or_json_error, objection
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import ProductFailed
-from bulkdl.model import FailureKind, Verify
+from bulkdl.core.errors import ProductFailed
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import FailureKind, Verify
+from bulkdl.core.thread_pool import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from bulkdl.content.hashing import Digests, Hasher
-    from bulkdl.model import Checksum, Product
+    from bulkdl.core.models import Checksum, Product
 
 __all__ = ["check_body", "check_product", "digests", "ready_for"]
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from bulkdl.content.broken import unreadable
 from bulkdl.content.refusal import bad_content
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from bulkdl.content.offload import Stop
+    from bulkdl.core.thread_pool import Stop
 
 __all__ = ["check_structure", "open_zip", "read_member"]
 

@@ -6,16 +6,16 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urljoin
 
-from bulkdl import names, units
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import Problem
+from bulkdl.core import filenames, units
+from bulkdl.core.errors import Problem
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.urls import Url
 from bulkdl.manifest.checks import parse_checksum
-from bulkdl.urls import Url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bulkdl.model import Checksum
+    from bulkdl.core.models import Checksum
 
 __all__ = ["Collected", "Found"]
 
@@ -125,10 +125,10 @@ class Collected:
     def _file(self, file: str | None, line: int) -> str | None:
         if not file:
             return None
-        problem = names.check_relative(file)
+        problem = filenames.check_relative(file)
         if problem is not None:
             self.wrong(f"the file {_shown([file])} {problem}", line)
-        return names.normalise(file)
+        return filenames.normalise(file)
 
     def _size(self, size: str | float | None, line: int) -> int | None:
         if size is None or size == "":

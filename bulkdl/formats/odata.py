@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bulkdl import names
+from bulkdl.core import filenames
 from bulkdl.formats.jsondoc import mapping, mappings, parse, text
 
 if TYPE_CHECKING:
@@ -55,5 +55,5 @@ def _take(entry: dict[str, Any], base: str, into: Collected) -> None:
 
 
 def _zip_of(name: str) -> str:
-    safe = names.safe_component(name)
+    safe = filenames.safe_component(name)
     return safe if safe.lower().endswith((".zip", ".tar", ".nc", ".tif", ".tiff")) else f"{safe}.zip"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bulkdl import names
+from bulkdl.core import filenames
 from bulkdl.formats.jsondoc import mapping, mappings, parse, text
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def read(source: str, into: Collected) -> None:
 
 
 def _take_item(item: dict[str, Any], into: Collected) -> None:
-    folder = names.safe_component(text(item.get("id")) or "item")
+    folder = filenames.safe_component(text(item.get("id")) or "item")
     if text(mapping(item.get("properties")).get("order:status")) in {"orderable", "ordered", "pending", "shipping"}:
         into.warn(f"{folder} is not online yet (order:status); the archive has to bring it first")
     for name, value in mapping(item.get("assets")).items():
@@ -54,7 +54,7 @@ def _take_item(item: dict[str, Any], into: Collected) -> None:
         size = asset.get("file:size")
         into.add(
             urls,
-            file=f"{folder}/{names.safe_component(last or name)}",
+            file=f"{folder}/{filenames.safe_component(last or name)}",
             size=size if isinstance(size, int) and not isinstance(size, bool) else None,
             checksums=_checksums(asset, into),
         )

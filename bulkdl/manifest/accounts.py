@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.auth import providers
+from bulkdl.core.models import Account, AuthKind, Grant, Resume, SecretRef, TokenIn
+from bulkdl.core.urls import HostList, Url
 from bulkdl.manifest.checks import check_host, check_url, expand, has_reference, is_loopback
 from bulkdl.manifest.findings import SECRET_KEYS
 from bulkdl.manifest.paths import resolve_path
-from bulkdl.model import Account, AuthKind, Grant, Resume, SecretRef, TokenIn
-from bulkdl.urls import HostList, Url
 
 if TYPE_CHECKING:
     from pathlib import Path

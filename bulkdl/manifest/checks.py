@@ -8,10 +8,10 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import Checksum
+from bulkdl.core.urls import Url
 from bulkdl.manifest.findings import shown
-from bulkdl.model import Checksum
-from bulkdl.urls import Url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bulkdl.errors import Problem
+from bulkdl.core.errors import Problem
 
 __all__ = ["Fault"]
 

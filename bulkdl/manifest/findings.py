@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from bulkdl.errors import ManifestError, Problem
+from bulkdl.core.errors import ManifestError, Problem
 
 if TYPE_CHECKING:
     from bulkdl.manifest.positions import Place

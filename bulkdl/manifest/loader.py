@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import ManifestError, Problem
+from bulkdl.core.errors import ManifestError, Problem
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import Manifest, Resume, Verify
 from bulkdl.manifest.checks import Surroundings, check_headers, expand
 from bulkdl.manifest.fault import Fault
 from bulkdl.manifest.findings import Findings
@@ -21,14 +22,13 @@ from bulkdl.manifest.products import Defaults, Products
 from bulkdl.manifest.settings import by_name
 from bulkdl.manifest.source import Source
 from bulkdl.manifest.structure import check_head, schema_text
-from bulkdl.model import Manifest, Resume, Verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
+    from bulkdl.core.models import Account
     from bulkdl.manifest.structure import Path as SchemaPath
-    from bulkdl.model import Account
 
 __all__ = ["from_mapping", "load", "load_text", "schema_text"]
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from bulkdl.core.urls import Url
 from bulkdl.manifest.positions import Place
-from bulkdl.urls import Url
 
 if TYPE_CHECKING:
     from bulkdl.manifest.findings import Findings

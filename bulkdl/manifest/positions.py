@@ -22,7 +22,7 @@ from yaml.events import (
     StreamEndEvent,
 )
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.manifest.fault import Fault
 
 if TYPE_CHECKING:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bulkdl import names, units
-from bulkdl.dataclass import dataclass
+from bulkdl.core import filenames, units
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import Checksum, Product, Resume, Verify
 from bulkdl.manifest.checks import check_headers, check_url, parse_checksum
 from bulkdl.manifest.findings import shown
 from bulkdl.manifest.structure import check_product
-from bulkdl.model import Checksum, Product, Resume, Verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from bulkdl.core.models import Account
+    from bulkdl.core.urls import Url
     from bulkdl.manifest.findings import Findings
     from bulkdl.manifest.positions import Place
-    from bulkdl.model import Account
-    from bulkdl.urls import Url
 
 __all__ = ["Defaults", "Products"]
 
@@ -164,18 +164,18 @@ class Products:
             return None
 
     def _file(self, text: str, place: Place) -> str | None:
-        problem = names.check_relative(text)
+        problem = filenames.check_relative(text)
         if problem is not None:
             self._findings.add(place.at("file"), f"`file`: {shown(text)} {problem}")
             return None
-        file = names.normalise(text)
-        if names.is_reserved(file.rpartition("/")[2]):
+        file = filenames.normalise(text)
+        if filenames.is_reserved(file.rpartition("/")[2]):
             self._findings.warn(place.at("file"), f"{shown(file)} is the name of a device on Windows")
         self._claim_file(file, place)
         return file
 
     def _claim_file(self, file: str, place: Place) -> None:
-        folded = names.fold(file)
+        folded = filenames.fold(file)
         here = place.line_of("file") or -self._count
         if folded in self._files:
             other, line = self._files[folded]

@@ -9,10 +9,10 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkdl import units
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import UsageError
-from bulkdl.model import RunOptions, Settings
+from bulkdl.core import units
+from bulkdl.core.errors import UsageError
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import RunOptions, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

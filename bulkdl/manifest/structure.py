@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.manifest.findings import SECRET_KEYS, shown
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import StorageStopped
+from bulkdl.core.errors import StorageStopped
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.store.disk import stopped
 
 if TYPE_CHECKING:

@@ -8,13 +8,10 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final
 
-from bulkdl.errors import ProductFailed, StorageStopped
-from bulkdl.model import FailureKind
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+from bulkdl.core.errors import ProductFailed, StorageStopped
+from bulkdl.core.models import FailureKind
 
 __all__ = [
     "FULL",
@@ -31,7 +28,6 @@ __all__ = [
     "name_max",
     "network_filesystem",
     "remember_home",
-    "settled",
     "shown",
     "state_folder",
     "stopped",
@@ -42,7 +38,6 @@ __all__ = [
     "write_some",
 ]
 
-T = TypeVar("T")
 
 STATE_FOLDER: Final = ".bulkdl"
 NAME_MAX: Final = 255
@@ -135,26 +130,6 @@ def shown(path: Path, root: Path | None) -> str:
 
 
 # --- Threads ----------------------------------------------------------------------------------------------------------
-
-
-async def settled(work: Awaitable[T], *, undo: Callable[[T], object] | None = None) -> T:
-    """Await `work` to its very end, a cancellation included, which is raised afterwards.
-
-    What a thread does cannot be called back: going on while it still uses a buffer or a descriptor would let it write
-    from or into something that has another use by then. `undo` gives back a result that a cancellation leaves unused.
-    """
-    import asyncio  # noqa: PLC0415 - who only looks at a disk has no event loop, and it takes long to import
-
-    future = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        while not future.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([future])
-        if not future.cancelled() and future.exception() is None and undo is not None:
-            undo(future.result())
-        raise
 
 
 # --- What differs between platforms -----------------------------------------------------------------------------------

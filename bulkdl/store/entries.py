@@ -6,8 +6,8 @@ import zlib
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from bulkdl.dataclass import dataclass
-from bulkdl.model import Checksum, FailureKind
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import Checksum, FailureKind
 
 if TYPE_CHECKING:
     import sqlite3

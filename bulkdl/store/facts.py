@@ -8,10 +8,10 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import ProductFailed, StorageStopped
-from bulkdl.model import FailureKind
-from bulkdl.names import HARMLESS
+from bulkdl.core.errors import ProductFailed, StorageStopped
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.filenames import HARMLESS
+from bulkdl.core.models import FailureKind
 from bulkdl.store.disk import GONE, STATE_FOLDER, THIS_NAME, storage_error
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from bulkdl.clock import Clock
+    from bulkdl.core.clock import Clock
     from bulkdl.faulty import Evidence
     from bulkdl.hostfacts import HostFacts
     from bulkdl.store.learnt import Learnt

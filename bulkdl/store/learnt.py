@@ -10,10 +10,10 @@ import zlib
 from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import Checksum
 from bulkdl.faulty import Evidence, Seen
 from bulkdl.hostfacts import EXPIRES_S, HostFacts
-from bulkdl.model import Checksum
 
 if TYPE_CHECKING:
     import sqlite3

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final, Self
 
 import filelock
 
-from bulkdl.errors import StorageStopped
-from bulkdl.store.disk import FULL, settled, state_folder, stopped
+from bulkdl.core.async_utils import settled
+from bulkdl.core.errors import StorageStopped
+from bulkdl.store.disk import FULL, state_folder, stopped
 from bulkdl.store.owner import HELD, Owner, here, may_live, read_owner, write_owner
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from bulkdl.model import Checksum
+from bulkdl.core.models import Checksum
 from bulkdl.store.entries import Entry, Phase
 from bulkdl.store.facts import FileFacts
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from bulkdl._version import __version__
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,13 +6,13 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.store.disk import storage_error, write_some
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkdl.errors import ProductFailed, StorageStopped
+    from bulkdl.core.errors import ProductFailed, StorageStopped
 
 __all__ = ["Pen", "write_all"]
 

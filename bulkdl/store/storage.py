@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 import aiofiles.os
 
-from bulkdl.errors import ProductFailed, StorageStopped
-from bulkdl.model import FailureKind
+from bulkdl.core.async_utils import settled
+from bulkdl.core.errors import ProductFailed, StorageStopped
+from bulkdl.core.models import FailureKind
 from bulkdl.store.disk import (
     NAME_MAX,
     OPEN_FLAGS,
@@ -33,7 +34,6 @@ from bulkdl.store.disk import (
     move_new,
     name_max,
     remember_home,
-    settled,
     shown,
     stopped,
     storage_error,

@@ -14,10 +14,10 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bulkdl.dataclass import dataclass
-from bulkdl.errors import StorageStopped
+from bulkdl.core.async_utils import settled
+from bulkdl.core.errors import StorageStopped
+from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.store.database import BUSY, database_error, has_room
-from bulkdl.store.disk import settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable

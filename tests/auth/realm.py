@@ -16,14 +16,14 @@ from bulkdl.auth.credentials import Credentials
 from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.oidc_signer import OidcSigner
 from bulkdl.auth.signing import signer_for
-from bulkdl.events import AccountEvent, Hub, Note
-from bulkdl.model import Account, AuthKind, Grant
-from bulkdl.secret import Secret
-from bulkdl.urls import Url
+from bulkdl.core.events import AccountEvent, Hub, Note
+from bulkdl.core.models import Account, AuthKind, Grant
+from bulkdl.core.secret import Secret
+from bulkdl.core.urls import Url
 from tests.clocks import ImpatientClock
 
 if TYPE_CHECKING:
-    from bulkdl.events import Event
+    from bulkdl.core.events import Event
     from tests.clocks import ManualClock
 
 PATH = "/auth/realms/demo/protocol/openid-connect"

@@ -12,15 +12,15 @@ from bulkdl.archive.access import Access
 from bulkdl.archive.catalogue import Item
 from bulkdl.archive.identity import ClientApp, EndpointFault, Identity, Policy, User
 from bulkdl.archive.server import Archive
-from bulkdl.events import ProductFinished
-from bulkdl.model import State
+from bulkdl.core.events import ProductFinished
+from bulkdl.core.models import State
 from tests.harness import Place
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from bulkdl.events import Event
+    from bulkdl.core.events import Event
 
 _PATH = "/auth/realms/demo/protocol/openid-connect"
 PASSWORD = "correct horse"

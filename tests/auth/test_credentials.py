@@ -8,9 +8,9 @@ import sys
 import pytest
 
 from bulkdl.auth.credentials import NoKeyring, keyring_lookup, resolve
-from bulkdl.errors import AccountStopped
-from bulkdl.model import Account, AuthKind, Grant, SecretRef, SecretSource
-from bulkdl.urls import HostList, Url
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.models import Account, AuthKind, Grant, SecretRef, SecretSource
+from bulkdl.core.urls import HostList, Url
 
 BASIC = Account(name="own", auth=AuthKind.BASIC)
 OIDC = Account(name="own", auth=AuthKind.OIDC, token_url=Url("https://sso.example.org/token"), client_id="public")

@@ -14,9 +14,9 @@ import pytest
 
 from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.oidc import EndpointFailed
-from bulkdl.clock import SystemClock
-from bulkdl.secret import Secret
-from bulkdl.urls import Url
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.secret import Secret
+from bulkdl.core.urls import Url
 from tests.servers import hang, redirect, reply, reset
 
 if TYPE_CHECKING:

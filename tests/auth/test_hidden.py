@@ -11,8 +11,8 @@ import pytest
 from bulkdl.archive.identity import EndpointFault, User
 from bulkdl.auth.credentials import resolve
 from bulkdl.auth.signing import signer_for
-from bulkdl.errors import AccountStopped
-from bulkdl.model import AuthKind, SecretRef
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.models import AuthKind, SecretRef
 
 from .realm import TOTP, Realm
 

@@ -9,8 +9,8 @@ import pyotp
 import pytest
 
 from bulkdl.archive.identity import EndpointFault
-from bulkdl.secret import Secret
-from bulkdl.urls import Url
+from bulkdl.core.secret import Secret
+from bulkdl.core.urls import Url
 
 from .realm import CLIENT_SECRET, PASSWORD, TOTP, Realm
 

@@ -12,7 +12,7 @@ from bulkdl.auth.rehearsal import try_login
 from bulkdl.cli.accounts import report_json, report_lines, try_accounts
 from bulkdl.cli.commands import Invocation
 from bulkdl.cli.parser import build_parser
-from bulkdl.model import SecretRef, Settings
+from bulkdl.core.models import SecretRef, Settings
 
 from .realm import CLIENT_SECRET, PASSWORD, TOTP, Realm
 

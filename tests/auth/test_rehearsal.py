@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bulkdl.auth.rehearsal import LoginReport, rehearse, try_login
-from bulkdl.model import AuthKind, SecretSource
+from bulkdl.core.models import AuthKind, SecretSource
 
 from .realm import Realm
 

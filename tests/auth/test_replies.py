@@ -21,8 +21,8 @@ from bulkdl.auth.oidc import (
     refresh_form,
 )
 from bulkdl.auth.replies import Misconfigured, Refused, Unavailable, clean, clock_skew, read_reply
-from bulkdl.secret import Secret
-from bulkdl.urls import Url
+from bulkdl.core.secret import Secret
+from bulkdl.core.urls import Url
 
 URL = Url("https://sso.example.org/auth/realms/eo/protocol/openid-connect/token")
 NOW = 1_750_000_000.0

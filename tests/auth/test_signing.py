@@ -9,9 +9,9 @@ import pytest
 
 from bulkdl.auth.oidc_signer import says_invalid_token
 from bulkdl.auth.signing import signer_for
-from bulkdl.errors import AccountStopped
-from bulkdl.model import AuthKind, TokenIn
-from bulkdl.secret import Secret
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.models import AuthKind, TokenIn
+from bulkdl.core.secret import Secret
 from tests.clocks import ManualClock
 
 from .realm import PASSWORD, Realm

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl.archive.identity import EndpointFault
-from bulkdl.errors import AccountStopped
+from bulkdl.core.errors import AccountStopped
 
 from .realm import PASSWORD, Realm
 

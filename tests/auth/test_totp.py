@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl.auth.totp import StepLedger, code_at, normalise
-from bulkdl.errors import AccountStopped
+from bulkdl.core.errors import AccountStopped
 from tests.clocks import ImpatientClock
 
 from .realm import TOTP, Realm

@@ -13,9 +13,9 @@ from bulkdl.archive.identity import EndpointFault
 from bulkdl.auth.signing import signer_for
 from bulkdl.auth.tokens import Patience
 from bulkdl.auth.turns import LoginTurns
-from bulkdl.clock import SystemClock
-from bulkdl.errors import AccountStopped
-from bulkdl.urls import Url
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.urls import Url
 from tests.clocks import ImpatientClock
 
 from .realm import Realm

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from bulkdl.cli.layout import Glyphs, lines, shorten
 from bulkdl.cli.sampling import Sample
-from bulkdl.events import Flight
+from bulkdl.core.events import Flight
 
 SAMPLE = Sample(
     products=300,

@@ -8,7 +8,7 @@ import pytest
 
 from bulkdl.cli.commands import Invocation
 from bulkdl.cli.parser import COMMANDS, build_parser
-from bulkdl.errors import UsageError
+from bulkdl.core.errors import UsageError
 from bulkdl.manifest.settings import RUN_OPTIONS, SETTINGS
 
 RUN_FLAGS = {

@@ -13,8 +13,8 @@ import pytest
 from bulkdl.cli.progress import Mode, open_progress, pick_mode
 from bulkdl.cli.sampling import RateWindow, Sampler
 from bulkdl.cli.watchers import LogFile, PlainProgress, Screen
-from bulkdl.errors import UsageError
-from bulkdl.events import (
+from bulkdl.core.errors import UsageError
+from bulkdl.core.events import (
     AccountAction,
     AccountEvent,
     Counters,
@@ -26,8 +26,8 @@ from bulkdl.events import (
     RunFinished,
     RunStarted,
 )
-from bulkdl.model import Failure, FailureKind, Outcome, Product, State
-from bulkdl.urls import Url
+from bulkdl.core.models import Failure, FailureKind, Outcome, Product, State
+from bulkdl.core.urls import Url
 
 MIB = 1024 * 1024
 START = RunStarted(destination="products", total=4, todo=4, bytes_todo=100 * MIB)

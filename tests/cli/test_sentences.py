@@ -7,7 +7,7 @@ import json
 import pytest
 
 from bulkdl.cli.sentences import fields, is_shown, name_of, sentence
-from bulkdl.events import (
+from bulkdl.core.events import (
     AccountAction,
     AccountEvent,
     Level,
@@ -18,8 +18,8 @@ from bulkdl.events import (
     RunFinished,
     RunStarted,
 )
-from bulkdl.model import Failure, FailureKind, Outcome, Product, State
-from bulkdl.urls import Url
+from bulkdl.core.models import Failure, FailureKind, Outcome, Product, State
+from bulkdl.core.urls import Url
 
 PRODUCT = Product(index=0, url=Url("https://archive.example.org/a.zip?sig=hushhush"), file="a.zip")
 

@@ -12,7 +12,7 @@ import pytest
 
 from bulkdl.cli.collector import at_rest, begin
 from bulkdl.cli.parser import COMMANDS, build_parser
-from bulkdl.errors import ManifestError
+from bulkdl.core.errors import ManifestError
 from bulkdl.manifest import load_text
 
 HEAVY = ("aiohttp", "asyncio", "yaml", "jsonschema_rs", "rich", "filelock")

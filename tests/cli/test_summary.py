@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from bulkdl.cli.report import prepare, save, to_html
-from bulkdl.errors import StorageStopped, UsageError
-from bulkdl.model import Failure, FailureKind, Manifest, Outcome, Product, State
+from bulkdl.core.errors import StorageStopped, UsageError
+from bulkdl.core.models import Failure, FailureKind, Manifest, Outcome, Product, State
+from bulkdl.core.urls import Url
 from bulkdl.run import AccountUse, RunResult
 from bulkdl.summary import clean, count, exit_code, to_json, to_text
-from bulkdl.urls import Url
 
 MANIFEST = Manifest(
     path="m.yaml",

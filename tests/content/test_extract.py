@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from bulkdl.content.extract import DEFAULT_LIMITS, Limits, extract, folder_for
-from bulkdl.errors import ProductFailed
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import ProductFailed
+from bulkdl.core.models import FailureKind
 
 FILES = {"x/a.txt": b"hello", "x/deep/b.bin": bytes(3_000_000), "c ä.txt": b""}
 LINUX = pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege on Windows")

@@ -13,7 +13,7 @@ from blake3 import blake3
 
 from bulkdl import opening
 from bulkdl.content.following import Follower
-from bulkdl.stopping import StopReason, StopSignal
+from bulkdl.core.stop_request import StopReason, StopSignal
 from tests.harness import Place, body_of, sha256
 from tests.servers import Responder, announce, chunked, head, ranges, reply
 

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 
 from bulkdl.content.hashing import Digests, file_id
 from bulkdl.content.verify import check_product, digests
-from bulkdl.errors import ProductFailed
-from bulkdl.model import Checksum, FailureKind, Product, Verify
-from bulkdl.urls import Url
+from bulkdl.core.errors import ProductFailed
+from bulkdl.core.models import Checksum, FailureKind, Product, Verify
+from bulkdl.core.urls import Url
 
 MIB = 1024 * 1024
 

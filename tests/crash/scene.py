@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from bulkdl.archive.catalogue import Item, Kind, Validators
 from bulkdl.archive.server import Archive, Route
-from bulkdl.model import Product
+from bulkdl.core.models import Product
+from bulkdl.core.urls import Url
 from bulkdl.ranges import cover
 from bulkdl.store.journal import Entry, Phase, read
-from bulkdl.urls import Url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

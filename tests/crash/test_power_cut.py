@@ -15,10 +15,10 @@ from bulkdl import opening, segments
 from bulkdl.archive.catalogue import Item, Kind, Validators
 from bulkdl.archive.faults import Chunked, Cut, Fault, Flip, IgnoreRange, NewEdition
 from bulkdl.archive.server import Archive, Route
-from bulkdl.clock import SystemClock
-from bulkdl.model import Product, RunOptions
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.models import Product, RunOptions
+from bulkdl.core.urls import Url
 from bulkdl.store.journal import Entry, Journal, Phase
-from bulkdl.urls import Url
 from tests.crash.powercut import Trace, Wreck, Write
 from tests.harness import Place
 

@@ -17,7 +17,7 @@ import pytest
 
 from bulkdl.archive.catalogue import Item, Validators
 from bulkdl.archive.faults import Chunked
-from bulkdl.clock import SystemClock
+from bulkdl.core.clock import SystemClock
 from bulkdl.store.journal import Entry, Journal, Phase
 from tests.crash.scene import Done, ended, scene
 from tests.store.storage_places import mounted

@@ -24,7 +24,7 @@ answer once and always; `test_bodies` and `test_ranges` again with the body take
 | redirects: loops, long ways, nonsense targets | `test_answers` "a redirect …", "a good redirect …" |
 | redirects to other hosts and from https, with and without the credential | `tests/test_http.py` |
 | HEAD refused | `tests/test_existing.py` "no HEAD" |
-| Content-Disposition: traversal, devices, length, controls, RFC 8187, `.part`, `.bulkdl` | `test_names`; `tests/manifest/test_names.py` |
+| Content-Disposition: traversal, devices, length, controls, RFC 8187, `.part`, `.bulkdl` | `test_names`; `tests/core/test_filenames.py` |
 | huge, slow and broken heads | `test_answers` "a field …", "a hundred thousand fields", "no HTTP"; `test_bodies` "silence inside the head" |
 | bytes flipped once or always | `test_bodies` "a flipped byte" (with a checksum: nothing else can tell) |
 | content codings unasked: gzip, deflate, others; cut, damaged, bombs; coded ranges | `test_codings` |

@@ -12,7 +12,7 @@ import pytest
 
 from bulkdl.content import coding
 from bulkdl.content.coding import Decoder, is_the_format, named
-from bulkdl.errors import TryAgain
+from bulkdl.core.errors import TryAgain
 from tests.harness import Place, body_of, sha256
 from tests.hostile.scenes import BODY, CUT, MODES, SIZE, Case, Turn, survive
 from tests.servers import RawServer, announce, chunked, ranges, reply

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.names import is_reserved
+from bulkdl.core.filenames import is_reserved
 from tests.harness import Place, body_of
 from tests.servers import RawRequest, RawServer, Wire, announce, head, reply
 

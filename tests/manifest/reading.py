@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.errors import ManifestError
+from bulkdl.core.errors import ManifestError
 from bulkdl.manifest import load_text
 
 if TYPE_CHECKING:
-    from bulkdl.model import Manifest
+    from bulkdl.core.models import Manifest
 
 BASE = Path(__file__).resolve().parent
 

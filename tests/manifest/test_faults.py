@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkdl.errors import ManifestError
+from bulkdl.core.errors import ManifestError
 from bulkdl.manifest import from_mapping
 from tests.manifest.reading import problem, problems, read
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from bulkdl.errors import ManifestError
+from bulkdl.core.errors import ManifestError
+from bulkdl.core.models import AuthKind, Checksum, Grant, Resume, SecretRef, TokenIn, Verify, Window
+from bulkdl.core.secret import MASK
+from bulkdl.core.urls import HostList, Url
 from bulkdl.manifest import from_mapping, load, schema_text
-from bulkdl.model import AuthKind, Checksum, Grant, Resume, SecretRef, TokenIn, Verify, Window
-from bulkdl.secret import MASK
-from bulkdl.urls import HostList, Url
 from tests.manifest.reading import BASE, problem, problems, read
 
 WHOLE = """\

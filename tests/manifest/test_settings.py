@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bulkdl.errors import UsageError
+from bulkdl.core.errors import UsageError
+from bulkdl.core.models import RunOptions, Settings, Window
 from bulkdl.manifest.settings import RUN_OPTIONS, SETTINGS, by_name, resolve, resolve_run_options, value_of
-from bulkdl.model import RunOptions, Settings, Window
 
 
 def test_every_setting_and_run_option_of_the_model_is_in_the_table():

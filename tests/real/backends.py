@@ -29,18 +29,18 @@ from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.oidc import Client, refresh_form
 from bulkdl.auth.oidc_signer import OidcSigner
 from bulkdl.auth.signing import signer_for
-from bulkdl.clock import SystemClock
-from bulkdl.events import AccountEvent, Event, Hub, Note
-from bulkdl.model import Account, AuthKind, Grant
-from bulkdl.secret import Secret
-from bulkdl.urls import Url
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.events import AccountEvent, Event, Hub, Note
+from bulkdl.core.models import Account, AuthKind, Grant
+from bulkdl.core.secret import Secret
+from bulkdl.core.urls import Url
 from tests.clocks import ImpatientClock
 
 from .keycloak import _ADMIN, Keycloak
 
 if TYPE_CHECKING:
     from bulkdl.auth.signer import Credential
-    from bulkdl.clock import Clock
+    from bulkdl.core.clock import Clock
 
 __all__ = ["CLIENT_SECRET", "PASSWORD", "Backend", "FakeBackend", "KeycloakBackend", "base32", "bearer", "new_name"]
 

@@ -13,9 +13,9 @@ from bulkdl.auth.credentials import Credentials
 from bulkdl.auth.lifetime import Reason
 from bulkdl.auth.rehearsal import rehearse
 from bulkdl.auth.totp import code_at, normalise
-from bulkdl.errors import AccountStopped
-from bulkdl.model import Grant
-from bulkdl.secret import Secret
+from bulkdl.core.errors import AccountStopped
+from bulkdl.core.models import Grant
+from bulkdl.core.secret import Secret
 
 from .backends import BRIEF, CLIENT_SECRET, PASSWORD, Backend, FakeBackend, Hurried, KeycloakBackend, base32, bearer
 

@@ -19,11 +19,11 @@ import pytest
 from bulkdl.auth.credentials import Credentials
 from bulkdl.auth.endpoint import HttpTokenEndpoint
 from bulkdl.auth.signing import signer_for
-from bulkdl.clock import SystemClock
-from bulkdl.events import Hub
-from bulkdl.model import Account, AuthKind
-from bulkdl.secret import Secret
-from bulkdl.urls import Url
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.events import Hub
+from bulkdl.core.models import Account, AuthKind
+from bulkdl.core.secret import Secret
+from bulkdl.core.urls import Url
 
 from .processes import spawn, stop, until
 from .products import write_manifest

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from bulkdl.clock import SystemClock
+from bulkdl.core.clock import SystemClock
 from bulkdl.store.disk import state_folder
 from bulkdl.store.journal import Entry, Journal, Phase
 from bulkdl.store.lock import DestinationLock, _take_without_locks

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.clock import SystemClock
-from bulkdl.model import Checksum
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.models import Checksum
 from bulkdl.store.journal import Entry, Journal, Phase, read
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkdl.clock import SystemClock
-from bulkdl.errors import StorageStopped
-from bulkdl.model import Checksum, FailureKind
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.errors import StorageStopped
+from bulkdl.core.models import Checksum, FailureKind
 from bulkdl.store.database import open_or_renew
 from bulkdl.store.disk import network_filesystem
 from bulkdl.store.journal import Entry, Journal, Phase, read

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.clock import SystemClock
-from bulkdl.errors import StorageStopped
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.errors import StorageStopped
+from bulkdl.core.models import Checksum
 from bulkdl.faulty import Evidence, Seen
 from bulkdl.hostfacts import EXPIRES_S, HostFacts
-from bulkdl.model import Checksum
 from bulkdl.store import journal as module
 from bulkdl.store.database import open_or_renew
 from bulkdl.store.journal import Entry, Journal, Phase, read, read_learnt

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.errors import StorageStopped
+from bulkdl.core.errors import StorageStopped
 from bulkdl.store.disk import state_folder
 from bulkdl.store.lock import DestinationLock, _take_without_locks
 from tests.store.storage_places import child, read_only

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkdl.clock import SystemClock
-from bulkdl.model import Checksum
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.models import Checksum
 from bulkdl.store.facts import FileFacts
 from bulkdl.store.journal import Entry, Journal, Move, Phase, moving, read
 from bulkdl.store.moves import moved

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.clock import SystemClock
+from bulkdl.core.clock import SystemClock
 from bulkdl.store.journal import Entry, Journal, Phase, read
 from bulkdl.store.reserve import NAME, SIZE, STEP, Reserve
 from tests.store.storage_places import mounted

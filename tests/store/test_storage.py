@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkdl.errors import ProductFailed, StorageStopped
-from bulkdl.model import FailureKind
+from bulkdl.core.errors import ProductFailed, StorageStopped
+from bulkdl.core.models import FailureKind
 from bulkdl.store.disk import largest_file
 from bulkdl.store.facts import look_at
 from bulkdl.store.storage import FileFacts, Partial, Storage, storage_error

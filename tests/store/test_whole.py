@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bulkdl.content.verify import check_body, check_product
-from bulkdl.errors import ProductFailed, StorageStopped
-from bulkdl.model import Checksum, FailureKind, Product, Verify
+from bulkdl.core.errors import ProductFailed, StorageStopped
+from bulkdl.core.models import Checksum, FailureKind, Product, Verify
+from bulkdl.core.urls import Url
 from bulkdl.store.disk import forget_home, remember_home
 from bulkdl.store.facts import look_at
 from bulkdl.store.journal import Entry, Journal, Phase
 from bulkdl.store.rows import encode
 from bulkdl.store.storage import FileFacts, Storage, place_all, write_whole
-from bulkdl.urls import Url
 from tests.harness import sha256
 from tests.store.storage_places import mounted
 from tests.store.test_storage import make_link

@@ -1,7 +1,7 @@
 """Errors that name who acts: try again, fail the product, stop the account, stop the run, mend the manifest.
 
 Every message is written for the person in the morning: what happened, then (`hint`) what to do next. None may hold a
-secret: URLs go through `bulkdl.urls.Url`, and text from a server is cut and stripped of control characters.
+secret: URLs go through `bulkdl.core.urls.Url`, and text from a server is cut and stripped of control characters.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bulkdl.model import FailureKind
+    from bulkdl.core.models import FailureKind
 
 __all__ = [
     "AccountStopped",

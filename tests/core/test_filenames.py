@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl import names
-from bulkdl.urls import Url
+from bulkdl.core import filenames
+from bulkdl.core.urls import Url
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from bulkdl.urls import Url
     ],
 )
 def test_the_last_segment_of_a_url_is_its_name(url, name):
-    assert names.from_url(Url(url)) == name
+    assert filenames.from_url(Url(url)) == name
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_the_last_segment_of_a_url_is_its_name(url, name):
     ],
 )
 def test_content_disposition_names_the_file(value, name):
-    assert names.from_content_disposition(value) == name
+    assert filenames.from_content_disposition(value) == name
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_content_disposition_names_the_file(value, name):
     ],
 )
 def test_a_content_disposition_without_a_usable_name_gives_none(value):
-    assert names.from_content_disposition(value) is None
+    assert filenames.from_content_disposition(value) is None
 
 
 @pytest.mark.parametrize(
@@ -97,37 +97,37 @@ def test_a_content_disposition_without_a_usable_name_gives_none(value):
     ],
 )
 def test_a_servers_name_is_made_safe(name, safe):
-    assert names.safe_component(name) == safe
+    assert filenames.safe_component(name) == safe
 
 
 def test_a_long_name_keeps_its_suffix():
-    safe = names.safe_component("é" * 300 + ".SAFE.zip")
+    safe = filenames.safe_component("é" * 300 + ".SAFE.zip")
     assert safe.endswith("é.SAFE.zip")
     assert 253 <= len(safe.encode()) <= 255
 
 
 @given(st.text(max_size=400))
 def test_any_name_becomes_one_safe_component(name):
-    safe = names.safe_component(name)
+    safe = filenames.safe_component(name)
     assert 1 <= len(safe.encode()) <= 255
     assert safe not in {".", ".."}
     assert safe.casefold() != ".bulkdl"
     assert not set(safe) & set('<>:"|?*\\/\0\n')
-    assert names.check_relative(safe) is None
-    assert names.safe_component(safe) == safe
+    assert filenames.check_relative(safe) is None
+    assert filenames.safe_component(safe) == safe
 
 
 @given(st.text(max_size=200))
 def test_any_header_gives_a_safe_name_or_none(value):
-    name = names.from_content_disposition(f"attachment; {value}")
-    assert name is None or names.check_relative(name) is None
+    name = filenames.from_content_disposition(f"attachment; {value}")
+    assert name is None or filenames.check_relative(name) is None
 
 
 @pytest.mark.parametrize(
     "file", ["a.zip", "2024/06/a.zip", "./a.zip", "a//b.zip", "...", "..a/b..", "aux.zip", "a b", "ü.tif", ".hidden"]
 )
 def test_a_relative_file_is_taken_as_it_is(file):
-    assert names.check_relative(file) is None
+    assert filenames.check_relative(file) is None
 
 
 @pytest.mark.parametrize(
@@ -157,15 +157,15 @@ def test_a_relative_file_is_taken_as_it_is(file):
     ],
 )
 def test_a_file_that_would_leave_the_destination_or_cannot_be_is_refused(file, word):
-    problem = names.check_relative(file)
+    problem = filenames.check_relative(file)
     assert problem is not None
     assert word in problem
 
 
 @given(st.text(max_size=60))
 def test_a_file_that_passes_stays_below_the_destination_in_one_spelling(file):
-    if names.check_relative(file) is None:
-        parts = names.normalise(file).split("/")
+    if filenames.check_relative(file) is None:
+        parts = filenames.normalise(file).split("/")
         assert parts
         assert not {"", ".", ".."} & set(parts)
 
@@ -180,4 +180,4 @@ def test_a_file_that_passes_stays_below_the_destination_in_one_spelling(file):
     ],
 )
 def test_names_fold_together_as_on_windows_and_macos(one, other, same):
-    assert (names.fold(one) == names.fold(other)) is same
+    assert (filenames.fold(one) == filenames.fold(other)) is same

@@ -6,14 +6,14 @@ from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import time
     from pathlib import Path
 
-    from bulkdl.urls import HostList, Url
+    from bulkdl.core.urls import HostList, Url
 
 __all__ = [
     "Account",

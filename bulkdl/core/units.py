@@ -9,7 +9,7 @@ import math
 import re
 from datetime import time
 
-from bulkdl.model import Window
+from bulkdl.core.models import Window
 
 __all__ = [
     "format_bytes",

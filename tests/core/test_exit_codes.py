@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from bulkdl.ending import exit_code
+from bulkdl.core.exit_codes import exit_code
 
 
 @pytest.mark.parametrize("deadline", [False, True])

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from yarl import URL
 
-from bulkdl.urls import HostList, Url
+from bulkdl.core.urls import HostList, Url
 
 SHOWN = [
     ("https://a.example.org/x/y.zip", "https://a.example.org/x/y.zip"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, unquote_to_bytes
 
 if TYPE_CHECKING:
-    from bulkdl.urls import Url
+    from bulkdl.core.urls import Url
 
 __all__ = [
     "FALLBACK",

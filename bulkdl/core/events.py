@@ -10,10 +10,10 @@ from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
-    from bulkdl.model import Outcome, Product
+    from bulkdl.core.models import Outcome, Product
 
 __all__ = [
     "AccountAction",

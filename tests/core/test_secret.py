@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 
 import pytest
 
-from bulkdl.errors import BulkdlError
-from bulkdl.secret import MASK, Secret
+from bulkdl.core.errors import BulkdlError
+from bulkdl.core.secret import MASK, Secret
 
 TEXT = "correct-horse-battery-staple"
 SECRET = Secret(TEXT)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from bulkdl.dataclass import dataclass
+from bulkdl.core.fast_dataclass import dataclass
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 Quick = dataclass
 Usual = dataclasses.dataclass
 
@@ -140,7 +140,7 @@ def test_a_class_without_slots_is_refused():
 def test_a_class_costs_the_compilation_of_one_function_of_ours():
     script = (
         "import sys\n"
-        "from bulkdl.dataclass import dataclass\n"
+        "from bulkdl.core.fast_dataclass import dataclass\n"
         "count = 0\n"
         "def look(event, _):\n"
         "    global count\n"

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import pytest
 
-from bulkdl.errors import (
+from bulkdl.core.errors import (
     AccountStopped,
     BulkdlError,
     ManifestError,
@@ -18,7 +18,7 @@ from bulkdl.errors import (
     TryAgain,
     first_error,
 )
-from bulkdl.model import FailureKind
+from bulkdl.core.models import FailureKind
 
 AGAIN = TryAgain("a drop", kind=FailureKind.NETWORK)
 FAILED = ProductFailed("a 404", kind=FailureKind.HTTP)

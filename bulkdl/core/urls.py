@@ -8,8 +8,8 @@ import re
 from dataclasses import field
 from urllib.parse import urljoin, urlsplit
 
-from bulkdl.dataclass import dataclass
-from bulkdl.secret import MASK
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.secret import MASK
 
 __all__ = ["HostList", "Url"]
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl import units
-from bulkdl.model import Window
+from bulkdl.core import units
+from bulkdl.core.models import Window
 
 
 @pytest.mark.parametrize(
