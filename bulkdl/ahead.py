@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bulkdl.auth.signing import Credential, Signer
     from bulkdl.brief import Brief, Lines
     from bulkdl.core.urls import HostList, Url
-    from bulkdl.resume import Head
+    from bulkdl.protocol.response_head import Head
     from bulkdl.sender import Sender
 
 __all__ = ["Ahead"]

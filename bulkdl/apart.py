@@ -18,10 +18,10 @@ from bulkdl.content.verify import digests
 from bulkdl.core.errors import ProductFailed, StorageStopped, TryAgain
 from bulkdl.core.events import Level
 from bulkdl.core.models import Checksum, FailureKind
-from bulkdl.faulty import Evidence, Look, Seen, accused, look
-from bulkdl.hostfacts import Sight
-from bulkdl.resume import strong_date, strong_etag
-from bulkdl.retry import StatusClass, classify, parse_retry_after
+from bulkdl.protocol.bad_source import Evidence, Look, Seen, accused, look
+from bulkdl.protocol.headers import parse_retry_after, strong_date, strong_etag
+from bulkdl.protocol.response_head import StatusClass, classify
+from bulkdl.protocol.server_quirks import Sight
 from bulkdl.state import Refusal
 from bulkdl.store.disk import STATE_FOLDER
 from bulkdl.store.journal import Entry, Phase

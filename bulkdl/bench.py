@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import RunOptions, Settings
-    from bulkdl.faulty import Evidence
-    from bulkdl.hostfacts import HostBook
     from bulkdl.http import Http, Reply
     from bulkdl.lane import Lane
     from bulkdl.limits import Connections, HostPauses, RateLimit
-    from bulkdl.resume import Known
+    from bulkdl.protocol.bad_source import Evidence
+    from bulkdl.protocol.resume import Known
+    from bulkdl.protocol.server_quirks import HostBook
     from bulkdl.store.journal import Entry, Journal
     from bulkdl.store.storage import Storage
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bulkdl.ahead import Ahead
     from bulkdl.bench import Bench
     from bulkdl.plan import Item
-    from bulkdl.resume import Head
+    from bulkdl.protocol.response_head import Head
     from bulkdl.state import Whole
     from bulkdl.task import Job
 

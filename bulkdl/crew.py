@@ -15,11 +15,11 @@ from bulkdl.core.errors import first_error
 from bulkdl.engine import Engine
 from bulkdl.ground import announce
 from bulkdl.growth import CAP
-from bulkdl.hostfacts import HostBook
 from bulkdl.lane import lane_of
 from bulkdl.limits import Connections, HostPauses, RateLimit
 from bulkdl.orphans import estate_of
 from bulkdl.placing import conclude
+from bulkdl.protocol.server_quirks import HostBook
 from bulkdl.standing import Standing
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from bulkdl.heritage import bury
 from bulkdl.hours import window_closes_in, window_opens_in
 from bulkdl.placing import check, move, record_settled, unpack
 from bulkdl.plan import in_place
-from bulkdl.ranges import cover
+from bulkdl.protocol.byte_ranges import cover
 from bulkdl.retry import Budget, next_step
 from bulkdl.room import check_room, known_size
 from bulkdl.standing import Standing

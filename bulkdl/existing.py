@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.content.coding import named
 from bulkdl.content.verify import digests
 from bulkdl.core.errors import ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
-from bulkdl.retry import StatusClass, classify, parse_retry_after
+from bulkdl.protocol.content_coding import named
+from bulkdl.protocol.headers import parse_retry_after
+from bulkdl.protocol.response_head import StatusClass, classify
 from bulkdl.standing import Standing, standing
 from bulkdl.state import Settled
 from bulkdl.store.storage import storage_error

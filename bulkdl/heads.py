@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.ranges import parse_content_range
-from bulkdl.resume import Head
+from bulkdl.protocol.byte_ranges import parse_content_range
+from bulkdl.protocol.response_head import Head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,18 +16,17 @@ from bulkdl._version import __version__
 from bulkdl.ahead import Ahead
 from bulkdl.brief import FIELD_SIZE, Brief
 from bulkdl.broken import mapped, network_error
-from bulkdl.content.coding import Decoder
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import BulkdlError, ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
-from bulkdl.dialects import MOST_BODY, Action, Answer, interpret
 from bulkdl.heads import brief_head, head_of
 from bulkdl.hops import generic, redirected, scrubbed, signed_headers, signed_target, without_secret
 from bulkdl.lane import take_over
 from bulkdl.lead import Row
-from bulkdl.resume import Head, uncoded
-from bulkdl.retry import StatusClass, classify
+from bulkdl.protocol.content_coding import Decoder
+from bulkdl.protocol.provider_errors import MOST_BODY, Action, Answer, interpret
+from bulkdl.protocol.response_head import Head, StatusClass, classify, uncoded
 from bulkdl.sender import Sender
 
 if TYPE_CHECKING:
@@ -39,8 +38,8 @@ if TYPE_CHECKING:
     from bulkdl.auth.signing import Credential, Signer
     from bulkdl.core.clock import Clock
     from bulkdl.core.urls import HostList, Url
-    from bulkdl.dialects import Ruling
     from bulkdl.lane import Stream
+    from bulkdl.protocol.provider_errors import Ruling
 
 __all__ = ["Http", "Reply"]
 

@@ -11,8 +11,8 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
-from bulkdl.hostfacts import told
-from bulkdl.ranges import cover
+from bulkdl.protocol.byte_ranges import cover
+from bulkdl.protocol.server_quirks import told
 from bulkdl.store.journal import Entry, Journal, Phase, read, read_learnt
 from bulkdl.store.learnt import Learnt
 from bulkdl.store.lock import DestinationLock

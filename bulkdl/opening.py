@@ -7,13 +7,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from bulkdl.growth import FAST
-from bulkdl.ranges import SegmentPlan
+from bulkdl.protocol.byte_ranges import SegmentPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bulkdl.bench import Bench
-    from bulkdl.ranges import Range
+    from bulkdl.protocol.byte_ranges import Range
     from bulkdl.task import Job
 
 __all__ = ["AUTO_SEGMENTS", "MANY_SEGMENTS", "Opening"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
 from bulkdl.core.models import Outcome, State
-from bulkdl.ranges import cover
+from bulkdl.protocol.byte_ranges import cover
 from bulkdl.standing import Standing, standing
 from bulkdl.store.entries import Phase
 from bulkdl.unpacking import folder_of, occupy_folders

@@ -6,7 +6,6 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
-from bulkdl.content.coding import named
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
@@ -14,7 +13,8 @@ from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.urls import HostList
 from bulkdl.limits import Connections
 from bulkdl.plan import selected
-from bulkdl.resume import strong_etag
+from bulkdl.protocol.content_coding import named
+from bulkdl.protocol.headers import strong_etag
 from bulkdl.wiring import Surroundings
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Manifest, Product, RunOptions, Settings
     from bulkdl.http import Http
-    from bulkdl.resume import Head
+    from bulkdl.protocol.response_head import Head
 
 __all__ = ["RemoteFacts", "look"]
 

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from contextlib import suppress
 from dataclasses import field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from enum import Enum
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
@@ -19,75 +13,10 @@ if TYPE_CHECKING:
 
     from bulkdl.core.errors import TryAgain
 
-__all__ = ["Budget", "Next", "StatusClass", "backoff", "classify", "next_step", "parse_http_date", "parse_retry_after"]
+__all__ = ["Budget", "Next", "backoff", "next_step"]
 
 BACKOFF_BASE_S = 1.0
 BACKOFF_CAP_S = 60.0
-_LONGEST_S = 10 * 365 * 86400.0
-_IMF_FIXDATE = re.compile(r"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT", re.ASCII)
-"""The form that servers must send; email's parser, for any form, costs twenty times as much."""
-_MONTHS = {"Jan": 1, "Feb": 2, "Mar": 3, "Apr": 4, "May": 5, "Jun": 6}
-_MONTHS |= {"Jul": 7, "Aug": 8, "Sep": 9, "Oct": 10, "Nov": 11, "Dec": 12}
-
-
-class StatusClass(Enum):
-    """Who acts on a response's status."""
-
-    BODY = "body"  # 200, 206: look at the head
-    REDIRECT = "redirect"
-    PREPARING = "preparing"  # 202: made on demand, come back
-    RANGE = "range"  # 416
-    CREDENTIAL = "credential"  # 401, 403
-    LATER = "later"  # passing: try again
-    NEVER = "never"  # the product's own fault: 404 and its kin
-
-
-_OWN = {200: StatusClass.BODY, 206: StatusClass.BODY, 202: StatusClass.PREPARING, 416: StatusClass.RANGE}
-_LATER_4XX = frozenset({408, 409, 421, 423, 425, 429})
-_NEVER_5XX = frozenset({501, 505, 506, 508, 510})
-
-
-def classify(status: int) -> StatusClass:
-    """The one place that says what is tried again (RFC 9110 §15); unknown codes from 300 on count as their class's x00.
-
-    Of the 2xx only 200 and 206 carry the product itself: 203 is one that a proxy has changed.
-    """
-    if status in _OWN:
-        return _OWN[status]
-    if status in (301, 302, 303, 307, 308):
-        return StatusClass.REDIRECT
-    if status in (401, 403):
-        return StatusClass.CREDENTIAL
-    if status in _LATER_4XX or (500 <= status <= 599 and status not in _NEVER_5XX):
-        return StatusClass.LATER
-    return StatusClass.NEVER
-
-
-@lru_cache(maxsize=64)
-def parse_http_date(value: str | None) -> float | None:
-    """Unix time of an HTTP date, of any of the three forms (RFC 9110 §5.6.7), None where it is none."""
-    if value is None:
-        return None
-    if (usual := _IMF_FIXDATE.fullmatch(value)) is not None:
-        day, month, year, hour, minute, second = usual.groups()
-        with suppress(ValueError, KeyError):
-            moment = datetime(int(year), _MONTHS[month], int(day), int(hour), int(minute), int(second), tzinfo=UTC)
-            return moment.timestamp()
-    try:
-        moment = parsedate_to_datetime(value)
-        # The form of asctime names no zone: it is UTC like the others, not this machine's.
-        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-def parse_retry_after(value: str | None, *, now: float) -> float | None:
-    """Seconds to wait (RFC 9110 §10.2.3: seconds or a date), never negative; None where the field says nothing usable."""
-    text = (value or "").strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
-        return min(float(text), _LONGEST_S)
-    moment = parse_http_date(text) if text else None
-    return None if moment is None else min(max(0.0, moment - now), _LONGEST_S)
 
 
 def backoff(attempt: int, *, rng: random.Random) -> float:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
-from bulkdl.dialects import Action
+from bulkdl.protocol.provider_errors import Action
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench
-    from bulkdl.dialects import Ruling
     from bulkdl.http import Reply
+    from bulkdl.protocol.provider_errors import Ruling
     from bulkdl.task import Job
 
 __all__ = ["obey"]

@@ -18,11 +18,11 @@ from bulkdl.core.async_utils import settled
 from bulkdl.core.errors import ProductFailed, TryAgain, first_error
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
-from bulkdl.hostfacts import sights
 from bulkdl.opening import Opening
 from bulkdl.pages import SNIFF, compared, not_the_product, objection_to
-from bulkdl.ranges import Claim, Range, cover, missing, normalise
-from bulkdl.resume import Action, Ask, judge, validator
+from bulkdl.protocol.byte_ranges import Claim, Range, cover, missing, normalise
+from bulkdl.protocol.resume import Action, Ask, judge, validator
+from bulkdl.protocol.server_quirks import sights
 from bulkdl.task import known_of
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bulkdl.core.events import Flight
     from bulkdl.core.models import Checksum
-    from bulkdl.faulty import Seen
+    from bulkdl.protocol.bad_source import Seen
 
 
 __all__ = ["Checked", "Complete", "Obstacle", "Promises", "Refusal", "Settled", "Whole", "Witness"]

@@ -5,18 +5,18 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from bulkdl.content.coding import is_the_format, named
 from bulkdl.content.following import Follower
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_content_disposition, from_url
-from bulkdl.resume import Known
+from bulkdl.protocol.content_coding import is_the_format, named
+from bulkdl.protocol.resume import Known
 from bulkdl.standing import Standing
 
 if TYPE_CHECKING:
     from bulkdl.core.models import Product
     from bulkdl.core.urls import Url
-    from bulkdl.faulty import Seen
     from bulkdl.http import Reply
+    from bulkdl.protocol.bad_source import Seen
     from bulkdl.retry import Budget
     from bulkdl.state import Obstacle, Refusal, Whole, Witness
     from bulkdl.store.journal import Entry

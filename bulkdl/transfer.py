@@ -14,12 +14,12 @@ from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.models import FailureKind
 from bulkdl.existing import settle_named
 from bulkdl.heritage import inherit
-from bulkdl.hostfacts import first_sight, sights
 from bulkdl.orphans import offered
 from bulkdl.pages import not_the_product, objection_to
-from bulkdl.ranges import normalise
-from bulkdl.resume import Action, Ask, Decision, Why, ask_for, judge, plainly_whole, strong_date, validator
-from bulkdl.retry import parse_retry_after
+from bulkdl.protocol.byte_ranges import normalise
+from bulkdl.protocol.headers import parse_retry_after, strong_date
+from bulkdl.protocol.resume import Action, Ask, Decision, Why, ask_for, judge, plainly_whole, validator
+from bulkdl.protocol.server_quirks import first_sight, sights
 from bulkdl.room import check_room, promised_easily
 from bulkdl.ruling import obey
 from bulkdl.segments import Reception
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bulkdl.bench import Bench
     from bulkdl.core.errors import AccountStopped
     from bulkdl.http import Reply
-    from bulkdl.resume import Head
+    from bulkdl.protocol.response_head import Head
     from bulkdl.state import Settled
     from bulkdl.task import Job
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.hostfacts import Sight
-from bulkdl.resume import strong_etag
+from bulkdl.protocol.headers import strong_etag
+from bulkdl.protocol.server_quirks import Sight
 from bulkdl.state import Witness
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench
-    from bulkdl.resume import Head
+    from bulkdl.protocol.response_head import Head
     from bulkdl.store.journal import Entry
     from bulkdl.task import Job
 

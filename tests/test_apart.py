@@ -25,7 +25,7 @@ from tests.servers import RawRequest, RawServer, Wire, announce, head, ranges, r
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkdl.faulty import Evidence
+    from bulkdl.protocol.bad_source import Evidence
     from bulkdl.store.journal import Entry
     from tests.servers import Responder
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bulkdl import opening
 from bulkdl.core.events import Retrying
-from bulkdl.ranges import cover
+from bulkdl.protocol.byte_ranges import cover
 from bulkdl.run import StopReason, StopSignal
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, announce, head, html, ranges, reply, reset

@@ -76,7 +76,7 @@ FLAT = {
     "ranges": "protocol",
     "remote": "operations",
     "resume": "protocol",
-    "retry": "protocol",
+    "retry": "transfer",
     "room": "transfer",
     "ruling": "transfer",
     "run": "operations",

@@ -19,7 +19,7 @@ from bulkdl.archive.server import Archive
 from bulkdl.core.errors import UsageError
 from bulkdl.core.events import ProductFinished, Retrying, RunStarted
 from bulkdl.core.models import RunOptions, Window
-from bulkdl.ranges import cover
+from bulkdl.protocol.byte_ranges import cover
 from bulkdl.run import StopReason, StopSignal
 from tests.clocks import ImpatientClock, ManualClock
 from tests.harness import HurriedClock, Place, body_of

@@ -16,7 +16,7 @@ from urllib.parse import quote, quote_plus
 from bulkdl.auth.oidc import Token
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.secret import MASK, Secret
-from bulkdl.retry import parse_http_date, parse_retry_after
+from bulkdl.protocol.headers import parse_http_date, parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from bulkdl.content.hashing import BLOCK, HASHING, Digests, file_id, hasher
 from bulkdl.core.async_utils import settled
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.ranges import normalise
+from bulkdl.protocol.byte_ranges import normalise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.content.hashing import Hasher
-    from bulkdl.ranges import Range
+    from bulkdl.protocol.byte_ranges import Range
 
 __all__ = ["Follower", "Stride"]
 

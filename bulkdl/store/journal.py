@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.core.clock import Clock
-    from bulkdl.faulty import Evidence
-    from bulkdl.hostfacts import HostFacts
+    from bulkdl.protocol.bad_source import Evidence
+    from bulkdl.protocol.server_quirks import HostFacts
     from bulkdl.store.learnt import Learnt
     from bulkdl.store.rows import Row
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum
-from bulkdl.faulty import Evidence, Seen
-from bulkdl.hostfacts import EXPIRES_S, HostFacts
+from bulkdl.protocol.bad_source import Evidence, Seen
+from bulkdl.protocol.server_quirks import EXPIRES_S, HostFacts
 
 if TYPE_CHECKING:
     import sqlite3

@@ -15,7 +15,7 @@ from bulkdl.archive.catalogue import Item, Kind, Validators
 from bulkdl.archive.server import Archive, Route
 from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
-from bulkdl.ranges import cover
+from bulkdl.protocol.byte_ranges import cover
 from bulkdl.store.journal import Entry, Phase, read
 
 if TYPE_CHECKING:

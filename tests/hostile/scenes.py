@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
-from bulkdl.ranges import normalise
+from bulkdl.protocol.byte_ranges import normalise
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, head
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.content import coding
-from bulkdl.content.coding import Decoder, is_the_format, named
 from bulkdl.core.errors import TryAgain
+from bulkdl.protocol import content_coding
+from bulkdl.protocol.content_coding import Decoder, is_the_format, named
 from tests.harness import Place, body_of, sha256
 from tests.hostile.scenes import BODY, CUT, MODES, SIZE, Case, Turn, survive
 from tests.servers import RawServer, announce, chunked, ranges, reply
@@ -226,7 +226,7 @@ def decoded(name: str, packed: bytes, sizes: list[int]) -> bytes:
         decoder.feed(packed[at : at + size])
         at += size
         while piece := decoder.step():
-            assert len(piece) <= coding.STEP
+            assert len(piece) <= content_coding.STEP
             out += piece
     decoder.finish()
     return bytes(out)

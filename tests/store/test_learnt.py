@@ -12,8 +12,8 @@ import pytest
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.models import Checksum
-from bulkdl.faulty import Evidence, Seen
-from bulkdl.hostfacts import EXPIRES_S, HostFacts
+from bulkdl.protocol.bad_source import Evidence, Seen
+from bulkdl.protocol.server_quirks import EXPIRES_S, HostFacts
 from bulkdl.store import journal as module
 from bulkdl.store.database import open_or_renew
 from bulkdl.store.journal import Entry, Journal, Phase, read, read_learnt

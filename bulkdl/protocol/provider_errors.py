@@ -19,7 +19,7 @@ import yaml
 
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
-from bulkdl.retry import parse_retry_after
+from bulkdl.protocol.headers import parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

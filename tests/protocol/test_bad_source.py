@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl.core.models import Checksum
-from bulkdl.faulty import MOST_SEEN, UNSEEN_S, Edition, Evidence, Look, Seen, accused, compare, look
-from bulkdl.resume import Head
+from bulkdl.protocol.bad_source import MOST_SEEN, UNSEEN_S, Edition, Evidence, Look, Seen, accused, compare, look
+from bulkdl.protocol.response_head import Head
 
 A, B = "https://a.example.org:443/x", "https://b.example.org:443/x"
 MONDAY, TUESDAY = "Mon, 14 Nov 1994 12:45:26 GMT", "Tue, 15 Nov 1994 12:45:26 GMT"

@@ -11,13 +11,15 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.resume import Action, Why, strong_etag
+from bulkdl.protocol.headers import strong_etag
+from bulkdl.protocol.resume import Action, Why
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bulkdl.core.clock import Clock
-    from bulkdl.resume import Ask, Decision, Head, Known
+    from bulkdl.protocol.response_head import Head
+    from bulkdl.protocol.resume import Ask, Decision, Known
 
 __all__ = [
     "HostBook",

@@ -6,37 +6,22 @@ into a `Decision`. Everything that could splice two editions of a product into o
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from enum import Enum, StrEnum
 
-from bulkdl.content.coding import decodable, named
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind, Resume
-from bulkdl.ranges import ContentRange, Range, cover, normalise
-from bulkdl.retry import StatusClass, classify, parse_http_date
+from bulkdl.protocol.byte_ranges import ContentRange, Range, cover, normalise
+from bulkdl.protocol.content_coding import decodable, named
+from bulkdl.protocol.headers import strong_etag
+from bulkdl.protocol.response_head import Head, StatusClass, classify, uncoded
 
-__all__ = [
-    "Action",
-    "Ask",
-    "Decision",
-    "Head",
-    "Known",
-    "Why",
-    "ask_for",
-    "judge",
-    "plainly_whole",
-    "strong_date",
-    "strong_etag",
-    "uncoded",
-    "validator",
-]
+__all__ = ["Action", "Ask", "Decision", "Known", "Why", "ask_for", "judge", "plainly_whole", "validator"]
 
 OVERLAP = 64 * 1024
 """Bytes that `resume: overlap` compares before it goes on."""
 _MOST_BYTES = 2**63 - 1
 """What a file, and the journal, can hold."""
-_STRONG_ETAG = re.compile(r'"[^"\x00-\x1f\x7f]*"')
 
 
 class Action(Enum):
@@ -111,23 +96,6 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """The parts of a response's head that decide."""
-
-    status: int
-    content_length: int | None = None
-    content_range: ContentRange | None = None
-    content_type: str = ""
-    content_encoding: str = ""
-    etag: str | None = None
-    last_modified: str | None = None
-    date: str | None = None
-    accept_ranges: str = ""
-    disposition: str = ""
-    retry_after: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
     action: Action
     why: Why
@@ -139,22 +107,6 @@ class Decision:
     detail: str = ""
     coding: str = ""
     """What has to come off the body before it is the product; such a body cannot be continued."""
-
-
-def strong_etag(etag: str | None) -> str | None:
-    """`etag` where it is a strong validator (RFC 9110 §8.8.3); a weak one must not go into If-Range (§13.1.5)."""
-    return etag if etag and _STRONG_ETAG.fullmatch(etag) else None
-
-
-def strong_date(last_modified: str | None, date: str | None) -> str | None:
-    """`last_modified` where it is strong (RFC 9110 §8.8.2.2), None where it is not.
-
-    The response has to be made so much later that the two clocks need not be the same one: a minute, as RFC 7232 had it.
-    """
-    modified, made = parse_http_date(last_modified), parse_http_date(date)
-    if modified is None or made is None or made - modified < 60:
-        return None
-    return last_modified
 
 
 def validator(known: Known, source: str) -> str | None:
@@ -227,14 +179,6 @@ def plainly_whole(head: Head, *, expected_size: int | None) -> int | None:
 def _shown(text: str) -> str:
     """A server's word, fit for a message."""
     return "".join(letter if " " <= letter <= "~" else "?" for letter in text[:40])
-
-
-def uncoded(head: Head) -> Head:
-    """`head` without what speaks of the coded representation alone.
-
-    Its length, its ranges and its validators are not those of the product (RFC 9110 §8.4, §8.6, §8.8.3, §14.2).
-    """
-    return replace(head, content_encoding="", content_length=None, etag=None, last_modified=None, accept_ranges="")
 
 
 def _judge_coded(head: Head, *, ask: Ask, known: Known, source: str) -> Decision:

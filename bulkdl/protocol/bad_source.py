@@ -7,11 +7,11 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.resume import strong_etag
+from bulkdl.protocol.headers import strong_etag
 
 if TYPE_CHECKING:
     from bulkdl.core.models import Checksum
-    from bulkdl.resume import Head
+    from bulkdl.protocol.response_head import Head
 
 __all__ = ["UNSEEN_S", "Edition", "Evidence", "Look", "Seen", "accused", "compare", "look"]
 

@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from bulkdl import opening
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Resume
-from bulkdl.hostfacts import (
+from bulkdl.protocol.byte_ranges import ContentRange
+from bulkdl.protocol.response_head import Head
+from bulkdl.protocol.resume import Known, ask_for, judge
+from bulkdl.protocol.server_quirks import (
     EXPIRES_S,
     MOST_HOSTS,
     STEADY,
@@ -27,8 +30,6 @@ from bulkdl.hostfacts import (
     sights,
     told,
 )
-from bulkdl.ranges import ContentRange
-from bulkdl.resume import Head, Known, ask_for, judge
 from bulkdl.store.journal import Journal, read_learnt
 from tests.clocks import ManualClock
 from tests.harness import Place, body_of, sha256

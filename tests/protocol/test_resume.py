@@ -9,22 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkdl.core.models import FailureKind, Resume
-from bulkdl.ranges import ContentRange, missing, parse_content_range
-from bulkdl.resume import (
-    OVERLAP,
-    Action,
-    Ask,
-    Head,
-    Known,
-    Why,
-    ask_for,
-    judge,
-    plainly_whole,
-    strong_date,
-    strong_etag,
-    uncoded,
-    validator,
-)
+from bulkdl.protocol.byte_ranges import ContentRange, missing, parse_content_range
+from bulkdl.protocol.headers import strong_date, strong_etag
+from bulkdl.protocol.response_head import Head, uncoded
+from bulkdl.protocol.resume import OVERLAP, Action, Ask, Known, Why, ask_for, judge, plainly_whole, validator
 
 HERE, MIRROR = "https://a.example.org:443/p", "https://b.example.org:443/p"
 STRONG, WEAK, OTHER = '"one"', 'W/"one"', '"two"'

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl.core.models import FailureKind
-from bulkdl.dialects import MOST_BODY, Action, Answer, interpret, load, names, parse
+from bulkdl.protocol.provider_errors import MOST_BODY, Action, Answer, interpret, load, names, parse
 
 NOW = 1_750_000_000.0
 MAX_SESSIONS = "Max session number exceeded"
