@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from bulkdl.ahead import Ahead
     from bulkdl.auth.signing import Signer
     from bulkdl.claims import Claims
+    from bulkdl.concurrency.connection_limiter import Connections
+    from bulkdl.concurrency.rate_limiter import HostPauses, RateLimit
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import RunOptions, Settings
     from bulkdl.http import Http, Reply
     from bulkdl.lane import Lane
-    from bulkdl.limits import Connections, HostPauses, RateLimit
     from bulkdl.protocol.bad_source import Evidence
     from bulkdl.protocol.resume import Known
     from bulkdl.protocol.server_quirks import HostBook

@@ -11,12 +11,13 @@ from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 from bulkdl.bench import Bench
+from bulkdl.concurrency.adaptive_limit import CAP
+from bulkdl.concurrency.connection_limiter import Connections
+from bulkdl.concurrency.rate_limiter import HostPauses, RateLimit
 from bulkdl.core.errors import first_error
 from bulkdl.engine import Engine
 from bulkdl.ground import announce
-from bulkdl.growth import CAP
 from bulkdl.lane import lane_of
-from bulkdl.limits import Connections, HostPauses, RateLimit
 from bulkdl.orphans import estate_of
 from bulkdl.placing import conclude
 from bulkdl.protocol.server_quirks import HostBook

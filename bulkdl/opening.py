@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from bulkdl.growth import FAST
+from bulkdl.concurrency.adaptive_limit import FAST
 from bulkdl.protocol.byte_ranges import SegmentPlan
 
 if TYPE_CHECKING:

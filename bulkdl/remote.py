@@ -6,12 +6,12 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
+from bulkdl.concurrency.connection_limiter import Connections
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.urls import HostList
-from bulkdl.limits import Connections
 from bulkdl.plan import selected
 from bulkdl.protocol.content_coding import named
 from bulkdl.protocol.headers import strong_etag

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkdl.growth import FAST, LONGEST_REST_S, LONGEST_TRIAL_S, PATIENCE_S, REST_S, Crowd, Sight, judged, refused
+from bulkdl.concurrency.adaptive_limit import (
+    FAST,
+    LONGEST_REST_S,
+    LONGEST_TRIAL_S,
+    PATIENCE_S,
+    REST_S,
+    Crowd,
+    Sight,
+    judged,
+    refused,
+)
 
 BASE = Crowd.of(16)
 TRIAL = replace(BASE, allowed=32, rate=100.0)

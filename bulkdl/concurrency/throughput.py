@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import field
 from typing import TYPE_CHECKING
 
+from bulkdl.concurrency.adaptive_limit import Crowd, Sight, judged
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.growth import Crowd, Sight, judged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

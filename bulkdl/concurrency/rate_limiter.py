@@ -1,0 +1,44 @@
+"""Limit of the rate of a run, and pauses that hosts have asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bulkdl.core.clock import Clock
+
+
+__all__ = ["HostPauses", "RateLimit"]
+
+
+class RateLimit:
+    """A token bucket over the whole run, in bytes a second; None or 0: no limit. Holds a quarter of a second's worth."""
+
+    def __init__(self, rate: int | None, *, clock: Clock) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._free_at = clock.monotonic()
+
+    async def take(self, count: int) -> None:
+        if not self._rate:
+            return
+        now = self._clock.monotonic()
+        self._free_at = max(self._free_at, now - 0.25) + count / self._rate
+        if self._free_at > now:
+            await self._clock.sleep(self._free_at - now)
+
+
+class HostPauses:
+    """A host that said Retry-After is left alone by every worker until then, not only by the one that was told."""
+
+    def __init__(self, *, clock: Clock) -> None:
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    def pause(self, host: str, seconds: float) -> None:
+        self._until[host] = max(self._until.get(host, 0.0), self._clock.monotonic() + seconds)
+
+    def left(self, host: str) -> float:
+        """Seconds until the host may be asked again; 0 for now."""
+        until = self._until.get(host)
+        return 0.0 if until is None else max(0.0, until - self._clock.monotonic())
