@@ -23,9 +23,9 @@ from bulkdl.protocol.headers import parse_retry_after, strong_date, strong_etag
 from bulkdl.protocol.response_head import StatusClass, classify
 from bulkdl.protocol.server_quirks import Sight
 from bulkdl.state import Refusal
-from bulkdl.store.disk import STATE_FOLDER
+from bulkdl.storage.destination import storage_error
+from bulkdl.storage.filesystem import STATE_FOLDER
 from bulkdl.store.journal import Entry, Phase
-from bulkdl.store.storage import storage_error
 
 if TYPE_CHECKING:
     from pathlib import Path

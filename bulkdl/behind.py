@@ -11,7 +11,7 @@ from bulkdl.core.fast_dataclass import dataclass
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulkdl.store.storage import Partial
+    from bulkdl.storage.partial_file import Partial
 
 __all__ = ["Behind"]
 

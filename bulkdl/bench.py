@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from bulkdl.protocol.bad_source import Evidence
     from bulkdl.protocol.resume import Known
     from bulkdl.protocol.server_quirks import HostBook
+    from bulkdl.storage.destination import Storage
     from bulkdl.store.journal import Entry, Journal
-    from bulkdl.store.storage import Storage
 
 __all__ = ["Bench", "Pace"]
 

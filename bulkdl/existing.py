@@ -12,7 +12,7 @@ from bulkdl.protocol.headers import parse_retry_after
 from bulkdl.protocol.response_head import StatusClass, classify
 from bulkdl.standing import Standing, standing
 from bulkdl.state import Settled
-from bulkdl.store.storage import storage_error
+from bulkdl.storage.destination import storage_error
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench

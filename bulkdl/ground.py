@@ -11,10 +11,10 @@ from bulkdl.core.events import Level, RunStarted
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.plan import BATCH, Survey
 from bulkdl.standing import Standing
-from bulkdl.store.facts import look_at
+from bulkdl.storage.destination import Storage
+from bulkdl.storage.destination_lock import DestinationLock
+from bulkdl.storage.file_info import look_at
 from bulkdl.store.journal import Journal
-from bulkdl.store.lock import DestinationLock
-from bulkdl.store.storage import Storage
 
 if TYPE_CHECKING:
     import random

@@ -13,10 +13,10 @@ from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
 from bulkdl.protocol.byte_ranges import cover
 from bulkdl.protocol.server_quirks import told
+from bulkdl.storage.destination_lock import DestinationLock
+from bulkdl.storage.lock_owner import holder
 from bulkdl.store.journal import Entry, Journal, Phase, read, read_learnt
 from bulkdl.store.learnt import Learnt
-from bulkdl.store.lock import DestinationLock
-from bulkdl.store.owner import holder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from bulkdl.store.pen import Pen
+    from bulkdl.storage.offset_writer import Pen
 
 __all__ = ["Lane", "Step", "Stream", "TlsContext", "lane_of", "may_apply", "take_over"]
 

@@ -21,7 +21,7 @@ from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.streams import Desk, Step
 
 if TYPE_CHECKING:
-    from bulkdl.store.pen import Pen
+    from bulkdl.storage.offset_writer import Pen
     from bulkdl.streams import Stream
 
 __all__ = ["STEP_BYTES", "STEP_S", "Movers"]

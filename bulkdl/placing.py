@@ -11,9 +11,9 @@ from bulkdl.core.errors import ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
 from bulkdl.standing import Standing
 from bulkdl.state import Checked
+from bulkdl.storage.destination import storage_error
 from bulkdl.store.journal import Entry, Phase
 from bulkdl.store.moves import placed_entry
-from bulkdl.store.storage import storage_error
 from bulkdl.unpacking import claim_folder
 from bulkdl.witness import hear
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bulkdl.bench import Bench
     from bulkdl.plan import Item
     from bulkdl.state import Settled
-    from bulkdl.store.storage import FileFacts
+    from bulkdl.storage.destination import FileFacts
     from bulkdl.task import Job
 
 __all__ = ["check", "conclude", "confirm_name", "move", "record_settled", "unpack"]

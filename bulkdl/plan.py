@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from bulkdl.claims import Claims
     from bulkdl.core.models import Product
+    from bulkdl.storage.file_info import FileFacts
     from bulkdl.store.entries import Entry
-    from bulkdl.store.facts import FileFacts
 
     Look = Callable[[Iterable[str]], Mapping[str, FileFacts | None]]
     """From relative names to what the disk says of them."""

@@ -14,7 +14,7 @@ from bulkdl.core.filenames import fold
 from bulkdl.core.models import AuthKind
 from bulkdl.plan import Survey, selected
 from bulkdl.standing import Standing
-from bulkdl.store.facts import look_at
+from bulkdl.storage.file_info import look_at
 from bulkdl.store.reader import read
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.units import format_bytes
 from bulkdl.protocol.byte_ranges import cover
-from bulkdl.store.disk import storage_error
+from bulkdl.storage.os_errors import storage_error
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench

@@ -9,8 +9,8 @@ from bulkdl.store.entries import Phase
 
 if TYPE_CHECKING:
     from bulkdl.core.models import Product
+    from bulkdl.storage.file_info import FileFacts
     from bulkdl.store.entries import Entry
-    from bulkdl.store.facts import FileFacts
 
 __all__ = ["Standing", "standing"]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from bulkdl.store.pen import Pen
+    from bulkdl.storage.offset_writer import Pen
 
 __all__ = ["BLOCK", "Desk", "PlainStream", "Step", "Stream", "TlsContext", "TlsObject", "TlsStream"]
 

@@ -20,10 +20,10 @@ from bulkdl.core.async_utils import settled
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.placing import confirm_name
-from bulkdl.store.facts import check_name
+from bulkdl.storage.batch_files import place_all, write_whole
+from bulkdl.storage.file_info import check_name
 from bulkdl.store.journal import Move
 from bulkdl.store.moves import moved
-from bulkdl.store.storage import place_all, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from bulkdl.bench import Bench
     from bulkdl.core.models import Checksum
     from bulkdl.state import Obstacle, Whole
-    from bulkdl.store.storage import FileFacts
+    from bulkdl.storage.destination import FileFacts
     from bulkdl.task import Job
 
 __all__ = ["Together"]

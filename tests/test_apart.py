@@ -17,8 +17,8 @@ from bulkdl.core.errors import StorageStopped
 from bulkdl.core.events import Note
 from bulkdl.core.models import RunOptions
 from bulkdl.inspect import status, verify
+from bulkdl.storage.destination import Storage
 from bulkdl.store.journal import Journal, Phase, read_learnt
-from bulkdl.store.storage import Storage
 from tests.harness import HurriedClock, Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, announce, head, ranges, reply
 

@@ -21,7 +21,7 @@ from bulkdl.core.errors import ProductFailed, UsageError
 from bulkdl.core.events import Retrying
 from bulkdl.lane import Lane, TlsContext, lane_of, take_over
 from bulkdl.run import StopReason, StopSignal
-from bulkdl.store.pen import Pen
+from bulkdl.storage.offset_writer import Pen
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, head, html, ranges, reply, reset, stall
 from tests.tls import TlsServer

@@ -13,7 +13,7 @@ import pytest
 from bulkdl.core.events import Retrying
 from bulkdl.core.models import Settings
 from bulkdl.lane import Lane, TlsContext, may_apply, take_over
-from bulkdl.store.pen import Pen
+from bulkdl.storage.offset_writer import Pen
 from bulkdl.streams import Desk, Step, TlsStream
 from bulkdl.trust import trusted
 from tests.harness import Place, body_of

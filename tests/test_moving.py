@@ -16,7 +16,7 @@ import pytest
 from bulkdl import moving, streams
 from bulkdl.lane import take_over
 from bulkdl.moving import Movers
-from bulkdl.store.pen import Pen
+from bulkdl.storage.offset_writer import Pen
 from tests.harness import body_of
 from tests.servers import RawServer, Responder, ranges, stall
 

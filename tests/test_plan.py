@@ -13,15 +13,15 @@ from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
 from bulkdl.plan import Survey, in_place
 from bulkdl.standing import Standing
+from bulkdl.storage.file_info import look_at
 from bulkdl.store.entries import Entry, Phase
-from bulkdl.store.facts import look_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from bulkdl.plan import Item
-    from bulkdl.store.facts import FileFacts
+    from bulkdl.storage.file_info import FileFacts
 
 
 def named(index: int, file: str | None, size: int | None = None) -> Product:

@@ -15,11 +15,11 @@ from bulkdl import together
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import RunOptions, Window
 from bulkdl.run import StopReason, StopSignal
-from bulkdl.store import storage
+from bulkdl.storage import destination
 from bulkdl.store.journal import Entry, Journal, Phase
 from tests.harness import Done, HurriedClock, Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, head, ranges, reply
-from tests.store.storage_places import mounted
+from tests.storage.storage_places import mounted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,7 +65,7 @@ class TightDisk(HurriedClock):
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TightDisk]:
     with mounted(tmp_path / "disk", "size=16m") as folder:
-        found, moved = TightDisk(folder), storage._moved
+        found, moved = TightDisk(folder), destination._moved
 
         def filling(root: Path, part: str, final: str, *arguments: Any, **named: Any) -> Any:
             found.moves(final)
@@ -74,7 +74,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TightDisk]
                 found.fill()
             return facts
 
-        monkeypatch.setattr(storage, "_moved", filling)
+        monkeypatch.setattr(destination, "_moved", filling)
         yield found
 
 

@@ -194,7 +194,7 @@ async def test_a_rate_limit_makes_bytes_take_their_time(tmp_path: Path):
 async def test_a_destination_that_another_process_holds_is_named_with_its_holder(tmp_path: Path):
     place = Place(tmp_path)
     program = (
-        "import sys; from pathlib import Path; from bulkdl.store.lock import DestinationLock\n"
+        "import sys; from pathlib import Path; from bulkdl.storage.destination_lock import DestinationLock\n"
         "with DestinationLock(Path(sys.argv[1])):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )

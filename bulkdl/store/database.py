@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.store.disk import stopped
+from bulkdl.storage.os_errors import stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,9 @@ import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from bulkdl.storage.filesystem import STATE_FOLDER, state_folder
+from bulkdl.storage.filesystem_type import network_filesystem
 from bulkdl.store.database import database_error, open_or_renew, read_only
-from bulkdl.store.disk import STATE_FOLDER, network_filesystem, state_folder
 from bulkdl.store.entries import STEPS, Entry, Phase, load, load_some, load_unfinished, text_of
 from bulkdl.store.learnt import drop_evidence, load_learnt, put_evidence, put_host
 from bulkdl.store.moves import Move, drop_moves, load_moves, moving, not_superseded, put_moves

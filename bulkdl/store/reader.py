@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from bulkdl.store.disk import STATE_FOLDER
+from bulkdl.storage.filesystem import STATE_FOLDER
 from bulkdl.store.entries import STEPS, load
 from bulkdl.store.moves import load_moves, not_superseded
 

@@ -7,7 +7,7 @@ import shutil
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from bulkdl.store.disk import sync_all, sync_folder
+from bulkdl.storage.filesystem import sync_all, sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from bulkdl.store import reserve
 from tests.crash.mounts import disk, exfat, without_privileges
 from tests.crash.scene import ended, scene
 from tests.crash.test_storage_trouble import MB, RATE, SMALL, enlarge, items, pending, until_said, until_some
-from tests.store.storage_places import mounted
+from tests.storage.storage_places import mounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,7 +20,7 @@ from bulkdl.archive.faults import Chunked
 from bulkdl.core.clock import SystemClock
 from bulkdl.store.journal import Entry, Journal, Phase
 from tests.crash.scene import Done, ended, scene
-from tests.store.storage_places import mounted
+from tests.storage.storage_places import mounted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.models import Checksum, FailureKind
+from bulkdl.storage.filesystem_type import network_filesystem
 from bulkdl.store.database import open_or_renew
-from bulkdl.store.disk import network_filesystem
 from bulkdl.store.journal import Entry, Journal, Phase, read
 from bulkdl.store.writer import Writer
-from tests.store.storage_places import child, mounted, read_only
+from tests.storage.storage_places import child, mounted, read_only
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

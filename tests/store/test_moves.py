@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Checksum
-from bulkdl.store.facts import FileFacts
+from bulkdl.storage.file_info import FileFacts
 from bulkdl.store.journal import Entry, Journal, Move, Phase, moving, read
 from bulkdl.store.moves import moved
 from bulkdl.store.rows import encode, encode_done

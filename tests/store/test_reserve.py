@@ -14,7 +14,7 @@ import pytest
 from bulkdl.core.clock import SystemClock
 from bulkdl.store.journal import Entry, Journal, Phase, read
 from bulkdl.store.reserve import NAME, SIZE, STEP, Reserve
-from tests.store.storage_places import mounted
+from tests.storage.storage_places import mounted
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,6 +14,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+__all__ = ["make_link", "names"]
+
+
 CHILD = Path(__file__).with_name("storage_child.py")
 
 
@@ -60,3 +63,18 @@ def read_only(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         folder.chmod(0o755)
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+def descriptors() -> set[str]:
+    folder = Path("/proc/self/fd")
+    if not folder.exists():
+        pytest.skip("this system has no /proc")
+    return set(os.listdir(folder))  # noqa: PTH208 - the listing itself is one
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to(path.with_name("target"))

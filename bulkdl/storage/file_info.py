@@ -12,7 +12,8 @@ from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import HARMLESS
 from bulkdl.core.models import FailureKind
-from bulkdl.store.disk import GONE, STATE_FOLDER, THIS_NAME, storage_error
+from bulkdl.storage.filesystem import STATE_FOLDER
+from bulkdl.storage.os_errors import GONE, THIS_NAME, storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,7 +12,7 @@ import pytest
 from bulkdl import together
 from bulkdl.archive.catalogue import Item
 from bulkdl.archive.server import Archive
-from bulkdl.store.storage import Storage
+from bulkdl.storage.destination import Storage
 from tests.harness import Place, sha256
 
 if TYPE_CHECKING:

@@ -3,251 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import resource
-import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.models import FailureKind
-from bulkdl.store.disk import largest_file
-from bulkdl.store.facts import look_at
-from bulkdl.store.storage import FileFacts, Partial, Storage, storage_error
-from tests.store.storage_places import mounted, read_only
-
-
-def names(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()]
-
-
-def descriptors() -> set[str]:
-    folder = Path("/proc/self/fd")
-    if not folder.exists():
-        pytest.skip("this system has no /proc")
-    return set(os.listdir(folder))  # noqa: PTH208 - the listing itself is one
-
+from bulkdl.storage.destination import FileFacts, Storage
+from bulkdl.storage.file_info import look_at
+from tests.storage.storage_places import make_link, mounted, names, read_only
 
 # --- Errors -----------------------------------------------------------------------------------------------------------
 
-STOPS = {
-    errno.ENOSPC: "no space left",
-    errno.EDQUOT: "no space left",
-    errno.EROFS: "read-only",
-    errno.EIO: "Input/output error",
-    errno.EMFILE: "too many open files",
-    errno.ENODEV: "No such device",
-}
-FAILS = {
-    errno.ENAMETOOLONG: "too long",
-    errno.EISDIR: "a folder is in the way",
-    errno.ENOTDIR: "a file is where a folder must be",
-    errno.EINVAL: "does not accept the name",
-    errno.EILSEQ: "does not accept the characters",
-    errno.EFBIG: "larger than",
-    errno.ELOOP: "symbolic link",
-    errno.EXDEV: "another file system",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.ENOENT: "it is gone",
-}
-
-
-@pytest.mark.parametrize(("code", "says"), STOPS.items(), ids=lambda value: errno.errorcode.get(value, ""))
-def test_what_the_machine_lacks_stops_the_run(tmp_path: Path, code: int, says: str) -> None:
-    ours = storage_error(OSError(code, os.strerror(code)), path=tmp_path / "a/b.part", what="write", root=tmp_path)
-    assert isinstance(ours, StorageStopped)
-    assert ours.full == (code in {errno.ENOSPC, errno.EDQUOT})
-    assert ours.reason.startswith("Could not write 'a/b.part': ")
-    assert says in ours.reason
-    assert ours.hint
-
-
-@pytest.mark.parametrize(("code", "says"), FAILS.items(), ids=lambda value: errno.errorcode.get(value, ""))
-def test_what_concerns_one_name_fails_that_product_only(tmp_path: Path, code: int, says: str) -> None:
-    ours = storage_error(OSError(code, os.strerror(code)), path=tmp_path / "a/b.part", what="write", root=tmp_path)
-    assert isinstance(ours, ProductFailed)
-    assert ours.kind is FailureKind.STORAGE
-    assert ours.reason.startswith("Could not write 'a/b.part': ")
-    assert says in ours.reason
-    assert ours.hint
-
-
-@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.ENOENT], ids=errno.errorcode.get)
-def test_a_destination_that_is_gone_or_refuses_stops_the_run(tmp_path: Path, code: int) -> None:
-    gone = tmp_path / "unmounted"
-    error = OSError(code, os.strerror(code))
-    assert isinstance(storage_error(error, path=gone / "a.part", what="write", root=gone), StorageStopped)
-    ours = storage_error(error, path=tmp_path, what="write to", root=tmp_path)
-    assert isinstance(ours, StorageStopped)
-    assert f"the destination '{tmp_path}'" in ours.reason
-
 
 # --- Partials ---------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=40)
-@given(
-    writes=st.lists(
-        st.tuples(st.integers(0, 300), st.binary(max_size=60), st.sampled_from([bytes, bytearray, memoryview]))
-    )
-)
-def test_writes_at_any_offset_in_any_order_equal_the_same_writes_in_memory(writes) -> None:
-    expected = bytearray()
-
-    async def run(path: Path) -> None:
-        async with Partial.open(path) as partial:
-            for offset, data, kind in writes:
-                await partial.write(offset, kind(data))
-                if data:
-                    expected.extend(bytes(max(0, offset + len(data) - len(expected))))
-                    expected[offset : offset + len(data)] = data
-            await partial.sync()
-            assert await partial.size() == len(expected)
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "new" / "folder" / "x.part"
-        asyncio.run(run(path))
-        assert path.read_bytes() == expected
-
-
-@pytest.mark.parametrize(("anew", "left"), [(False, b"012345ab89"), (True, bytes(6) + b"ab")])
-async def test_opening_keeps_what_is_there_unless_it_is_written_anew(
-    tmp_path: Path,
-    anew: bool,  # noqa: FBT001
-    left: bytes,
-) -> None:
-    path = tmp_path / "x.part"
-    path.write_bytes(b"0123456789")
-    async with Partial.open(path, anew=anew) as partial:
-        assert await partial.size() == (0 if anew else 10)
-        await partial.write(6, b"ab")
-        facts = await partial.seal()
-    assert path.read_bytes() == left
-    assert facts == FileFacts(size=len(left), mtime_ns=path.stat().st_mtime_ns, is_file=True)
-
-
-async def test_many_tasks_write_their_own_ranges_of_one_partial(tmp_path: Path) -> None:
-    blocks = [bytes([n]) * 70_000 for n in range(40)]
-    async with Storage(tmp_path) as storage:
-        async with storage.open_partial("x.part") as partial, asyncio.TaskGroup() as group:
-            for n, block in enumerate(blocks):
-                group.create_task(partial.write(n * 70_000, block))
-        assert (tmp_path / "x.part").read_bytes() == b"".join(blocks)
-
-
-async def test_a_cancelled_write_is_over_before_the_cancellation_goes_on(tmp_path: Path) -> None:
-    release = threading.Event()
-    with ThreadPoolExecutor(1) as executor:
-        async with Partial.open(tmp_path / "x.part", executor=executor) as partial:
-            executor.submit(release.wait)
-            data = bytearray(b"payload")
-            task = asyncio.ensure_future(partial.write(0, data))
-            await asyncio.sleep(0)
-            task.cancel()
-            for _ in range(5):
-                await asyncio.sleep(0)
-            assert not task.done()
-            task.cancel()
-            await asyncio.sleep(0)
-            assert not task.done()
-            release.set()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            data[:] = b"another"
-    assert (tmp_path / "x.part").read_bytes() == b"payload"
-
-
-async def test_closing_waits_for_writes_that_nobody_awaits(tmp_path: Path) -> None:
-    release = threading.Event()
-    with ThreadPoolExecutor(1) as executor:
-        async with Partial.open(tmp_path / "x.part", executor=executor) as partial:
-            executor.submit(release.wait)
-            task = asyncio.ensure_future(partial.write(0, b"late"))
-            await asyncio.sleep(0)
-            asyncio.get_running_loop().call_soon(release.set)
-        await task
-        with pytest.raises(ValueError, match="closed"):
-            await partial.write(0, b"x")
-    assert (tmp_path / "x.part").read_bytes() == b"late"
-
-
-async def test_a_cancelled_opening_leaves_no_descriptor_open(tmp_path: Path) -> None:
-    release = threading.Event()
-    before = descriptors()
-    with ThreadPoolExecutor(1) as executor:
-        executor.submit(release.wait)
-        task = asyncio.ensure_future(Partial.open(tmp_path / "x.part", executor=executor).__aenter__())
-        await asyncio.sleep(0)
-        task.cancel()
-        release.set()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    assert (tmp_path / "x.part").exists()
-    assert descriptors() <= before
-
-
-async def test_after_a_failed_sync_no_later_one_succeeds(tmp_path: Path) -> None:
-    reading, writing = os.pipe()  # a descriptor that cannot be synced
-    partial = Partial(writing, tmp_path / "x.part", root=None, executor=None)
-    with pytest.raises(ProductFailed) as first:
-        await partial.sync()
-    os.dup2(os.open(tmp_path / "x.part", os.O_RDWR | os.O_CREAT), writing)  # and now one that can
-    with pytest.raises(ProductFailed) as second:
-        await partial.seal()
-    assert first.value is second.value
-    await partial._close()
-    os.close(reading)
-
-
-async def test_a_file_past_the_limit_fails_its_product_only(tmp_path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 20, limits[1]))
-    try:
-        async with Storage(tmp_path) as storage, storage.open_partial("x.part") as partial:
-            with pytest.raises(ProductFailed, match=r"Could not write 'x.part': the file is larger than"):
-                await partial.write(64 << 20, b"x")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-async def test_a_full_disk_stops_the_run_and_keeps_what_was_synced(tmp_path: Path) -> None:
-    with mounted(tmp_path / "small", "size=256k") as place:
-        async with Storage(place) as storage:
-            async with storage.open_partial("x.part") as partial:
-                await partial.write(0, b"a" * 100_000)
-                await partial.sync()
-                with pytest.raises(StorageStopped, match=r"Could not write 'x.part': no space left") as stopped:
-                    await partial.write(100_000, b"b" * 1_000_000)
-            assert stopped.value.full
-            assert (place / "x.part").read_bytes()[:100_000] == b"a" * 100_000
-            assert await storage.free_bytes() == 0
-
-
-def make_link(path: Path) -> None:
-    path.symlink_to(path.with_name("target"))
-
-
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        pytest.param(Path.mkdir, "a folder is in the way", id="folder"),
-        pytest.param(make_link, "a symbolic link is in the way", id="link"),
-        pytest.param(os.mkfifo, "not a regular file", id="fifo"),
-    ],
-)
-async def test_what_is_no_file_at_the_partials_name_fails_the_product(tmp_path: Path, make, says: str) -> None:
-    make(tmp_path / "x.part")
-    async with Storage(tmp_path) as storage:
-        with pytest.raises(ProductFailed, match=says):
-            async with storage.open_partial("x.part"):
-                pass
 
 
 async def test_a_file_where_a_folder_must_be_fails_the_product(tmp_path: Path) -> None:
@@ -472,16 +243,6 @@ async def test_a_folder_on_another_file_system_is_reached_by_a_partial_beside_th
                 await storage.place(partial_file(tmp_path), place / "x", overwrite=False)
             await storage.place(partial_file(place), place / "x", overwrite=False)
     assert (tmp_path / "x.part").exists()
-
-
-@pytest.mark.parametrize(
-    ("filesystem", "largest"), [("vfat", (1 << 32) - 1), ("msdos", (1 << 32) - 1), ("exfat", None), ("ext4", None)]
-)
-def test_fat_is_known_to_end_at_4_gib(tmp_path: Path, filesystem: str, largest: int | None) -> None:
-    mountinfo = f"1 2 8:1 / {os.path.realpath(tmp_path)} rw - {filesystem} /dev/sdb1 rw\n"
-    own = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    limits = [limit for limit in (largest, None if own == resource.RLIM_INFINITY else own) if limit is not None]
-    assert largest_file(tmp_path, mountinfo) == min(limits, default=None)
 
 
 async def test_nothing_is_made_in_a_destination_that_is_on_another_device_than_before(tmp_path: Path) -> None:

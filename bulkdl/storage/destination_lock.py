@@ -18,8 +18,9 @@ import filelock
 
 from bulkdl.core.async_utils import settled
 from bulkdl.core.errors import StorageStopped
-from bulkdl.store.disk import FULL, state_folder, stopped
-from bulkdl.store.owner import HELD, Owner, here, may_live, read_owner, write_owner
+from bulkdl.storage.filesystem import state_folder
+from bulkdl.storage.lock_owner import HELD, Owner, here, may_live, read_owner, write_owner
+from bulkdl.storage.os_errors import FULL, stopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.store.disk import storage_error, write_some
+from bulkdl.storage.filesystem import write_some
+from bulkdl.storage.os_errors import storage_error
 
 if TYPE_CHECKING:
     from pathlib import Path

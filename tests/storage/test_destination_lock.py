@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl.core.errors import StorageStopped
-from bulkdl.store.disk import state_folder
-from bulkdl.store.lock import DestinationLock, _take_without_locks
-from tests.store.storage_places import child, read_only
+from bulkdl.storage.destination_lock import DestinationLock, _take_without_locks
+from bulkdl.storage.filesystem import state_folder
+from tests.storage.storage_places import child, read_only
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from bulkdl.core.clock import SystemClock
-from bulkdl.store.disk import state_folder
+from bulkdl.storage.destination_lock import DestinationLock, _take_without_locks
+from bulkdl.storage.filesystem import state_folder
 from bulkdl.store.journal import Entry, Journal, Phase
-from bulkdl.store.lock import DestinationLock, _take_without_locks
 
 
 def say(line: str) -> None:
