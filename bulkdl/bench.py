@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from bulkdl.core.events import Hub
     from bulkdl.core.models import RunOptions, Settings
     from bulkdl.http import Http, Reply
+    from bulkdl.journal.journal import Entry, Journal
     from bulkdl.lane import Lane
     from bulkdl.protocol.bad_source import Evidence
     from bulkdl.protocol.resume import Known
     from bulkdl.protocol.server_quirks import HostBook
     from bulkdl.storage.destination import Storage
-    from bulkdl.store.journal import Entry, Journal
 
 __all__ = ["Bench", "Pace"]
 

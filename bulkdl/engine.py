@@ -22,6 +22,7 @@ from bulkdl.core.models import Failure, FailureKind, Outcome, State
 from bulkdl.existing import ask_size, conflict, settle, settle_named
 from bulkdl.heritage import bury
 from bulkdl.hours import window_closes_in, window_opens_in
+from bulkdl.journal.journal import Entry, Phase
 from bulkdl.placing import check, move, record_settled, unpack
 from bulkdl.plan import in_place
 from bulkdl.protocol.byte_ranges import cover
@@ -29,7 +30,6 @@ from bulkdl.retry import Budget, next_step
 from bulkdl.room import check_room, known_size
 from bulkdl.standing import Standing
 from bulkdl.state import Complete, Settled, Whole
-from bulkdl.store.journal import Entry, Phase
 from bulkdl.task import Job
 from bulkdl.together import Together
 from bulkdl.transfer import attempt

@@ -17,7 +17,7 @@ from bulkdl.storage.destination import storage_error
 if TYPE_CHECKING:
     from bulkdl.bench import Bench
     from bulkdl.http import Reply
-    from bulkdl.store.journal import Entry
+    from bulkdl.journal.journal import Entry
     from bulkdl.task import Job
 
 __all__ = ["ask_archive", "ask_size", "compare_digests", "conflict", "settle", "settle_named"]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from bulkdl.claims import Claims
 from bulkdl.core.events import Level, RunStarted
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.journal.journal import Journal
 from bulkdl.plan import BATCH, Survey
 from bulkdl.standing import Standing
 from bulkdl.storage.destination import Storage
 from bulkdl.storage.destination_lock import DestinationLock
 from bulkdl.storage.file_info import look_at
-from bulkdl.store.journal import Journal
 
 if TYPE_CHECKING:
     import random
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Manifest, Product, RunOptions, Settings
+    from bulkdl.journal.learned import Learnt
+    from bulkdl.journal.records import Entry
     from bulkdl.plan import Item
-    from bulkdl.store.entries import Entry
-    from bulkdl.store.learnt import Learnt
 
 __all__ = ["Ground", "Terms", "announce", "prepare"]
 

@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import ProductFailed
-from bulkdl.store.journal import Phase
+from bulkdl.journal.journal import Phase
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench
-    from bulkdl.store.journal import Entry
+    from bulkdl.journal.journal import Entry
     from bulkdl.task import Job
 
 __all__ = ["bury", "inherit"]

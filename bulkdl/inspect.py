@@ -11,12 +11,12 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
+from bulkdl.journal.journal import Entry, Journal, Phase, read, read_learnt
+from bulkdl.journal.learned import Learnt
 from bulkdl.protocol.byte_ranges import cover
 from bulkdl.protocol.server_quirks import told
 from bulkdl.storage.destination_lock import DestinationLock
 from bulkdl.storage.lock_owner import holder
-from bulkdl.store.journal import Entry, Journal, Phase, read, read_learnt
-from bulkdl.store.learnt import Learnt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

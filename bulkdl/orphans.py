@@ -7,13 +7,13 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.store.journal import Phase
+from bulkdl.journal.journal import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from bulkdl.core.models import Product
-    from bulkdl.store.journal import Entry
+    from bulkdl.journal.journal import Entry
 
 
 __all__ = ["Estate", "estate_of", "offered"]

@@ -9,11 +9,11 @@ from bulkdl.apart import pardon, refuse
 from bulkdl.content.verify import check_product
 from bulkdl.core.errors import ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
+from bulkdl.journal.journal import Entry, Phase
+from bulkdl.journal.pending_moves import placed_entry
 from bulkdl.standing import Standing
 from bulkdl.state import Checked
 from bulkdl.storage.destination import storage_error
-from bulkdl.store.journal import Entry, Phase
-from bulkdl.store.moves import placed_entry
 from bulkdl.unpacking import claim_folder
 from bulkdl.witness import hear
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
 from bulkdl.core.models import Outcome, State
+from bulkdl.journal.records import Phase
 from bulkdl.protocol.byte_ranges import cover
 from bulkdl.standing import Standing, standing
-from bulkdl.store.entries import Phase
 from bulkdl.unpacking import folder_of, occupy_folders
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from bulkdl.claims import Claims
     from bulkdl.core.models import Product
+    from bulkdl.journal.records import Entry
     from bulkdl.storage.file_info import FileFacts
-    from bulkdl.store.entries import Entry
 
     Look = Callable[[Iterable[str]], Mapping[str, FileFacts | None]]
     """From relative names to what the disk says of them."""

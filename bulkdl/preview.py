@@ -12,10 +12,10 @@ from bulkdl.core.errors import AccountStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import fold
 from bulkdl.core.models import AuthKind
+from bulkdl.journal.reader import read
 from bulkdl.plan import Survey, selected
 from bulkdl.standing import Standing
 from bulkdl.storage.file_info import look_at
-from bulkdl.store.reader import read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

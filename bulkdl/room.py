@@ -13,7 +13,7 @@ from bulkdl.storage.os_errors import storage_error
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench
-    from bulkdl.store.journal import Entry
+    from bulkdl.journal.journal import Entry
     from bulkdl.task import Job
 
 __all__ = ["check_room", "known_size", "promised_easily"]

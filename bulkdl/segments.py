@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from bulkdl.bench import Bench, Pace
     from bulkdl.http import Reply
+    from bulkdl.journal.journal import Entry
     from bulkdl.lane import Lane, Step, Stream
     from bulkdl.storage.offset_writer import Pen
     from bulkdl.storage.partial_file import Partial
-    from bulkdl.store.journal import Entry
     from bulkdl.task import Job
 
 __all__ = ["Reception"]

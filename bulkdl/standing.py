@@ -5,12 +5,12 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bulkdl.store.entries import Phase
+from bulkdl.journal.records import Phase
 
 if TYPE_CHECKING:
     from bulkdl.core.models import Product
+    from bulkdl.journal.records import Entry
     from bulkdl.storage.file_info import FileFacts
-    from bulkdl.store.entries import Entry
 
 __all__ = ["Standing", "standing"]
 

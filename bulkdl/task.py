@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Product
     from bulkdl.core.urls import Url
     from bulkdl.http import Reply
+    from bulkdl.journal.journal import Entry
     from bulkdl.protocol.bad_source import Seen
     from bulkdl.retry import Budget
     from bulkdl.state import Obstacle, Refusal, Whole, Witness
-    from bulkdl.store.journal import Entry
 
 
 __all__ = ["MANY", "Job", "known_of"]

@@ -19,11 +19,11 @@ from bulkdl.content.verify import check_body, ready_for
 from bulkdl.core.async_utils import settled
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.journal.journal import Move
+from bulkdl.journal.pending_moves import moved
 from bulkdl.placing import confirm_name
 from bulkdl.storage.batch_files import place_all, write_whole
 from bulkdl.storage.file_info import check_name
-from bulkdl.store.journal import Move
-from bulkdl.store.moves import moved
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

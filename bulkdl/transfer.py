@@ -14,6 +14,7 @@ from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.models import FailureKind
 from bulkdl.existing import settle_named
 from bulkdl.heritage import inherit
+from bulkdl.journal.journal import Entry, Phase
 from bulkdl.orphans import offered
 from bulkdl.pages import not_the_product, objection_to
 from bulkdl.protocol.byte_ranges import normalise
@@ -24,7 +25,6 @@ from bulkdl.room import check_room, promised_easily
 from bulkdl.ruling import obey
 from bulkdl.segments import Reception
 from bulkdl.state import Complete, Whole
-from bulkdl.store.journal import Entry, Phase
 from bulkdl.task import known_of
 from bulkdl.unpacking import claim_folder
 from bulkdl.witness import summon

@@ -10,8 +10,8 @@ from bulkdl.state import Witness
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench
+    from bulkdl.journal.journal import Entry
     from bulkdl.protocol.response_head import Head
-    from bulkdl.store.journal import Entry
     from bulkdl.task import Job
 
 __all__ = ["hear", "summon"]

@@ -13,9 +13,9 @@ import bulkdl
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.events import Event, Hub, ProductFinished
 from bulkdl.core.models import Outcome, RunOptions, Settings
+from bulkdl.journal.journal import Entry, read
 from bulkdl.manifest import from_mapping
 from bulkdl.run import RunResult, StopSignal, run
-from bulkdl.store.journal import Entry, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

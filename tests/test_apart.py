@@ -17,16 +17,16 @@ from bulkdl.core.errors import StorageStopped
 from bulkdl.core.events import Note
 from bulkdl.core.models import RunOptions
 from bulkdl.inspect import status, verify
+from bulkdl.journal.journal import Journal, Phase, read_learnt
 from bulkdl.storage.destination import Storage
-from bulkdl.store.journal import Journal, Phase, read_learnt
 from tests.harness import HurriedClock, Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, announce, head, ranges, reply
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bulkdl.journal.journal import Entry
     from bulkdl.protocol.bad_source import Evidence
-    from bulkdl.store.journal import Entry
     from tests.servers import Responder
 
 SIZE = 300_000

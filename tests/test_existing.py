@@ -10,7 +10,7 @@ import pytest
 
 from bulkdl.core.models import RunOptions
 from bulkdl.inspect import verify
-from bulkdl.store.journal import Phase
+from bulkdl.journal.journal import Phase
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, ranges, reply
 

@@ -6,8 +6,8 @@ import pytest
 
 from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
+from bulkdl.journal.journal import Entry, Phase
 from bulkdl.orphans import estate_of, offered
-from bulkdl.store.journal import Entry, Phase
 
 HERE = "https://a.example/download"
 

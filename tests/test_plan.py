@@ -11,10 +11,10 @@ import pytest
 from bulkdl.claims import Claims
 from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.plan import Survey, in_place
 from bulkdl.standing import Standing
 from bulkdl.storage.file_info import look_at
-from bulkdl.store.entries import Entry, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

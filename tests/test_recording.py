@@ -14,9 +14,9 @@ import pytest
 from bulkdl import together
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import RunOptions, Window
+from bulkdl.journal.journal import Entry, Journal, Phase
 from bulkdl.run import StopReason, StopSignal
 from bulkdl.storage import destination
-from bulkdl.store.journal import Entry, Journal, Phase
 from tests.harness import Done, HurriedClock, Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, head, ranges, reply
 from tests.storage.storage_places import mounted

@@ -6,9 +6,9 @@ import pytest
 
 from bulkdl.core.models import Checksum, Product
 from bulkdl.core.urls import Url
+from bulkdl.journal.journal import Entry, Phase
 from bulkdl.standing import Standing, standing
 from bulkdl.storage.destination import FileFacts
-from bulkdl.store.journal import Entry, Phase
 
 MD5 = Checksum("md5", "0" * 32)
 OTHER_MD5 = Checksum("md5", "1" * 32)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from bulkdl import transfer
 from bulkdl.core.models import RunOptions
+from bulkdl.journal.journal import Phase
 from bulkdl.run import StopReason, StopSignal
-from bulkdl.store.journal import Phase
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, head, ranges, reply
 

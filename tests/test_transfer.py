@@ -19,7 +19,7 @@ from bulkdl.archive.faults import Cut, NewEdition, Refuse
 from bulkdl.archive.server import Archive, Route
 from bulkdl.core.events import Retrying
 from bulkdl.core.models import State
-from bulkdl.store.journal import Phase
+from bulkdl.journal.journal import Phase
 from tests.harness import HurriedClock, Place, body_of, sha256
 from tests.servers import (
     RawRequest,

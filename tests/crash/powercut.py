@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkdl.store.journal import Entry, Journal, Phase, moving
-from bulkdl.store.moves import moved
+from bulkdl.journal.journal import Entry, Journal, Phase, moving
+from bulkdl.journal.pending_moves import moved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

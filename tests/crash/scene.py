@@ -15,8 +15,8 @@ from bulkdl.archive.catalogue import Item, Kind, Validators
 from bulkdl.archive.server import Archive, Route
 from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
+from bulkdl.journal.journal import Entry, Phase, read
 from bulkdl.protocol.byte_ranges import cover
-from bulkdl.store.journal import Entry, Phase, read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

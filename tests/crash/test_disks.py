@@ -12,7 +12,7 @@ import pytest
 
 from bulkdl.archive.catalogue import Item, Kind, Validators
 from bulkdl.archive.faults import Chunked
-from bulkdl.store import reserve
+from bulkdl.journal import space_reserve
 from tests.crash.mounts import disk, exfat, without_privileges
 from tests.crash.scene import ended, scene
 from tests.crash.test_storage_trouble import MB, RATE, SMALL, enlarge, items, pending, until_said, until_some
@@ -153,7 +153,7 @@ async def test_what_arrived_before_the_disk_was_full_is_recorded_to_the_last_blo
                 again = await place.run("-s", "1")
                 assert again.code == 0, again.err
                 assert again.summary["bytes"]["resumed"] == durable
-                assert (place.destination / ".bulkdl" / reserve.NAME).stat().st_size == reserve.SIZE
+                assert (place.destination / ".bulkdl" / space_reserve.NAME).stat().st_size == space_reserve.SIZE
                 place.assert_complete()
 
 

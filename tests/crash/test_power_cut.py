@@ -18,7 +18,7 @@ from bulkdl.archive.server import Archive, Route
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Product, RunOptions
 from bulkdl.core.urls import Url
-from bulkdl.store.journal import Entry, Journal, Phase
+from bulkdl.journal.journal import Entry, Journal, Phase
 from tests.crash.powercut import Trace, Wreck, Write
 from tests.harness import Place
 

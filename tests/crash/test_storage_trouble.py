@@ -18,7 +18,7 @@ import pytest
 from bulkdl.archive.catalogue import Item, Validators
 from bulkdl.archive.faults import Chunked
 from bulkdl.core.clock import SystemClock
-from bulkdl.store.journal import Entry, Journal, Phase
+from bulkdl.journal.journal import Entry, Journal, Phase
 from tests.crash.scene import Done, ended, scene
 from tests.storage.storage_places import mounted
 

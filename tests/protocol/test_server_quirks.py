@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bulkdl import opening
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Resume
+from bulkdl.journal.journal import Journal, read_learnt
 from bulkdl.protocol.byte_ranges import ContentRange
 from bulkdl.protocol.response_head import Head
 from bulkdl.protocol.resume import Known, ask_for, judge
@@ -30,7 +31,6 @@ from bulkdl.protocol.server_quirks import (
     sights,
     told,
 )
-from bulkdl.store.journal import Journal, read_learnt
 from tests.clocks import ManualClock
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, announce, head

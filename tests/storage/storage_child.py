@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from bulkdl.core.clock import SystemClock
+from bulkdl.journal.journal import Entry, Journal, Phase
 from bulkdl.storage.destination_lock import DestinationLock, _take_without_locks
 from bulkdl.storage.filesystem import state_folder
-from bulkdl.store.journal import Entry, Journal, Phase
 
 
 def say(line: str) -> None:

@@ -12,12 +12,12 @@ import pytest
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.models import Checksum
+from bulkdl.journal import journal as module
+from bulkdl.journal.journal import Entry, Journal, Phase, read, read_learnt
+from bulkdl.journal.row_codec import PUT, encode
+from bulkdl.journal.sqlite_file import open_or_renew
 from bulkdl.protocol.bad_source import Evidence, Seen
 from bulkdl.protocol.server_quirks import EXPIRES_S, HostFacts
-from bulkdl.store import journal as module
-from bulkdl.store.database import open_or_renew
-from bulkdl.store.journal import Entry, Journal, Phase, read, read_learnt
-from bulkdl.store.rows import PUT, encode
 from tests.clocks import ManualClock
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Checksum
-from bulkdl.store.journal import Entry, Journal, Phase, read
+from bulkdl.journal.journal import Entry, Journal, Phase, read
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,13 +5,13 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from bulkdl.store.entries import STORED, Entry, crc_of_bytes, text_of
-from bulkdl.store.moves import moved
+from bulkdl.journal.pending_moves import moved
+from bulkdl.journal.records import STORED, Entry, crc_of_bytes, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulkdl.store.moves import Move
+    from bulkdl.journal.pending_moves import Move
 
 __all__ = ["PUT", "Row", "encode", "encode_done"]
 

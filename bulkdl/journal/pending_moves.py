@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from bulkdl.core.models import Checksum
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.storage.file_info import FileFacts
-from bulkdl.store.entries import Entry, Phase
 
 if TYPE_CHECKING:
     import sqlite3

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Checksum
+from bulkdl.journal.journal import Entry, Journal, Move, Phase, moving, read
+from bulkdl.journal.pending_moves import moved
+from bulkdl.journal.row_codec import encode, encode_done
 from bulkdl.storage.file_info import FileFacts
-from bulkdl.store.journal import Entry, Journal, Move, Phase, moving, read
-from bulkdl.store.moves import moved
-from bulkdl.store.rows import encode, encode_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable

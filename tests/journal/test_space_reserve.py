@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl.core.clock import SystemClock
-from bulkdl.store.journal import Entry, Journal, Phase, read
-from bulkdl.store.reserve import NAME, SIZE, STEP, Reserve
+from bulkdl.journal.journal import Entry, Journal, Phase, read
+from bulkdl.journal.space_reserve import NAME, SIZE, STEP, Reserve
 from tests.storage.storage_places import mounted
 
 if TYPE_CHECKING:

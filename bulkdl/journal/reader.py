@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from bulkdl.journal.pending_moves import load_moves, not_superseded
+from bulkdl.journal.records import STEPS, load
 from bulkdl.storage.filesystem import STATE_FOLDER
-from bulkdl.store.entries import STEPS, load
-from bulkdl.store.moves import load_moves, not_superseded
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
-    from bulkdl.store.entries import Entry
+    from bulkdl.journal.records import Entry
 
 __all__ = ["NAME", "read"]
 
@@ -27,7 +27,7 @@ def read(destination: Path) -> dict[str, Entry] | None:
     path = destination / STATE_FOLDER / NAME
     if not path.is_file():
         return None
-    from bulkdl.store.database import read_only  # noqa: PLC0415 - no SQLite for a destination that has no journal yet
+    from bulkdl.journal.sqlite_file import read_only  # noqa: PLC0415 - no SQLite for a destination that has no journal yet
 
     return read_only(path, STEPS, _all)
 

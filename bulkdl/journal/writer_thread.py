@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from bulkdl.core.async_utils import settled
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.store.database import BUSY, database_error, has_room
+from bulkdl.journal.sqlite_file import BUSY, database_error, has_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bulkdl.store.reserve import Reserve
+    from bulkdl.journal.space_reserve import Reserve
 
 __all__ = ["Writer"]
 

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.models import Checksum, FailureKind
+from bulkdl.journal.journal import Entry, Journal, Phase, read
+from bulkdl.journal.sqlite_file import open_or_renew
+from bulkdl.journal.writer_thread import Writer
 from bulkdl.storage.filesystem_type import network_filesystem
-from bulkdl.store.database import open_or_renew
-from bulkdl.store.journal import Entry, Journal, Phase, read
-from bulkdl.store.writer import Writer
 from tests.storage.storage_places import child, mounted, read_only
 
 if TYPE_CHECKING:

@@ -6,26 +6,26 @@ import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from bulkdl.journal.learned import drop_evidence, load_learnt, put_evidence, put_host
+from bulkdl.journal.pending_moves import Move, drop_moves, load_moves, moving, not_superseded, put_moves
+from bulkdl.journal.reader import NAME, read
+from bulkdl.journal.records import STEPS, Entry, Phase, load, load_some, load_unfinished, text_of
+from bulkdl.journal.row_codec import PUT, encode, encode_done
+from bulkdl.journal.space_reserve import Reserve
+from bulkdl.journal.sqlite_file import database_error, open_or_renew, read_only
+from bulkdl.journal.writer_thread import Writer
 from bulkdl.storage.filesystem import STATE_FOLDER, state_folder
 from bulkdl.storage.filesystem_type import network_filesystem
-from bulkdl.store.database import database_error, open_or_renew, read_only
-from bulkdl.store.entries import STEPS, Entry, Phase, load, load_some, load_unfinished, text_of
-from bulkdl.store.learnt import drop_evidence, load_learnt, put_evidence, put_host
-from bulkdl.store.moves import Move, drop_moves, load_moves, moving, not_superseded, put_moves
-from bulkdl.store.reader import NAME, read
-from bulkdl.store.reserve import Reserve
-from bulkdl.store.rows import PUT, encode, encode_done
-from bulkdl.store.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from bulkdl.core.clock import Clock
+    from bulkdl.journal.learned import Learnt
+    from bulkdl.journal.row_codec import Row
     from bulkdl.protocol.bad_source import Evidence
     from bulkdl.protocol.server_quirks import HostFacts
-    from bulkdl.store.learnt import Learnt
-    from bulkdl.store.rows import Row
 
 __all__ = ["Entry", "Journal", "Move", "Phase", "moving", "read", "read_learnt"]
 

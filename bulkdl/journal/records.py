@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from bulkdl.store.database import Steps
+    from bulkdl.journal.sqlite_file import Steps
 
 __all__ = [
     "STEPS",
