@@ -15,7 +15,7 @@ from bulkdl.pipeline import Pipeline
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulkdl.auth.signing import Credential, Signer
+    from bulkdl.auth.factory import Credential, Signer
     from bulkdl.brief import Brief, Lines
     from bulkdl.core.urls import HostList, Url
     from bulkdl.protocol.response_head import Head

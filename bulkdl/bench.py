@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from bulkdl.ahead import Ahead
-    from bulkdl.auth.signing import Signer
+    from bulkdl.auth.factory import Signer
     from bulkdl.claims import Claims
     from bulkdl.concurrency.connection_limiter import Connections
     from bulkdl.concurrency.rate_limiter import HostPauses, RateLimit

@@ -26,7 +26,7 @@ from bulkdl.standing import Standing
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from bulkdl.auth.signer import Signer
+    from bulkdl.auth.base import Signer
     from bulkdl.core.clock import Clock
     from bulkdl.core.models import Settings
     from bulkdl.core.stop_request import StopSignal

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from aiohttp.connector import Connection
 
-    from bulkdl.auth.signing import Credential, Signer
+    from bulkdl.auth.factory import Credential, Signer
     from bulkdl.core.clock import Clock
     from bulkdl.core.urls import HostList, Url
     from bulkdl.lane import Stream

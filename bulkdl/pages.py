@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.content.sniff import objection
+from bulkdl.content.error_pages import objection
 from bulkdl.core.errors import TryAgain
 from bulkdl.core.models import FailureKind
 

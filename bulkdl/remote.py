@@ -20,8 +20,8 @@ from bulkdl.wiring import Surroundings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from bulkdl.auth.base import Signer
     from bulkdl.auth.credentials import Prompt
-    from bulkdl.auth.signer import Signer
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Manifest, Product, RunOptions, Settings
     from bulkdl.http import Http

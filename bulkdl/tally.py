@@ -13,7 +13,7 @@ from bulkdl.core.models import Outcome, State
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bulkdl.auth.signer import Signer
+    from bulkdl.auth.base import Signer
     from bulkdl.core.errors import RunStopped
     from bulkdl.core.events import Event, Hub
     from bulkdl.core.stop_request import StopReason

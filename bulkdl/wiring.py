@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from bulkdl.auth.credentials import Credentials, keyring_lookup, resolve
-from bulkdl.auth.endpoint import HttpTokenEndpoint
-from bulkdl.auth.signing import signer_for
+from bulkdl.auth.factory import signer_for
+from bulkdl.auth.oidc.endpoint import HttpTokenEndpoint
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Account, AuthKind
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
+    from bulkdl.auth.base import Signer
     from bulkdl.auth.credentials import Prompt
-    from bulkdl.auth.oidc import TokenEndpoint
-    from bulkdl.auth.signer import Signer
+    from bulkdl.auth.oidc.messages import TokenEndpoint
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Settings

@@ -11,7 +11,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bulkdl.auth.secretfiles import NetrcEntry, SecretFileError, netrc_entry, read_login_file, readable_by_others
+from bulkdl.auth.secret_files import NetrcEntry, SecretFileError, netrc_entry, read_login_file, readable_by_others
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import AuthKind, Grant, SecretSource

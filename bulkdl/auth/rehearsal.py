@@ -6,9 +6,9 @@ import math
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.lifetime import Reason
-from bulkdl.auth.oidc_signer import OidcSigner
-from bulkdl.auth.signing import signer_for
+from bulkdl.auth.factory import signer_for
+from bulkdl.auth.oidc.authenticator import OidcSigner
+from bulkdl.auth.oidc.token_lifetime import Reason
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import AuthKind, SecretSource
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.auth.credentials import Credentials
-    from bulkdl.auth.lifetime import Held
-    from bulkdl.auth.oidc import TokenEndpoint
-    from bulkdl.auth.tokens import TokenManager
+    from bulkdl.auth.oidc.messages import TokenEndpoint
+    from bulkdl.auth.oidc.token_lifetime import Held
+    from bulkdl.auth.oidc.token_manager import TokenManager
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Account

@@ -17,9 +17,9 @@ from contextlib import contextmanager
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from bulkdl.content.refusal import bad_content
-from bulkdl.content.tars import open_tar
-from bulkdl.content.zips import open_zip, read_member
+from bulkdl.content.errors import bad_content
+from bulkdl.content.tar_files import open_tar
+from bulkdl.content.zip_files import open_zip, read_member
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind

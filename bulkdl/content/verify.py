@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bulkdl.content.error_pages import HEAD_SIZE, html_or_json_error, objection
+from bulkdl.content.errors import bad_content
 from bulkdl.content.hashing import BLOCK, HASHING, hasher
-from bulkdl.content.refusal import bad_content
-from bulkdl.content.sniff import HEAD_SIZE, html_or_json_error, objection
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind, Verify
@@ -186,7 +186,7 @@ class _Check:
         deep = self.product.verify is Verify.DEEP
         if not _is_read(self.name, deep=deep):
             return
-        from bulkdl.content.archives import check_archive  # noqa: PLC0415 - see `ready_for`
+        from bulkdl.content.archive_check import check_archive  # noqa: PLC0415 - see `ready_for`
 
         try:
             check_archive(self.path, self.name, deep=deep, stop=self.stop, progress=self.progress)
@@ -197,7 +197,7 @@ class _Check:
 def ready_for(product: Product, name: str) -> None:
     """Import what reads archives if `check_body` will need that: its thread shall import nothing."""
     if _is_read(name, deep=product.verify is Verify.DEEP):
-        import bulkdl.content.archives  # noqa: F401, PLC0415
+        import bulkdl.content.archive_check  # noqa: F401, PLC0415
 
 
 def _is_read(name: str, *, deep: bool) -> bool:

@@ -13,9 +13,9 @@ from aiohttp import web
 
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.auth.credentials import Credentials
-from bulkdl.auth.endpoint import HttpTokenEndpoint
-from bulkdl.auth.oidc_signer import OidcSigner
-from bulkdl.auth.signing import signer_for
+from bulkdl.auth.factory import signer_for
+from bulkdl.auth.oidc.authenticator import OidcSigner
+from bulkdl.auth.oidc.endpoint import HttpTokenEndpoint
 from bulkdl.core.events import AccountEvent, Hub, Note
 from bulkdl.core.models import Account, AuthKind, Grant
 from bulkdl.core.secret import Secret

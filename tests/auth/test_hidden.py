@@ -10,11 +10,10 @@ import pytest
 
 from bulkdl.archive.identity import EndpointFault, User
 from bulkdl.auth.credentials import resolve
-from bulkdl.auth.signing import signer_for
+from bulkdl.auth.factory import signer_for
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.models import AuthKind, SecretRef
-
-from .realm import TOTP, Realm
+from tests.auth.realm import TOTP, Realm
 
 
 def everything(realm, *things) -> str:

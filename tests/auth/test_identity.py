@@ -11,8 +11,7 @@ import pytest
 from bulkdl.archive.identity import EndpointFault
 from bulkdl.core.secret import Secret
 from bulkdl.core.urls import Url
-
-from .realm import CLIENT_SECRET, PASSWORD, TOTP, Realm
+from tests.auth.realm import CLIENT_SECRET, PASSWORD, TOTP, Realm
 
 
 async def ask(realm, path="token", **form):

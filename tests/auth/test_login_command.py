@@ -13,8 +13,7 @@ from bulkdl.cli.accounts import report_json, report_lines, try_accounts
 from bulkdl.cli.commands import Invocation
 from bulkdl.cli.parser import build_parser
 from bulkdl.core.models import SecretRef, Settings
-
-from .realm import CLIENT_SECRET, PASSWORD, TOTP, Realm
+from tests.auth.realm import CLIENT_SECRET, PASSWORD, TOTP, Realm
 
 ENVIRON = {"P": PASSWORD, "WRONG": "wrong", "T": TOTP}
 

@@ -6,8 +6,7 @@ import pytest
 
 from bulkdl.auth.rehearsal import LoginReport, rehearse, try_login
 from bulkdl.core.models import AuthKind, SecretSource
-
-from .realm import Realm
+from tests.auth.realm import Realm
 
 
 async def test_a_trial_tells_lifetimes_and_leaves_no_session():

@@ -24,9 +24,9 @@ ONLY_FOR_FEW = (
     "rich",
     "tarfile",
     "zipfile",
-    "bulkdl.auth.oidc_account",
+    "bulkdl.auth.oidc.factory",
     "bulkdl.cli.report",
-    "bulkdl.content.archives",
+    "bulkdl.content.archive_check",
     "bulkdl.content.extract",
 )
 """What a run of plain files needs as little as one with a token from a variable does."""

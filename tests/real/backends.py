@@ -25,10 +25,10 @@ from aiohttp import web
 
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.auth.credentials import Credentials
-from bulkdl.auth.endpoint import HttpTokenEndpoint
-from bulkdl.auth.oidc import Client, refresh_form
-from bulkdl.auth.oidc_signer import OidcSigner
-from bulkdl.auth.signing import signer_for
+from bulkdl.auth.factory import signer_for
+from bulkdl.auth.oidc.authenticator import OidcSigner
+from bulkdl.auth.oidc.endpoint import HttpTokenEndpoint
+from bulkdl.auth.oidc.messages import Client, refresh_form
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.events import AccountEvent, Event, Hub, Note
 from bulkdl.core.models import Account, AuthKind, Grant
@@ -39,7 +39,7 @@ from tests.clocks import ImpatientClock
 from .keycloak import _ADMIN, Keycloak
 
 if TYPE_CHECKING:
-    from bulkdl.auth.signer import Credential
+    from bulkdl.auth.base import Credential
     from bulkdl.core.clock import Clock
 
 __all__ = ["CLIENT_SECRET", "PASSWORD", "Backend", "FakeBackend", "KeycloakBackend", "base32", "bearer", "new_name"]

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl.auth.credentials import Credentials
-from bulkdl.auth.lifetime import Reason
+from bulkdl.auth.oidc.token_lifetime import Reason
+from bulkdl.auth.oidc.totp import code_at, normalise
 from bulkdl.auth.rehearsal import rehearse
-from bulkdl.auth.totp import code_at, normalise
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.models import Grant
 from bulkdl.core.secret import Secret

@@ -17,8 +17,8 @@ import aiohttp
 import pytest
 
 from bulkdl.auth.credentials import Credentials
-from bulkdl.auth.endpoint import HttpTokenEndpoint
-from bulkdl.auth.signing import signer_for
+from bulkdl.auth.factory import signer_for
+from bulkdl.auth.oidc.endpoint import HttpTokenEndpoint
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.events import Hub
 from bulkdl.core.models import Account, AuthKind
@@ -31,7 +31,7 @@ from .products import write_manifest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bulkdl.auth.signer import Credential
+    from bulkdl.auth.base import Credential
 
     from .program import Program
 

@@ -10,9 +10,9 @@ import asyncio
 import dataclasses
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.lifetime import Held, Phase, Reason, hold, hold_to_the_end, is_useless, run_out
-from bulkdl.auth.oidc import Token
-from bulkdl.auth.replies import DEFAULT_LIFETIME_S, Misconfigured, Refused, Unavailable
+from bulkdl.auth.oidc.messages import Token
+from bulkdl.auth.oidc.responses import DEFAULT_LIFETIME_S, Misconfigured, Refused, Unavailable
+from bulkdl.auth.oidc.token_lifetime import Held, Phase, Reason, hold, hold_to_the_end, is_useless, run_out
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.events import AccountAction, AccountEvent, Level
 from bulkdl.core.fast_dataclass import dataclass
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
 
-    from bulkdl.auth.exchange import Exchange, Login
-    from bulkdl.auth.replies import Verdict
+    from bulkdl.auth.oidc.login import Login
+    from bulkdl.auth.oidc.responses import Verdict
+    from bulkdl.auth.oidc.token_client import Exchange
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.secret import Secret

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.content import tars, zips
-from bulkdl.content.broken import unreadable
+from bulkdl.content import tar_files, zip_files
+from bulkdl.content.archive_errors import unreadable
+from bulkdl.content.errors import bad_content
 from bulkdl.content.hashing import hasher
-from bulkdl.content.refusal import bad_content
-from bulkdl.content.safe import MOST_BYTES, is_safe_manifest, parse_safe
+from bulkdl.content.safe_manifest import MOST_BYTES, is_safe_manifest, parse_safe
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.models import FailureKind
 
@@ -32,25 +32,25 @@ def check_archive(path: Path, name: str, *, deep: bool, stop: Stop, progress: Ca
     """
     lower = name.lower()
     if lower.endswith(_ZIPS):
-        zips.check_structure(path)
+        zip_files.check_structure(path)
         if deep:
             _check_members(path, stop, progress)
     elif lower.endswith(_TARS):
-        with tars.open_tar(path, stop=stop, progress=progress) as archive:
+        with tar_files.open_tar(path, stop=stop, progress=progress) as archive:
             for _member in archive.members():
                 pass
     else:
-        tars.read_through(path, stop=stop, progress=progress)
+        tar_files.read_through(path, stop=stop, progress=progress)
 
 
 def _check_members(path: Path, stop: Stop, progress: Callable[[int], None]) -> None:
     """Every member's CRC and, for a SAFE product, its own checksums, in one pass."""
-    with zips.open_zip(path) as archive:
+    with zip_files.open_zip(path) as archive:
         expected = _safe_sums(archive, stop)
         for member in archive.infolist():
             sums = expected.pop(member.filename, [])
             hashers = [hasher(algorithm) for algorithm, _ in sums]
-            for block in zips.read_member(archive, member, stop=stop, progress=progress):
+            for block in zip_files.read_member(archive, member, stop=stop, progress=progress):
                 for each in hashers:
                     each.update(block)
             for each, (algorithm, digest) in zip(hashers, sums, strict=True):
@@ -75,7 +75,7 @@ def _safe_sums(archive: zipfile.ZipFile, stop: Stop) -> dict[str, list[tuple[str
         what = f"the SAFE manifest {member.filename!r}"
         if member.file_size > MOST_BYTES:
             raise bad_content(f"{what} has {member.file_size} bytes, too many to be one")
-        data = b"".join(zips.read_member(archive, member, stop=stop, progress=lambda _: None))
+        data = b"".join(zip_files.read_member(archive, member, stop=stop, progress=lambda _: None))
         with unreadable(what):
             listed = parse_safe(data, manifest=member.filename, members=names)
         for file in listed:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from xml.parsers import expat
 
-from bulkdl.content.refusal import bad_content
+from bulkdl.content.errors import bad_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

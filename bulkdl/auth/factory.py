@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.signer import Credential, Signer
-from bulkdl.auth.static_signer import NoSigner, StaticSigner
+from bulkdl.auth.base import Credential, Signer
+from bulkdl.auth.static import NoSigner, StaticSigner
 from bulkdl.core.events import Level
 from bulkdl.core.models import AuthKind
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.auth.credentials import Credentials
-    from bulkdl.auth.exchange import Login
-    from bulkdl.auth.oidc import TokenEndpoint
-    from bulkdl.auth.tokens import TokenManager
+    from bulkdl.auth.oidc.login import Login
+    from bulkdl.auth.oidc.messages import TokenEndpoint
+    from bulkdl.auth.oidc.token_manager import TokenManager
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Account
@@ -53,7 +53,7 @@ def signer_for(
         return NoSigner(account)
     if account.auth is not AuthKind.OIDC:
         return StaticSigner(account, resolve, hub=hub)
-    from bulkdl.auth.oidc_account import oidc_signer  # noqa: PLC0415 - one-time codes and logins only where they are needed
+    from bulkdl.auth.oidc.factory import oidc_signer  # noqa: PLC0415 - one-time codes and logins only where they are needed
 
     return oidc_signer(
         account,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from bulkdl.auth.endpoint import HttpTokenEndpoint
-from bulkdl.auth.oidc import EndpointFailed
+from bulkdl.auth.oidc.endpoint import HttpTokenEndpoint
+from bulkdl.auth.oidc.messages import EndpointFailed
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.secret import Secret
 from bulkdl.core.urls import Url

@@ -5,12 +5,11 @@ Accounts that log in alike share a manager: what it asked for is counted once, f
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.lifetime import Reason
-from bulkdl.auth.oidc import logout_url
-from bulkdl.auth.signer import Credential
+from bulkdl.auth.base import Credential, says_invalid_token
+from bulkdl.auth.oidc.messages import logout_url
+from bulkdl.auth.oidc.token_lifetime import Reason
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.events import AccountAction, AccountEvent
 from bulkdl.core.models import TokenIn
@@ -19,14 +18,14 @@ from bulkdl.core.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulkdl.auth.lifetime import Held
-    from bulkdl.auth.tokens import TokenManager
+    from bulkdl.auth.oidc.token_lifetime import Held
+    from bulkdl.auth.oidc.token_manager import TokenManager
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Account
     from bulkdl.core.urls import HostList
 
-__all__ = ["OidcSigner", "says_invalid_token"]
+__all__ = ["OidcSigner"]
 
 _FIRST_COOLDOWN_S = 2.0
 _LONGEST_COOLDOWN_S = 300.0
@@ -196,8 +195,3 @@ class OidcSigner:
                 self._hub.emit(AccountEvent(account=self.name, action=AccountAction.STOPPED, detail=str(stop)))
                 raise
         return self._manager
-
-
-def says_invalid_token(challenge: str) -> bool:
-    """RFC 6750 §3.1: the token is expired, revoked or malformed, also where the status is 403."""
-    return re.search(r'\bBearer\b.*\berror\s*=\s*"?invalid_token\b', challenge, re.IGNORECASE) is not None

@@ -9,11 +9,10 @@ import pytest
 
 from bulkdl.archive.identity import EndpointFault
 from bulkdl.core.errors import AccountStopped
-
-from .realm import PASSWORD, Realm
+from tests.auth.realm import PASSWORD, Realm
 
 if TYPE_CHECKING:
-    from bulkdl.auth.oidc_signer import OidcSigner
+    from bulkdl.auth.oidc.authenticator import OidcSigner
 
 
 def bearer(credential) -> str:

@@ -13,7 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
-from bulkdl.auth.oidc import Token
+from bulkdl.auth.oidc.messages import Token
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.secret import MASK, Secret
 from bulkdl.protocol.headers import parse_http_date, parse_retry_after
@@ -21,7 +21,7 @@ from bulkdl.protocol.headers import parse_http_date, parse_retry_after
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bulkdl.auth.oidc import Reply
+    from bulkdl.auth.oidc.messages import Reply
     from bulkdl.core.urls import Url
 
 __all__ = [

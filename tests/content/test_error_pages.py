@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bulkdl.content.kinds import _KINDS
-from bulkdl.content.sniff import HEAD_SIZE, html_or_json_error, objection
+from bulkdl.content.error_pages import HEAD_SIZE, html_or_json_error, objection
+from bulkdl.content.signatures import _KINDS
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in to CREODIAS</title></head><body>Please log in</body></html>"

@@ -13,11 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl.auth.totp import StepLedger, code_at, normalise
+from bulkdl.auth.oidc.totp import StepLedger, code_at, normalise
 from bulkdl.core.errors import AccountStopped
+from tests.auth.realm import TOTP, Realm
 from tests.clocks import ImpatientClock
-
-from .realm import TOTP, Realm
 
 SECRET = normalise(TOTP)
 NOWHERE = Path("/dev/null/nowhere")

@@ -10,8 +10,7 @@ import asyncio
 import base64
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.oidc_signer import says_invalid_token
-from bulkdl.auth.signer import Credential
+from bulkdl.auth.base import Credential, says_invalid_token
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.events import AccountAction, AccountEvent
 from bulkdl.core.models import AuthKind, TokenIn

@@ -11,7 +11,7 @@ import json
 import re
 from functools import lru_cache
 
-from bulkdl.content.kinds import Fit, Kind, Language, as_text, kind_of
+from bulkdl.content.signatures import Fit, Kind, Language, as_text, kind_of
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.secret import MASK
 

@@ -11,7 +11,7 @@ from bulkdl.core.fast_dataclass import dataclass
 if TYPE_CHECKING:
     import random
 
-    from bulkdl.auth.oidc import Token
+    from bulkdl.auth.oidc.messages import Token
 
 __all__ = ["Held", "Phase", "Reason", "hold", "hold_to_the_end", "is_useless", "run_out"]
 

@@ -12,8 +12,8 @@ import tarfile
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
-from bulkdl.content.broken import unreadable
-from bulkdl.content.refusal import bad_content
+from bulkdl.content.archive_errors import unreadable
+from bulkdl.content.errors import bad_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from bulkdl.auth.oidc import EndpointFailed, Reply
+from bulkdl.auth.oidc.messages import EndpointFailed, Reply
 
 if TYPE_CHECKING:
     from bulkdl.core.clock import Clock

@@ -7,14 +7,13 @@ import base64
 
 import pytest
 
-from bulkdl.auth.oidc_signer import says_invalid_token
-from bulkdl.auth.signing import signer_for
+from bulkdl.auth.base import says_invalid_token
+from bulkdl.auth.factory import signer_for
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.models import AuthKind, TokenIn
 from bulkdl.core.secret import Secret
+from tests.auth.realm import PASSWORD, Realm
 from tests.clocks import ManualClock
-
-from .realm import PASSWORD, Realm
 
 INVALID = 'Bearer realm="x", error="invalid_token", error_description="expired"'
 

@@ -10,15 +10,14 @@ from contextlib import nullcontext
 import pytest
 
 from bulkdl.archive.identity import EndpointFault
-from bulkdl.auth.signing import signer_for
-from bulkdl.auth.tokens import Patience
-from bulkdl.auth.turns import LoginTurns
+from bulkdl.auth.factory import signer_for
+from bulkdl.auth.oidc.login_lock import LoginTurns
+from bulkdl.auth.oidc.token_manager import Patience
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.urls import Url
+from tests.auth.realm import Realm
 from tests.clocks import ImpatientClock
-
-from .realm import Realm
 
 URL = Url("https://sso.example.org/token")
 

@@ -20,8 +20,8 @@ from blake3 import blake3
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from bulkdl.content.following import Follower, Stride
 from bulkdl.content.hashing import HASHING, Digests, file_id
+from bulkdl.content.incremental_hash import Follower, Stride
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

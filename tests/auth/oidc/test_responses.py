@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl.auth.oidc import (
+from bulkdl.auth.oidc.messages import (
     Client,
     Reply,
     Token,
@@ -20,7 +20,7 @@ from bulkdl.auth.oidc import (
     password_form,
     refresh_form,
 )
-from bulkdl.auth.replies import Misconfigured, Refused, Unavailable, clean, clock_skew, read_reply
+from bulkdl.auth.oidc.responses import Misconfigured, Refused, Unavailable, clean, clock_skew, read_reply
 from bulkdl.core.secret import Secret
 from bulkdl.core.urls import Url
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Protocol
 
 from bulkdl.core.fast_dataclass import dataclass
@@ -11,7 +12,13 @@ if TYPE_CHECKING:
     from bulkdl.core.secret import Secret
     from bulkdl.core.urls import HostList
 
-__all__ = ["Credential", "Signer"]
+
+__all__ = ["Credential", "Signer", "says_invalid_token"]
+
+
+def says_invalid_token(challenge: str) -> bool:
+    """RFC 6750 §3.1: the token is expired, revoked or malformed, also where the status is 403."""
+    return re.search(r'\bBearer\b.*\berror\s*=\s*"?invalid_token\b', challenge, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True, slots=True)

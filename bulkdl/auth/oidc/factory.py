@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from bulkdl.auth.exchange import Exchange, Login, PasswordLogin
-from bulkdl.auth.oidc import Client
-from bulkdl.auth.oidc_signer import OidcSigner
-from bulkdl.auth.tokens import TokenManager
-from bulkdl.auth.totp import StepLedger, normalise
-from bulkdl.auth.turns import LoginTurns
+from bulkdl.auth.oidc.authenticator import OidcSigner
+from bulkdl.auth.oidc.login import Login, PasswordLogin
+from bulkdl.auth.oidc.login_lock import LoginTurns
+from bulkdl.auth.oidc.messages import Client
+from bulkdl.auth.oidc.token_client import Exchange
+from bulkdl.auth.oidc.token_manager import TokenManager
+from bulkdl.auth.oidc.totp import StepLedger, normalise
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.events import Level
 from bulkdl.core.models import Grant
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.auth.credentials import Credentials
-    from bulkdl.auth.oidc import TokenEndpoint
+    from bulkdl.auth.oidc.messages import TokenEndpoint
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Account

@@ -12,7 +12,7 @@ import pytest
 from blake3 import blake3
 
 from bulkdl import opening
-from bulkdl.content.following import Follower
+from bulkdl.content.incremental_hash import Follower
 from bulkdl.core.stop_request import StopReason, StopSignal
 from tests.harness import Place, body_of, sha256
 from tests.servers import Responder, announce, chunked, head, ranges, reply

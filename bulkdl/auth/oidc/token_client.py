@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import field
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.oidc import (
+from bulkdl.auth.oidc.messages import (
     EndpointFailed,
     client_credentials_form,
     logout_form,
@@ -13,47 +12,22 @@ from bulkdl.auth.oidc import (
     password_form,
     refresh_form,
 )
-from bulkdl.auth.replies import Misconfigured, Unavailable, clock_skew, read_reply
-from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.auth.oidc.responses import Misconfigured, Unavailable, clock_skew, read_reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulkdl.auth.oidc import Client, TokenEndpoint
-    from bulkdl.auth.replies import Verdict
-    from bulkdl.auth.totp import StepLedger
-    from bulkdl.auth.turns import LoginTurns
+    from bulkdl.auth.oidc.login import Login, PasswordLogin
+    from bulkdl.auth.oidc.login_lock import LoginTurns
+    from bulkdl.auth.oidc.messages import TokenEndpoint
+    from bulkdl.auth.oidc.responses import Verdict
+    from bulkdl.auth.oidc.totp import StepLedger
     from bulkdl.core.clock import Clock
     from bulkdl.core.secret import Secret
-    from bulkdl.core.urls import Url
 
-__all__ = ["Exchange", "Login", "PasswordLogin"]
+__all__ = ["Exchange"]
 
 _NEGLIGIBLE_SKEW_S = 2.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PasswordLogin:
-    """RFC 6749 §4.3, with a one-time code where there is a (normalised) TOTP secret."""
-
-    username: str = field(repr=False)
-    password: Secret
-    totp_secret: Secret | None = None
-    totp_field: str = "totp"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
-    """Everything that a login needs. `password` None: client credentials (RFC 6749 §4.4)."""
-
-    account: str
-    token_url: Url
-    client: Client
-    password: PasswordLogin | None
-
-    @property
-    def uses_totp(self) -> bool:
-        return self.password is not None and self.password.totp_secret is not None
 
 
 class Exchange:

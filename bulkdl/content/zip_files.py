@@ -12,8 +12,8 @@ import zipfile
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from bulkdl.content.broken import unreadable
-from bulkdl.content.refusal import bad_content
+from bulkdl.content.archive_errors import unreadable
+from bulkdl.content.errors import bad_content
 from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:

@@ -1,0 +1,40 @@
+"""Secrets and settings of one login at a token endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import TYPE_CHECKING
+
+from bulkdl.core.fast_dataclass import dataclass
+
+if TYPE_CHECKING:
+    from bulkdl.auth.oidc.messages import Client
+    from bulkdl.core.secret import Secret
+    from bulkdl.core.urls import Url
+
+
+__all__ = ["Login", "PasswordLogin"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasswordLogin:
+    """RFC 6749 §4.3, with a one-time code where there is a (normalised) TOTP secret."""
+
+    username: str = field(repr=False)
+    password: Secret
+    totp_secret: Secret | None = None
+    totp_field: str = "totp"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Everything that a login needs. `password` None: client credentials (RFC 6749 §4.4)."""
+
+    account: str
+    token_url: Url
+    client: Client
+    password: PasswordLogin | None
+
+    @property
+    def uses_totp(self) -> bool:
+        return self.password is not None and self.password.totp_secret is not None
