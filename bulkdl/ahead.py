@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from bulkdl.heads import brief_head
-from bulkdl.hops import signed_headers, signed_target
+from bulkdl.http.head_parser import brief_head
+from bulkdl.http.redirects import signed_headers, signed_target
 from bulkdl.lead import Order
 from bulkdl.pipeline import Pipeline
 

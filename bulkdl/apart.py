@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.bench import Bench
-    from bulkdl.http import Reply
+    from bulkdl.http.response import Reply
     from bulkdl.task import Job
 
 __all__ = ["FOLDER", "look_again", "pardon", "refuse"]

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import RunOptions, Settings
-    from bulkdl.http import Http, Reply
+    from bulkdl.http.client import Http
+    from bulkdl.http.response import Reply
     from bulkdl.journal.journal import Entry, Journal
     from bulkdl.lane import Lane
     from bulkdl.protocol.bad_source import Evidence

@@ -16,7 +16,7 @@ from bulkdl.storage.destination import storage_error
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench
-    from bulkdl.http import Reply
+    from bulkdl.http.response import Reply
     from bulkdl.journal.journal import Entry
     from bulkdl.task import Job
 

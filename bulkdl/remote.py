@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bulkdl.auth.credentials import Prompt
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Manifest, Product, RunOptions, Settings
-    from bulkdl.http import Http
+    from bulkdl.http.client import Http
     from bulkdl.protocol.response_head import Head
 
 __all__ = ["RemoteFacts", "look"]

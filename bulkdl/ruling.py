@@ -10,7 +10,7 @@ from bulkdl.protocol.provider_errors import Action
 
 if TYPE_CHECKING:
     from bulkdl.bench import Bench
-    from bulkdl.http import Reply
+    from bulkdl.http.response import Reply
     from bulkdl.protocol.provider_errors import Ruling
     from bulkdl.task import Job
 

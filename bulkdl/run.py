@@ -88,7 +88,7 @@ async def _work(
     What that takes is imported now, since it takes longer than a run that finds everything in place, while a thread reads the
     certificates, which does not hold the interpreter's lock.
     """
-    from bulkdl.trust import trusted, unread  # noqa: PLC0415
+    from bulkdl.http.tls import trusted, unread  # noqa: PLC0415
 
     reading = asyncio.get_running_loop().run_in_executor(None, trusted, terms.settings, terms.environ)
     with unread() if alone else nullcontext():

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from bulkdl.bench import Bench, Pace
-    from bulkdl.http import Reply
+    from bulkdl.http.response import Reply
     from bulkdl.journal.journal import Entry
     from bulkdl.lane import Lane, Step, Stream
     from bulkdl.storage.offset_writer import Pen

@@ -15,7 +15,7 @@ from bulkdl.standing import Standing
 if TYPE_CHECKING:
     from bulkdl.core.models import Product
     from bulkdl.core.urls import Url
-    from bulkdl.http import Reply
+    from bulkdl.http.response import Reply
     from bulkdl.journal.journal import Entry
     from bulkdl.protocol.bad_source import Seen
     from bulkdl.retry import Budget

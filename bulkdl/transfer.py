@@ -32,7 +32,7 @@ from bulkdl.witness import summon
 if TYPE_CHECKING:
     from bulkdl.bench import Bench
     from bulkdl.core.errors import AccountStopped
-    from bulkdl.http import Reply
+    from bulkdl.http.response import Reply
     from bulkdl.protocol.response_head import Head
     from bulkdl.state import Settled
     from bulkdl.task import Job

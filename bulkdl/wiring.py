@@ -19,9 +19,9 @@ from bulkdl.auth.oidc.endpoint import HttpTokenEndpoint
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Account, AuthKind
-from bulkdl.http import USER_AGENT, Http
+from bulkdl.http.client import USER_AGENT, Http
+from bulkdl.http.tls import trusted
 from bulkdl.lead import row_of
-from bulkdl.trust import trusted
 
 if TYPE_CHECKING:
     import random

@@ -12,7 +12,7 @@ from yarl import URL
 
 from bulkdl.brief import Brief, Lines, has_known_parts
 from bulkdl.core.urls import Url
-from bulkdl.http import _Response
+from bulkdl.http.aiohttp_compat import _Response
 from bulkdl.sender import Sender
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ import pytest
 
 from bulkdl.core.events import Retrying
 from bulkdl.core.models import Settings
+from bulkdl.http.tls import trusted
 from bulkdl.lane import Lane, TlsContext, may_apply, take_over
 from bulkdl.storage.offset_writer import Pen
 from bulkdl.streams import Desk, Step, TlsStream
-from bulkdl.trust import trusted
 from tests.harness import Place, body_of
 from tests.servers import ranges, stall
 from tests.tls import TlsServer

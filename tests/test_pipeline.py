@@ -13,10 +13,10 @@ import pytest
 from bulkdl.brief import Brief
 from bulkdl.core.models import Settings
 from bulkdl.core.urls import Url
+from bulkdl.http.tls import trusted
 from bulkdl.lead import Row
 from bulkdl.pipeline import Pipeline
 from bulkdl.sender import Sender
-from bulkdl.trust import trusted
 from tests.test_brief import until
 from tests.waiting import CLOSE, CUT, RESET, Asked, Respond, Site, answer, ok
 

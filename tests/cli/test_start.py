@@ -46,7 +46,15 @@ ONLY_FOR_RUNS = (
     "aiofiles",
     "importlib.resources",
 )
-ONLY_FOR_THE_NETWORK = ("aiohttp", "yarl", "urllib.request", "bulkdl.http", "bulkdl.engine", "bulkdl.wiring", "blake3")
+ONLY_FOR_THE_NETWORK = (
+    "aiohttp",
+    "yarl",
+    "urllib.request",
+    "bulkdl.http.client",
+    "bulkdl.engine",
+    "bulkdl.wiring",
+    "blake3",
+)
 
 
 def imported_by(*command: str) -> set[str]:

@@ -22,7 +22,7 @@ answer once and always; `test_bodies` and `test_ranges` again with the body take
 | 408, 425, 429, 5xx; Retry-After in every form | `test_answers` statuses, "429/503 with Retry-After …"; `tests/test_retry.py` |
 | 202 | `test_answers` "202 …" |
 | redirects: loops, long ways, nonsense targets | `test_answers` "a redirect …", "a good redirect …" |
-| redirects to other hosts and from https, with and without the credential | `tests/test_http.py` |
+| redirects to other hosts and from https, with and without the credential | `tests/http/test_client.py` |
 | HEAD refused | `tests/test_existing.py` "no HEAD" |
 | Content-Disposition: traversal, devices, length, controls, RFC 8187, `.part`, `.bulkdl` | `test_names`; `tests/core/test_filenames.py` |
 | huge, slow and broken heads | `test_answers` "a field …", "a hundred thousand fields", "no HTTP"; `test_bodies` "silence inside the head" |

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from bulkdl.trust import unread
+from bulkdl.http.tls import unread
 from tests.tls import make_certificate
 
 

@@ -6,8 +6,8 @@ aiohttp makes every request; nothing of it, its exceptions included, goes past t
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import field, replace
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
@@ -15,147 +15,38 @@ import aiohttp
 from bulkdl._version import __version__
 from bulkdl.ahead import Ahead
 from bulkdl.brief import FIELD_SIZE, Brief
-from bulkdl.broken import mapped, network_error
 from bulkdl.core.clock import SystemClock
-from bulkdl.core.errors import BulkdlError, ProductFailed, TryAgain
+from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
-from bulkdl.heads import brief_head, head_of
-from bulkdl.hops import generic, redirected, scrubbed, signed_headers, signed_target, without_secret
-from bulkdl.lane import take_over
+from bulkdl.http.aiohttp_compat import _finish, _Response, _some
+from bulkdl.http.errors import mapped
+from bulkdl.http.head_parser import brief_head, head_of
+from bulkdl.http.redirects import generic, redirected, scrubbed, signed_headers, signed_target, without_secret
+from bulkdl.http.response import Reply
 from bulkdl.lead import Row
-from bulkdl.protocol.content_coding import Decoder
 from bulkdl.protocol.provider_errors import MOST_BODY, Action, Answer, interpret
-from bulkdl.protocol.response_head import Head, StatusClass, classify, uncoded
+from bulkdl.protocol.response_head import StatusClass, classify
 from bulkdl.sender import Sender
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
 
-    from aiohttp.connector import Connection
-
     from bulkdl.auth.factory import Credential, Signer
     from bulkdl.core.clock import Clock
     from bulkdl.core.urls import HostList, Url
-    from bulkdl.lane import Stream
     from bulkdl.protocol.provider_errors import Ruling
 
-__all__ = ["Http", "Reply"]
+__all__ = ["Http"]
 
 MOST_HOPS = 15
 MOST_RENEWALS = 2
 USER_AGENT = f"bulkdl/{__version__}"
 _ROW = Row()
-_DRAIN = 64 * 1024
 _ERROR_S = 5.0
 _ERRORS = 400
 """The first status of an error (RFC 9110 §15)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A response whose head has arrived; `url` is the last hop, without credential."""
-
-    url: Url
-    head: Head
-    challenge: str
-    signed: bool
-    """Whether a credential went with the last hop."""
-    _response: aiohttp.ClientResponse | None
-    """None: all of the body is among `_peeked`."""
-    ruling: Ruling | None = None
-    """What an error means in the dialect of the account's provider; None where only the status tells."""
-    _peeked: list[bytes] = field(default_factory=list)
-    decoder: Decoder | None = None
-    """Takes off a coding that was not asked for; None where the bytes are the product's."""
-    direct: bool = False
-    """No proxy is between."""
-
-    def decoded(self, coding: str) -> Reply:
-        """This response as one whose body comes without `coding`. To be called before the body is read."""
-        return replace(self, head=uncoded(self.head), decoder=Decoder(coding))
-
-    async def read(self) -> bytes:
-        """The next bytes of the body, b"" at its end; raise `TryAgain` when connection, framing or coding break."""
-        if self._peeked:
-            return self._peeked.pop()
-        if self.decoder is None:
-            return await self._arrival()
-        while not (piece := self.decoder.step()):
-            if not (coded := await self._arrival()):
-                self.decoder.finish()
-                break
-            self.decoder.feed(coded)
-        return piece
-
-    async def _arrival(self) -> bytes:
-        if self._response is None:
-            return b""
-        with mapped(self.url):
-            try:
-                return await _next(self._response)
-            except (aiohttp.ClientError, OSError):
-                if rest := _arrived(self._response.content):
-                    return rest
-                raise
-
-    async def peek(self) -> bytes:
-        """The first bytes of the body, b"" where it has none; `read` gives them again."""
-        first = await self.read()
-        if first:
-            self._peeked.append(first)
-        return first
-
-    async def whole(self, length: int, *, within_s: float) -> bytes | None:
-        """The body, when all of its `length` bytes come within so many seconds; else None, and `read` gives what has come."""
-        pieces = [self._peeked.pop()] if self._peeked else []
-        left = length - sum(map(len, pieces))
-        try:
-            # What is here already needs no timer.
-            if left > 0:
-                async with nullcontext() if self._is_here else asyncio.timeout(within_s):
-                    while left > 0 and (piece := await self.read()):
-                        pieces.append(piece)
-                        left -= len(piece)
-        except (TimeoutError, TryAgain):
-            pass  # whoever reads on meets it again
-        body = b"".join(pieces)
-        if left == 0:
-            return body
-        if body:
-            self._peeked.append(body)
-        return None
-
-    async def hand_over(self, *, given: int) -> Stream | None:
-        """The connection, from which the fast lane receives the rest of the body; None where `read` goes on giving it.
-
-        `given`: bytes of the body that `read` has given so far.
-        """
-        if self._response is None or self._peeked or self.decoder is not None or not self.direct:
-            return None
-        with mapped(self.url):
-            taken = await take_over(self._response, given=given)
-        if isinstance(taken, bytes):
-            self._peeked.extend([taken] if taken else ())
-            return None
-        return taken
-
-    def broken(self, error: Exception | None) -> Exception:
-        """Ours for what ended the body in the fast lane; None: the server closed the connection early."""
-        if isinstance(error, BulkdlError):
-            return error
-        return network_error(error or aiohttp.ClientPayloadError(), self.url)
-
-    @property
-    def _is_here(self) -> bool:
-        """Whether nothing of the body has to be waited for."""
-        return self._response is None or self._response.content.is_eof()
-
-    def close(self) -> None:
-        """Give up the rest of the body, and the connection with it."""
-        if self._response is not None:
-            self._response.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,43 +73,6 @@ class _Opened(AbstractAsyncContextManager["Reply"]):
     async def __aexit__(self, *_: object) -> None:
         if self._reply._response is not None:  # noqa: SLF001 - the reply is this module's own
             await _finish(self._reply._response)  # noqa: SLF001
-
-
-class _Response(aiohttp.ClientResponse):
-    """One that knows how its connection ended.
-
-    Where the end of the connection is that of the body, aiohttp takes a reset for it, too (RFC 9112 §8 does not).
-    """
-
-    _lost: asyncio.Future[None] | None = None
-    """None too where it had ended before the response was taken."""
-
-    async def start(self, connection: Connection) -> _Response:
-        protocol = connection.protocol
-        self._lost = protocol.closed if protocol is not None else None
-        if self._lost is not None and id(self._lost) not in _watched:
-            _watched.add(id(self._lost))
-            self._lost.add_done_callback(_seen)
-        await super().start(connection)
-        return self
-
-    @property
-    def was_cut(self) -> bool:
-        """Whether the connection broke before it was closed, in a body that has no other end; or nobody can tell any more."""
-        lost = self._lost
-        if "Content-Length" in self.headers or "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            return False
-        return lost is None or (lost.done() and not lost.cancelled() and lost.exception() is not None)
-
-
-_watched: set[int] = set()
-"""The connections that are open, by the identity of the future of their end."""
-
-
-def _seen(lost: asyncio.Future[None]) -> None:
-    _watched.discard(id(lost))
-    if not lost.cancelled():
-        lost.exception()  # whoever waits for a body hears of it otherwise
 
 
 class Http:
@@ -395,56 +249,3 @@ class Http:
 
 def _redirects(response: aiohttp.ClientResponse) -> bool:
     return classify(response.status) is StatusClass.REDIRECT and "Location" in response.headers
-
-
-async def _next(response: aiohttp.ClientResponse) -> bytes:
-    try:
-        piece = await response.content.readany()
-    except RuntimeError as error:
-        raise _unframed(error) from error
-    if not piece and isinstance(response, _Response) and response.was_cut:
-        raise aiohttp.ClientPayloadError("the connection broke")
-    return piece
-
-
-async def _some(response: aiohttp.ClientResponse, most: int) -> bytes:
-    try:
-        return await response.content.read(most)
-    except RuntimeError as error:
-        raise _unframed(error) from error
-
-
-def _unframed(error: RuntimeError) -> Exception:
-    """What aiohttp says by a bare `RuntimeError`: the framing of a body is no HTTP. It is a broken body like the others."""
-    return aiohttp.ClientPayloadError("the framing is broken") if error.args == ("Connection closed.",) else error
-
-
-def _arrived(content: aiohttp.StreamReader) -> bytes:
-    """What came before the connection broke: aiohttp reports the break first, and would drop bytes that are here."""
-    error = content.exception()
-    if error is None:
-        return b""
-    content.set_exception(None)  # type: ignore[arg-type]  # the only public way to what is buffered
-    try:
-        return content.read_nowait()
-    finally:
-        content.set_exception(error)
-
-
-async def _finish(response: aiohttp.ClientResponse) -> None:
-    """Give the connection back where its body is over or short, else close it."""
-    if response.closed:
-        return
-    length = response.content_length
-    try:
-        if not response.content.at_eof() and length is not None and length <= _DRAIN:
-            async with asyncio.timeout(2):
-                await response.read()
-    except (aiohttp.ClientError, OSError):  # TimeoutError is one
-        response.close()
-    except RuntimeError as error:
-        response.close()
-        if _unframed(error) is error:
-            raise
-    finally:
-        response.release()
