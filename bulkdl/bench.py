@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from bulkdl.ahead import Ahead
     from bulkdl.auth.factory import Signer
     from bulkdl.claims import Claims
     from bulkdl.concurrency.connection_limiter import Connections
@@ -28,9 +27,10 @@ if TYPE_CHECKING:
     from bulkdl.core.events import Hub
     from bulkdl.core.models import RunOptions, Settings
     from bulkdl.http.client import Http
+    from bulkdl.http.fast_lane.takeover import Lane
+    from bulkdl.http.lightweight.pipelined_requests import Ahead
     from bulkdl.http.response import Reply
     from bulkdl.journal.journal import Entry, Journal
-    from bulkdl.lane import Lane
     from bulkdl.protocol.bad_source import Evidence
     from bulkdl.protocol.resume import Known
     from bulkdl.protocol.server_quirks import HostBook

@@ -16,8 +16,8 @@ from bulkdl.transfer import SMALL, taken_plainly
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulkdl.ahead import Ahead
     from bulkdl.bench import Bench
+    from bulkdl.http.lightweight.pipelined_requests import Ahead
     from bulkdl.plan import Item
     from bulkdl.protocol.response_head import Head
     from bulkdl.state import Whole

@@ -17,7 +17,7 @@ from bulkdl.concurrency.rate_limiter import HostPauses, RateLimit
 from bulkdl.core.errors import first_error
 from bulkdl.engine import Engine
 from bulkdl.ground import announce
-from bulkdl.lane import lane_of
+from bulkdl.http.fast_lane.takeover import lane_of
 from bulkdl.orphans import estate_of
 from bulkdl.placing import conclude
 from bulkdl.protocol.server_quirks import HostBook

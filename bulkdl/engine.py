@@ -38,8 +38,8 @@ from bulkdl.unpacking import folder_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from bulkdl.ahead import Ahead
     from bulkdl.bench import Bench
+    from bulkdl.http.lightweight.pipelined_requests import Ahead
     from bulkdl.plan import Item
     from bulkdl.state import Checked, Obstacle
 

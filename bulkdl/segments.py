@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from bulkdl.bench import Bench, Pace
+    from bulkdl.http.fast_lane.takeover import Lane, Step, Stream
     from bulkdl.http.response import Reply
     from bulkdl.journal.journal import Entry
-    from bulkdl.lane import Lane, Step, Stream
     from bulkdl.storage.offset_writer import Pen
     from bulkdl.storage.partial_file import Partial
     from bulkdl.task import Job

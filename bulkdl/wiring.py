@@ -20,8 +20,8 @@ from bulkdl.core.errors import AccountStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Account, AuthKind
 from bulkdl.http.client import USER_AGENT, Http
+from bulkdl.http.lightweight.pipelining_policy import row_of
 from bulkdl.http.tls import trusted
-from bulkdl.lead import row_of
 
 if TYPE_CHECKING:
     import random

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bulkdl import lead, room, together
+from bulkdl import room, together
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.archive.server import Archive
 from bulkdl.core.events import ProductFinished, ProductStarted
 from bulkdl.core.models import RunOptions, State
+from bulkdl.http.lightweight import pipelining_policy
 from bulkdl.run import StopReason, StopSignal
 from tests.clocks import ManualClock
 from tests.harness import HurriedClock, Place, body_of, sha256
@@ -125,7 +126,10 @@ async def test_nothing_is_asked_ahead_where(settings: dict[str, Any], tmp_path: 
 async def test_without_being_told_only_servers_that_are_known_to_answer_in_turn_are_asked_ahead(
     server: str, *, ahead: bool, tmp_path: Path
 ):
-    place, paths = Place(tmp_path, workers=2), [f"/{number:03d}.bin" for number in range(lead.FIRST_ROW + 40)]
+    place, paths = (
+        Place(tmp_path, workers=2),
+        [f"/{number:03d}.bin" for number in range(pipelining_policy.FIRST_ROW + 40)],
+    )
 
     def respond(batch: list[Asked]) -> list[bytes]:
         return [ok(content(asked.path), *([("Server", server)] if server else [])) for asked in batch]
@@ -139,7 +143,10 @@ async def test_without_being_told_only_servers_that_are_known_to_answer_in_turn_
 
 
 async def test_what_a_server_of_another_name_answers_on_a_known_ones_connection_is_asked_for_again(tmp_path: Path):
-    place, paths = Place(tmp_path, workers=1), [f"/{number:03d}.bin" for number in range(lead.FIRST_ROW + 60)]
+    place, paths = (
+        Place(tmp_path, workers=1),
+        [f"/{number:03d}.bin" for number in range(pipelining_policy.FIRST_ROW + 60)],
+    )
 
     def respond(batch: list[Asked]) -> list[bytes]:
         return [ok(content(a.path), ("Server", "nginx" if a.path < "/290.bin" else "ours")) for a in batch]
@@ -149,7 +156,7 @@ async def test_what_a_server_of_another_name_answers_on_a_known_ones_connection_
         assert done.code == 0
         assert_right(place, paths)
         asked = next(number for number, one in enumerate(site.log) if one.path == "/290.bin")
-        assert [one.path for one in site.log[asked + lead.MOST :] if one.behind] == []
+        assert [one.path for one in site.log[asked + pipelining_policy.MOST :] if one.behind] == []
 
 
 async def test_who_waits_for_a_place_has_it_after_a_turn_and_most_are_asked_ahead_all_the_same(tmp_path: Path):
@@ -242,7 +249,7 @@ async def test_a_cookie_that_another_product_brings_ends_what_is_asked_ahead_wit
         assert done.code == 0
         assert_right(place, paths)
         given = next(number for number, asked in enumerate(site.log) if "cookie" in asked.headers)
-        assert len([asked for asked in site.log[given:] if "cookie" not in asked.headers]) <= 2 * lead.MOST
+        assert len([asked for asked in site.log[given:] if "cookie" not in asked.headers]) <= 2 * pipelining_policy.MOST
 
 
 async def test_a_host_that_asks_for_a_pause_is_left_alone_and_every_product_comes(tmp_path: Path):
@@ -343,7 +350,7 @@ async def test_products_that_are_alike_prove_no_order(tmp_path: Path):
     async with Site(lambda batch: [ok(b"the same") for _ in batch]) as site:
         done = await fetched(place, site)
         assert (done.code, {place.file(path[1:]) for path in MANY}) == (0, {b"the same"})
-        assert len(site.ahead) <= lead.TRIALS
+        assert len(site.ahead) <= pipelining_policy.TRIALS
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -403,7 +410,7 @@ async def test_what_is_forgotten_once_the_order_is_known_is_asked_for_again_and_
         assert most_often(site) <= 2
         last = max(number for number, asked in enumerate(site.log) if asked.behind)
         assert len({asked.connection for asked in site.ahead}) <= 2
-        assert last < ROW + 4 + lead.MOST + ROW * lead.LONGER + lead.MOST
+        assert last < ROW + 4 + pipelining_policy.MOST + ROW * pipelining_policy.LONGER + pipelining_policy.MOST
 
 
 async def test_a_page_in_each_products_place_fails_each_and_ends_what_is_asked_ahead(tmp_path: Path):
@@ -414,7 +421,7 @@ async def test_a_page_in_each_products_place_fails_each_and_ends_what_is_asked_a
         done = await fetched(place, site)
         assert {outcome.failure and outcome.failure.kind.value for outcome in done.result.failures} == {"content"}
         assert_right(place, MANY[:20])
-        assert len([asked for asked in site.ahead if asked.path >= "/020"]) <= 2 * lead.MOST
+        assert len([asked for asked in site.ahead if asked.path >= "/020"]) <= 2 * pipelining_policy.MOST
 
 
 # ---- TLS
@@ -448,7 +455,7 @@ async def test_over_tls_connections_that_are_lost_now_and_then_cost_no_product_a
     monkeypatch: pytest.MonkeyPatch,
 ):
     if inside:  # no mere end of a connection, which each has at some time
-        monkeypatch.setattr(lead, "LONGER", 1)
+        monkeypatch.setattr(pipelining_policy, "LONGER", 1)
     losses, asked_ahead = 0, 0
 
     def losing(batch: list[Asked]) -> list[Any]:
@@ -535,7 +542,7 @@ async def test_whatever_becomes_of_what_is_asked_ahead_every_product_is_right_in
     row: list[tuple[str, int]], workers: int
 ):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lead, "LONGER", 1)
+        patch.setattr(pipelining_policy, "LONGER", 1)
         place = at(Path(folder), row=1, workers=workers, retries=50, timeout=0.15)
         async with Site(Weather(row)) as site:
             done = await fetched(place, site)
@@ -603,7 +610,7 @@ async def test_a_token_that_is_revoked_in_the_middle_costs_one_refresh_and_few_r
         first, second = dict.fromkeys(seen)
         assert second not in seen[: seen.index(second)]
         dead = seen[30:].count(first)
-        assert 0 < dead <= workers * (lead.MOST + 1)
+        assert 0 < dead <= workers * (pipelining_policy.MOST + 1)
         assert all(
             (f"token={first}" in a.target or f"token={second}" in a.target) == (token_in == "query") for a in site.log
         )
@@ -701,7 +708,7 @@ async def test_products_of_an_account_that_stops_in_the_middle_are_pending(tmp_p
         assert done.result.completed + done.result.pending == len(MANY)
         assert 20 <= done.result.completed <= 30
         assert all(place.file(p[1:]) in (None, content(p)) for p in MANY)
-        assert len(site.log) < 30 + 2 + 2 * (lead.MOST + 3)
+        assert len(site.log) < 30 + 2 + 2 * (pipelining_policy.MOST + 3)
 
 
 async def test_an_account_that_stops_while_others_of_it_are_asked_ahead_leaves_them_pending(tmp_path: Path):
@@ -847,7 +854,7 @@ async def test_no_more_is_fetched_than_the_disk_takes(tmp_path: Path, monkeypatc
         assert done.code == 0
         assert_right(place)
         assert len(site.log) == len(MANY) + 2
-        assert most <= 3 + 2 + 2 * (lead.MOST + 1)
+        assert most <= 3 + 2 + 2 * (pipelining_policy.MOST + 1)
 
 
 async def test_what_has_to_be_taken_up_again_comes_before_further_products(tmp_path: Path):

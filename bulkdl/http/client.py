@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 
 from bulkdl._version import __version__
-from bulkdl.ahead import Ahead
-from bulkdl.brief import FIELD_SIZE, Brief
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
@@ -22,12 +20,14 @@ from bulkdl.core.models import FailureKind
 from bulkdl.http.aiohttp_compat import _finish, _Response, _some
 from bulkdl.http.errors import mapped
 from bulkdl.http.head_parser import brief_head, head_of
+from bulkdl.http.lightweight.keepalive_pool import FIELD_SIZE, Brief
+from bulkdl.http.lightweight.pipelined_requests import Ahead
+from bulkdl.http.lightweight.pipelining_policy import Row
+from bulkdl.http.lightweight.sender import Sender
 from bulkdl.http.redirects import generic, redirected, scrubbed, signed_headers, signed_target, without_secret
 from bulkdl.http.response import Reply
-from bulkdl.lead import Row
 from bulkdl.protocol.provider_errors import MOST_BODY, Action, Answer, interpret
 from bulkdl.protocol.response_head import StatusClass, classify
-from bulkdl.sender import Sender
 
 if TYPE_CHECKING:
     import ssl

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import aiohttp
     from multidict import CIMultiDictProxy
 
-    from bulkdl.brief import Brief
+    from bulkdl.http.lightweight.keepalive_pool import Brief
 
 __all__ = ["brief_head", "head_of"]
 

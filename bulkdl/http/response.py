@@ -13,13 +13,13 @@ from bulkdl.core.errors import BulkdlError, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.http.aiohttp_compat import _arrived, _next
 from bulkdl.http.errors import mapped, network_error
-from bulkdl.lane import take_over
+from bulkdl.http.fast_lane.takeover import take_over
 from bulkdl.protocol.content_coding import Decoder
 from bulkdl.protocol.response_head import Head, uncoded
 
 if TYPE_CHECKING:
     from bulkdl.core.urls import Url
-    from bulkdl.lane import Stream
+    from bulkdl.http.fast_lane.takeover import Stream
     from bulkdl.protocol.provider_errors import Ruling
 
 

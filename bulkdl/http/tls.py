@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import UsageError
-from bulkdl.lane import may_apply
-from bulkdl.streams import TlsContext
+from bulkdl.http.fast_lane.streams import TlsContext
+from bulkdl.http.fast_lane.takeover import may_apply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

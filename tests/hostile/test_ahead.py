@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl import lead
+from bulkdl.http.lightweight import pipelining_policy
 from tests.harness import Place, body_of
 from tests.hostile import test_answers, test_bodies
 from tests.hostile.scenes import BODY, DOSES, MODES, Case, Turn
@@ -74,7 +74,7 @@ def mode_of(case: Case) -> str:
 @pytest.fixture(autouse=True)
 def _keen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever happens, things are asked ahead again at once."""
-    monkeypatch.setattr(lead, "LONGER", 1)
+    monkeypatch.setattr(pipelining_policy, "LONGER", 1)
 
 
 @pytest.mark.parametrize("names", [*CROWDS, tuple(SLOW), tuple(COOKIES)], ids=lambda names: f"{names[0]} and so on")

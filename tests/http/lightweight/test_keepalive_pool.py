@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from bulkdl.brief import Brief, Lines, has_known_parts
 from bulkdl.core.urls import Url
 from bulkdl.http.aiohttp_compat import _Response
-from bulkdl.sender import Sender
+from bulkdl.http.lightweight.keepalive_pool import Brief, Lines, has_known_parts
+from bulkdl.http.lightweight.sender import Sender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -138,7 +138,7 @@ async def test_a_body_that_is_not_short_is_an_ordinary_one():
 
 
 async def test_a_body_that_takes_its_time_goes_on_as_an_ordinary_one(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bulkdl.brief._SOON_S", 0.0)
+    monkeypatch.setattr("bulkdl.http.lightweight.keepalive_pool._SOON_S", 0.0)
     async with site([OK[:-1], OK[-1:]]) as (there, sender, _):
         response = await ask(there, sender)
         assert isinstance(response, aiohttp.ClientResponse)

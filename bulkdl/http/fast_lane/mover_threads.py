@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final
 
 from bulkdl.core.async_utils import settled
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.streams import Desk, Step
+from bulkdl.http.fast_lane.streams import Desk, Step
 
 if TYPE_CHECKING:
+    from bulkdl.http.fast_lane.streams import Stream
     from bulkdl.storage.offset_writer import Pen
-    from bulkdl.streams import Stream
 
 __all__ = ["STEP_BYTES", "STEP_S", "Movers"]
 

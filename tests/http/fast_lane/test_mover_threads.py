@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from bulkdl import moving, streams
-from bulkdl.lane import take_over
-from bulkdl.moving import Movers
+from bulkdl.http.fast_lane import mover_threads, streams
+from bulkdl.http.fast_lane.mover_threads import Movers
+from bulkdl.http.fast_lane.takeover import take_over
 from bulkdl.storage.offset_writer import Pen
 from tests.harness import body_of
 from tests.servers import RawServer, Responder, ranges, stall
@@ -23,7 +23,7 @@ from tests.servers import RawServer, Responder, ranges, stall
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from bulkdl.streams import Step, Stream
+    from bulkdl.http.fast_lane.streams import Step, Stream
 
 SIZE = 3_000_000
 BODIES = [body_of(SIZE, seed) for seed in range(12)]
@@ -217,7 +217,7 @@ async def test_every_descriptor_is_given_back(tmp_path: Path):
 
 
 async def test_a_step_brings_no_more_than_its_bound(one: Movers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(moving, "STEP_BYTES", 100_000)
+    monkeypatch.setattr(mover_threads, "STEP_BYTES", 100_000)
     async with taken(ranges(BODIES[0])) as (stream, at):
         with opened(tmp_path / "x") as pen:
             assert (await one.step(stream, pen, at=at, end=SIZE)).count == 100_000

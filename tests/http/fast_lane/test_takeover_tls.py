@@ -12,10 +12,10 @@ import pytest
 
 from bulkdl.core.events import Retrying
 from bulkdl.core.models import Settings
+from bulkdl.http.fast_lane.streams import Desk, Step, TlsStream
+from bulkdl.http.fast_lane.takeover import Lane, TlsContext, may_apply, take_over
 from bulkdl.http.tls import trusted
-from bulkdl.lane import Lane, TlsContext, may_apply, take_over
 from bulkdl.storage.offset_writer import Pen
-from bulkdl.streams import Desk, Step, TlsStream
 from tests.harness import Place, body_of
 from tests.servers import ranges, stall
 from tests.tls import TlsServer
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from bulkdl.streams import Stream
+    from bulkdl.http.fast_lane.streams import Stream
 
 SIZE = 3_000_000
 BODY = body_of(SIZE)

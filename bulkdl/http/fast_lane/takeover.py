@@ -10,7 +10,7 @@ for all connections (moving.py) move it in steps; between them the event loop co
 as it does for ordinary bodies, so that nothing is written once a step has been waited for. The stall watchdog is
 `Stream.silence_s`: aiohttp's own time-out no longer applies.
 
-The public interfaces that it stands on, each seen by tests/test_lane.py:
+The public interfaces that it stands on, each seen by tests/http/fast_lane/test_takeover.py:
 
 - aiohttp: `ClientResponse.connection`, `.content`, `.headers`, `.method` and `.close`; `Connection.transport`;
   `StreamReader.read_nowait`, `.exception`, `.is_eof` and `.total_bytes`. What is buffered is all that aiohttp holds of a body
@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Final, Self
 from bulkdl.core.errors import UsageError
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.units import parse_size
-from bulkdl.moving import Movers
-from bulkdl.streams import PlainStream, Step, Stream, TlsContext, TlsObject, TlsStream
+from bulkdl.http.fast_lane.mover_threads import Movers
+from bulkdl.http.fast_lane.streams import PlainStream, Step, Stream, TlsContext, TlsObject, TlsStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ A connection of that pool stays with its origin's `Lines` as long as one brief e
 watches over all of them, and of the response only what aiohttp's parser has made is used. Any other response is put back
 for `ClientResponse` to take, as if nobody had looked.
 
-The interfaces of aiohttp that this stands on, seen by tests/test_brief.py: `Connection.protocol`, `.transport`, `.release` and
+The interfaces of aiohttp that this stands on, seen by tests/http/lightweight/test_keepalive_pool.py: `Connection.protocol`, `.transport`, `.release` and
 `.close`; of `ResponseHandler` `set_response_params`, `read`, `__len__`, `feed_data`, `set_exception`, `is_connected`, `should_close`, `read_timeout`
 and `start_timeout`; of a message `code` and `headers`, of its payload `is_eof`, `wait_eof` and `read_nowait`.
 """
@@ -20,7 +20,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.lead import Lead
+from bulkdl.http.lightweight.pipelining_policy import Lead
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

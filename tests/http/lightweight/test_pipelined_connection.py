@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
-from bulkdl.brief import Brief
 from bulkdl.core.models import Settings
 from bulkdl.core.urls import Url
+from bulkdl.http.lightweight.keepalive_pool import Brief
+from bulkdl.http.lightweight.pipelined_connection import Pipeline
+from bulkdl.http.lightweight.pipelining_policy import Row
+from bulkdl.http.lightweight.sender import Sender
 from bulkdl.http.tls import trusted
-from bulkdl.lead import Row
-from bulkdl.pipeline import Pipeline
-from bulkdl.sender import Sender
-from tests.test_brief import until
+from tests.http.lightweight.test_keepalive_pool import until
 from tests.waiting import CLOSE, CUT, RESET, Asked, Respond, Site, answer, ok
 
 if TYPE_CHECKING:
@@ -331,7 +331,7 @@ async def test_a_connection_on_which_all_was_answered_and_the_last_answer_closes
 async def test_silence_ends_it_and_is_no_end_of_the_connection(
     client: Opens, count: int, part: bytes, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("bulkdl.brief._SOON_S", SILENCE_S)
+    monkeypatch.setattr("bulkdl.http.lightweight.keepalive_pool._SOON_S", SILENCE_S)
     async with client(lambda batch: [*echo(batch)[:count], part]) as there:
         pipeline = there.pipeline()
         await pipeline.ask(there.heads(*PATHS))

@@ -5,7 +5,7 @@ they cost. A request that needs none of it is written to a connection of aiohttp
 aiohttp's `ClientResponse`, unless all of it is here at once (`brief`). That is a GET or HEAD without a proxy, cookies, user information or a header that has to do with
 framing; every other one goes through the session.
 
-The interfaces that this stands on, seen by tests/test_sender.py; where they are not as known, the session sends everything:
+The interfaces that this stands on, seen by tests/http/lightweight/test_sender.py; where they are not as known, the session sends everything:
 
 - `TCPConnector.connect`, with a `ClientRequest` that stands for its origin, and what `brief` names;
 - `ClientResponse`, made for a request that has been sent, and its `start`.
@@ -21,9 +21,9 @@ import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from bulkdl.brief import Brief, Lines, has_known_parts, write
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.lead import Lead, Row
+from bulkdl.http.lightweight.keepalive_pool import Brief, Lines, has_known_parts, write
+from bulkdl.http.lightweight.pipelining_policy import Lead, Row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from bulkdl.http.head_parser import brief_head
+from bulkdl.http.lightweight.pipelined_connection import Pipeline
+from bulkdl.http.lightweight.pipelining_policy import Order
 from bulkdl.http.redirects import signed_headers, signed_target
-from bulkdl.lead import Order
-from bulkdl.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bulkdl.auth.factory import Credential, Signer
-    from bulkdl.brief import Brief, Lines
     from bulkdl.core.urls import HostList, Url
+    from bulkdl.http.lightweight.keepalive_pool import Brief, Lines
+    from bulkdl.http.lightweight.sender import Sender
     from bulkdl.protocol.response_head import Head
-    from bulkdl.sender import Sender
 
 __all__ = ["Ahead"]
 

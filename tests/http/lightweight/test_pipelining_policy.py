@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl.core.errors import UsageError
-from bulkdl.lead import (
+from bulkdl.http.lightweight.pipelining_policy import (
     FEW_CUTS,
     FIRST_ROW,
     HELD,

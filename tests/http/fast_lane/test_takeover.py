@@ -16,10 +16,10 @@ import aiohttp
 import pytest
 
 import bulkdl.http.client
-from bulkdl import lane, streams
 from bulkdl.core.errors import ProductFailed, UsageError
 from bulkdl.core.events import Retrying
-from bulkdl.lane import Lane, TlsContext, lane_of, take_over
+from bulkdl.http.fast_lane import streams, takeover
+from bulkdl.http.fast_lane.takeover import Lane, TlsContext, lane_of, take_over
 from bulkdl.run import StopReason, StopSignal
 from bulkdl.storage.offset_writer import Pen
 from tests.harness import Place, body_of, sha256
@@ -66,7 +66,7 @@ def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
     """Each way in turn; whatever happened, no thread of the lane is left and its places are free."""
     ways = Ways(request.param, tmp_path, request.getfixturevalue("certificate") if request.param == "tls" else None)
 
-    async def watched(response: aiohttp.ClientResponse, *, given: int) -> lane.Stream | bytes:
+    async def watched(response: aiohttp.ClientResponse, *, given: int) -> takeover.Stream | bytes:
         taken = await take_over(response, given=given)
         ways.entered += not isinstance(taken, bytes)
         ways.declined += isinstance(taken, bytes)
@@ -338,9 +338,9 @@ def test_no_place_is_left_when_all_are_taken():
 @pytest.mark.parametrize(
     ("value", "limited", "least"),
     [
-        (None, False, lane.LEAST),
-        ("", False, lane.LEAST),
-        ("1", False, lane.LEAST),
+        (None, False, takeover.LEAST),
+        ("", False, takeover.LEAST),
+        ("1", False, takeover.LEAST),
         ("64K", False, 65536),
         ("0", False, 0),
         (None, True, 0),

@@ -2,7 +2,7 @@
 
 Of the answers only plain ones are of use here, as in `brief`; the first that is not ends it, and what was asked behind that has
 to be asked again. It stands on the interfaces of aiohttp that `brief` names, and on its parser taking one response
-after the other; tests/test_pipeline.py sees them.
+after the other; tests/http/lightweight/test_pipelined_connection.py sees them.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 from aiohttp.http import HttpProcessingError
 
-from bulkdl.brief import brief_now, brief_of, prepared
+from bulkdl.http.lightweight.keepalive_pool import brief_now, brief_of, prepared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiohttp.client_proto import ResponseHandler
 
-    from bulkdl.brief import Brief, Line, Lines
+    from bulkdl.http.lightweight.keepalive_pool import Brief, Line, Lines
 
 __all__ = ["Pipeline"]
 

@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from bulkdl.brief import Brief
 from bulkdl.core.urls import Url
-from bulkdl.sender import Sender, is_as_known
+from bulkdl.http.lightweight.keepalive_pool import Brief
+from bulkdl.http.lightweight.sender import Sender, is_as_known
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
