@@ -10,7 +10,7 @@ from bulkdl.core.errors import TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind, Resume
 from bulkdl.core.urls import HostList
-from bulkdl.orphans import Estate
+from bulkdl.planning.orphaned_partials import Estate
 from bulkdl.state import Promises
 from bulkdl.task import Job, known_of
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from bulkdl.auth.factory import Signer
-    from bulkdl.claims import Claims
     from bulkdl.concurrency.connection_limiter import Connections
     from bulkdl.concurrency.rate_limiter import HostPauses, RateLimit
     from bulkdl.core.clock import Clock
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from bulkdl.http.lightweight.pipelined_requests import Ahead
     from bulkdl.http.response import Reply
     from bulkdl.journal.journal import Entry, Journal
+    from bulkdl.planning.name_registry import Claims
     from bulkdl.protocol.bad_source import Evidence
     from bulkdl.protocol.resume import Known
     from bulkdl.protocol.server_quirks import HostBook

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import AccountStopped, BulkdlError
-from bulkdl.standing import Standing
+from bulkdl.planning.local_status import Standing
 from bulkdl.transfer import SMALL, taken_plainly
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bulkdl.bench import Bench
     from bulkdl.http.lightweight.pipelined_requests import Ahead
-    from bulkdl.plan import Item
+    from bulkdl.planning.plan import Item
     from bulkdl.protocol.response_head import Head
     from bulkdl.state import Whole
     from bulkdl.task import Job

@@ -18,10 +18,10 @@ from bulkdl.core.errors import first_error
 from bulkdl.engine import Engine
 from bulkdl.ground import announce
 from bulkdl.http.fast_lane.takeover import lane_of
-from bulkdl.orphans import estate_of
 from bulkdl.placing import conclude
+from bulkdl.planning.local_status import Standing
+from bulkdl.planning.orphaned_partials import estate_of
 from bulkdl.protocol.server_quirks import HostBook
-from bulkdl.standing import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Settings
     from bulkdl.core.stop_request import StopSignal
     from bulkdl.ground import Ground, Terms
-    from bulkdl.plan import Item
+    from bulkdl.planning.plan import Item
     from bulkdl.tally import Ending
     from bulkdl.wiring import Network, Surroundings
 

@@ -24,23 +24,23 @@ from bulkdl.heritage import bury
 from bulkdl.hours import window_closes_in, window_opens_in
 from bulkdl.journal.journal import Entry, Phase
 from bulkdl.placing import check, move, record_settled, unpack
-from bulkdl.plan import in_place
+from bulkdl.planning.local_status import Standing
+from bulkdl.planning.plan import in_place
+from bulkdl.planning.unpack_folders import folder_of
 from bulkdl.protocol.byte_ranges import cover
 from bulkdl.retry import Budget, next_step
 from bulkdl.room import check_room, known_size
-from bulkdl.standing import Standing
 from bulkdl.state import Complete, Settled, Whole
 from bulkdl.task import Job
 from bulkdl.together import Together
 from bulkdl.transfer import attempt
-from bulkdl.unpacking import folder_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bulkdl.bench import Bench
     from bulkdl.http.lightweight.pipelined_requests import Ahead
-    from bulkdl.plan import Item
+    from bulkdl.planning.plan import Item
     from bulkdl.state import Checked, Obstacle
 
 __all__ = ["Engine"]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from bulkdl.content.verify import digests
 from bulkdl.core.errors import ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
+from bulkdl.planning.local_status import Standing, standing
 from bulkdl.protocol.content_coding import named
 from bulkdl.protocol.headers import parse_retry_after
 from bulkdl.protocol.response_head import StatusClass, classify
-from bulkdl.standing import Standing, standing
 from bulkdl.state import Settled
 from bulkdl.storage.destination import storage_error
 

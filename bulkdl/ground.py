@@ -6,12 +6,12 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.claims import Claims
 from bulkdl.core.events import Level, RunStarted
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.journal.journal import Journal
-from bulkdl.plan import BATCH, Survey
-from bulkdl.standing import Standing
+from bulkdl.planning.local_status import Standing
+from bulkdl.planning.name_registry import Claims
+from bulkdl.planning.plan import BATCH, Survey
 from bulkdl.storage.destination import Storage
 from bulkdl.storage.destination_lock import DestinationLock
 from bulkdl.storage.file_info import look_at
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Manifest, Product, RunOptions, Settings
     from bulkdl.journal.learned import Learnt
     from bulkdl.journal.records import Entry
-    from bulkdl.plan import Item
+    from bulkdl.planning.plan import Item
 
 __all__ = ["Ground", "Terms", "announce", "prepare"]
 

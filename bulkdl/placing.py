@@ -11,17 +11,17 @@ from bulkdl.core.errors import ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
 from bulkdl.journal.journal import Entry, Phase
 from bulkdl.journal.pending_moves import placed_entry
-from bulkdl.standing import Standing
+from bulkdl.planning.local_status import Standing
+from bulkdl.planning.unpack_folders import claim_folder
 from bulkdl.state import Checked
 from bulkdl.storage.destination import storage_error
-from bulkdl.unpacking import claim_folder
 from bulkdl.witness import hear
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from bulkdl.bench import Bench
-    from bulkdl.plan import Item
+    from bulkdl.planning.plan import Item
     from bulkdl.state import Settled
     from bulkdl.storage.destination import FileFacts
     from bulkdl.task import Job

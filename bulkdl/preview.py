@@ -7,14 +7,14 @@ from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.claims import Claims
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import fold
 from bulkdl.core.models import AuthKind
 from bulkdl.journal.reader import read
-from bulkdl.plan import Survey, selected
-from bulkdl.standing import Standing
+from bulkdl.planning.local_status import Standing
+from bulkdl.planning.name_registry import Claims
+from bulkdl.planning.plan import Survey, selected
 from bulkdl.storage.file_info import look_at
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.credentials import Prompt
     from bulkdl.core.models import Account, Manifest, Product, RunOptions
-    from bulkdl.plan import Item
+    from bulkdl.planning.plan import Item
 
 __all__ = ["AccountFacts", "CheckReport", "check"]
 

@@ -12,7 +12,7 @@ from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.urls import HostList
-from bulkdl.plan import selected
+from bulkdl.planning.plan import selected
 from bulkdl.protocol.content_coding import named
 from bulkdl.protocol.headers import strong_etag
 from bulkdl.wiring import Surroundings

@@ -17,7 +17,7 @@ from bulkdl.core.events import ProductFinished
 from bulkdl.core.stop_request import StopReason, StopSignal
 from bulkdl.ground import Terms, announce, prepare
 from bulkdl.hours import deadline_in
-from bulkdl.plan import in_place, selected
+from bulkdl.planning.plan import in_place, selected
 from bulkdl.tally import AccountUse, Ending, RunResult, Tally
 
 if TYPE_CHECKING:

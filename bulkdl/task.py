@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from bulkdl.content.incremental_hash import Follower
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_content_disposition, from_url
+from bulkdl.planning.local_status import Standing
 from bulkdl.protocol.content_coding import is_the_format, named
 from bulkdl.protocol.resume import Known
-from bulkdl.standing import Standing
 
 if TYPE_CHECKING:
     from bulkdl.core.models import Product

@@ -15,8 +15,9 @@ from bulkdl.core.models import FailureKind
 from bulkdl.existing import settle_named
 from bulkdl.heritage import inherit
 from bulkdl.journal.journal import Entry, Phase
-from bulkdl.orphans import offered
 from bulkdl.pages import not_the_product, objection_to
+from bulkdl.planning.orphaned_partials import offered
+from bulkdl.planning.unpack_folders import claim_folder
 from bulkdl.protocol.byte_ranges import normalise
 from bulkdl.protocol.headers import parse_retry_after, strong_date
 from bulkdl.protocol.resume import Action, Ask, Decision, Why, ask_for, judge, plainly_whole, validator
@@ -26,7 +27,6 @@ from bulkdl.ruling import obey
 from bulkdl.segments import Reception
 from bulkdl.state import Complete, Whole
 from bulkdl.task import known_of
-from bulkdl.unpacking import claim_folder
 from bulkdl.witness import summon
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
 from bulkdl.journal.journal import Entry, Phase
-from bulkdl.orphans import estate_of, offered
+from bulkdl.planning.orphaned_partials import estate_of, offered
 
 HERE = "https://a.example/download"
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.claims import Claims
 from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.plan import Survey, in_place
-from bulkdl.standing import Standing
+from bulkdl.planning.local_status import Standing
+from bulkdl.planning.name_registry import Claims
+from bulkdl.planning.plan import Survey, in_place
 from bulkdl.storage.file_info import look_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from bulkdl.plan import Item
+    from bulkdl.planning.plan import Item
     from bulkdl.storage.file_info import FileFacts
 
 

@@ -10,8 +10,8 @@ from bulkdl.core.models import FailureKind
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bulkdl.claims import Claims
     from bulkdl.core.models import Product
+    from bulkdl.planning.name_registry import Claims
 
 __all__ = ["claim_folder", "folder_of", "occupy_folders"]
 

@@ -10,17 +10,17 @@ from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
 from bulkdl.core.models import Outcome, State
 from bulkdl.journal.records import Phase
+from bulkdl.planning.local_status import Standing, standing
+from bulkdl.planning.unpack_folders import folder_of, occupy_folders
 from bulkdl.protocol.byte_ranges import cover
-from bulkdl.standing import Standing, standing
-from bulkdl.unpacking import folder_of, occupy_folders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from bulkdl.claims import Claims
     from bulkdl.core.models import Product
     from bulkdl.journal.records import Entry
+    from bulkdl.planning.name_registry import Claims
     from bulkdl.storage.file_info import FileFacts
 
     Look = Callable[[Iterable[str]], Mapping[str, FileFacts | None]]

@@ -7,7 +7,7 @@ import pytest
 from bulkdl.core.models import Checksum, Product
 from bulkdl.core.urls import Url
 from bulkdl.journal.journal import Entry, Phase
-from bulkdl.standing import Standing, standing
+from bulkdl.planning.local_status import Standing, standing
 from bulkdl.storage.destination import FileFacts
 
 MD5 = Checksum("md5", "0" * 32)

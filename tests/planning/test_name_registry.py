@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from bulkdl.claims import Claims
+from bulkdl.planning.name_registry import Claims
 
 SPELLINGS = ("Ångström.zip", "a\u030angstro\u0308m.ZIP", "ÅNGSTRÖM.zip")
 NAMES = (*SPELLINGS, "b.zip", "folder/b.zip")
