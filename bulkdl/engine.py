@@ -13,35 +13,35 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from bulkdl.apart import look_again, pardon
-from bulkdl.convoy import Convoy, may_join
 from bulkdl.core.async_utils import settled
 from bulkdl.core.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
 from bulkdl.core.events import Flight, Level, ProductFinished, ProductStarted, Retrying
 from bulkdl.core.models import Failure, FailureKind, Outcome, State
-from bulkdl.existing import ask_size, conflict, settle, settle_named
-from bulkdl.heritage import bury
 from bulkdl.hours import window_closes_in, window_opens_in
 from bulkdl.journal.journal import Entry, Phase
-from bulkdl.placing import check, move, record_settled, unpack
 from bulkdl.planning.local_status import Standing
 from bulkdl.planning.plan import in_place
 from bulkdl.planning.unpack_folders import folder_of
 from bulkdl.protocol.byte_ranges import cover
-from bulkdl.retry import Budget, next_step
-from bulkdl.room import check_room, known_size
-from bulkdl.state import Complete, Settled, Whole
-from bulkdl.task import Job
-from bulkdl.together import Together
-from bulkdl.transfer import attempt
+from bulkdl.transfer.adopt_partial import bury
+from bulkdl.transfer.attempt import attempt
+from bulkdl.transfer.batch_finalize import Together
+from bulkdl.transfer.disk_space import check_room, known_size
+from bulkdl.transfer.existing_file import ask_size, conflict, settle, settle_named
+from bulkdl.transfer.finalize import check, move, record_settled, unpack
+from bulkdl.transfer.pipelined_fetch import Convoy, may_join
+from bulkdl.transfer.quarantine import look_again, pardon
+from bulkdl.transfer.retry import Budget, next_step
+from bulkdl.transfer.state import Complete, Settled, Whole
+from bulkdl.transfer.task import Job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from bulkdl.bench import Bench
     from bulkdl.http.lightweight.pipelined_requests import Ahead
     from bulkdl.planning.plan import Item
-    from bulkdl.state import Checked, Obstacle
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.state import Checked, Obstacle
 
 __all__ = ["Engine"]
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl import opening
 from bulkdl.core.events import Retrying
 from bulkdl.protocol.byte_ranges import cover
 from bulkdl.run import StopReason, StopSignal
+from bulkdl.transfer import segment_scaling
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, announce, head, html, ranges, reply, reset
 
@@ -189,7 +189,7 @@ def paced(body: bytes, tag: str, *, rate: float = 40_000_000) -> Responder:
 @pytest.fixture
 def keen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Further connections pay off after moments rather than seconds, so that no test has to last for seconds."""
-    monkeypatch.setattr(opening, "MIN_SPLIT_S", 0.02)
+    monkeypatch.setattr(segment_scaling, "MIN_SPLIT_S", 0.02)
 
 
 @pytest.mark.usefixtures("keen")

@@ -26,7 +26,7 @@ from bulkdl.http.lightweight.pipelining_policy import Row
 from bulkdl.http.lightweight.sender import Sender
 from bulkdl.http.redirects import generic, redirected, scrubbed, signed_headers, signed_target, without_secret
 from bulkdl.http.response import Reply
-from bulkdl.protocol.provider_errors import MOST_BODY, Action, Answer, interpret
+from bulkdl.protocol.provider_errors import MOST_BODY, Answer, ErrorAction, interpret
 from bulkdl.protocol.response_head import StatusClass, classify
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class Http:
     async def _renewed(self, reply: Reply, response: aiohttp.ClientResponse, used: Credential, signer: Signer) -> bool:
         """Tell the signer what became of its credential; True when the request is worth another try with a new one."""
         asks = None if reply.ruling is None else reply.ruling.action
-        at_fault = asks in (Action.REFRESH, Action.LOGIN)
+        at_fault = asks in (ErrorAction.REFRESH, ErrorAction.LOGIN)
         if classify(reply.head.status) is not StatusClass.CREDENTIAL and not at_fault:
             signer.accepted(used)
             return False
@@ -178,7 +178,7 @@ class Http:
         status = reply.head.status if asks is None else 401 if at_fault else 403
         try:
             again = await signer.rejected(
-                used, status=status, challenge=reply.challenge, session_over=asks is Action.LOGIN
+                used, status=status, challenge=reply.challenge, session_over=asks is ErrorAction.LOGIN
             )
         except BaseException:
             response.close()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from importlib.resources.abc import Traversable
 
-__all__ = ["MOST_BODY", "Action", "Answer", "Dialect", "Ruling", "interpret", "load", "names"]
+__all__ = ["MOST_BODY", "Answer", "Dialect", "ErrorAction", "Ruling", "interpret", "load", "names"]
 
 MOST_BODY = 4096
 """Bytes of an error's body that are looked at."""
@@ -33,7 +33,7 @@ GENERIC = "generic"
 _LONGEST_S = 366 * 86400.0
 
 
-class Action(StrEnum):
+class ErrorAction(StrEnum):
     """What is done about it."""
 
     REFRESH = "refresh"  # the token is at fault: get another one
@@ -56,7 +56,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ruling:
-    action: Action
+    action: ErrorAction
     says: str
     """What happened, as part of a sentence; from the data, never from the server."""
     hint: str = ""
@@ -83,7 +83,7 @@ class Rule:
     """Every condition that is named must hold."""
 
     status: tuple[int, ...]
-    action: Action
+    action: ErrorAction
     says: str
     code: str = ""
     text: re.Pattern[str] | None = None
@@ -165,7 +165,7 @@ def _rule(
     ((name, value),) = header.items() if header else (("", ""),)
     return Rule(
         status=tuple(status) if isinstance(status, list) else (status,),
-        action=Action(action),
+        action=ErrorAction(action),
         says=says,
         text=re.compile(text, re.IGNORECASE) if text else None,
         field=(re.compile(name, re.IGNORECASE), re.compile(value, re.IGNORECASE)) if header else None,

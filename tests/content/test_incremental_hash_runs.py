@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 from blake3 import blake3
 
-from bulkdl import opening
 from bulkdl.content.incremental_hash import Follower
 from bulkdl.core.stop_request import StopReason, StopSignal
+from bulkdl.transfer import segment_scaling
 from tests.harness import Place, body_of, sha256
 from tests.servers import Responder, announce, chunked, head, ranges, reply
 
@@ -93,8 +93,8 @@ def paced(body: bytes, *, rate: float) -> Responder:
 
 
 async def test_the_checksum_of_a_product_in_segments_is_known(tmp_path: Path, raw_server, ends: Ends, monkeypatch):
-    monkeypatch.setattr(opening, "MIN_SPLIT_S", 0.02)
-    monkeypatch.setattr(opening, "MIN_SPLIT", MIB)
+    monkeypatch.setattr(segment_scaling, "MIN_SPLIT_S", 0.02)
+    monkeypatch.setattr(segment_scaling, "MIN_SPLIT", MIB)
     server = await raw_server(paced(BODY, rate=15 * MIB))
     place = Place(tmp_path, segments=4)
     done = await place.run({"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)})
@@ -113,7 +113,7 @@ async def test_segments_of_a_product_with_a_checksum_are_fetched_from_the_front(
         ("PIECE_S", 0.0),
         ("WASTES", 0),
     ):
-        monkeypatch.setattr(opening, constant, value)
+        monkeypatch.setattr(segment_scaling, constant, value)
     server = await raw_server(paced(BODY, rate=5 * MIB))
     done = await Place(tmp_path, segments=3).run({"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)})
     assert done.code == 0

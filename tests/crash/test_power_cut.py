@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl import opening, segments
 from bulkdl.archive.catalogue import Item, Kind, Validators
 from bulkdl.archive.faults import Chunked, Cut, Fault, Flip, IgnoreRange, NewEdition
 from bulkdl.archive.server import Archive, Route
@@ -19,6 +18,7 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Product, RunOptions
 from bulkdl.core.urls import Url
 from bulkdl.journal.journal import Entry, Journal, Phase
+from bulkdl.transfer import receiver, segment_scaling
 from tests.crash.powercut import Trace, Wreck, Write
 from tests.harness import Place
 
@@ -200,9 +200,9 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and checkpoints so small that a product has many of them."""
-    monkeypatch.setattr(segments, "BLOCK", 16 * KIB)
-    monkeypatch.setattr(segments, "CHECKPOINT_BYTES", 48 * KIB)
-    monkeypatch.setattr(opening, "MIN_SPLIT", 64 * KIB)
+    monkeypatch.setattr(receiver, "BLOCK", 16 * KIB)
+    monkeypatch.setattr(receiver, "CHECKPOINT_BYTES", 48 * KIB)
+    monkeypatch.setattr(segment_scaling, "MIN_SPLIT", 64 * KIB)
 
 
 async def _night(stack: AsyncExitStack, tmp_path: Path, scenario: Scenario) -> Night:

@@ -9,7 +9,7 @@ answer once and always; `test_bodies` and `test_ranges` again with the body take
 | behaviour | test |
 | --- | --- |
 | connections closed, cut or reset anywhere, every time | `test_bodies` "a close …", "a reset …", "a cut …"; `tests/crash/` for our own end |
-| stalls in head and body; dribbles | `test_bodies` "silence …"; `tests/test_transfer.py` "below the least rate" |
+| stalls in head and body; dribbles | `test_bodies` "silence …"; `tests/transfer/test_attempt.py` "below the least rate" |
 | Range ignored | `test_ranges` "the range is ignored …" |
 | 206 with wrong start, total, length, label, unit; multipart; unasked | `test_ranges` "a part …", "several parts" |
 | content that changes: strong, weak, no validators, date only | `test_ranges` "another edition …" in each mode; `tests/test_engine.py` random weather |
@@ -19,11 +19,11 @@ answer once and always; `test_bodies` and `test_ranges` again with the body take
 | chunked, truncated or broken chunks | `test_bodies` "chunks …", "a chunk …"; `test_answers` "an error whose body breaks" |
 | Content-Length wrong, doubled, absurd, missing | `test_bodies` "a length …", "two lengths …", "more bytes than the length" |
 | HTTP/1.0 with and without a length | `test_bodies` "HTTP/1.0 …" |
-| 408, 425, 429, 5xx; Retry-After in every form | `test_answers` statuses, "429/503 with Retry-After …"; `tests/test_retry.py` |
+| 408, 425, 429, 5xx; Retry-After in every form | `test_answers` statuses, "429/503 with Retry-After …"; `tests/transfer/test_retry.py` |
 | 202 | `test_answers` "202 …" |
 | redirects: loops, long ways, nonsense targets | `test_answers` "a redirect …", "a good redirect …" |
 | redirects to other hosts and from https, with and without the credential | `tests/http/test_client.py` |
-| HEAD refused | `tests/test_existing.py` "no HEAD" |
+| HEAD refused | `tests/transfer/test_existing_file.py` "no HEAD" |
 | Content-Disposition: traversal, devices, length, controls, RFC 8187, `.part`, `.bulkdl` | `test_names`; `tests/core/test_filenames.py` |
 | huge, slow and broken heads | `test_answers` "a field …", "a hundred thousand fields", "no HTTP"; `test_bodies` "silence inside the head" |
 | bytes flipped once or always | `test_bodies` "a flipped byte" (with a checksum: nothing else can tell) |

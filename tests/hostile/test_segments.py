@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl import opening, segments
+from bulkdl.transfer import receiver, segment_scaling
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, hang, head, html, redirect, reply, reset
 
@@ -92,11 +92,11 @@ async def test_a_product_is_right_although_a_further_connection_meets(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """With an ETag alone, and with a checksum too."""
-    monkeypatch.setattr(segments, "RATE_S", 0.001)
+    monkeypatch.setattr(receiver, "RATE_S", 0.001)
     keen = {"MIN_SPLIT": 65_536, "MIN_SPLIT_S": 0.001, "LOOK_AGAIN_S": 0.02}
     keen |= {"PIECE": 100_000, "PIECE_S": 0.001, "WASTES": 0}
     for constant, value in keen.items():
-        monkeypatch.setattr(opening, constant, value)
+        monkeypatch.setattr(segment_scaling, constant, value)
     sides = {"tagged": OneGood(HOSTILE[name]), "summed": OneGood(HOSTILE[name])}
 
     async def respond(request: RawRequest, wire: Wire) -> None:

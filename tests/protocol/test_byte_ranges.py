@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from bulkdl.protocol.byte_ranges import Claim, ContentRange, SegmentPlan, cover, missing, normalise, parse_content_range
+from bulkdl.protocol.byte_ranges import ContentRange, cover, missing, normalise, parse_content_range
+from bulkdl.transfer.segment_plan import Claim, SegmentPlan
 
 RANGES = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), max_size=8)
 TOTALS = st.integers(0, 130)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl.core.models import FailureKind
-from bulkdl.protocol.provider_errors import MOST_BODY, Action, Answer, interpret, load, names, parse
+from bulkdl.protocol.provider_errors import MOST_BODY, Answer, ErrorAction, interpret, load, names, parse
 
 NOW = 1_750_000_000.0
 MAX_SESSIONS = "Max session number exceeded"
@@ -29,35 +29,35 @@ def zip_error(number, message="x"):
 @pytest.mark.parametrize(
     ("name", "status", "body", "headers", "action", "wait"),
     [
-        ("cdse", 429, zip_error(100), {}, Action.FEWER, 10),
-        ("cdse", 429, zip_error(100), {"Retry_After": "30"}, Action.FEWER, 30),
-        ("cdse", 429, {"code": "DAT-ZIP-100"}, {}, Action.FEWER, 10),
-        ("cdse", 422, zip_error(104), {}, Action.FAIL, None),
-        ("cdse", 401, zip_error(109), {}, Action.REFRESH, None),
-        ("cdse", 422, zip_error(111), {}, Action.FAIL, None),
-        ("cdse", 401, zip_error(604), {}, Action.FAIL, None),
-        ("cdse", 401, zip_error(609), {}, Action.STOP, None),
-        ("creodias", 401, zip_error(109), {}, Action.REFRESH, None),
-        ("creodias", 429, MAX_SESSIONS.encode(), {}, Action.FEWER, 10),
-        ("eumetsat", 429, {"retryAfter": int((NOW + 90) * 1000)}, {}, Action.WAIT, 90),
-        ("eumetsat", 429, {"retryAfter": str(int((NOW + 90) * 1000))}, {}, Action.WAIT, 90),
-        ("eumetsat", 429, {"retryAfter": int((NOW - 90) * 1000)}, {}, Action.WAIT, 0),
-        ("eumetsat", 429, {"retryAfter": "soon"}, {"Retry_After": "7"}, Action.WAIT, 7),
-        ("eumetsat", 429, b"<html>", {}, Action.WAIT, 60),
-        ("wekeo", 429, b"", {"X_Quota_Hourly_Remaining": "0", "X_Quota_Hourly_Reset": "1200"}, Action.WAIT, 1200),
-        ("wekeo", 403, b"", {"x_quota_remaining": "0", "x_quota_reset": f"{NOW + 60:.0f}"}, Action.WAIT, 60),
-        ("wekeo", 429, b"", {"X_Quota_Remaining": "0"}, Action.WAIT, 900),
-        ("wekeo", 429, b"", {"X_Quota_Remaining": "12"}, Action.WAIT, 60),
-        ("keycloak", 401, {"error": "invalid_token", "error_description": "Token verification failed"}, {}, Action.REFRESH, None),
-        ("keycloak", 401, {"error": "invalid_grant", "error_description": "Session not active"}, {}, Action.LOGIN, None),
-        ("terrascope", 403, {"error": "invalid_token"}, {}, Action.REFRESH, None),
-        (None, 403, {"message": "JWT expired at 2025-06-15"}, {}, Action.REFRESH, None),
-        ("unheard of", 401, b"Your token has expired.", {}, Action.REFRESH, None),
-        (None, 403, b"The account is suspended", {}, Action.STOP, None),
-        (None, 429, b"", {}, Action.FEWER, None),
-        (None, 429, {"retryAfter": 20}, {}, Action.FEWER, 20),
-        (None, 429, b"Quota exceeded", {}, Action.WAIT, 60),
-        (None, 503, b"Too many connections", {}, Action.FEWER, 10),
+        ("cdse", 429, zip_error(100), {}, ErrorAction.FEWER, 10),
+        ("cdse", 429, zip_error(100), {"Retry_After": "30"}, ErrorAction.FEWER, 30),
+        ("cdse", 429, {"code": "DAT-ZIP-100"}, {}, ErrorAction.FEWER, 10),
+        ("cdse", 422, zip_error(104), {}, ErrorAction.FAIL, None),
+        ("cdse", 401, zip_error(109), {}, ErrorAction.REFRESH, None),
+        ("cdse", 422, zip_error(111), {}, ErrorAction.FAIL, None),
+        ("cdse", 401, zip_error(604), {}, ErrorAction.FAIL, None),
+        ("cdse", 401, zip_error(609), {}, ErrorAction.STOP, None),
+        ("creodias", 401, zip_error(109), {}, ErrorAction.REFRESH, None),
+        ("creodias", 429, MAX_SESSIONS.encode(), {}, ErrorAction.FEWER, 10),
+        ("eumetsat", 429, {"retryAfter": int((NOW + 90) * 1000)}, {}, ErrorAction.WAIT, 90),
+        ("eumetsat", 429, {"retryAfter": str(int((NOW + 90) * 1000))}, {}, ErrorAction.WAIT, 90),
+        ("eumetsat", 429, {"retryAfter": int((NOW - 90) * 1000)}, {}, ErrorAction.WAIT, 0),
+        ("eumetsat", 429, {"retryAfter": "soon"}, {"Retry_After": "7"}, ErrorAction.WAIT, 7),
+        ("eumetsat", 429, b"<html>", {}, ErrorAction.WAIT, 60),
+        ("wekeo", 429, b"", {"X_Quota_Hourly_Remaining": "0", "X_Quota_Hourly_Reset": "1200"}, ErrorAction.WAIT, 1200),
+        ("wekeo", 403, b"", {"x_quota_remaining": "0", "x_quota_reset": f"{NOW + 60:.0f}"}, ErrorAction.WAIT, 60),
+        ("wekeo", 429, b"", {"X_Quota_Remaining": "0"}, ErrorAction.WAIT, 900),
+        ("wekeo", 429, b"", {"X_Quota_Remaining": "12"}, ErrorAction.WAIT, 60),
+        ("keycloak", 401, {"error": "invalid_token", "error_description": "Token verification failed"}, {}, ErrorAction.REFRESH, None),
+        ("keycloak", 401, {"error": "invalid_grant", "error_description": "Session not active"}, {}, ErrorAction.LOGIN, None),
+        ("terrascope", 403, {"error": "invalid_token"}, {}, ErrorAction.REFRESH, None),
+        (None, 403, {"message": "JWT expired at 2025-06-15"}, {}, ErrorAction.REFRESH, None),
+        ("unheard of", 401, b"Your token has expired.", {}, ErrorAction.REFRESH, None),
+        (None, 403, b"The account is suspended", {}, ErrorAction.STOP, None),
+        (None, 429, b"", {}, ErrorAction.FEWER, None),
+        (None, 429, {"retryAfter": 20}, {}, ErrorAction.FEWER, 20),
+        (None, 429, b"Quota exceeded", {}, ErrorAction.WAIT, 60),
+        (None, 503, b"Too many connections", {}, ErrorAction.FEWER, 10),
     ],
 )  # fmt: skip
 def test_an_answer_has_the_meaning_that_its_provider_gives_it(name, status, body, headers, action, wait):

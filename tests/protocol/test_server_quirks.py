@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl import opening
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Resume
 from bulkdl.journal.journal import Journal, read_learnt
@@ -31,6 +30,7 @@ from bulkdl.protocol.server_quirks import (
     sights,
     told,
 )
+from bulkdl.transfer import segment_scaling
 from tests.clocks import ManualClock
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, announce, head
@@ -254,7 +254,7 @@ def ignores_ranges(body: bytes, *, rate: float = 40_000_000) -> Responder:
 async def test_a_host_that_ignores_ranges_is_asked_for_segments_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(opening, "MIN_SPLIT_S", 0.02)
+    monkeypatch.setattr(segment_scaling, "MIN_SPLIT_S", 0.02)
     place = Place(tmp_path, segments=4, workers=1)
     async with RawServer(ignores_ranges(LARGE)) as server:
         products = [{"url": server.url(f"/{n}"), "file": f"{n}.bin"} for n in range(3)]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl import together
 from bulkdl.archive.catalogue import Item
 from bulkdl.archive.server import Archive
 from bulkdl.storage.destination import Storage
+from bulkdl.transfer import batch_finalize
 from tests.harness import Place, sha256
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def test_no_file_is_changed_on_the_event_loops_thread(
 async def test_a_disk_that_was_quick_and_takes_its_time_now_is_not_waited_for_by_the_event_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(together, "_MOST", 1)  # so that every disk passes for a quick one
+    monkeypatch.setattr(batch_finalize, "_MOST", 1)  # so that every disk passes for a quick one
     items = [Item(name=f"{number}.bin", size=4096, seed=number) for number in range(6)]
     place = Place(tmp_path, workers=6)
     async with Archive(items) as archive:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-import bulkdl.http.client
+import bulkdl.http.response
 from bulkdl.core.errors import ProductFailed, UsageError
 from bulkdl.core.events import Retrying
 from bulkdl.http.fast_lane import streams, takeover
@@ -72,7 +72,7 @@ def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
         ways.declined += isinstance(taken, bytes)
         return taken
 
-    monkeypatch.setattr(bulkdl.http.client, "take_over", watched)
+    monkeypatch.setattr(bulkdl.http.response, "take_over", watched)
     if request.param == "buffered":
         monkeypatch.setattr(streams, "_SPLICES", False)
     if request.param == "spliced" and not streams._SPLICES:
@@ -319,7 +319,7 @@ async def test_a_response_on_another_kind_of_loop_is_declined(monkeypatch: pytes
 
 
 async def test_a_rate_limit_keeps_to_the_ordinary_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(bulkdl.http.client, "take_over", None)
+    monkeypatch.setattr(bulkdl.http.response, "take_over", None)
     place = Place(tmp_path, limit_rate=1 << 30)
     place.environ["BULKDL_FAST_LANE"] = "4K"
     async with RawServer(ranges(BODY)) as server:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from bulkdl.http.response import Reply
     from bulkdl.journal.journal import Entry
     from bulkdl.protocol.bad_source import Seen
-    from bulkdl.retry import Budget
-    from bulkdl.state import Obstacle, Refusal, Whole, Witness
+    from bulkdl.transfer.retry import Budget
+    from bulkdl.transfer.state import Obstacle, Refusal, Whole, Witness
 
 
 __all__ = ["MANY", "Job", "known_of"]

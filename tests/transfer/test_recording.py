@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl import together
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import RunOptions, Window
 from bulkdl.journal.journal import Entry, Journal, Phase
 from bulkdl.run import StopReason, StopSignal
 from bulkdl.storage import destination
+from bulkdl.transfer import batch_finalize
 from tests.harness import Done, HurriedClock, Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, head, ranges, reply
 from tests.storage.storage_places import mounted
@@ -162,7 +162,7 @@ async def test_beside_a_product_that_waits_to_be_recorded_a_foreign_file_is_in_t
 async def test_a_file_that_came_while_there_was_no_room_to_record_the_move_is_in_the_way(
     disk: TightDisk, monkeypatch: pytest.MonkeyPatch
 ):
-    scene, write = Scene(disk, size=SMALL, count=1), together.write_whole
+    scene, write = Scene(disk, size=SMALL, count=1), batch_finalize.write_whole
 
     def filling(*arguments: Any, **named: Any) -> Any:
         facts = write(*arguments, **named)
@@ -174,7 +174,7 @@ async def test_a_file_that_came_while_there_was_no_room_to_record_the_move_is_in
         (scene.place.root / "0.bin").touch()
         return True
 
-    monkeypatch.setattr(together, "write_whole", filling)
+    monkeypatch.setattr(batch_finalize, "write_whole", filling)
     disk.may_empty = comes
     async with scene.server:
         done = await scene.run(WAIT)

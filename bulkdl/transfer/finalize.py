@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bulkdl.apart import pardon, refuse
 from bulkdl.content.verify import check_product
 from bulkdl.core.errors import ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
@@ -13,18 +12,19 @@ from bulkdl.journal.journal import Entry, Phase
 from bulkdl.journal.pending_moves import placed_entry
 from bulkdl.planning.local_status import Standing
 from bulkdl.planning.unpack_folders import claim_folder
-from bulkdl.state import Checked
 from bulkdl.storage.destination import storage_error
-from bulkdl.witness import hear
+from bulkdl.transfer.etag_check import hear
+from bulkdl.transfer.quarantine import pardon, refuse
+from bulkdl.transfer.state import Checked
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from bulkdl.bench import Bench
     from bulkdl.planning.plan import Item
-    from bulkdl.state import Settled
     from bulkdl.storage.destination import FileFacts
-    from bulkdl.task import Job
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.state import Settled
+    from bulkdl.transfer.task import Job
 
 __all__ = ["check", "conclude", "confirm_name", "move", "record_settled", "unpack"]
 

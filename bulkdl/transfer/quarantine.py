@@ -23,16 +23,16 @@ from bulkdl.protocol.bad_source import Evidence, Look, Seen, accused, look
 from bulkdl.protocol.headers import parse_retry_after, strong_date, strong_etag
 from bulkdl.protocol.response_head import StatusClass, classify
 from bulkdl.protocol.server_quirks import Sight
-from bulkdl.state import Refusal
 from bulkdl.storage.destination import storage_error
 from bulkdl.storage.filesystem import STATE_FOLDER
+from bulkdl.transfer.state import Refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkdl.bench import Bench
     from bulkdl.http.response import Reply
-    from bulkdl.task import Job
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.task import Job
 
 __all__ = ["FOLDER", "look_again", "pardon", "refuse"]
 

@@ -11,14 +11,14 @@ from bulkdl.planning.local_status import Standing, standing
 from bulkdl.protocol.content_coding import named
 from bulkdl.protocol.headers import parse_retry_after
 from bulkdl.protocol.response_head import StatusClass, classify
-from bulkdl.state import Settled
 from bulkdl.storage.destination import storage_error
+from bulkdl.transfer.state import Settled
 
 if TYPE_CHECKING:
-    from bulkdl.bench import Bench
     from bulkdl.http.response import Reply
     from bulkdl.journal.journal import Entry
-    from bulkdl.task import Job
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.task import Job
 
 __all__ = ["ask_archive", "ask_size", "compare_digests", "conflict", "settle", "settle_named"]
 

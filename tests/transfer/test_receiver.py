@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl import opening
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.events import Retrying
+from bulkdl.transfer import segment_scaling
 from tests.harness import Place, body_of
 from tests.servers import RawRequest, RawServer, Wire, head, reply
 
@@ -31,7 +31,7 @@ PIECE = 32 * KIB
 def keen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Further connections pay off after moments and for little, so that no test has to last for long."""
     for constant, value in (("MIN_SPLIT", 256 * KIB), ("MIN_SPLIT_S", 0.05)):
-        monkeypatch.setattr(opening, constant, value)
+        monkeypatch.setattr(segment_scaling, constant, value)
 
 
 @dataclass(slots=True)
@@ -100,12 +100,12 @@ async def test_a_host_that_holds_each_connection_back_is_asked_on_more_than_at_t
 async def test_one_product_has_more_connections_where_they_pay_and_no_more_than_its_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(opening, "MIN_SPLIT", 64 * KIB)
+    monkeypatch.setattr(segment_scaling, "MIN_SPLIT", 64 * KIB)
     for attempt in range(TRIES):
         archive = Archive(each=200_000)
         await fetch(tmp_path / str(attempt), archive, products=1)
-        assert archive.at_once <= opening.MANY_SEGMENTS + 2
-        if archive.at_once > opening.AUTO_SEGMENTS + 2:
+        assert archive.at_once <= segment_scaling.MANY_SEGMENTS + 2
+        if archive.at_once > segment_scaling.AUTO_SEGMENTS + 2:
             return
     pytest.fail(f"no more than {archive.at_once}")
 
@@ -113,7 +113,7 @@ async def test_one_product_has_more_connections_where_they_pay_and_no_more_than_
 async def test_one_product_on_a_shared_link_has_no_more_connections_than_ever(tmp_path: Path):
     archive = Archive(link=8_000_000)
     await fetch(tmp_path, archive, products=1)
-    assert archive.at_once <= opening.AUTO_SEGMENTS + 2
+    assert archive.at_once <= segment_scaling.AUTO_SEGMENTS + 2
 
 
 async def test_on_a_shared_link_connections_do_not_multiply(tmp_path: Path):
@@ -181,7 +181,7 @@ async def test_what_the_last_guest_leaves_is_fetched_in_the_same_attempt(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The first connection has nothing left to fetch when the other has to leave for a product that comes later."""
-    monkeypatch.setattr(opening, "MIN_SPLIT", len(BODY) // 2 - 200 * KIB)
+    monkeypatch.setattr(segment_scaling, "MIN_SPLIT", len(BODY) // 2 - 200 * KIB)
     asked, divided, archive = 0, asyncio.Event(), Archive(each=40_000)
 
     async def respond(request: RawRequest, wire: Wire) -> None:

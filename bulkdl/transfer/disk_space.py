@@ -12,9 +12,9 @@ from bulkdl.protocol.byte_ranges import cover
 from bulkdl.storage.os_errors import storage_error
 
 if TYPE_CHECKING:
-    from bulkdl.bench import Bench
     from bulkdl.journal.journal import Entry
-    from bulkdl.task import Job
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.task import Job
 
 __all__ = ["check_room", "known_size", "promised_easily"]
 

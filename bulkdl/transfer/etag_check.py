@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from bulkdl.protocol.headers import strong_etag
 from bulkdl.protocol.server_quirks import Sight
-from bulkdl.state import Witness
+from bulkdl.transfer.state import Witness
 
 if TYPE_CHECKING:
-    from bulkdl.bench import Bench
     from bulkdl.journal.journal import Entry
     from bulkdl.protocol.response_head import Head
-    from bulkdl.task import Job
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.task import Job
 
 __all__ = ["hear", "summon"]
 

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import AccountStopped, BulkdlError
 from bulkdl.planning.local_status import Standing
-from bulkdl.transfer import SMALL, taken_plainly
+from bulkdl.transfer.attempt import SMALL, taken_plainly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulkdl.bench import Bench
     from bulkdl.http.lightweight.pipelined_requests import Ahead
     from bulkdl.planning.plan import Item
     from bulkdl.protocol.response_head import Head
-    from bulkdl.state import Whole
-    from bulkdl.task import Job
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.state import Whole
+    from bulkdl.transfer.task import Job
 
 __all__ = ["Convoy", "may_join"]
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.apart import kept_name
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.events import Note
@@ -19,6 +18,7 @@ from bulkdl.core.models import RunOptions
 from bulkdl.inspect import status, verify
 from bulkdl.journal.journal import Journal, Phase, read_learnt
 from bulkdl.storage.destination import Storage
+from bulkdl.transfer.quarantine import kept_name
 from tests.harness import HurriedClock, Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, announce, head, ranges, reply
 

@@ -9,42 +9,38 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bulkdl.core.errors import ProductFailed, StorageStopped, TryAgain
+from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.models import FailureKind
-from bulkdl.existing import settle_named
-from bulkdl.heritage import inherit
 from bulkdl.journal.journal import Entry, Phase
-from bulkdl.pages import not_the_product, objection_to
 from bulkdl.planning.orphaned_partials import offered
 from bulkdl.planning.unpack_folders import claim_folder
 from bulkdl.protocol.byte_ranges import normalise
-from bulkdl.protocol.headers import parse_retry_after, strong_date
+from bulkdl.protocol.headers import strong_date
 from bulkdl.protocol.resume import Action, Ask, Decision, Why, ask_for, judge, plainly_whole, validator
 from bulkdl.protocol.server_quirks import first_sight, sights
-from bulkdl.room import check_room, promised_easily
-from bulkdl.ruling import obey
-from bulkdl.segments import Reception
-from bulkdl.state import Complete, Whole
-from bulkdl.task import known_of
-from bulkdl.witness import summon
+from bulkdl.transfer.adopt_partial import inherit
+from bulkdl.transfer.disk_space import check_room, promised_easily
+from bulkdl.transfer.etag_check import summon
+from bulkdl.transfer.existing_file import settle_named
+from bulkdl.transfer.receiver import Reception
+from bulkdl.transfer.response_errors import error_for_response, not_the_product, objection_to
+from bulkdl.transfer.state import Complete, Whole
+from bulkdl.transfer.task import known_of
 
 if TYPE_CHECKING:
-    from bulkdl.bench import Bench
-    from bulkdl.core.errors import AccountStopped
     from bulkdl.http.response import Reply
     from bulkdl.protocol.response_head import Head
-    from bulkdl.state import Settled
-    from bulkdl.task import Job
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.state import Settled
+    from bulkdl.transfer.task import Job
 
 __all__ = ["SMALL", "attempt", "taken_plainly"]
 
-SHORT_PAUSE_S = 30.0
 SMALL = 256 * 1024
 """Bytes of a product that is held in memory until all of it is here."""
 SMALL_S = 1.0
 """No longer than this, though: then what has come goes to disk as that of any other product does."""
-_RETRY_AFTER_STATUSES = (429, 503)
 
 
 async def attempt(bench: Bench, job: Job) -> Complete | Whole | Settled:
@@ -168,7 +164,7 @@ async def _receive(
     if decision.action is Action.RESTART or (decision.why is Why.WRONG_SIZE and reply.head.status == 200):
         _refuse_page(job, reply.head, await reply.peek())
     if decision.action not in (Action.APPEND, Action.RESTART):
-        raise _objection(bench, job, reply, decision)
+        raise error_for_response(bench, job, reply, decision)
     small, new = _is_small(job, reply, decision, entry), _named(bench, job, reply.head, entry)
     if new and not small and (settled := await settle_named(bench, job, remote_size=decision.total)) is not None:
         return settled
@@ -287,68 +283,3 @@ def _splittable(head: Head, decision: Decision, entry: Entry, *, has_checksum: b
     ranges = head.status == 206 or "bytes" in head.accept_ranges.lower()
     sure = bool(validator(known_of(entry), entry.source) or has_checksum)
     return ranges and sure and entry.total is not None and decision.why is not Why.SAME_EDITION_FROM_ZERO
-
-
-def _objection(bench: Bench, job: Job, reply: Reply, decision: Decision) -> TryAgain | ProductFailed | AccountStopped:
-    """The error that says what became of a response whose body is of no use."""
-    if reply.ruling is not None and (ruled := obey(bench, job, reply, reply.ruling)) is not None:
-        return ruled
-    status, where = reply.head.status, reply.url.host
-    wait = parse_retry_after(reply.head.retry_after, now=bench.clock.wall())
-    match decision.action:
-        case Action.WAIT:
-            return TryAgain(
-                f"{where} is preparing the product (202)",
-                kind=FailureKind.OFFLINE,
-                wait=wait,
-                hint="Run the same command again later",
-            )
-        case Action.ASK_ANEW:
-            return TryAgain(f"what is on disk cannot be continued: {decision.why}", kind=FailureKind.HTTP, restart=True)
-        case Action.REFUSED:
-            return _refused(job, reply)
-        case Action.RETRY if decision.why is Why.STATUS:
-            if status in _RETRY_AFTER_STATUSES:
-                _ease(bench, job, status, wait)
-            return TryAgain(f"{where} answered {status}", kind=FailureKind.HTTP, wait=wait)
-        case Action.RETRY:
-            return TryAgain(f"{where} sent {decision.why}", kind=FailureKind.HTTP)
-        case _ if decision.why is Why.WRONG_SIZE:
-            return ProductFailed(decision.detail, kind=FailureKind.SIZE, hint="Check the size in the manifest")
-        case _ if decision.why is Why.CODED:
-            return ProductFailed(
-                f"{where} sent the content coding {decision.detail} that was not asked for", kind=FailureKind.CONTENT
-            )
-        case _:
-            return ProductFailed(
-                f"{where} answered {status}", kind=FailureKind.HTTP, hint=_STATUS_HINTS.get(status, "")
-            )
-
-
-_STATUS_HINTS = {
-    400: "Check the URL in the manifest",
-    404: "Check the URL: the product may have moved or been withdrawn",
-    410: "The product has been withdrawn",
-    451: "The product is withheld for legal reasons",
-}
-
-
-def _refused(job: Job, reply: Reply) -> ProductFailed:
-    status, where, account = reply.head.status, reply.url.host, job.product.account
-    if account is None:
-        hint = "Name an account for this product in the manifest"
-    elif not reply.signed:
-        hint = f"The credential of account {account} was not sent: its `hosts` do not list {where}"
-    else:
-        hint = f"Account {account} is signed in: check that it may have this product, or accept its licence on the provider's site"
-    return ProductFailed(f"{where} refused access ({status})", kind=FailureKind.AUTH, hint=hint)
-
-
-def _ease(bench: Bench, job: Job, status: int, wait: float | None) -> None:
-    """The archive finds us too many or too fast: every worker leaves it alone until then, and one connection goes."""
-    if wait:
-        # A 503 may be one product's own trouble, so it does not stop the others for long.
-        longest = wait if status == 429 else SHORT_PAUSE_S
-        bench.pauses.pause(job.source.host, min(wait, longest, bench.settings.max_wait))
-    if status == 429:
-        bench.connections.lower(job.product.account, job.source.host)

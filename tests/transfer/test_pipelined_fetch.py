@@ -14,13 +14,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bulkdl import room, together
 from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.archive.server import Archive
 from bulkdl.core.events import ProductFinished, ProductStarted
 from bulkdl.core.models import RunOptions, State
 from bulkdl.http.lightweight import pipelining_policy
 from bulkdl.run import StopReason, StopSignal
+from bulkdl.transfer import batch_finalize, disk_space
 from tests.clocks import ManualClock
 from tests.harness import HurriedClock, Place, body_of, sha256
 from tests.waiting import CLOSE, CUT, RESET, Asked, Respond, Site, answer, ok
@@ -776,7 +776,7 @@ async def test_a_file_that_has_a_name_which_only_the_archive_knew_is_met_as_it_w
 
 async def test_where_little_room_is_left_no_product_is_asked_for_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The disk is looked at for each of them then."""
-    monkeypatch.setattr(room, "PLENTY", 1 << 62)
+    monkeypatch.setattr(disk_space, "PLENTY", 1 << 62)
     place = at(tmp_path)
     async with Site(plain) as site:
         done = await fetched(place, site)
@@ -801,7 +801,7 @@ async def test_a_disk_that_is_full_leaves_what_does_not_fit_as_it_would_be_alone
         free = 1 << 40 if left > 0 or (wait and left < -20) else 0
         return usage(path)._replace(free=free)
 
-    monkeypatch.setattr(room, "PLENTY", 1 << 62)
+    monkeypatch.setattr(disk_space, "PLENTY", 1 << 62)
     monkeypatch.setattr(shutil, "disk_usage", tight)
     async with Site(plain) as site:
         done = await fetched(place, site, options=RunOptions(wait_for_space=wait))
@@ -820,7 +820,7 @@ async def test_a_file_in_the_way_is_met_as_one_also_after_there_was_no_room_for_
     place.root.mkdir()
     (place.root / path[1:]).write_bytes(bytes(len(content(path))))
     usage, clock, asked = shutil.disk_usage, HurriedClock(), asyncio.Event()
-    monkeypatch.setattr(room, "PLENTY", 1 << 62)
+    monkeypatch.setattr(disk_space, "PLENTY", 1 << 62)
     monkeypatch.setattr(
         shutil,
         "disk_usage",
@@ -836,8 +836,8 @@ async def test_a_file_in_the_way_is_met_as_one_also_after_there_was_no_room_for_
 
 
 async def test_no_more_is_fetched_than_the_disk_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(together, "_ENOUGH", 3)
-    monkeypatch.setattr(together, "_ENOUGH_QUICKLY", 3)
+    monkeypatch.setattr(batch_finalize, "_ENOUGH", 3)
+    monkeypatch.setattr(batch_finalize, "_ENOUGH_QUICKLY", 3)
     place, finished, most = at(tmp_path, workers=2), 0, 0
 
     def watch(event: Event) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from bulkdl import transfer
 from bulkdl.core.models import RunOptions
 from bulkdl.journal.journal import Phase
 from bulkdl.run import StopReason, StopSignal
+from bulkdl.transfer import attempt
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, head, ranges, reply
 
@@ -92,7 +92,7 @@ async def test_a_file_in_the_way_is_replaced_where_that_is_wished(tmp_path: Path
 
 async def test_what_came_of_a_small_product_that_does_not_arrive_at_once_is_on_disk_soon(tmp_path: Path, monkeypatch):
     """As that of a large one: the next run asks for the rest only."""
-    monkeypatch.setattr(transfer, "SMALL_S", 0.05)
+    monkeypatch.setattr(attempt, "SMALL_S", 0.05)
     body, stop = body_of(50_000, 3), StopSignal()
     asked: list[str | None] = []
 

@@ -13,28 +13,30 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.behind import Behind
 from bulkdl.core.async_utils import settled
 from bulkdl.core.errors import ProductFailed, TryAgain, first_error
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
-from bulkdl.opening import Opening
-from bulkdl.pages import SNIFF, compared, not_the_product, objection_to
-from bulkdl.protocol.byte_ranges import Claim, Range, cover, missing, normalise
+from bulkdl.protocol.byte_ranges import Range, cover, missing, normalise
 from bulkdl.protocol.resume import Action, Ask, judge, validator
 from bulkdl.protocol.server_quirks import sights
-from bulkdl.task import known_of
+from bulkdl.transfer.body_reader import Behind
+from bulkdl.transfer.response_errors import SNIFF, compared, not_the_product, objection_to
+from bulkdl.transfer.segment_scaling import Opening
+from bulkdl.transfer.task import known_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from bulkdl.bench import Bench, Pace
     from bulkdl.http.fast_lane.takeover import Lane, Step, Stream
     from bulkdl.http.response import Reply
     from bulkdl.journal.journal import Entry
     from bulkdl.storage.offset_writer import Pen
     from bulkdl.storage.partial_file import Partial
-    from bulkdl.task import Job
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.segment_plan import Claim
+    from bulkdl.transfer.stall_watchdog import Pace
+    from bulkdl.transfer.task import Job
 
 __all__ = ["Reception"]
 

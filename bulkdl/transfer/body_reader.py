@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from bulkdl.storage.partial_file import Partial
 
+
 __all__ = ["Behind"]
 
 

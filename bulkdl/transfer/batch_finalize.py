@@ -21,20 +21,20 @@ from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.journal.journal import Move
 from bulkdl.journal.pending_moves import moved
-from bulkdl.placing import confirm_name
 from bulkdl.storage.batch_files import place_all, write_whole
 from bulkdl.storage.file_info import check_name
+from bulkdl.transfer.finalize import confirm_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
-    from bulkdl.bench import Bench
     from bulkdl.core.models import Checksum
-    from bulkdl.state import Obstacle, Whole
     from bulkdl.storage.destination import FileFacts
-    from bulkdl.task import Job
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.state import Obstacle, Whole
+    from bulkdl.transfer.task import Job
 
 __all__ = ["Together"]
 

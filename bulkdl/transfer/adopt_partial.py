@@ -15,9 +15,9 @@ from bulkdl.core.errors import ProductFailed
 from bulkdl.journal.journal import Phase
 
 if TYPE_CHECKING:
-    from bulkdl.bench import Bench
     from bulkdl.journal.journal import Entry
-    from bulkdl.task import Job
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.task import Job
 
 __all__ = ["bury", "inherit"]
 

@@ -7,14 +7,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from bulkdl.concurrency.adaptive_limit import FAST
-from bulkdl.protocol.byte_ranges import SegmentPlan
+from bulkdl.transfer.segment_plan import SegmentPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bulkdl.bench import Bench
     from bulkdl.protocol.byte_ranges import Range
-    from bulkdl.task import Job
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.task import Job
 
 __all__ = ["AUTO_SEGMENTS", "MANY_SEGMENTS", "Opening"]
 

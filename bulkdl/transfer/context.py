@@ -6,13 +6,13 @@ from dataclasses import field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from bulkdl.core.errors import TryAgain
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.models import FailureKind, Resume
+from bulkdl.core.models import Resume
 from bulkdl.core.urls import HostList
 from bulkdl.planning.orphaned_partials import Estate
-from bulkdl.state import Promises
-from bulkdl.task import Job, known_of
+from bulkdl.transfer.stall_watchdog import Pace
+from bulkdl.transfer.state import Promises
+from bulkdl.transfer.task import Job, known_of
 
 if TYPE_CHECKING:
     import random
@@ -36,44 +36,7 @@ if TYPE_CHECKING:
     from bulkdl.protocol.server_quirks import HostBook
     from bulkdl.storage.destination import Storage
 
-__all__ = ["Bench", "Pace"]
-
-
-@dataclass(slots=True)
-class Pace:
-    """The watchdog of one connection: less than `min_rate` bytes a second over `timeout` seconds of waiting ends it.
-
-    Only time spent waiting for the network counts, so that a slow disk or a rate limit of our own is no stall.
-    """
-
-    clock: Clock
-    timeout: float
-    min_rate: int
-    waited: float = 0.0
-    received: int = 0
-
-    async def read(self, reply: Reply) -> bytes:
-        began = self.clock.monotonic()
-        try:
-            chunk = await reply.read()
-        finally:
-            self.waited += self.clock.monotonic() - began
-        self.count(reply, len(chunk))
-        return chunk
-
-    def count(self, reply: Reply, received: int, *, waited: float = 0.0) -> None:
-        """Note what has come after how long; raise `TryAgain` when that is too slow."""
-        self.waited += waited
-        self.received += received
-        if self.waited >= self.timeout and received:
-            if self.received < self.min_rate * self.waited:
-                rate = self.received / self.waited
-                raise TryAgain(
-                    f"only {rate:.0f} bytes a second over {self.waited:.0f} s from {reply.url.host}",
-                    kind=FailureKind.NETWORK,
-                    hint="Lower --min-rate if that is what the link gives",
-                )
-            self.waited, self.received = 0.0, 0
+__all__ = ["Bench"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

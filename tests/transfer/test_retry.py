@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bulkdl.core.errors import TryAgain
 from bulkdl.core.models import FailureKind
-from bulkdl.retry import Budget, Next, backoff, next_step
+from bulkdl.transfer.retry import Budget, Next, backoff, next_step
 
 
 @given(st.integers(1, 10_000), st.integers())

@@ -1,0 +1,156 @@
+"""From an error response to the error that says who acts: this attempt, the product or the account."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bulkdl.content.error_pages import objection
+from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
+from bulkdl.core.models import FailureKind
+from bulkdl.protocol.headers import parse_retry_after
+from bulkdl.protocol.provider_errors import ErrorAction
+from bulkdl.protocol.resume import Action, Decision, Why
+
+if TYPE_CHECKING:
+    from bulkdl.http.response import Reply
+    from bulkdl.protocol.provider_errors import Ruling
+    from bulkdl.transfer.context import Bench
+    from bulkdl.transfer.task import Job
+
+
+__all__ = ["SNIFF", "apply_interpretation", "compared", "error_for_response", "not_the_product", "objection_to"]
+
+
+SHORT_PAUSE_S = 30.0
+
+
+_RETRY_AFTER_STATUSES = (429, 503)
+
+
+def error_for_response(
+    bench: Bench, job: Job, reply: Reply, decision: Decision
+) -> TryAgain | ProductFailed | AccountStopped:
+    """The error that says what became of a response whose body is of no use."""
+    if reply.ruling is not None and (ruled := apply_interpretation(bench, job, reply, reply.ruling)) is not None:
+        return ruled
+    status, where = reply.head.status, reply.url.host
+    wait = parse_retry_after(reply.head.retry_after, now=bench.clock.wall())
+    match decision.action:
+        case Action.WAIT:
+            return TryAgain(
+                f"{where} is preparing the product (202)",
+                kind=FailureKind.OFFLINE,
+                wait=wait,
+                hint="Run the same command again later",
+            )
+        case Action.ASK_ANEW:
+            return TryAgain(f"what is on disk cannot be continued: {decision.why}", kind=FailureKind.HTTP, restart=True)
+        case Action.REFUSED:
+            return _refused(job, reply)
+        case Action.RETRY if decision.why is Why.STATUS:
+            if status in _RETRY_AFTER_STATUSES:
+                back_off_host(bench, job, status, wait)
+            return TryAgain(f"{where} answered {status}", kind=FailureKind.HTTP, wait=wait)
+        case Action.RETRY:
+            return TryAgain(f"{where} sent {decision.why}", kind=FailureKind.HTTP)
+        case _ if decision.why is Why.WRONG_SIZE:
+            return ProductFailed(decision.detail, kind=FailureKind.SIZE, hint="Check the size in the manifest")
+        case _ if decision.why is Why.CODED:
+            return ProductFailed(
+                f"{where} sent the content coding {decision.detail} that was not asked for", kind=FailureKind.CONTENT
+            )
+        case _:
+            return ProductFailed(
+                f"{where} answered {status}", kind=FailureKind.HTTP, hint=_STATUS_HINTS.get(status, "")
+            )
+
+
+_STATUS_HINTS = {
+    400: "Check the URL in the manifest",
+    404: "Check the URL: the product may have moved or been withdrawn",
+    410: "The product has been withdrawn",
+    451: "The product is withheld for legal reasons",
+}
+
+
+def _refused(job: Job, reply: Reply) -> ProductFailed:
+    status, where, account = reply.head.status, reply.url.host, job.product.account
+    if account is None:
+        hint = "Name an account for this product in the manifest"
+    elif not reply.signed:
+        hint = f"The credential of account {account} was not sent: its `hosts` do not list {where}"
+    else:
+        hint = f"Account {account} is signed in: check that it may have this product, or accept its licence on the provider's site"
+    return ProductFailed(f"{where} refused access ({status})", kind=FailureKind.AUTH, hint=hint)
+
+
+def back_off_host(bench: Bench, job: Job, status: int, wait: float | None) -> None:
+    """The archive finds us too many or too fast: every worker leaves it alone until then, and one connection goes."""
+    if wait:
+        # A 503 may be one product's own trouble, so it does not stop the others for long.
+        longest = wait if status == 429 else SHORT_PAUSE_S
+        bench.pauses.pause(job.source.host, min(wait, longest, bench.settings.max_wait))
+    if status == 429:
+        bench.connections.lower(job.product.account, job.source.host)
+
+
+def apply_interpretation(
+    bench: Bench, job: Job, reply: Reply, ruling: Ruling
+) -> TryAgain | ProductFailed | AccountStopped | None:
+    """Do what `ruling` asks for of everyone, and give the error that ends this attempt.
+
+    None where it speaks of a credential that was not sent: then the status says more.
+    """
+    account, code = job.product.account, f"{ruling.code}: " if ruling.code else ""
+    reason = f"{reply.url.host} answered {reply.head.status} ({code}{ruling.says})"
+    match ruling.action:
+        case ErrorAction.WAIT | ErrorAction.FEWER:
+            if ruling.wait:
+                bench.pauses.pause(job.source.host, min(ruling.wait, bench.settings.max_wait))
+            if ruling.action is ErrorAction.FEWER:
+                bench.connections.lower(account, job.source.host)
+            return TryAgain(reason, kind=FailureKind.HTTP, wait=ruling.wait, hint=ruling.hint)
+        case ErrorAction.STOP if account is not None:
+            stop = AccountStopped(reason, account=account, hint=ruling.hint)
+            bench.signer(job).stop(stop)
+            return stop
+        case ErrorAction.FAIL:
+            return ProductFailed(reason, kind=ruling.kind, hint=ruling.hint)
+        case _ if not reply.signed:
+            return None
+        case _:  # another token has been tried
+            hint = ruling.hint or f"Check that account {account} may have this product"
+            return ProductFailed(reason, kind=FailureKind.AUTH, hint=hint)
+
+
+SNIFF = 1024
+"""Bytes that are looked at."""
+
+
+CONTENT_TRIES = 3
+"""A page instead of the product is asked for again this often: a maintenance page passes, a login page does not."""
+
+
+def objection_to(job: Job, head: bytes, *, name: str, content_type: str, size: int | None) -> str | None:
+    """Why a body that begins with `head` cannot be the product, which is called `name`; None when it can."""
+    accept = None
+    if job.product.headers:
+        accept = next((value for key, value in job.product.headers if key.lower() == "accept"), None)
+    return objection(name=name, head=head[:SNIFF], content_type=content_type, size=size, requested_accept=accept)
+
+
+def not_the_product(reason: str) -> TryAgain:
+    return TryAgain(
+        reason,
+        kind=FailureKind.CONTENT,
+        limit=CONTENT_TRIES,
+        hint="Open the URL in a browser: it may want a login, a licence, or be another URL",
+    )
+
+
+def compared(chunk: bytes, compare: bytes) -> tuple[bytes, bytes]:
+    """Hold the overlap against what is on disk; what is left of the chunk and of the overlap."""
+    count = min(len(chunk), len(compare))
+    if chunk[:count] != compare[:count]:
+        raise TryAgain("the server has another edition now", kind=FailureKind.CONTENT, restart=True)
+    return chunk[count:], compare[count:]
