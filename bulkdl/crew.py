@@ -14,12 +14,12 @@ from bulkdl.concurrency.adaptive_limit import CAP
 from bulkdl.concurrency.connection_limiter import Connections
 from bulkdl.concurrency.rate_limiter import HostPauses, RateLimit
 from bulkdl.core.errors import first_error
-from bulkdl.engine import Engine
 from bulkdl.ground import announce
 from bulkdl.http.fast_lane.takeover import lane_of
 from bulkdl.planning.local_status import Standing
 from bulkdl.planning.orphaned_partials import estate_of
 from bulkdl.protocol.server_quirks import HostBook
+from bulkdl.scheduler.engine import Engine
 from bulkdl.transfer.context import Bench
 from bulkdl.transfer.finalize import conclude
 

@@ -16,8 +16,8 @@ from bulkdl.core.errors import RunStopped
 from bulkdl.core.events import ProductFinished
 from bulkdl.core.stop_request import StopReason, StopSignal
 from bulkdl.ground import Terms, announce, prepare
-from bulkdl.hours import deadline_in
 from bulkdl.planning.plan import in_place, selected
+from bulkdl.scheduler.time_window import deadline_in
 from bulkdl.tally import AccountUse, Ending, RunResult, Tally
 
 if TYPE_CHECKING:

@@ -51,7 +51,7 @@ ONLY_FOR_THE_NETWORK = (
     "yarl",
     "urllib.request",
     "bulkdl.http.client",
-    "bulkdl.engine",
+    "bulkdl.scheduler.engine",
     "bulkdl.wiring",
     "blake3",
 )

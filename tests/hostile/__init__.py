@@ -12,7 +12,7 @@ answer once and always; `test_bodies` and `test_ranges` again with the body take
 | stalls in head and body; dribbles | `test_bodies` "silence …"; `tests/transfer/test_attempt.py` "below the least rate" |
 | Range ignored | `test_ranges` "the range is ignored …" |
 | 206 with wrong start, total, length, label, unit; multipart; unasked | `test_ranges` "a part …", "several parts" |
-| content that changes: strong, weak, no validators, date only | `test_ranges` "another edition …" in each mode; `tests/test_engine.py` random weather |
+| content that changes: strong, weak, no validators, date only | `test_ranges` "another edition …" in each mode; `tests/scheduler/test_engine.py` random weather |
 | odd ETags: not ASCII, unquoted, empty, huge, weakened | `test_ranges` "an ETag …", "a weakened ETag" |
 | 416 with and without Content-Range | `test_ranges` "416 …" |
 | HTML, JSON, XML in the product's place, also by redirect | `test_answers` "a login page …", "a JSON error …", "an XML error …" |

@@ -17,12 +17,12 @@ from bulkdl.core.async_utils import settled
 from bulkdl.core.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
 from bulkdl.core.events import Flight, Level, ProductFinished, ProductStarted, Retrying
 from bulkdl.core.models import Failure, FailureKind, Outcome, State
-from bulkdl.hours import window_closes_in, window_opens_in
 from bulkdl.journal.journal import Entry, Phase
 from bulkdl.planning.local_status import Standing
 from bulkdl.planning.plan import in_place
 from bulkdl.planning.unpack_folders import folder_of
 from bulkdl.protocol.byte_ranges import cover
+from bulkdl.scheduler.time_window import window_closes_in, window_opens_in
 from bulkdl.transfer.adopt_partial import bury
 from bulkdl.transfer.attempt import attempt
 from bulkdl.transfer.batch_finalize import Together

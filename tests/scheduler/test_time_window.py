@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl.core.models import Window
-from bulkdl.hours import deadline_in, seconds_until, window_closes_in, window_opens_in
+from bulkdl.scheduler.time_window import deadline_in, seconds_until, window_closes_in, window_opens_in
 
 pytestmark = pytest.mark.skipif(not hasattr(clock, "tzset"), reason="the zone of a process cannot be set here")
 
