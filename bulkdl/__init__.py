@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bulkdl.core.errors import BulkdlError, ManifestError, Problem, RunStopped, UsageError
     from bulkdl.core.models import Checksum, Failure, FailureKind, Manifest, Outcome, Product, State
     from bulkdl.manifest.loader import from_mapping, load
-    from bulkdl.run import AccountUse, RunResult
+    from bulkdl.operations.run import AccountUse, RunResult
 
 __all__ = [
     "AccountUse",
@@ -45,7 +45,7 @@ _HOMES = {
     "bulkdl.core.errors": ("BulkdlError", "ManifestError", "Problem", "RunStopped", "UsageError"),
     "bulkdl.manifest.loader": ("from_mapping", "load"),
     "bulkdl.core.models": ("Checksum", "Failure", "FailureKind", "Manifest", "Outcome", "Product", "State"),
-    "bulkdl.run": ("AccountUse", "RunResult"),
+    "bulkdl.operations.run": ("AccountUse", "RunResult"),
 }
 
 

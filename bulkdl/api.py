@@ -24,7 +24,7 @@ from bulkdl.core.events import Hub, ProductFinished
 from bulkdl.core.models import Manifest, RunOptions, Settings
 from bulkdl.manifest.loader import from_mapping, load, load_text
 from bulkdl.manifest.settings import resolve, resolve_run_options
-from bulkdl.run import RunResult, StopReason, StopSignal, run
+from bulkdl.operations.run import RunResult, StopReason, StopSignal, run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable

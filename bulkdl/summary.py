@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from bulkdl.core.models import Account, Manifest, Outcome
-    from bulkdl.run import AccountUse, RunResult
+    from bulkdl.operations.run import AccountUse, RunResult
 
 __all__ = ["FAILURES_SHOWN", "LISTED", "clean", "count", "exit_code", "titled", "to_json", "to_text"]
 

@@ -1,4 +1,4 @@
-"""Real runs for tests: a manifest from a mapping, `bulkdl.run.run` on it, and what is left on disk and in the journal."""
+"""Real runs for tests: a manifest from a mapping, `bulkdl.operations.run.run` on it, and what is left on disk and in the journal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bulkdl.core.events import Event, Hub, ProductFinished
 from bulkdl.core.models import Outcome, RunOptions, Settings
 from bulkdl.journal.journal import Entry, read
 from bulkdl.manifest import from_mapping
-from bulkdl.run import RunResult, StopSignal, run
+from bulkdl.operations.run import RunResult, StopSignal, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,7 +9,6 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.rehearsal import LoginReport, rehearse, try_login
 from bulkdl.cli import collector
 from bulkdl.cli.output import say, suggest, write_out
 from bulkdl.cli.prompting import prompt_for
@@ -18,8 +17,9 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import UsageError
 from bulkdl.core.events import Hub
 from bulkdl.core.units import format_duration
+from bulkdl.operations.services import Surroundings, state_folder
+from bulkdl.operations.try_login import LoginReport, rehearse, try_login
 from bulkdl.summary import clean
-from bulkdl.wiring import Surroundings, state_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

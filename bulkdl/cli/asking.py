@@ -12,7 +12,7 @@ from bulkdl.cli.prompting import prompt_for
 from bulkdl.cli.sentences import is_shown, sentence
 from bulkdl.core.events import Hub
 from bulkdl.core.units import format_bytes
-from bulkdl.remote import look
+from bulkdl.operations.check_remote import check_remote
 from bulkdl.summary import clean, count
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bulkdl.cli.commands import Invocation
     from bulkdl.core.events import Event
     from bulkdl.core.models import Manifest
-    from bulkdl.remote import RemoteFacts
+    from bulkdl.operations.check_remote import RemoteFacts
 
 __all__ = ["ask", "remote_json", "remote_lines"]
 
@@ -38,7 +38,7 @@ def ask(invocation: Invocation, manifest: Manifest) -> tuple[RemoteFacts, ...]:
             say(sentence(event))
 
     options = invocation.options()
-    wanted = look(
+    wanted = check_remote(
         manifest,
         settings=invocation.settings(manifest),
         options=options,

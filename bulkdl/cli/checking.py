@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from bulkdl import preview
 from bulkdl.cli.output import write_out
 from bulkdl.cli.prompting import prompt_for
 from bulkdl.core.units import format_bytes
+from bulkdl.operations.check import check_products
 from bulkdl.summary import LISTED, clean, count, exit_code, titled
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bulkdl.cli.commands import Invocation
     from bulkdl.core.models import Manifest
-    from bulkdl.preview import AccountFacts, CheckReport
+    from bulkdl.operations.check import AccountFacts, CheckReport
 
 __all__ = ["check", "check_json", "check_lines", "dry_run"]
 
@@ -53,7 +53,7 @@ def dry_run(invocation: Invocation) -> int:
 def _checked(invocation: Invocation) -> tuple[Manifest, CheckReport]:
     manifest = invocation.load_manifest()
     invocation.settings(manifest)  # a wrong flag or variable is said here, not at night
-    plan = preview.check(manifest, options=invocation.options(), environ=invocation.environ, prompt=prompt_for())
+    plan = check_products(manifest, options=invocation.options(), environ=invocation.environ, prompt=prompt_for())
     return manifest, plan
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bulkdl.archive.faults import Effect
     from bulkdl.cli.commands import Invocation
     from bulkdl.core.models import Manifest
-    from bulkdl.run import RunResult
+    from bulkdl.operations.run import RunResult
 
 __all__ = ["demo"]
 

@@ -9,11 +9,11 @@ from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from bulkdl import inspect
 from bulkdl.cli import collector
 from bulkdl.cli.output import write_out
 from bulkdl.core.units import format_bytes
-from bulkdl.inspect import ProductState, ProductVerdict
+from bulkdl.operations.status import ProductState, collect_status
+from bulkdl.operations.verify import ProductVerdict, verify_products
 from bulkdl.summary import LISTED, clean, count, exit_code, titled
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from bulkdl.cli.commands import Invocation
     from bulkdl.core.models import Manifest
-    from bulkdl.inspect import ProductStatus, StatusReport, VerifyReport, VerifyResult
+    from bulkdl.operations.status import ProductStatus, StatusReport
+    from bulkdl.operations.verify import VerifyReport, VerifyResult
 
 __all__ = ["status", "status_lines", "verify", "verify_lines"]
 
@@ -29,7 +30,7 @@ __all__ = ["status", "status_lines", "verify", "verify_lines"]
 def status(invocation: Invocation) -> int:
     """Print what the journal and the disk say; 0 when every product is in place, else 1."""
     manifest = invocation.load_manifest()
-    report = inspect.status(manifest)
+    report = collect_status(manifest)
     if invocation.json:
         write_out(json.dumps(_status_json(report, manifest), indent=2) + "\n")
     else:
@@ -106,7 +107,7 @@ def verify(invocation: Invocation) -> int:
     talkative = invocation.verbosity >= 0 and not invocation.json
     counter = _counter(len(manifest.products)) if talkative and sys.stderr and sys.stderr.isatty() else lambda _r: None
     collector.begin()
-    report = asyncio.run(inspect.verify(manifest, requeue=invocation.arguments.requeue, on_done=counter))
+    report = asyncio.run(verify_products(manifest, requeue=invocation.arguments.requeue, on_done=counter))
     code = exit_code(failed=len(report.bad))
     if invocation.json:
         write_out(json.dumps(_verify_json(report, manifest, code), indent=2) + "\n")

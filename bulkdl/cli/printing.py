@@ -18,7 +18,7 @@ __all__ = ["completion", "schema"]
 
 def schema(invocation: Invocation) -> int:  # noqa: ARG001 - every command has this shape
     """Print the manifest's JSON Schema."""
-    from bulkdl.manifest.structure import schema_text  # noqa: PLC0415
+    from bulkdl.manifest.schema import schema_text  # noqa: PLC0415
 
     write_out(schema_text().rstrip("\n") + "\n")
     return 0

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from bulkdl.cli.commands import Invocation
     from bulkdl.core.models import Manifest
-    from bulkdl.inspect import StatusReport
-    from bulkdl.run import RunResult
+    from bulkdl.operations.run import RunResult
+    from bulkdl.operations.status import StatusReport
 
 __all__ = ["page", "prepare", "report", "save", "status_html", "table", "to_html"]
 
@@ -78,12 +78,12 @@ def _failures(result: RunResult) -> Iterable[Sequence[str]]:
 
 def report(invocation: Invocation) -> int:
     """`bulkdl report`: the same page from the journal, at any time."""
-    from bulkdl.inspect import status  # noqa: PLC0415 - the report of a run needs no journal
+    from bulkdl.operations.status import collect_status  # noqa: PLC0415 - the report of a run needs no journal
 
     path = Path(invocation.arguments.output)
     prepare(path)
     manifest = invocation.load_manifest()
-    save(path, status_html(status(manifest), manifest))
+    save(path, status_html(collect_status(manifest), manifest))
     if invocation.verbosity >= 0:
         say(f"report: {path}")
     return 0

@@ -20,8 +20,8 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.events import Hub, Level, RunStarted
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.run import RunResult, StopSignal
-from bulkdl.run import run as run_engine
+from bulkdl.operations.run import RunResult, StopSignal
+from bulkdl.operations.run import run as run_engine
 from bulkdl.summary import clean, to_json, to_text
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from bulkdl.formats.found import Collected
+from bulkdl.formats.collector import Collected
 
 if TYPE_CHECKING:
     from collections.abc import Callable

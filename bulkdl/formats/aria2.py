@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
-    from bulkdl.formats.found import Collected
+    from bulkdl.formats.collector import Collected
 
 __all__ = ["read"]
 

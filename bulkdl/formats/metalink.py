@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bulkdl.formats.found import Collected
+    from bulkdl.formats.collector import Collected
 
 __all__ = ["read"]
 

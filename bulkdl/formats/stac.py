@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.core import filenames
-from bulkdl.formats.jsondoc import mapping, mappings, parse, text
+from bulkdl.formats.json_helpers import mapping, mappings, parse, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bulkdl.formats.found import Collected
+    from bulkdl.formats.collector import Collected
 
 __all__ = ["from_multihash", "read"]
 

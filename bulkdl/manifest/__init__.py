@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bulkdl.manifest.loader import from_mapping, load, load_text
-    from bulkdl.manifest.structure import schema_text
+    from bulkdl.manifest.schema import schema_text
 
 __all__ = ["from_mapping", "load", "load_text", "schema_text"]
 

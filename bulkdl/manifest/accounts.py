@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 from bulkdl.auth import providers
 from bulkdl.core.models import Account, AuthKind, Grant, Resume, SecretRef, TokenIn
 from bulkdl.core.urls import HostList, Url
-from bulkdl.manifest.checks import check_host, check_url, expand, has_reference, is_loopback
-from bulkdl.manifest.findings import SECRET_KEYS
-from bulkdl.manifest.paths import resolve_path
+from bulkdl.manifest.problems import SECRET_KEYS
+from bulkdl.manifest.validators import check_host, check_url, expand, has_reference, is_loopback, resolve_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkdl.manifest.checks import Surroundings
-    from bulkdl.manifest.findings import Findings
-    from bulkdl.manifest.positions import Place
+    from bulkdl.manifest.problems import Findings
+    from bulkdl.manifest.source_position import Place
+    from bulkdl.manifest.validators import Surroundings
 
 __all__ = ["read_account"]
 

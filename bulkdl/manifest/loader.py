@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from bulkdl.core.errors import ManifestError, Problem
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Manifest, Resume, Verify
-from bulkdl.manifest.checks import Surroundings, check_headers, expand
-from bulkdl.manifest.fault import Fault
-from bulkdl.manifest.findings import Findings
-from bulkdl.manifest.paths import resolve_path
-from bulkdl.manifest.plain import to_plain
-from bulkdl.manifest.positions import Place, places_of, read_yaml
+from bulkdl.manifest.plain_data import to_plain
+from bulkdl.manifest.problems import Fault, Findings
 from bulkdl.manifest.products import Defaults, Products
+from bulkdl.manifest.schema import check_head, schema_text
 from bulkdl.manifest.settings import by_name
-from bulkdl.manifest.source import Source
-from bulkdl.manifest.structure import check_head, schema_text
+from bulkdl.manifest.source_position import Place, places_of
+from bulkdl.manifest.text_source import Source
+from bulkdl.manifest.validators import Surroundings, check_headers, expand, resolve_path
+from bulkdl.manifest.yaml_reader import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from collections.abc import Set as AbstractSet
 
     from bulkdl.core.models import Account
-    from bulkdl.manifest.structure import Path as SchemaPath
+    from bulkdl.manifest.schema import Path as SchemaPath
 
 __all__ = ["from_mapping", "load", "load_text", "schema_text"]
 

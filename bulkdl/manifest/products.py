@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 from bulkdl.core import filenames, units
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum, Product, Resume, Verify
-from bulkdl.manifest.checks import check_headers, check_url, parse_checksum
-from bulkdl.manifest.findings import shown
-from bulkdl.manifest.structure import check_product
+from bulkdl.manifest.problems import shown
+from bulkdl.manifest.schema import check_product
+from bulkdl.manifest.validators import check_headers, check_url, parse_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from bulkdl.core.models import Account
     from bulkdl.core.urls import Url
-    from bulkdl.manifest.findings import Findings
-    from bulkdl.manifest.positions import Place
+    from bulkdl.manifest.problems import Findings
+    from bulkdl.manifest.source_position import Place
 
 __all__ = ["Defaults", "Products"]
 

@@ -8,11 +8,11 @@ import time
 import pytest
 
 from bulkdl.archive.identity import EndpointFault
-from bulkdl.auth.rehearsal import try_login
 from bulkdl.cli.accounts import report_json, report_lines, try_accounts
 from bulkdl.cli.commands import Invocation
 from bulkdl.cli.parser import build_parser
 from bulkdl.core.models import SecretRef, Settings
+from bulkdl.operations.try_login import try_login
 from tests.auth.realm import CLIENT_SECRET, PASSWORD, TOTP, Realm
 
 ENVIRON = {"P": PASSWORD, "WRONG": "wrong", "T": TOTP}

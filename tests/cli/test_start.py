@@ -52,7 +52,7 @@ ONLY_FOR_THE_NETWORK = (
     "urllib.request",
     "bulkdl.http.client",
     "bulkdl.scheduler.engine",
-    "bulkdl.wiring",
+    "bulkdl.operations.services",
     "blake3",
 )
 
@@ -122,7 +122,7 @@ def test_a_run_that_finds_everything_in_place_brings_in_nothing_that_reaches_the
     manifest.write_text("version: 1\nproducts:\n- {url: 'https://archive.example.org/a.zip', file: a.zip, size: 3}\n")
     (tmp_path / "a.zip").write_bytes(b"123")
     modules = imported_by("run", str(manifest), "--progress", "none")
-    assert "bulkdl.ground" in modules
+    assert "bulkdl.operations.prepare" in modules
     assert not modules & set(ONLY_FOR_THE_NETWORK)
 
 

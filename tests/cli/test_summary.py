@@ -13,7 +13,7 @@ from bulkdl.cli.report import prepare, save, to_html
 from bulkdl.core.errors import StorageStopped, UsageError
 from bulkdl.core.models import Failure, FailureKind, Manifest, Outcome, Product, State
 from bulkdl.core.urls import Url
-from bulkdl.run import AccountUse, RunResult
+from bulkdl.operations.run import AccountUse, RunResult
 from bulkdl.summary import clean, count, exit_code, to_json, to_text
 
 MANIFEST = Manifest(

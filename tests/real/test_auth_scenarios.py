@@ -12,10 +12,10 @@ import pytest
 from bulkdl.auth.credentials import Credentials
 from bulkdl.auth.oidc.token_lifetime import Reason
 from bulkdl.auth.oidc.totp import code_at, normalise
-from bulkdl.auth.rehearsal import rehearse
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.models import Grant
 from bulkdl.core.secret import Secret
+from bulkdl.operations.try_login import rehearse
 
 from .backends import BRIEF, CLIENT_SECRET, PASSWORD, Backend, FakeBackend, Hurried, KeycloakBackend, base32, bearer
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl.core.events import Retrying
+from bulkdl.operations.run import StopReason, StopSignal
 from bulkdl.protocol.byte_ranges import cover
-from bulkdl.run import StopReason, StopSignal
 from bulkdl.transfer import segment_scaling
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, announce, head, html, ranges, reply, reset

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.models import RunOptions
 from bulkdl.journal.journal import Phase
-from bulkdl.run import StopReason, StopSignal
+from bulkdl.operations.run import StopReason, StopSignal
 from bulkdl.transfer import attempt
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, head, ranges, reply

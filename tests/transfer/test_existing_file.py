@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bulkdl.core.models import RunOptions
-from bulkdl.inspect import verify
 from bulkdl.journal.journal import Phase
+from bulkdl.operations.verify import verify_products
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, ranges, reply
 
@@ -142,7 +142,7 @@ async def test_what_verify_found_wrong_is_replaced_also_when_the_first_try_faile
         wish = {"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)}
         assert (await place.run(wish)).code == 0
         (place.root / "x.bin").write_bytes(SAME_SIZE)
-        report = await verify(place.manifest([wish]), requeue=True)
+        report = await verify_products(place.manifest([wish]), requeue=True)
         assert [r.requeued for r in report.results] == [True]
         failed = await place.run(wish)
         assert (failed.code, failed.failure[0]) == (1, "http")

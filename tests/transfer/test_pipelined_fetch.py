@@ -19,7 +19,7 @@ from bulkdl.archive.server import Archive
 from bulkdl.core.events import ProductFinished, ProductStarted
 from bulkdl.core.models import RunOptions, State
 from bulkdl.http.lightweight import pipelining_policy
-from bulkdl.run import StopReason, StopSignal
+from bulkdl.operations.run import StopReason, StopSignal
 from bulkdl.transfer import batch_finalize, disk_space
 from tests.clocks import ManualClock
 from tests.harness import HurriedClock, Place, body_of, sha256

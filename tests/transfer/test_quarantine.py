@@ -15,8 +15,9 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.events import Note
 from bulkdl.core.models import RunOptions
-from bulkdl.inspect import status, verify
 from bulkdl.journal.journal import Journal, Phase, read_learnt
+from bulkdl.operations.status import collect_status
+from bulkdl.operations.verify import verify_products
 from bulkdl.storage.destination import Storage
 from bulkdl.transfer.quarantine import kept_name
 from tests.harness import HurriedClock, Place, body_of, sha256
@@ -128,7 +129,7 @@ async def test_bytes_that_two_fetches_agree_on_are_kept_apart_with_the_evidence(
     assert [str(c) for c in (*found.expected, *found.found)] == [sha256(RIGHT), sha256(WRONG)]
     assert (found.size, found.fetches, found.proven, found.kept) == (SIZE, 2, True, name)
     assert [s.etag for s in found.seen] == ['"1"']
-    assert status(place.manifest([product])).products[0].reason == reason
+    assert collect_status(place.manifest([product])).products[0].reason == reason
 
 
 async def test_two_fetches_that_are_wrong_in_different_ways_prove_nothing(tmp_path: Path):
@@ -383,7 +384,7 @@ async def test_a_product_that_was_requeued_is_fetched_once_and_not_every_night(t
     async with RawServer(bare(WRONG, E1)) as server:
         product = {"url": server.url(), **CHECKED}
         await place.run(product)
-        report = await verify(place.manifest([product]), requeue=True)
+        report = await verify_products(place.manifest([product]), requeue=True)
         assert report.results[0].requeued
         counts = []
         for _ in range(2):

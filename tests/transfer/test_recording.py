@@ -14,8 +14,8 @@ import pytest
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import RunOptions, Window
 from bulkdl.journal.journal import Entry, Journal, Phase
-from bulkdl.run import StopReason, StopSignal
-from bulkdl.storage import destination
+from bulkdl.operations.run import StopReason, StopSignal
+from bulkdl.storage import batch_files
 from bulkdl.transfer import batch_finalize
 from tests.harness import Done, HurriedClock, Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, head, ranges, reply
@@ -65,7 +65,7 @@ class TightDisk(HurriedClock):
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TightDisk]:
     with mounted(tmp_path / "disk", "size=16m") as folder:
-        found, moved = TightDisk(folder), destination._moved
+        found, moved = TightDisk(folder), batch_files._moved
 
         def filling(root: Path, part: str, final: str, *arguments: Any, **named: Any) -> Any:
             found.moves(final)
@@ -74,7 +74,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TightDisk]
                 found.fill()
             return facts
 
-        monkeypatch.setattr(destination, "_moved", filling)
+        monkeypatch.setattr(batch_files, "_moved", filling)
         yield found
 
 

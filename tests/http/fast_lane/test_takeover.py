@@ -20,7 +20,7 @@ from bulkdl.core.errors import ProductFailed, UsageError
 from bulkdl.core.events import Retrying
 from bulkdl.http.fast_lane import streams, takeover
 from bulkdl.http.fast_lane.takeover import Lane, TlsContext, lane_of, take_over
-from bulkdl.run import StopReason, StopSignal
+from bulkdl.operations.run import StopReason, StopSignal
 from bulkdl.storage.offset_writer import Pen
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, head, html, ranges, reply, reset, stall

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum
 from bulkdl.core.urls import Url
-from bulkdl.manifest.findings import shown
+from bulkdl.manifest.problems import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
-    from bulkdl.manifest.findings import Findings
-    from bulkdl.manifest.positions import Place
+    from bulkdl.manifest.problems import Findings
+    from bulkdl.manifest.source_position import Place
 
 __all__ = [
     "Surroundings",
@@ -29,6 +30,7 @@ __all__ = [
     "has_reference",
     "is_loopback",
     "parse_checksum",
+    "resolve_path",
 ]
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -206,3 +208,11 @@ def _header_problem(name: str, text: str) -> str | None:
     if "${" in text:
         return f"${{...}} is not replaced in headers (found in {name}); secrets belong to an account"
     return None
+
+
+def resolve_path(text: str, base: Path) -> Path:
+    """The absolute path that `text` names from `base`."""
+    path = Path(text)
+    with contextlib.suppress(RuntimeError):  # no home folder is known: `~` is then a name like any other
+        path = path.expanduser()
+    return base / path

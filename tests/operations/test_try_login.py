@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bulkdl.auth.rehearsal import LoginReport, rehearse, try_login
 from bulkdl.core.models import AuthKind, SecretSource
+from bulkdl.operations.try_login import LoginReport, rehearse, try_login
 from tests.auth.realm import Realm
 
 

@@ -15,10 +15,10 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import RunStopped
 from bulkdl.core.events import ProductFinished
 from bulkdl.core.stop_request import StopReason, StopSignal
-from bulkdl.ground import Terms, announce, prepare
+from bulkdl.operations.prepare import Terms, announce, prepare
+from bulkdl.operations.result import AccountUse, Ending, RunResult, Tally
 from bulkdl.planning.plan import in_place, selected
 from bulkdl.scheduler.time_window import deadline_in
-from bulkdl.tally import AccountUse, Ending, RunResult, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Manifest, RunOptions, Settings
-    from bulkdl.ground import Ground
+    from bulkdl.operations.prepare import Ground
 
 __all__ = ["AccountUse", "RunResult", "StopReason", "StopSignal", "run"]
 
@@ -92,8 +92,8 @@ async def _work(
 
     reading = asyncio.get_running_loop().run_in_executor(None, trusted, terms.settings, terms.environ)
     with unread() if alone else nullcontext():
-        from bulkdl.crew import work  # noqa: PLC0415
-        from bulkdl.wiring import Surroundings  # noqa: PLC0415
+        from bulkdl.operations.execute import work  # noqa: PLC0415
+        from bulkdl.operations.services import Surroundings  # noqa: PLC0415
 
     around = Surroundings(
         settings=terms.settings,

@@ -19,8 +19,8 @@ from bulkdl.archive.server import Archive
 from bulkdl.core.errors import UsageError
 from bulkdl.core.events import ProductFinished, Retrying, RunStarted
 from bulkdl.core.models import RunOptions, Window
+from bulkdl.operations.run import StopReason, StopSignal
 from bulkdl.protocol.byte_ranges import cover
-from bulkdl.run import StopReason, StopSignal
 from tests.clocks import ImpatientClock, ManualClock
 from tests.harness import HurriedClock, Place, body_of
 from tests.servers import RawRequest, RawServer, Responder, Wire, chunked, head, ranges, reply

@@ -10,7 +10,7 @@ from bulkdl.core import filenames, units
 from bulkdl.core.errors import Problem
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.urls import Url
-from bulkdl.manifest.checks import parse_checksum
+from bulkdl.manifest.validators import parse_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bulkdl.formats.found import Collected
+    from bulkdl.formats.collector import Collected
 
 __all__ = ["read"]
 

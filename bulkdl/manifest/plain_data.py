@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from bulkdl.core.urls import Url
-from bulkdl.manifest.positions import Place
+from bulkdl.manifest.source_position import Place
 
 if TYPE_CHECKING:
-    from bulkdl.manifest.findings import Findings
+    from bulkdl.manifest.problems import Findings
 
 __all__ = ["to_plain"]
 

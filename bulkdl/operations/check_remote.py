@@ -12,10 +12,10 @@ from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.urls import HostList
+from bulkdl.operations.services import Surroundings
 from bulkdl.planning.plan import selected
 from bulkdl.protocol.content_coding import named
 from bulkdl.protocol.headers import strong_etag
-from bulkdl.wiring import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bulkdl.http.client import Http
     from bulkdl.protocol.response_head import Head
 
-__all__ = ["RemoteFacts", "look"]
+__all__ = ["RemoteFacts", "check_remote"]
 
 _PERHAPS_ONLY_HEAD = frozenset({400, 403, 404, 405, 406, 500, 501})
 """Archives that do not know HEAD say so in many ways; a GET that is given up at once settles it."""
@@ -50,7 +50,7 @@ class RemoteFacts:
     """The problem is the account's, not the product's."""
 
 
-async def look(
+async def check_remote(
     manifest: Manifest,
     *,
     settings: Settings,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bulkdl.formats.found import Collected
+    from bulkdl.formats.collector import Collected
 
 __all__ = ["read"]
 

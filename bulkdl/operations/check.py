@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Account, Manifest, Product, RunOptions
     from bulkdl.planning.plan import Item
 
-__all__ = ["AccountFacts", "CheckReport", "check"]
+__all__ = ["AccountFacts", "CheckReport", "check_products"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +71,7 @@ class CheckReport:
         return self.free_bytes is None or self.bytes_todo <= self.free_bytes
 
 
-def check(
+def check_products(
     manifest: Manifest, *, options: RunOptions, environ: Mapping[str, str], prompt: Prompt | None = None
 ) -> CheckReport:
     """What a run would do now; nothing is written and nothing is asked of the network."""

@@ -6,7 +6,7 @@ import codecs
 import re
 from typing import TYPE_CHECKING, BinaryIO
 
-from bulkdl.manifest.fault import Fault
+from bulkdl.manifest.problems import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

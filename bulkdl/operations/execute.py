@@ -14,8 +14,8 @@ from bulkdl.concurrency.adaptive_limit import CAP
 from bulkdl.concurrency.connection_limiter import Connections
 from bulkdl.concurrency.rate_limiter import HostPauses, RateLimit
 from bulkdl.core.errors import first_error
-from bulkdl.ground import announce
 from bulkdl.http.fast_lane.takeover import lane_of
+from bulkdl.operations.prepare import announce
 from bulkdl.planning.local_status import Standing
 from bulkdl.planning.orphaned_partials import estate_of
 from bulkdl.protocol.server_quirks import HostBook
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.models import Settings
     from bulkdl.core.stop_request import StopSignal
-    from bulkdl.ground import Ground, Terms
+    from bulkdl.operations.prepare import Ground, Terms
+    from bulkdl.operations.result import Ending
+    from bulkdl.operations.services import Network, Surroundings
     from bulkdl.planning.plan import Item
-    from bulkdl.tally import Ending
-    from bulkdl.wiring import Network, Surroundings
 
 __all__ = ["work"]
 

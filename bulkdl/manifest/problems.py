@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from bulkdl.core.errors import ManifestError, Problem
 
 if TYPE_CHECKING:
-    from bulkdl.manifest.positions import Place
+    from bulkdl.manifest.source_position import Place
 
-__all__ = ["SECRET_KEYS", "Findings", "shown"]
+__all__ = ["SECRET_KEYS", "Fault", "Findings", "shown"]
 
 SECRET_KEYS = frozenset({"client_secret", "password", "token", "totp_secret"})
 """Keys of an account whose text is never printed."""
@@ -92,3 +92,11 @@ def shown(value: object, *, secret: bool = False) -> str:
     text = re.sub(r"\?.*", "?***", text, flags=re.DOTALL) if "://" in text else text
     text = "".join(c if c.isprintable() else "\ufffd" for c in text[:200])
     return f'"{text}"' if len(text) <= 80 else f'"{text[:77]}..."'
+
+
+class Fault(Exception):  # noqa: N818 - it carries a Problem; whoever reads ends with it
+    """The rest of the file cannot be read."""
+
+    def __init__(self, line: int, column: int, message: str) -> None:
+        super().__init__(message)
+        self.problem = Problem(line, column, message)

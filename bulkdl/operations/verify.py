@@ -1,9 +1,9 @@
-"""Looking without downloading: what the journal says, what the files on disk are worth."""
+"""`bulkdl verify`: the files on disk, read again and compared with the manifest and the journal."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import field, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,9 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
-from bulkdl.journal.journal import Entry, Journal, Phase, read, read_learnt
-from bulkdl.journal.learned import Learnt
-from bulkdl.protocol.byte_ranges import cover
-from bulkdl.protocol.server_quirks import told
+from bulkdl.journal.journal import Entry, Journal, Phase, read
+from bulkdl.operations.status import size_of
 from bulkdl.storage.destination_lock import DestinationLock
-from bulkdl.storage.lock_owner import holder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,56 +21,11 @@ if TYPE_CHECKING:
 
     from bulkdl.core.models import Manifest, Product
 
-__all__ = [
-    "ProductState",
-    "ProductStatus",
-    "ProductVerdict",
-    "StatusReport",
-    "VerifyReport",
-    "VerifyResult",
-    "status",
-    "verify",
-]
+
+__all__ = ["ProductVerdict", "VerifyReport", "VerifyResult", "verify_products"]
+
 
 VERIFIERS = 4
-
-
-class ProductState(StrEnum):
-    DONE = "done"
-    PARTIAL = "partial"
-    FAILED = "failed"
-    PENDING = "pending"
-    MISSING = "missing"
-    """Was finished, and its file is gone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProductStatus:
-    """One product as the journal and the disk have it."""
-
-    file: str
-    url: str
-    """Query masked."""
-    state: ProductState
-    have: int
-    total: int | None
-    kind: str = ""
-    reason: str = ""
-    attempts: int = 0
-    updated: float | None = None
-    """Unix time of the last change in the journal."""
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusReport:
-    products: tuple[ProductStatus, ...]
-    running: str = ""
-    """Which process holds the destination now; empty for none."""
-    journal: bool = True
-    """False: there is none, so no run has begun here."""
-    hosts: Mapping[str, str] = field(default_factory=dict)
-    """Origin -> what runs have learnt of it."""
 
 
 class ProductVerdict(StrEnum):
@@ -101,51 +53,7 @@ class VerifyReport:
         return tuple(r for r in self.results if r.verdict in (ProductVerdict.WRONG, ProductVerdict.MISSING))
 
 
-def status(manifest: Manifest) -> StatusReport:
-    """What the journal and the disk say of every product, also while a run is going on; nothing is written."""
-    entries = read(manifest.destination)
-    running = holder(manifest.destination)
-    known = entries or {}
-    now = SystemClock().wall()
-    learnt = read_learnt(manifest.destination, now=now) or Learnt()
-    return StatusReport(
-        products=tuple(_status(p, known.get(p.id), manifest.destination) for p in manifest.products),
-        running=str(running) if running is not None else "",
-        journal=entries is not None,
-        hosts={host: said for host, facts in sorted(learnt.hosts.items()) if (said := told(facts, now=now))},
-    )
-
-
-def _status(product: Product, entry: Entry | None, destination: Path) -> ProductStatus:
-    file = product.file or (entry.file if entry is not None else None)
-    size = _size(destination / file) if file is not None else None
-    base = ProductStatus(
-        file=file or from_url(product.url), url=str(product.url), state=ProductState.PENDING, have=0, total=product.size
-    )
-    if entry is None:
-        agrees = size is not None and size == product.size
-        return replace(base, state=ProductState.DONE, have=size or 0, note="not in the journal") if agrees else base
-    base = replace(base, updated=entry.updated, attempts=entry.attempts, note=entry.note)
-    if entry.phase in (Phase.DONE, Phase.PLACING) and size is not None:
-        return replace(base, state=ProductState.DONE, have=size, total=entry.size)
-    have = cover(entry.ranges)
-    base = replace(base, have=have, total=entry.total if entry.total is not None else product.size)
-    if entry.phase is Phase.FAILED:
-        kind = entry.failure_kind.value if entry.failure_kind is not None else ""
-        return replace(base, state=ProductState.FAILED, kind=kind, reason=entry.failure_reason)
-    if entry.phase is Phase.DONE:
-        return replace(base, state=ProductState.MISSING, reason="its file is gone; the next run fetches it again")
-    return replace(base, state=ProductState.PARTIAL if have else ProductState.PENDING)
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
-
-
-async def verify(
+async def verify_products(
     manifest: Manifest, *, requeue: bool, on_done: Callable[[VerifyResult], None] = lambda _result: None
 ) -> VerifyReport:
     """Read every product's file again and hold it against its size, checksums and structure.
@@ -190,7 +98,7 @@ async def _verify_all(
 async def _verify(product: Product, entry: Entry | None, destination: Path) -> VerifyResult:
     file = product.file or (entry.file if entry is not None else None)
     shown = file or from_url(product.url)
-    if file is None or _size(destination / file) is None:
+    if file is None or size_of(destination / file) is None:
         return VerifyResult(file=shown, verdict=ProductVerdict.MISSING, reason="there is no such file")
     path, placed = destination / file, entry if entry is not None and entry.phase is Phase.DONE else None
     held = replace(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from yaml.events import (
@@ -23,14 +23,15 @@ from yaml.events import (
 )
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.manifest.fault import Fault
+from bulkdl.manifest.problems import Fault
+from bulkdl.manifest.source_position import Mark, Place, _placed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
-    from bulkdl.manifest.source import Source
+    from bulkdl.manifest.text_source import Source
 
-__all__ = ["Place", "places_of", "read_yaml"]
+__all__ = ["read_yaml"]
 
 _DEEPEST = 50
 _TOO_DEEP = f"values are nested more than {_DEEPEST} levels deep"
@@ -47,50 +48,6 @@ _BASED = re.compile(r"0o[0-7]{1,30}|0x[0-9a-fA-F]{1,30}")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?")
 _CORE = "tag:yaml.org,2002:"
 _SCALAR_TAGS = frozenset(_CORE + name for name in ("int", "float", "bool", "null"))
-
-
-class Mark(Protocol):
-    """Where libyaml saw an event begin, both from 0."""
-
-    @property
-    def line(self) -> int: ...
-    @property
-    def column(self) -> int: ...
-
-
-@dataclass(slots=True)
-class Place:
-    """Where a value stands, and where its keys and items do: those become places when they are asked for."""
-
-    line: int
-    column: int
-    keys: dict[str, Place | Mark] | None = None
-    items: Mapping[str, Place | Mark] | Sequence[Place | Mark] | None = None
-    label: str = ""
-    """A name for the place of a value that has no line, such as `products[3].url`."""
-
-    def at(self, *path: str | int) -> Place:
-        """The place of the value at `path`, or of the nearest value around it that has one."""
-        place = self
-        for step in path:
-            items: Any = place.items
-            try:
-                place = _placed(items[step])
-            except (KeyError, IndexError, TypeError):
-                return place
-        return place
-
-    def line_of(self, key: str) -> int:
-        """`at(key).line` of a key that is there, without a place for each of very many."""
-        items: Any = self.items
-        there: Place | Mark = items[key]
-        return there.line if isinstance(there, Place) else there.line + 1
-
-    def key(self, *path: str | int) -> Place:
-        """The place of the last key of `path`, else that of its value."""
-        keys = self.at(*path[:-1]).keys or {}
-        key = str(path[-1])
-        return _placed(keys[key]) if key in keys else self.at(*path)
 
 
 @dataclass(slots=True)
@@ -339,17 +296,6 @@ def read_yaml(
         raise Fault(source.line, source.column, f"not YAML: {str(error).splitlines()[0]}") from None
 
 
-def places_of(value: object, label: str = "") -> Place:
-    """Places for values that were never in a file: no lines, but names such as `products[3].url`."""
-    place = Place(0, 0, label=label)
-    if isinstance(value, dict):
-        dot = f"{label}." if label else ""
-        place.items = {key: places_of(child, f"{dot}{key}") for key, child in value.items()}
-    elif isinstance(value, list):
-        place.items = [places_of(child, f"{label}[{i}]") for i, child in enumerate(value)]
-    return place
-
-
 def _resolve(text: str) -> object:
     if text in _WORDS:
         return _WORDS[text]
@@ -363,10 +309,6 @@ def _resolve(text: str) -> object:
         number = float(text)
         return number if math.isfinite(number) else text
     return text
-
-
-def _placed(there: Place | Mark) -> Place:
-    return there if isinstance(there, Place) else Place(there.line + 1, there.column + 1)
 
 
 def _place(event: Any) -> Place:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import jsonschema_rs
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.manifest.findings import SECRET_KEYS, shown
+from bulkdl.manifest.problems import SECRET_KEYS, shown
 
 if TYPE_CHECKING:
-    from bulkdl.manifest.findings import Findings
-    from bulkdl.manifest.positions import Place
+    from bulkdl.manifest.problems import Findings
+    from bulkdl.manifest.source_position import Place
 
 __all__ = ["Path", "check_head", "check_product", "schema_text"]
 

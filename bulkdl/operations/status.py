@@ -1,0 +1,106 @@
+"""Looking without downloading: what the journal says, what the files on disk are worth."""
+
+from __future__ import annotations
+
+from dataclasses import field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from bulkdl.core.clock import SystemClock
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.filenames import from_url
+from bulkdl.journal.journal import Entry, Phase, read, read_learnt
+from bulkdl.journal.learned import Learnt
+from bulkdl.protocol.byte_ranges import cover
+from bulkdl.protocol.server_quirks import told
+from bulkdl.storage.lock_owner import holder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from bulkdl.core.models import Manifest, Product
+
+__all__ = ["ProductState", "ProductStatus", "StatusReport", "collect_status"]
+
+
+class ProductState(StrEnum):
+    DONE = "done"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    PENDING = "pending"
+    MISSING = "missing"
+    """Was finished, and its file is gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductStatus:
+    """One product as the journal and the disk have it."""
+
+    file: str
+    url: str
+    """Query masked."""
+    state: ProductState
+    have: int
+    total: int | None
+    kind: str = ""
+    reason: str = ""
+    attempts: int = 0
+    updated: float | None = None
+    """Unix time of the last change in the journal."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReport:
+    products: tuple[ProductStatus, ...]
+    running: str = ""
+    """Which process holds the destination now; empty for none."""
+    journal: bool = True
+    """False: there is none, so no run has begun here."""
+    hosts: Mapping[str, str] = field(default_factory=dict)
+    """Origin -> what runs have learnt of it."""
+
+
+def collect_status(manifest: Manifest) -> StatusReport:
+    """What the journal and the disk say of every product, also while a run is going on; nothing is written."""
+    entries = read(manifest.destination)
+    running = holder(manifest.destination)
+    known = entries or {}
+    now = SystemClock().wall()
+    learnt = read_learnt(manifest.destination, now=now) or Learnt()
+    return StatusReport(
+        products=tuple(_status(p, known.get(p.id), manifest.destination) for p in manifest.products),
+        running=str(running) if running is not None else "",
+        journal=entries is not None,
+        hosts={host: said for host, facts in sorted(learnt.hosts.items()) if (said := told(facts, now=now))},
+    )
+
+
+def _status(product: Product, entry: Entry | None, destination: Path) -> ProductStatus:
+    file = product.file or (entry.file if entry is not None else None)
+    size = size_of(destination / file) if file is not None else None
+    base = ProductStatus(
+        file=file or from_url(product.url), url=str(product.url), state=ProductState.PENDING, have=0, total=product.size
+    )
+    if entry is None:
+        agrees = size is not None and size == product.size
+        return replace(base, state=ProductState.DONE, have=size or 0, note="not in the journal") if agrees else base
+    base = replace(base, updated=entry.updated, attempts=entry.attempts, note=entry.note)
+    if entry.phase in (Phase.DONE, Phase.PLACING) and size is not None:
+        return replace(base, state=ProductState.DONE, have=size, total=entry.size)
+    have = cover(entry.ranges)
+    base = replace(base, have=have, total=entry.total if entry.total is not None else product.size)
+    if entry.phase is Phase.FAILED:
+        kind = entry.failure_kind.value if entry.failure_kind is not None else ""
+        return replace(base, state=ProductState.FAILED, kind=kind, reason=entry.failure_reason)
+    if entry.phase is Phase.DONE:
+        return replace(base, state=ProductState.MISSING, reason="its file is gone; the next run fetches it again")
+    return replace(base, state=ProductState.PARTIAL if have else ProductState.PENDING)
+
+
+def size_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
