@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bulkdl.core.errors import BulkdlError, ManifestError, Problem, RunStopped, UsageError
     from bulkdl.core.models import Checksum, Failure, FailureKind, Manifest, Outcome, Product, State
     from bulkdl.manifest.loader import from_mapping, load
-    from bulkdl.operations.run import AccountUse, RunResult
+    from bulkdl.operations.result import AccountUse, RunResult
 
 __all__ = [
     "AccountUse",

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Self
 from bulkdl.core.errors import UsageError, first_error
 from bulkdl.core.events import Hub, ProductFinished
 from bulkdl.core.models import Manifest, RunOptions, Settings
+from bulkdl.core.stop_request import StopReason, StopSignal
 from bulkdl.manifest.loader import from_mapping, load, load_text
 from bulkdl.manifest.settings import resolve, resolve_run_options
-from bulkdl.operations.run import RunResult, StopReason, StopSignal, run
+from bulkdl.operations.run import run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from bulkdl.core.events import Event, Observer
     from bulkdl.core.models import Outcome
+    from bulkdl.operations.result import RunResult
 
 __all__ = ["Downloads", "ManifestSource", "download"]
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from bulkdl.archive.catalogue import Item, Kind
-from bulkdl.archive.server import Archive
+from bulkdl.demo_server.catalog import Item
+from bulkdl.demo_server.generated_files import Kind
+from bulkdl.demo_server.server import Archive
 from tests.canary import Canary
 from tests.clocks import ImpatientClock, ManualClock
 from tests.servers import RawServer, Responder

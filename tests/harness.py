@@ -13,14 +13,17 @@ import bulkdl
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.events import Event, Hub, ProductFinished
 from bulkdl.core.models import Outcome, RunOptions, Settings
-from bulkdl.journal.journal import Entry, read
-from bulkdl.manifest import from_mapping
-from bulkdl.operations.run import RunResult, StopSignal, run
+from bulkdl.journal.reader import read
+from bulkdl.manifest.loader import from_mapping
+from bulkdl.operations.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from bulkdl.core.clock import Clock
+    from bulkdl.core.stop_request import StopSignal
+    from bulkdl.journal.records import Entry
+    from bulkdl.operations.result import RunResult
 
 __all__ = ["Done", "HurriedClock", "Place", "body_of", "sha256"]
 

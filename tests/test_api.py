@@ -12,7 +12,7 @@ import bulkdl
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkdl.archive.server import Archive
+    from bulkdl.demo_server.server import Archive
 
 
 def manifest_for(archive: Archive) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.base import Credential, Signer
 from bulkdl.auth.static import NoSigner, StaticSigner
 from bulkdl.core.events import Level
 from bulkdl.core.models import AuthKind
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from bulkdl.auth.base import Signer
     from bulkdl.auth.credentials import Credentials
     from bulkdl.auth.oidc.login import Login
     from bulkdl.auth.oidc.messages import TokenEndpoint
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Account
 
-__all__ = ["Credential", "Signer", "signer_for"]
+__all__ = ["signer_for"]
 
 
 def signer_for(

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     if list(argv) == ["--version"]:  # the tree of commands costs more than all the rest of this
         write_out(f"bulkdl {__version__}\n")
         return 0
-    from bulkdl.cli.collector import at_rest  # noqa: PLC0415
+    from bulkdl.cli.gc_tuning import at_rest  # noqa: PLC0415
 
     with at_rest():
         return _command(argv, os.environ if environ is None else environ)
@@ -53,7 +53,7 @@ def _command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from bulkdl.cli.commands import run_command  # noqa: PLC0415 - `--help` and `--version` need none of it
+    from bulkdl.cli.dispatch import run_command  # noqa: PLC0415 - `--help` and `--version` need none of it
 
     try:
         return run_command(arguments, environ)

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from bulkdl.operations.run import StopReason, StopSignal
+from bulkdl.core.stop_request import StopReason, StopSignal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
 
-__all__ = ["_Response", "_finish", "_some"]
+__all__ = ["WatchedResponse", "read_some", "release_connection"]
 
 
 _DRAIN = 64 * 1024
 
 
-class _Response(aiohttp.ClientResponse):
+class WatchedResponse(aiohttp.ClientResponse):
     """One that knows how its connection ended.
 
     Where the end of the connection is that of the body, aiohttp takes a reset for it, too (RFC 9112 §8 does not).
@@ -26,7 +26,7 @@ class _Response(aiohttp.ClientResponse):
     _lost: asyncio.Future[None] | None = None
     """None too where it had ended before the response was taken."""
 
-    async def start(self, connection: Connection) -> _Response:
+    async def start(self, connection: Connection) -> WatchedResponse:
         protocol = connection.protocol
         self._lost = protocol.closed if protocol is not None else None
         if self._lost is not None and id(self._lost) not in _watched:
@@ -54,17 +54,17 @@ def _seen(lost: asyncio.Future[None]) -> None:
         lost.exception()  # whoever waits for a body hears of it otherwise
 
 
-async def _next(response: aiohttp.ClientResponse) -> bytes:
+async def next_chunk(response: aiohttp.ClientResponse) -> bytes:
     try:
         piece = await response.content.readany()
     except RuntimeError as error:
         raise _unframed(error) from error
-    if not piece and isinstance(response, _Response) and response.was_cut:
+    if not piece and isinstance(response, WatchedResponse) and response.was_cut:
         raise aiohttp.ClientPayloadError("the connection broke")
     return piece
 
 
-async def _some(response: aiohttp.ClientResponse, most: int) -> bytes:
+async def read_some(response: aiohttp.ClientResponse, most: int) -> bytes:
     try:
         return await response.content.read(most)
     except RuntimeError as error:
@@ -76,7 +76,7 @@ def _unframed(error: RuntimeError) -> Exception:
     return aiohttp.ClientPayloadError("the framing is broken") if error.args == ("Connection closed.",) else error
 
 
-def _arrived(content: aiohttp.StreamReader) -> bytes:
+def arrived(content: aiohttp.StreamReader) -> bytes:
     """What came before the connection broke: aiohttp reports the break first, and would drop bytes that are here."""
     error = content.exception()
     if error is None:
@@ -88,7 +88,7 @@ def _arrived(content: aiohttp.StreamReader) -> bytes:
         content.set_exception(error)
 
 
-async def _finish(response: aiohttp.ClientResponse) -> None:
+async def release_connection(response: aiohttp.ClientResponse) -> None:
     """Give the connection back where its body is over or short, else close it."""
     if response.closed:
         return

@@ -17,7 +17,7 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
-from bulkdl.http.aiohttp_compat import _finish, _Response, _some
+from bulkdl.http.aiohttp_compat import WatchedResponse, read_some, release_connection
 from bulkdl.http.errors import mapped
 from bulkdl.http.head_parser import brief_head, head_of
 from bulkdl.http.lightweight.keepalive_pool import FIELD_SIZE, Brief
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
 
-    from bulkdl.auth.factory import Credential, Signer
+    from bulkdl.auth.base import Credential, Signer
     from bulkdl.core.clock import Clock
     from bulkdl.core.urls import HostList, Url
     from bulkdl.protocol.provider_errors import Ruling
@@ -72,7 +72,7 @@ class _Opened(AbstractAsyncContextManager["Reply"]):
 
     async def __aexit__(self, *_: object) -> None:
         if self._reply._response is not None:  # noqa: SLF001 - the reply is this module's own
-            await _finish(self._reply._response)  # noqa: SLF001
+            await release_connection(self._reply._response)  # noqa: SLF001
 
 
 class Http:
@@ -113,7 +113,7 @@ class Http:
             session = self._sessions[account] = aiohttp.ClientSession(
                 connector=self.connector,
                 connector_owner=False,
-                response_class=_Response,
+                response_class=WatchedResponse,
                 timeout=self._timeout,
                 auto_decompress=False,
                 cookie_jar=aiohttp.CookieJar(),
@@ -122,7 +122,7 @@ class Http:
                 max_field_size=FIELD_SIZE,
                 requote_redirect_url=False,
             )
-            sender = self._senders[account] = Sender(session, response_class=_Response, row=self._row)
+            sender = self._senders[account] = Sender(session, response_class=WatchedResponse, row=self._row)
         return sender
 
     def open(
@@ -184,7 +184,7 @@ class Http:
             response.close()
             raise
         if again:
-            await _finish(response)
+            await release_connection(response)
         return again
 
     async def _ruling(self, response: aiohttp.ClientResponse, dialect: str | None) -> Ruling | None:
@@ -192,7 +192,7 @@ class Http:
         body = bytearray()
         try:
             async with asyncio.timeout(_ERROR_S):
-                while len(body) < MOST_BODY and (piece := await _some(response, MOST_BODY - len(body))):
+                while len(body) < MOST_BODY and (piece := await read_some(response, MOST_BODY - len(body))):
                     body += piece
         except (aiohttp.ClientError, OSError):  # TimeoutError is one; what has come may say enough
             pass
@@ -225,7 +225,7 @@ class Http:
                 challenge = response.headers.get("WWW-Authenticate", "")
                 return Reply(url, head_of(response), challenge, signed, response, direct=proxy is None), used
             location = response.headers["Location"]
-            await _finish(response)
+            await release_connection(response)
             url = redirected(url, location, used, first=first)
             if used is not None and not request.allowed.allows(url):
                 url = scrubbed(url, used, first=first)

@@ -12,7 +12,7 @@ from bulkdl.core.urls import Url
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from bulkdl.auth.factory import Credential
+    from bulkdl.auth.base import Credential
 
 __all__ = ["generic", "redirected", "scrubbed", "signed_headers", "signed_target", "without_secret"]
 

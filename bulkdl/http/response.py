@@ -11,7 +11,7 @@ import aiohttp
 
 from bulkdl.core.errors import BulkdlError, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.http.aiohttp_compat import _arrived, _next
+from bulkdl.http.aiohttp_compat import arrived, next_chunk
 from bulkdl.http.errors import mapped, network_error
 from bulkdl.http.fast_lane.takeover import take_over
 from bulkdl.protocol.content_coding import Decoder
@@ -19,7 +19,7 @@ from bulkdl.protocol.response_head import Head, uncoded
 
 if TYPE_CHECKING:
     from bulkdl.core.urls import Url
-    from bulkdl.http.fast_lane.takeover import Stream
+    from bulkdl.http.fast_lane.streams import Stream
     from bulkdl.protocol.provider_errors import Ruling
 
 
@@ -67,9 +67,9 @@ class Reply:
             return b""
         with mapped(self.url):
             try:
-                return await _next(self._response)
+                return await next_chunk(self._response)
             except (aiohttp.ClientError, OSError):
-                if rest := _arrived(self._response.content):
+                if rest := arrived(self._response.content):
                     return rest
                 raise
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from bulkdl.journal.learned import drop_evidence, load_learnt, put_evidence, put_host
 from bulkdl.journal.pending_moves import Move, drop_moves, load_moves, moving, not_superseded, put_moves
-from bulkdl.journal.reader import NAME, read
-from bulkdl.journal.records import STEPS, Entry, Phase, load, load_some, load_unfinished, text_of
+from bulkdl.journal.reader import NAME
+from bulkdl.journal.records import STEPS, Entry, load, load_some, load_unfinished, text_of
 from bulkdl.journal.row_codec import PUT, encode, encode_done
 from bulkdl.journal.space_reserve import Reserve
 from bulkdl.journal.sqlite_file import database_error, open_or_renew, read_only
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bulkdl.protocol.bad_source import Evidence
     from bulkdl.protocol.server_quirks import HostFacts
 
-__all__ = ["Entry", "Journal", "Move", "Phase", "moving", "read", "read_learnt"]
+__all__ = ["Journal", "read_learnt"]
 
 
 class Journal:

@@ -15,7 +15,7 @@ from bulkdl.core.models import Manifest, Resume, Verify
 from bulkdl.manifest.plain_data import to_plain
 from bulkdl.manifest.problems import Fault, Findings
 from bulkdl.manifest.products import Defaults, Products
-from bulkdl.manifest.schema import check_head, schema_text
+from bulkdl.manifest.schema import check_head
 from bulkdl.manifest.settings import by_name
 from bulkdl.manifest.source_position import Place, places_of
 from bulkdl.manifest.text_source import Source
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Account
     from bulkdl.manifest.schema import Path as SchemaPath
 
-__all__ = ["from_mapping", "load", "load_text", "schema_text"]
+__all__ = ["from_mapping", "load", "load_text"]
 
 
 def load(

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-__all__ = ["Mark", "Place", "_placed", "places_of"]
+__all__ = ["Mark", "Place", "place_of", "places_of"]
 
 
 class Mark(Protocol):
@@ -39,7 +39,7 @@ class Place:
         for step in path:
             items: Any = place.items
             try:
-                place = _placed(items[step])
+                place = place_of(items[step])
             except (KeyError, IndexError, TypeError):
                 return place
         return place
@@ -54,7 +54,7 @@ class Place:
         """The place of the last key of `path`, else that of its value."""
         keys = self.at(*path[:-1]).keys or {}
         key = str(path[-1])
-        return _placed(keys[key]) if key in keys else self.at(*path)
+        return place_of(keys[key]) if key in keys else self.at(*path)
 
 
 def places_of(value: object, label: str = "") -> Place:
@@ -68,5 +68,5 @@ def places_of(value: object, label: str = "") -> Place:
     return place
 
 
-def _placed(there: Place | Mark) -> Place:
+def place_of(there: Place | Mark) -> Place:
     return there if isinstance(there, Place) else Place(there.line + 1, there.column + 1)

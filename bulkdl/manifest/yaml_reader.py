@@ -24,7 +24,7 @@ from yaml.events import (
 
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.manifest.problems import Fault
-from bulkdl.manifest.source_position import Mark, Place, _placed
+from bulkdl.manifest.source_position import Mark, Place, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -216,8 +216,8 @@ class _Reader:
             mapping.keys[key] = here
 
     def _note_twice(self, mapping: _Mapping, key: str, here: Place | Mark) -> None:
-        first = _placed(mapping.keys[key])
-        self._note(_placed(here), f'the key "{key[:60]}" stands twice; the first is in line {first.line}')
+        first = place_of(mapping.keys[key])
+        self._note(place_of(here), f'the key "{key[:60]}" stands twice; the first is in line {first.line}')
 
     def _merged(self, mapping: _Mapping) -> tuple[object, Place]:
         """With the keys of merged mappings that it has not itself; of several, the first that has a key counts."""

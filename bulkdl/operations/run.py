@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import RunStopped
 from bulkdl.core.events import ProductFinished
-from bulkdl.core.stop_request import StopReason, StopSignal
+from bulkdl.core.stop_request import StopSignal
 from bulkdl.operations.prepare import Terms, announce, prepare
-from bulkdl.operations.result import AccountUse, Ending, RunResult, Tally
+from bulkdl.operations.result import Ending, RunResult, Tally
 from bulkdl.planning.plan import in_place, selected
 from bulkdl.scheduler.time_window import deadline_in
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Manifest, RunOptions, Settings
     from bulkdl.operations.prepare import Ground
 
-__all__ = ["AccountUse", "RunResult", "StopReason", "StopSignal", "run"]
+__all__ = ["run"]
 
 
 async def run(

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
-from bulkdl.journal.journal import Entry, Phase, read, read_learnt
+from bulkdl.journal.journal import read_learnt
 from bulkdl.journal.learned import Learnt
+from bulkdl.journal.reader import read
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.protocol.byte_ranges import cover
 from bulkdl.protocol.server_quirks import told
 from bulkdl.storage.lock_owner import holder

@@ -11,7 +11,9 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
-from bulkdl.journal.journal import Entry, Journal, Phase, read
+from bulkdl.journal.journal import Journal
+from bulkdl.journal.reader import read
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.operations.status import size_of
 from bulkdl.storage.destination_lock import DestinationLock
 

@@ -7,13 +7,13 @@ from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.journal.journal import Phase
+from bulkdl.journal.records import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from bulkdl.core.models import Product
-    from bulkdl.journal.journal import Entry
+    from bulkdl.journal.records import Entry
 
 
 __all__ = ["Estate", "estate_of", "offered"]

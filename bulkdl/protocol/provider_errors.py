@@ -1,7 +1,7 @@
 """What an archive's error means in its own words: a provider's data file in, a typed ruling out. Pure.
 
 The status alone says too little: a 401 can ask for a fresh token, for a new login, or be the product's own fault, and a
-429 can mind the connections or the hour. `data/dialects/NAME.yaml` holds what is known of a provider, as rules that are
+429 can mind the connections or the hour. `data/provider_errors/NAME.yaml` holds what is known of a provider, as rules that are
 tried in order, then those of the dialects in `also`, then the generic ones. Where none fits, the status decides.
 """
 
@@ -125,7 +125,7 @@ def interpret(name: str | None, answer: Answer, *, now: float) -> Ruling | None:
 def _folder() -> Traversable:
     from importlib.resources import files  # noqa: PLC0415 - most runs see no error
 
-    return files("bulkdl").joinpath("data/dialects")
+    return files("bulkdl").joinpath("data/provider_errors")
 
 
 def names() -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from bulkdl.core.async_utils import settled
 from bulkdl.core.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
 from bulkdl.core.events import Flight, Level, ProductFinished, ProductStarted, Retrying
 from bulkdl.core.models import Failure, FailureKind, Outcome, State
-from bulkdl.journal.journal import Entry, Phase
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.local_status import Standing
 from bulkdl.planning.plan import in_place
 from bulkdl.planning.unpack_folders import folder_of

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
-__all__ = ["FileFacts", "Storage", "storage_error"]
+__all__ = ["Storage"]
 
 
 _THREADS: Final = 8

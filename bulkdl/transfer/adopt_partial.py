@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import ProductFailed
-from bulkdl.journal.journal import Phase
+from bulkdl.journal.records import Phase
 
 if TYPE_CHECKING:
-    from bulkdl.journal.journal import Entry
+    from bulkdl.journal.records import Entry
     from bulkdl.transfer.context import Bench
     from bulkdl.transfer.task import Job
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.models import FailureKind
-from bulkdl.journal.journal import Entry, Phase
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.orphaned_partials import offered
 from bulkdl.planning.unpack_folders import claim_folder
 from bulkdl.protocol.byte_ranges import normalise

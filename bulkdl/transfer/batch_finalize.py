@@ -19,8 +19,7 @@ from bulkdl.content.verify import check_body, ready_for
 from bulkdl.core.async_utils import settled
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.journal.journal import Move
-from bulkdl.journal.pending_moves import moved
+from bulkdl.journal.pending_moves import Move, moved
 from bulkdl.storage.batch_files import place_all, write_whole
 from bulkdl.storage.file_info import check_name
 from bulkdl.transfer.finalize import confirm_name
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from bulkdl.core.models import Checksum
-    from bulkdl.storage.destination import FileFacts
+    from bulkdl.storage.file_info import FileFacts
     from bulkdl.transfer.context import Bench
     from bulkdl.transfer.state import Obstacle, Whole
     from bulkdl.transfer.task import Job

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from bulkdl.auth.factory import Signer
+    from bulkdl.auth.base import Signer
     from bulkdl.concurrency.connection_limiter import Connections
     from bulkdl.concurrency.rate_limiter import HostPauses, RateLimit
     from bulkdl.core.clock import Clock
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from bulkdl.http.fast_lane.takeover import Lane
     from bulkdl.http.lightweight.pipelined_requests import Ahead
     from bulkdl.http.response import Reply
-    from bulkdl.journal.journal import Entry, Journal
+    from bulkdl.journal.journal import Journal
+    from bulkdl.journal.records import Entry
     from bulkdl.planning.name_registry import Claims
     from bulkdl.protocol.bad_source import Evidence
     from bulkdl.protocol.resume import Known

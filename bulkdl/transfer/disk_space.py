@@ -12,7 +12,7 @@ from bulkdl.protocol.byte_ranges import cover
 from bulkdl.storage.os_errors import storage_error
 
 if TYPE_CHECKING:
-    from bulkdl.journal.journal import Entry
+    from bulkdl.journal.records import Entry
     from bulkdl.transfer.context import Bench
     from bulkdl.transfer.task import Job
 

@@ -9,7 +9,7 @@ from bulkdl.protocol.server_quirks import Sight
 from bulkdl.transfer.state import Witness
 
 if TYPE_CHECKING:
-    from bulkdl.journal.journal import Entry
+    from bulkdl.journal.records import Entry
     from bulkdl.protocol.response_head import Head
     from bulkdl.transfer.context import Bench
     from bulkdl.transfer.task import Job

@@ -11,12 +11,12 @@ from bulkdl.planning.local_status import Standing, standing
 from bulkdl.protocol.content_coding import named
 from bulkdl.protocol.headers import parse_retry_after
 from bulkdl.protocol.response_head import StatusClass, classify
-from bulkdl.storage.destination import storage_error
+from bulkdl.storage.os_errors import storage_error
 from bulkdl.transfer.state import Settled
 
 if TYPE_CHECKING:
     from bulkdl.http.response import Reply
-    from bulkdl.journal.journal import Entry
+    from bulkdl.journal.records import Entry
     from bulkdl.transfer.context import Bench
     from bulkdl.transfer.task import Job
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from bulkdl.content.verify import check_product
 from bulkdl.core.errors import ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
-from bulkdl.journal.journal import Entry, Phase
 from bulkdl.journal.pending_moves import placed_entry
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.local_status import Standing
 from bulkdl.planning.unpack_folders import claim_folder
-from bulkdl.storage.destination import storage_error
+from bulkdl.storage.os_errors import storage_error
 from bulkdl.transfer.etag_check import hear
 from bulkdl.transfer.quarantine import pardon, refuse
 from bulkdl.transfer.state import Checked
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from bulkdl.planning.plan import Item
-    from bulkdl.storage.destination import FileFacts
+    from bulkdl.storage.file_info import FileFacts
     from bulkdl.transfer.context import Bench
     from bulkdl.transfer.state import Settled
     from bulkdl.transfer.task import Job

@@ -18,13 +18,13 @@ from bulkdl.content.verify import digests
 from bulkdl.core.errors import ProductFailed, StorageStopped, TryAgain
 from bulkdl.core.events import Level
 from bulkdl.core.models import Checksum, FailureKind
-from bulkdl.journal.journal import Entry, Phase
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.protocol.bad_source import Evidence, Look, Seen, accused, look
 from bulkdl.protocol.headers import parse_retry_after, strong_date, strong_etag
 from bulkdl.protocol.response_head import StatusClass, classify
 from bulkdl.protocol.server_quirks import Sight
-from bulkdl.storage.destination import storage_error
 from bulkdl.storage.filesystem import STATE_FOLDER
+from bulkdl.storage.os_errors import storage_error
 from bulkdl.transfer.state import Refusal
 
 if TYPE_CHECKING:

@@ -28,9 +28,10 @@ from bulkdl.transfer.task import known_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from bulkdl.http.fast_lane.takeover import Lane, Step, Stream
+    from bulkdl.http.fast_lane.streams import Step, Stream
+    from bulkdl.http.fast_lane.takeover import Lane
     from bulkdl.http.response import Reply
-    from bulkdl.journal.journal import Entry
+    from bulkdl.journal.records import Entry
     from bulkdl.storage.offset_writer import Pen
     from bulkdl.storage.partial_file import Partial
     from bulkdl.transfer.context import Bench

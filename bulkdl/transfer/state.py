@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.journal.journal import Entry
+from bulkdl.journal.records import Entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

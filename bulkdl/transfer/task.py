@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Product
     from bulkdl.core.urls import Url
     from bulkdl.http.response import Reply
-    from bulkdl.journal.journal import Entry
+    from bulkdl.journal.records import Entry
     from bulkdl.protocol.bad_source import Seen
     from bulkdl.transfer.retry import Budget
     from bulkdl.transfer.state import Obstacle, Refusal, Whole, Witness

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 from aiohttp import web
 
-from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.auth.credentials import Credentials
 from bulkdl.auth.factory import signer_for
 from bulkdl.auth.oidc.authenticator import OidcSigner
@@ -20,6 +19,7 @@ from bulkdl.core.events import AccountEvent, Hub, Note
 from bulkdl.core.models import Account, AuthKind, Grant
 from bulkdl.core.secret import Secret
 from bulkdl.core.urls import Url
+from bulkdl.demo_server.token_server import ClientApp, Identity, Policy, User
 from tests.clocks import ImpatientClock
 
 if TYPE_CHECKING:

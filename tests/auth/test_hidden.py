@@ -8,11 +8,11 @@ import traceback
 
 import pytest
 
-from bulkdl.archive.identity import EndpointFault, User
 from bulkdl.auth.credentials import resolve
 from bulkdl.auth.factory import signer_for
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.models import AuthKind, SecretRef
+from bulkdl.demo_server.token_server import EndpointFault, User
 from tests.auth.realm import TOTP, Realm
 
 

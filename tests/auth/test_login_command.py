@@ -7,11 +7,11 @@ import time
 
 import pytest
 
-from bulkdl.archive.identity import EndpointFault
-from bulkdl.cli.accounts import report_json, report_lines, try_accounts
-from bulkdl.cli.commands import Invocation
+from bulkdl.cli.commands.login import report_json, report_lines, try_accounts
+from bulkdl.cli.dispatch import Invocation
 from bulkdl.cli.parser import build_parser
 from bulkdl.core.models import SecretRef, Settings
+from bulkdl.demo_server.token_server import EndpointFault
 from bulkdl.operations.try_login import try_login
 from tests.auth.realm import CLIENT_SECRET, PASSWORD, TOTP, Realm
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from aiohttp import web
 
-from bulkdl.archive.identity import ClientApp, EndpointFault, Identity, Policy, User
+from bulkdl.demo_server.token_server import ClientApp, EndpointFault, Identity, Policy, User
 from tests.canary import Canary
 
 if TYPE_CHECKING:

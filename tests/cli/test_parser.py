@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from bulkdl.cli.commands import Invocation
+from bulkdl.cli.dispatch import Invocation
 from bulkdl.cli.parser import COMMANDS, build_parser
 from bulkdl.core.errors import UsageError
 from bulkdl.manifest.settings import RUN_OPTIONS, SETTINGS

@@ -10,10 +10,10 @@ from contextlib import suppress
 
 import pytest
 
-from bulkdl.cli.collector import at_rest, begin
+from bulkdl.cli.gc_tuning import at_rest, begin
 from bulkdl.cli.parser import COMMANDS, build_parser
 from bulkdl.core.errors import ManifestError
-from bulkdl.manifest import load_text
+from bulkdl.manifest.loader import load_text
 
 HEAVY = ("aiohttp", "asyncio", "yaml", "jsonschema_rs", "rich", "filelock")
 ONLY_FOR_FEW = (
@@ -25,7 +25,7 @@ ONLY_FOR_FEW = (
     "tarfile",
     "zipfile",
     "bulkdl.auth.oidc.factory",
-    "bulkdl.cli.report",
+    "bulkdl.cli.commands.report",
     "bulkdl.content.archive_check",
     "bulkdl.content.extract",
 )

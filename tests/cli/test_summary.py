@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
-from bulkdl.cli.report import prepare, save, to_html
+from bulkdl.cli.commands.report import prepare, save, to_html
+from bulkdl.cli.summary import to_json, to_text
+from bulkdl.cli.text import clean, count
 from bulkdl.core.errors import StorageStopped, UsageError
+from bulkdl.core.exit_codes import exit_code
 from bulkdl.core.models import Failure, FailureKind, Manifest, Outcome, Product, State
 from bulkdl.core.urls import Url
-from bulkdl.operations.run import AccountUse, RunResult
-from bulkdl.summary import clean, count, exit_code, to_json, to_text
+from bulkdl.operations.result import AccountUse, RunResult
 
 MANIFEST = Manifest(
     path="m.yaml",

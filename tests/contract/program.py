@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from bulkdl.archive.access import Access
-from bulkdl.archive.catalogue import Item, Kind
-from bulkdl.archive.identity import ClientApp, Identity, User
-from bulkdl.archive.server import Archive
+from bulkdl.demo_server.access import Access
+from bulkdl.demo_server.catalog import Item
+from bulkdl.demo_server.generated_files import Kind
+from bulkdl.demo_server.server import Archive
+from bulkdl.demo_server.token_server import ClientApp, Identity, User
 from tests.servers import RawRequest, RawServer, Responder, Wire
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.archive.access import Given
-from bulkdl.archive.catalogue import Item
-from bulkdl.archive.server import Archive
+from bulkdl.demo_server.access import Given
+from bulkdl.demo_server.catalog import Item
+from bulkdl.demo_server.server import Archive
 from tests.contract.program import SECRETS, TOTP_SECRETS, Done, Place, Site, Stage
 from tests.servers import RawRequest, redirect, reply
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.archive.faults import Chunked, Cut, LoginPage, Preparing, Refuse, Stall
-from bulkdl.archive.identity import EndpointFault, User
+from bulkdl.demo_server.faults import Chunked, Cut, LoginPage, Preparing, Refuse, Stall
+from bulkdl.demo_server.token_server import EndpointFault, User
 from tests.contract.program import SECRETS, Done, Place, Site
 from tests.servers import announce, html, redirect, reply
 
 if TYPE_CHECKING:
-    from bulkdl.archive.catalogue import Item
+    from bulkdl.demo_server.catalog import Item
 
 
 class Night:

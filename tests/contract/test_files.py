@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.archive.faults import Chunked, Stall
+from bulkdl.demo_server.faults import Chunked, Stall
 from tests.contract.program import Done, Place, Site, eventually
 from tests.servers import head, reply
 
 if TYPE_CHECKING:
-    from bulkdl.archive.catalogue import Item
+    from bulkdl.demo_server.catalog import Item
     from tests.servers import RawRequest, Wire
 
 OTHER = b"the user's own file"

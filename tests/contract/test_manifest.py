@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.archive.catalogue import Kind
-from bulkdl.archive.faults import Flip
+from bulkdl.demo_server.faults import Flip
+from bulkdl.demo_server.generated_files import Kind
 from tests.contract.program import Done, Place, Site
 from tests.servers import redirect, reply
 

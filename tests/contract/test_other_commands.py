@@ -10,12 +10,12 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from bulkdl.archive.faults import Refuse, Stall
-from bulkdl.archive.identity import User
+from bulkdl.demo_server.faults import Refuse, Stall
+from bulkdl.demo_server.token_server import User
 from tests.contract.program import TOTP_SECRETS, Done, Place, Site
 
 if TYPE_CHECKING:
-    from bulkdl.archive.catalogue import Item
+    from bulkdl.demo_server.catalog import Item
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.archive.catalogue import Validators
-from bulkdl.archive.faults import Cut, Stall
+from bulkdl.demo_server.catalog import Validators
+from bulkdl.demo_server.faults import Cut, Stall
 from tests.contract.program import Done, Place, Site, eventually
 
 if TYPE_CHECKING:
-    from bulkdl.archive.catalogue import Item
-    from bulkdl.archive.server import Record
+    from bulkdl.demo_server.catalog import Item
+    from bulkdl.demo_server.server import Record
 
 SIZE, CUT = 300_000, 200_000
 

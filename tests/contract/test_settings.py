@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.archive.faults import Refuse, Stall
+from bulkdl.demo_server.faults import Refuse, Stall
 from tests.contract.program import Done, Place, Site
 from tests.servers import hang, head
 

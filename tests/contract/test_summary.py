@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import jsonschema_rs
 import pytest
 
-from bulkdl.archive.faults import Refuse
+from bulkdl.demo_server.faults import Refuse
 from tests.servers import reply
 
 if TYPE_CHECKING:
-    from bulkdl.archive.catalogue import Item
+    from bulkdl.demo_server.catalog import Item
     from tests.contract.program import Done, Place, Site
 
 COUNT = {"type": "integer", "minimum": 0}

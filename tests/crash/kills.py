@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from bulkdl.archive.catalogue import Item
+    from bulkdl.demo_server.catalog import Item
 
 __all__ = ["Moment", "Toll", "endure"]
 

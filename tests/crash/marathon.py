@@ -8,7 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bulkdl.archive.catalogue import Item, Kind, Validators
+from bulkdl.demo_server.catalog import Item, Validators
+from bulkdl.demo_server.generated_files import Kind
 from tests.crash.kills import Toll, endure
 from tests.crash.scene import ITEMS
 

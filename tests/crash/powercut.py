@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bulkdl.journal.journal import Entry, Journal, Phase, moving
-from bulkdl.journal.pending_moves import moved
+from bulkdl.journal.journal import Journal
+from bulkdl.journal.pending_moves import moved, moving
+from bulkdl.journal.records import Entry, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

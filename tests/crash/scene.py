@@ -11,11 +11,13 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bulkdl.archive.catalogue import Item, Kind, Validators
-from bulkdl.archive.server import Archive, Route
 from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
-from bulkdl.journal.journal import Entry, Phase, read
+from bulkdl.demo_server.catalog import Item, Validators
+from bulkdl.demo_server.generated_files import Kind
+from bulkdl.demo_server.server import Archive, Route
+from bulkdl.journal.reader import read
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.protocol.byte_ranges import cover
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.archive.catalogue import Item, Kind, Validators
-from bulkdl.archive.faults import Chunked
+from bulkdl.demo_server.catalog import Item, Validators
+from bulkdl.demo_server.faults import Chunked
+from bulkdl.demo_server.generated_files import Kind
 from bulkdl.journal import space_reserve
 from tests.crash.mounts import disk, exfat, without_privileges
 from tests.crash.scene import ended, scene

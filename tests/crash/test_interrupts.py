@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.archive.catalogue import Item
-from bulkdl.archive.faults import Stall
+from bulkdl.demo_server.catalog import Item
+from bulkdl.demo_server.faults import Stall
 from tests.crash.scene import ended, scene
 
 if TYPE_CHECKING:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.archive.catalogue import Item, Kind, Validators
-from bulkdl.archive.faults import Chunked, Cut, Fault, Flip, IgnoreRange, NewEdition
-from bulkdl.archive.server import Archive, Route
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Product, RunOptions
 from bulkdl.core.urls import Url
-from bulkdl.journal.journal import Entry, Journal, Phase
+from bulkdl.demo_server.catalog import Item, Validators
+from bulkdl.demo_server.faults import Chunked, Cut, Fault, Flip, IgnoreRange, NewEdition
+from bulkdl.demo_server.generated_files import Kind
+from bulkdl.demo_server.server import Archive, Route
+from bulkdl.journal.journal import Journal
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.transfer import receiver, segment_scaling
 from tests.crash.powercut import Trace, Wreck, Write
 from tests.harness import Place

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.archive.catalogue import Item, Kind
-from bulkdl.archive.server import Route
+from bulkdl.demo_server.catalog import Item
+from bulkdl.demo_server.generated_files import Kind
+from bulkdl.demo_server.server import Route
 from tests.crash.scene import ended, program, scene
 from tests.crash.test_storage_trouble import MB, RATE, until_some
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.archive.catalogue import Item, Validators
-from bulkdl.archive.faults import Chunked
 from bulkdl.core.clock import SystemClock
-from bulkdl.journal.journal import Entry, Journal, Phase
+from bulkdl.demo_server.catalog import Item, Validators
+from bulkdl.demo_server.faults import Chunked
+from bulkdl.journal.journal import Journal
+from bulkdl.journal.records import Entry, Phase
 from tests.crash.scene import Done, ended, scene
 from tests.storage.storage_places import mounted
 

@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import pytest
 
-from bulkdl.archive.access import Access, Given
-from bulkdl.archive.catalogue import Item
-from bulkdl.archive.server import Archive, Route
 from bulkdl.core.models import FailureKind
+from bulkdl.demo_server.access import Access, Given
+from bulkdl.demo_server.catalog import Item
+from bulkdl.demo_server.server import Archive, Route
 from tests.canary import Canary
 from tests.harness import Place, body_of
 from tests.servers import RawRequest, RawServer, Wire, head, ranges, redirect, reply

@@ -11,7 +11,9 @@ import pytest
 
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Checksum
-from bulkdl.journal.journal import Entry, Journal, Phase, read
+from bulkdl.journal.journal import Journal
+from bulkdl.journal.reader import read
+from bulkdl.journal.records import Entry, Phase
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.models import Checksum, FailureKind
-from bulkdl.journal.journal import Entry, Journal, Phase, read
+from bulkdl.journal.journal import Journal
+from bulkdl.journal.reader import read
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.sqlite_file import open_or_renew
 from bulkdl.journal.writer_thread import Writer
 from bulkdl.storage.filesystem_type import network_filesystem

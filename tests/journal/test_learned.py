@@ -13,7 +13,9 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.models import Checksum
 from bulkdl.journal import journal as module
-from bulkdl.journal.journal import Entry, Journal, Phase, read, read_learnt
+from bulkdl.journal.journal import Journal, read_learnt
+from bulkdl.journal.reader import read
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.row_codec import PUT, encode
 from bulkdl.journal.sqlite_file import open_or_renew
 from bulkdl.protocol.bad_source import Evidence, Seen

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Checksum
-from bulkdl.journal.journal import Entry, Journal, Move, Phase, moving, read
-from bulkdl.journal.pending_moves import moved
+from bulkdl.journal.journal import Journal
+from bulkdl.journal.pending_moves import Move, moved, moving
+from bulkdl.journal.reader import read
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.row_codec import encode, encode_done
 from bulkdl.storage.file_info import FileFacts
 

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl.core.clock import SystemClock
-from bulkdl.journal.journal import Entry, Journal, Phase, read
+from bulkdl.journal.journal import Journal
+from bulkdl.journal.reader import read
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.space_reserve import NAME, SIZE, STEP, Reserve
 from tests.storage.storage_places import mounted
 

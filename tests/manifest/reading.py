@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl.core.errors import ManifestError
-from bulkdl.manifest import load_text
+from bulkdl.manifest.loader import load_text
 
 if TYPE_CHECKING:
     from bulkdl.core.models import Manifest

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkdl.core.errors import ManifestError
-from bulkdl.manifest import from_mapping
+from bulkdl.manifest.loader import from_mapping
 from tests.manifest.reading import problem, problems, read
 
 P = "products: [https://x.example/a]\n"

@@ -14,7 +14,8 @@ from bulkdl.core.errors import ManifestError
 from bulkdl.core.models import AuthKind, Checksum, Grant, Resume, SecretRef, TokenIn, Verify, Window
 from bulkdl.core.secret import MASK
 from bulkdl.core.urls import HostList, Url
-from bulkdl.manifest import from_mapping, load, schema_text
+from bulkdl.manifest.loader import from_mapping, load
+from bulkdl.manifest.schema import schema_text
 from tests.manifest.reading import BASE, problem, problems, read
 
 WHOLE = """\

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.archive.access import Access
-from bulkdl.archive.catalogue import Item
-from bulkdl.archive.faults import Preparing
-from bulkdl.archive.identity import ClientApp, Identity, Policy, User
-from bulkdl.archive.server import Archive
 from bulkdl.core.errors import UsageError
 from bulkdl.core.events import ProductFinished, Retrying, RunStarted
 from bulkdl.core.models import RunOptions, Window
-from bulkdl.operations.run import StopReason, StopSignal
+from bulkdl.core.stop_request import StopReason, StopSignal
+from bulkdl.demo_server.access import Access
+from bulkdl.demo_server.catalog import Item
+from bulkdl.demo_server.faults import Preparing
+from bulkdl.demo_server.server import Archive
+from bulkdl.demo_server.token_server import ClientApp, Identity, Policy, User
 from bulkdl.protocol.byte_ranges import cover
 from tests.clocks import ImpatientClock, ManualClock
 from tests.harness import HurriedClock, Place, body_of

@@ -6,9 +6,9 @@ import pytest
 
 from bulkdl.core.models import Checksum, Product
 from bulkdl.core.urls import Url
-from bulkdl.journal.journal import Entry, Phase
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.local_status import Standing, standing
-from bulkdl.storage.destination import FileFacts
+from bulkdl.storage.file_info import FileFacts
 
 MD5 = Checksum("md5", "0" * 32)
 OTHER_MD5 = Checksum("md5", "1" * 32)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 import yaml
 
-from bulkdl.archive.access import Access
-from bulkdl.archive.catalogue import Item
-from bulkdl.archive.server import Archive
+from bulkdl.demo_server.access import Access
+from bulkdl.demo_server.catalog import Item
+from bulkdl.demo_server.server import Archive
 
 from .backends import PASSWORD, KeycloakBackend, base32, introspect, new_name
 from .products import write_manifest

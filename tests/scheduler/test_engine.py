@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl.core.events import Retrying
-from bulkdl.operations.run import StopReason, StopSignal
+from bulkdl.core.stop_request import StopReason, StopSignal
 from bulkdl.protocol.byte_ranges import cover
 from bulkdl.transfer import segment_scaling
 from tests.harness import Place, body_of, sha256

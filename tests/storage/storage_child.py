@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from bulkdl.core.clock import SystemClock
-from bulkdl.journal.journal import Entry, Journal, Phase
+from bulkdl.journal.journal import Journal
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.storage.destination_lock import DestinationLock, _take_without_locks
 from bulkdl.storage.filesystem import state_folder
 

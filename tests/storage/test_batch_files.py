@@ -18,11 +18,12 @@ from bulkdl.content.verify import check_body, check_product
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.models import Checksum, FailureKind, Product, Verify
 from bulkdl.core.urls import Url
-from bulkdl.journal.journal import Entry, Journal, Phase
+from bulkdl.journal.journal import Journal
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.row_codec import encode
 from bulkdl.storage.batch_files import place_all, write_whole
-from bulkdl.storage.destination import FileFacts, Storage
-from bulkdl.storage.file_info import look_at
+from bulkdl.storage.destination import Storage
+from bulkdl.storage.file_info import FileFacts, look_at
 from bulkdl.storage.mount_guard import forget_home, remember_home
 from tests.harness import sha256
 from tests.storage.storage_places import make_link, mounted

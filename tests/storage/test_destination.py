@@ -11,8 +11,8 @@ import pytest
 
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.models import FailureKind
-from bulkdl.storage.destination import FileFacts, Storage
-from bulkdl.storage.file_info import look_at
+from bulkdl.storage.destination import Storage
+from bulkdl.storage.file_info import FileFacts, look_at
 from tests.storage.storage_places import make_link, mounted, names, read_only
 
 # --- Errors -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.models import FailureKind
-from bulkdl.storage.destination import storage_error
+from bulkdl.storage.os_errors import storage_error
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkdl.core.errors import ProductFailed, StorageStopped
-from bulkdl.storage.destination import FileFacts, Storage
+from bulkdl.storage.destination import Storage
+from bulkdl.storage.file_info import FileFacts
 from bulkdl.storage.partial_file import Partial
 from tests.storage.storage_places import descriptors, make_link, mounted
 

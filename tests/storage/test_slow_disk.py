@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.archive.catalogue import Item
-from bulkdl.archive.server import Archive
+from bulkdl.demo_server.catalog import Item
+from bulkdl.demo_server.server import Archive
 from bulkdl.storage.destination import Storage
 from bulkdl.transfer import batch_finalize
 from tests.harness import Place, sha256

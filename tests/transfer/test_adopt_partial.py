@@ -6,7 +6,7 @@ import pytest
 
 from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
-from bulkdl.journal.journal import Entry, Phase
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.orphaned_partials import estate_of, offered
 
 HERE = "https://a.example/download"

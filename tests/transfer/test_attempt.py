@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from blake3 import blake3
 
-from bulkdl.archive.catalogue import Item
-from bulkdl.archive.faults import Cut, NewEdition, Refuse
-from bulkdl.archive.server import Archive, Route
 from bulkdl.core.events import Retrying
 from bulkdl.core.models import State
-from bulkdl.journal.journal import Phase
+from bulkdl.demo_server.catalog import Item
+from bulkdl.demo_server.faults import Cut, NewEdition, Refuse
+from bulkdl.demo_server.server import Archive, Route
+from bulkdl.journal.records import Phase
 from tests.harness import HurriedClock, Place, body_of, sha256
 from tests.servers import (
     RawRequest,

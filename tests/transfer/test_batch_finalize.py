@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from bulkdl.core.models import RunOptions
-from bulkdl.journal.journal import Phase
-from bulkdl.operations.run import StopReason, StopSignal
+from bulkdl.core.stop_request import StopReason, StopSignal
+from bulkdl.journal.records import Phase
 from bulkdl.transfer import attempt
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, head, ranges, reply

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bulkdl.core.models import RunOptions
-from bulkdl.journal.journal import Phase
+from bulkdl.journal.records import Phase
 from bulkdl.operations.verify import verify_products
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, ranges, reply

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from bulkdl.archive.identity import ClientApp, Identity, Policy, User
-from bulkdl.archive.server import Archive
 from bulkdl.core.events import ProductFinished, ProductStarted
 from bulkdl.core.models import RunOptions, State
+from bulkdl.core.stop_request import StopReason, StopSignal
+from bulkdl.demo_server.server import Archive
+from bulkdl.demo_server.token_server import ClientApp, Identity, Policy, User
 from bulkdl.http.lightweight import pipelining_policy
-from bulkdl.operations.run import StopReason, StopSignal
 from bulkdl.transfer import batch_finalize, disk_space
 from tests.clocks import ManualClock
 from tests.harness import HurriedClock, Place, body_of, sha256

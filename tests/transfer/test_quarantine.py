@@ -15,7 +15,8 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.events import Note
 from bulkdl.core.models import RunOptions
-from bulkdl.journal.journal import Journal, Phase, read_learnt
+from bulkdl.journal.journal import Journal, read_learnt
+from bulkdl.journal.records import Phase
 from bulkdl.operations.status import collect_status
 from bulkdl.operations.verify import verify_products
 from bulkdl.storage.destination import Storage
@@ -26,7 +27,7 @@ from tests.servers import RawRequest, RawServer, Wire, announce, head, ranges, r
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkdl.journal.journal import Entry
+    from bulkdl.journal.records import Entry
     from bulkdl.protocol.bad_source import Evidence
     from tests.servers import Responder
 

@@ -13,8 +13,9 @@ import pytest
 
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import RunOptions, Window
-from bulkdl.journal.journal import Entry, Journal, Phase
-from bulkdl.operations.run import StopReason, StopSignal
+from bulkdl.core.stop_request import StopReason, StopSignal
+from bulkdl.journal.journal import Journal
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.storage import batch_files
 from bulkdl.transfer import batch_finalize
 from tests.harness import Done, HurriedClock, Place, body_of, sha256

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from aiohttp import web
 
-from bulkdl.archive.identity import ClientApp, Identity, Policy, User
 from bulkdl.core.events import Retrying
 from bulkdl.core.models import State
+from bulkdl.demo_server.token_server import ClientApp, Identity, Policy, User
 from tests.harness import Place
 
 if TYPE_CHECKING:

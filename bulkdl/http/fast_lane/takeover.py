@@ -33,7 +33,7 @@ from bulkdl.core.errors import UsageError
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.units import parse_size
 from bulkdl.http.fast_lane.mover_threads import Movers
-from bulkdl.http.fast_lane.streams import PlainStream, Step, Stream, TlsContext, TlsObject, TlsStream
+from bulkdl.http.fast_lane.streams import PlainStream, Step, Stream, TlsObject, TlsStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from bulkdl.storage.offset_writer import Pen
 
-__all__ = ["Lane", "Step", "Stream", "TlsContext", "lane_of", "may_apply", "take_over"]
+__all__ = ["Lane", "lane_of", "may_apply", "take_over"]
 
 LEAST: Final = 32 * 1024 * 1024
 """What must still be missing for a connection to be taken over: it is lost afterwards, and a new one starts slowly."""

@@ -15,7 +15,7 @@ from bulkdl.http.redirects import signed_headers, signed_target
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulkdl.auth.factory import Credential, Signer
+    from bulkdl.auth.base import Credential, Signer
     from bulkdl.core.urls import HostList, Url
     from bulkdl.http.lightweight.keepalive_pool import Brief, Lines
     from bulkdl.http.lightweight.sender import Sender

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from bulkdl.archive.access import Access
-from bulkdl.archive.catalogue import Item
-from bulkdl.archive.identity import ClientApp, EndpointFault, Identity, Policy, User
-from bulkdl.archive.server import Archive
 from bulkdl.core.events import ProductFinished
 from bulkdl.core.models import State
+from bulkdl.demo_server.access import Access
+from bulkdl.demo_server.catalog import Item
+from bulkdl.demo_server.server import Archive
+from bulkdl.demo_server.token_server import ClientApp, EndpointFault, Identity, Policy, User
 from tests.harness import Place
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from contextlib import nullcontext
 
 import pytest
 
-from bulkdl.archive.identity import EndpointFault
 from bulkdl.auth.factory import signer_for
 from bulkdl.auth.oidc.login_lock import LoginTurns
 from bulkdl.auth.oidc.token_manager import Patience
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.urls import Url
+from bulkdl.demo_server.token_server import EndpointFault
 from tests.auth.realm import Realm
 from tests.clocks import ImpatientClock
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.archive.identity import EndpointFault
 from bulkdl.core.errors import AccountStopped
+from bulkdl.demo_server.token_server import EndpointFault
 from tests.auth.realm import PASSWORD, Realm
 
 if TYPE_CHECKING:

@@ -18,9 +18,10 @@ import pytest
 import bulkdl.http.response
 from bulkdl.core.errors import ProductFailed, UsageError
 from bulkdl.core.events import Retrying
+from bulkdl.core.stop_request import StopReason, StopSignal
 from bulkdl.http.fast_lane import streams, takeover
-from bulkdl.http.fast_lane.takeover import Lane, TlsContext, lane_of, take_over
-from bulkdl.operations.run import StopReason, StopSignal
+from bulkdl.http.fast_lane.streams import TlsContext
+from bulkdl.http.fast_lane.takeover import Lane, lane_of, take_over
 from bulkdl.storage.offset_writer import Pen
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, head, html, ranges, reply, reset, stall

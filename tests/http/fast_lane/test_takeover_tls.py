@@ -12,8 +12,8 @@ import pytest
 
 from bulkdl.core.events import Retrying
 from bulkdl.core.models import Settings
-from bulkdl.http.fast_lane.streams import Desk, Step, TlsStream
-from bulkdl.http.fast_lane.takeover import Lane, TlsContext, may_apply, take_over
+from bulkdl.http.fast_lane.streams import Desk, Step, TlsContext, TlsStream
+from bulkdl.http.fast_lane.takeover import Lane, may_apply, take_over
 from bulkdl.http.tls import trusted
 from bulkdl.storage.offset_writer import Pen
 from tests.harness import Place, body_of

@@ -1,0 +1,151 @@
+"""`bulkdl check`, and `run --dry-run`: what would happen."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from bulkdl.cli.output import write_out
+from bulkdl.cli.prompt import prompt_for
+from bulkdl.cli.summary import LISTED
+from bulkdl.cli.text import clean, count, titled
+from bulkdl.core.exit_codes import exit_code
+from bulkdl.core.units import format_bytes
+from bulkdl.operations.check import check_products
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bulkdl.cli.dispatch import Invocation
+    from bulkdl.core.models import Manifest
+    from bulkdl.operations.check import AccountFacts, CheckReport
+
+__all__ = ["check", "check_json", "check_lines", "dry_run"]
+
+
+def check(invocation: Invocation) -> int:
+    """Print the plan; the exit code says whether a run could do all of it."""
+    manifest, report = _checked(invocation)
+    code = exit_code(
+        machine=not report.fits, account=any(a.error for a in report.accounts), failed=len(report.conflicts)
+    )
+    if not invocation.arguments.remote:
+        _print_plan(invocation, manifest, report)
+        return code
+    from bulkdl.cli.commands.check_remote import ask, remote_json, remote_lines  # noqa: PLC0415 - only with --remote
+
+    found = ask(invocation, manifest)
+    _print_plan(invocation, manifest, report, remote=remote_json(found))
+    if not invocation.json:
+        every = invocation.verbosity > 0 or len(found) <= LISTED
+        write_out("\nAt the archives:\n" + "\n".join(remote_lines(found, every=every)) + "\n")
+    return exit_code(
+        machine=not report.fits,
+        account=any(facts.account_stopped for facts in found),
+        failed=len(report.conflicts) + sum(1 for facts in found if facts.problem),
+    )
+
+
+def dry_run(invocation: Invocation) -> int:
+    """`run --dry-run`: the same plan."""
+    _print_plan(invocation, *_checked(invocation))
+    return 0
+
+
+def _checked(invocation: Invocation) -> tuple[Manifest, CheckReport]:
+    manifest = invocation.load_manifest()
+    invocation.settings(manifest)  # a wrong flag or variable is said here, not at night
+    plan = check_products(manifest, options=invocation.options(), environ=invocation.environ, prompt=prompt_for())
+    return manifest, plan
+
+
+def _print_plan(
+    invocation: Invocation, manifest: Manifest, report: CheckReport, remote: dict[str, object] | None = None
+) -> None:
+    if invocation.json:
+        more = {} if remote is None else {"remote": remote}
+        write_out(json.dumps(check_json(report, manifest) | more, indent=2) + "\n")
+    else:
+        write_out("\n".join(check_lines(report, manifest)) + "\n")
+
+
+def check_lines(report: CheckReport, manifest: Manifest) -> Iterator[str]:
+    """The plan for a person."""
+    yield f"{'manifest':<13}{clean(manifest.path)}"
+    yield f"{'destination':<13}{clean(str(manifest.destination))}"
+    yield f"{'products':<13}{report.products:,}: {', '.join(_standings(report))}"
+    yield f"{'to fetch':<13}{', '.join(_sizes(report))}"
+    if report.free_bytes is not None:
+        short = report.bytes_todo - report.free_bytes
+        enough = "enough" if report.fits else f"NOT ENOUGH, {format_bytes(short)} too little: free some, or use -d"
+        yield f"{'free space':<13}{format_bytes(report.free_bytes)}: {enough}"
+    for account in report.accounts:
+        yield ""
+        yield from _account_lines(account)
+    yield from titled("Conflicts:", report.conflicts)
+    yield from titled("Warnings:", report.warnings)
+
+
+def _standings(report: CheckReport) -> Iterator[str]:
+    yield f"{report.in_place:,} in place"
+    yield f"{report.todo:,} to fetch"
+    if report.partial:
+        yield f"{report.partial:,} of them begun"
+    if report.to_verify:
+        yield f"{report.to_verify:,} there and to be read first"
+
+
+def _sizes(report: CheckReport) -> Iterator[str]:
+    yield format_bytes(report.bytes_todo)
+    if report.unknown_sizes:
+        yield f"and {count(report.unknown_sizes, 'product')} of unknown size"
+    if report.bytes_kept:
+        yield f"{format_bytes(report.bytes_kept)} of it here already, kept"
+
+
+def _account_lines(account: AccountFacts) -> Iterator[str]:
+    preset = f", preset {account.provider}" if account.provider else ""
+    limit = f", at most {count(account.max_connections, 'connection')}" if account.max_connections else ""
+    yield f"account {clean(account.name)}: {account.auth.value}{preset}, {count(account.products, 'product')}{limit}"
+    hosts = ", ".join(account.hosts) or "the host of each product's own URL"
+    yield f"  {'sent to':<14}{clean(hosts)}"
+    for name, source in account.sources.items():
+        yield f"  {name.replace('_', ' '):<14}from {source}"
+    for warning in account.warnings:
+        yield f"  {'warning':<14}{clean(warning)}"
+    if account.error:
+        yield f"  {'PROBLEM':<14}{clean(account.error)}"
+
+
+def check_json(report: CheckReport, manifest: Manifest) -> dict[str, object]:
+    """The plan for a program."""
+    return {
+        "manifest": manifest.path,
+        "destination": manifest.destination_shown,
+        "products": {
+            "total": report.products,
+            "in_place": report.in_place,
+            "to_verify": report.to_verify,
+            "partial": report.partial,
+            "todo": report.todo,
+            "unknown_sizes": report.unknown_sizes,
+        },
+        "bytes": {"todo": report.bytes_todo, "kept": report.bytes_kept, "free": report.free_bytes},
+        "fits": report.fits,
+        "accounts": {a.name: _account_json(a) for a in report.accounts},
+        "conflicts": list(report.conflicts),
+        "warnings": list(report.warnings),
+    }
+
+
+def _account_json(account: AccountFacts) -> dict[str, object]:
+    return {
+        "auth": account.auth.value,
+        "provider": account.provider,
+        "products": account.products,
+        "hosts": list(account.hosts),
+        "max_connections": account.max_connections,
+        "sources": dict(account.sources),
+        "warnings": list(account.warnings),
+        "error": account.error,
+    }

@@ -1,0 +1,100 @@
+"""`bulkdl check --remote`: what the archives say of each product, without fetching any."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+from bulkdl.cli import gc_tuning
+from bulkdl.cli.output import say
+from bulkdl.cli.progress.messages import is_shown, sentence
+from bulkdl.cli.prompt import prompt_for
+from bulkdl.cli.text import clean, count
+from bulkdl.core.events import Hub
+from bulkdl.core.units import format_bytes
+from bulkdl.operations.check_remote import check_remote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from bulkdl.cli.dispatch import Invocation
+    from bulkdl.core.events import Event
+    from bulkdl.core.models import Manifest
+    from bulkdl.operations.check_remote import RemoteFacts
+
+__all__ = ["ask", "remote_json", "remote_lines"]
+
+_EVERY = 500
+"""Off a terminal there is a line after so many products."""
+
+
+def ask(invocation: Invocation, manifest: Manifest) -> tuple[RemoteFacts, ...]:
+    """Ask for each product's head, with a count on standard error while that takes."""
+    verbosity = invocation.verbosity
+
+    def observe(event: Event) -> None:
+        if is_shown(event, verbosity):
+            say(sentence(event))
+
+    options = invocation.options()
+    wanted = check_remote(
+        manifest,
+        settings=invocation.settings(manifest),
+        options=options,
+        hub=Hub(observe),
+        environ=invocation.environ,
+        prompt=prompt_for(),
+        on_done=_counter(len(manifest.products)) if verbosity >= 0 and not invocation.json else lambda _facts: None,
+    )
+    gc_tuning.begin()
+    return asyncio.run(wanted)
+
+
+def _counter(total: int) -> Callable[[RemoteFacts], None]:
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    done = 0
+
+    def on_done(_facts: RemoteFacts) -> None:
+        nonlocal done
+        done += 1
+        if terminal:
+            sys.stderr.write(f"\r{done:,} of {total:,} asked for" if done < total else "\r\x1b[K")
+            sys.stderr.flush()
+        elif done % _EVERY == 0:
+            say(f"{done:,} of {total:,} products asked for")
+
+    return on_done
+
+
+def remote_lines(found: Sequence[RemoteFacts], *, every: bool) -> Iterator[str]:
+    """Those that could not be fetched (with `every`: all), then the counts."""
+    for facts in found:
+        if facts.problem:
+            yield f"  PROBLEM   {clean(facts.file)}: {clean(facts.problem)}"
+        elif every:
+            size = "size unknown" if facts.size is None else format_bytes(facts.size)
+            yield f"  {facts.status}       {clean(facts.file)}  {size}{'' if facts.resumable else ', cannot be resumed'}"
+    bad = sum(1 for facts in found if facts.problem)
+    good = len(found) - bad
+    size = format_bytes(sum(facts.size or 0 for facts in found))
+    yield f"{count(len(found), 'product')} asked for: {good:,} can be fetched, {bad:,} cannot; {size} as far as the archives say."
+
+
+def remote_json(found: Sequence[RemoteFacts]) -> dict[str, object]:
+    """The same for a program."""
+    return {
+        "asked": len(found),
+        "problems": sum(1 for facts in found if facts.problem),
+        "bytes": sum(facts.size or 0 for facts in found),
+        "items": [
+            {
+                "file": facts.file,
+                "status": facts.status,
+                "size": facts.size,
+                "resumable": facts.resumable,
+                "problem": facts.problem,
+            }
+            for facts in found
+        ],
+    }

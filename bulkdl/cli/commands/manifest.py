@@ -1,0 +1,119 @@
+"""`bulkdl manifest`: a list in another format to a manifest."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bulkdl.cli.output import say, write_out
+from bulkdl.cli.text import clean, count
+from bulkdl.core.errors import ManifestError, StorageStopped, UsageError
+from bulkdl.core.urls import Url
+from bulkdl.formats import convert
+
+if TYPE_CHECKING:
+    from bulkdl.cli.dispatch import Invocation
+    from bulkdl.formats.collector import Collected
+
+__all__ = ["manifest"]
+
+_MOST_BYTES = 256 * 1024 * 1024
+_HEAD = """\
+# yaml-language-server: $schema=bulkdl.schema.json
+version: 1
+destination: ./products
+
+"""
+
+
+def manifest(invocation: Invocation) -> int:
+    """Write the manifest, whole or not at all; what is wrong with the list is reported in one go."""
+    arguments = invocation.arguments
+    source: str = arguments.source
+    found = convert(arguments.format, _read(source), base_url=_base(arguments.base_url))
+    if found.problems:
+        raise ManifestError(source, tuple(found.problems))
+    text = _HEAD + _yaml(found)
+    _require_valid(text, invocation)
+    if arguments.output == "-":
+        write_out(text)
+    else:
+        _save(Path(arguments.output), text)
+    if invocation.verbosity >= 0:
+        for warning in found.warnings:
+            say(f"warning: {clean(warning)}")
+        if arguments.output != "-":
+            say(f"{count(len(found.products), 'product')} in {arguments.output}; next: bulkdl check {arguments.output}")
+    return 0
+
+
+def _read(source: str) -> str:
+    if source.startswith(("http://", "https://")):
+        raise UsageError(
+            "SOURCE is a file",
+            hint=f"Fetch the list first, for instance: curl -fsS '{Url(source)}' | bulkdl manifest FORMAT -",
+        )
+    try:
+        if source == "-":
+            data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+        else:
+            with Path(source).open("rb") as file:
+                data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"{source} cannot be read: {error.strerror}") from error
+    if len(data) > _MOST_BYTES:
+        raise UsageError(f"{source} is larger than 256 MiB", hint="Split it into several")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{source}:{line}: not UTF-8 text", hint="Save the file in that encoding") from None
+
+
+def _base(text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        url = Url(text)
+    except ValueError as error:
+        raise UsageError(f"--base-url: expected an http:// or https:// URL ({error})") from None
+    if url.has_userinfo:
+        raise UsageError("--base-url: a user name or password in a URL is a literal secret; name an account instead")
+    return url.raw if url.raw.endswith("/") else f"{url.raw}/"
+
+
+def _yaml(found: Collected) -> str:
+    import yaml  # noqa: PLC0415 - only here
+
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    entries = [product.entry() for product in found.products]
+    return str(yaml.dump({"products": entries}, Dumper=dumper, allow_unicode=True, sort_keys=False, width=10_000))
+
+
+def _require_valid(text: str, invocation: Invocation) -> None:
+    """Two products for one file, say, are only seen in the whole; the places are those in the new manifest."""
+    from bulkdl.manifest.loader import load  # noqa: PLC0415 - YAML only where a manifest is
+
+    output: str = invocation.arguments.output
+    try:
+        load("-", stdin=io.BytesIO(text.encode()), destination=None, environ=invocation.environ)
+    except ManifestError as error:
+        name = "the manifest" if output == "-" else output
+        # An account that a list names is yet to be written into the manifest.
+        left = tuple(p for p in error.problems if not p.message.startswith("unknown account"))
+        if left:
+            raise ManifestError(f"{name} as it would be", left) from None
+
+
+def _save(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise StorageStopped(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        partial.unlink(missing_ok=True)

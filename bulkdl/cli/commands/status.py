@@ -1,0 +1,98 @@
+"""`bulkdl status` and `verify`: what has happened, what the files are worth."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from bulkdl.cli.output import write_out
+from bulkdl.cli.summary import LISTED
+from bulkdl.cli.text import clean, count, titled
+from bulkdl.core.exit_codes import exit_code
+from bulkdl.core.units import format_bytes
+from bulkdl.operations.status import ProductState, collect_status
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bulkdl.cli.dispatch import Invocation
+    from bulkdl.core.models import Manifest
+    from bulkdl.operations.status import ProductStatus, StatusReport
+
+__all__ = ["status", "status_lines"]
+
+
+def status(invocation: Invocation) -> int:
+    """Print what the journal and the disk say; 0 when every product is in place, else 1."""
+    manifest = invocation.load_manifest()
+    report = collect_status(manifest)
+    if invocation.json:
+        write_out(json.dumps(_status_json(report, manifest), indent=2) + "\n")
+    else:
+        every = invocation.verbosity > 0 or len(report.products) <= LISTED
+        hosts = titled("Hosts:", [f"{h}: {s}" for h, s in report.hosts.items()] if invocation.verbosity > 0 else [])
+        write_out("\n".join((*status_lines(report, every=every), *hosts)) + "\n")
+    states = Counter(p.state for p in report.products)
+    failed, done = states[ProductState.FAILED], states[ProductState.DONE]
+    return exit_code(failed=failed, pending=len(report.products) - done - failed)
+
+
+def status_lines(report: StatusReport, *, every: bool) -> Iterator[str]:
+    """One line of counts, then a line for each product, or (not `every`) for each that needs attention."""
+    states = Counter(p.state for p in report.products)
+    others = [f"{states[s]:,} {s.value}" for s in ProductState if s is not ProductState.DONE and states[s]]
+    yield ", ".join([f"{states[ProductState.DONE]:,} of {count(len(report.products), 'product')} done", *others]) + "."
+    if report.running:
+        yield f"A run is going on: {clean(report.running)}."
+    if not report.journal:
+        yield "No run has begun in this destination yet."
+    routine = () if every else (ProductState.DONE, ProductState.PENDING)
+    for product in report.products:
+        if product.state not in routine:
+            yield from _status_of(product)
+
+
+def _status_of(product: ProductStatus) -> Iterator[str]:
+    total = "" if product.total is None else f" of {format_bytes(product.total)}"
+    share = f" ({product.have / product.total:.0%})" if product.total and product.state is ProductState.PARTIAL else ""
+    size = format_bytes(product.have) if product.state is ProductState.DONE else f"{format_bytes(product.have)}{total}"
+    known = product.have or product.total
+    when = ""
+    if product.updated is not None:
+        when = f", {datetime.fromtimestamp(product.updated).astimezone():%Y-%m-%d %H:%M}"
+    yield f"  {product.state.value:<8} {clean(product.file)}{f'  {size}{share}' if known else ''}{when}"
+    if product.reason:
+        attempts = f" after {count(product.attempts, 'attempt')}" if product.attempts > 1 else ""
+        kind = f"{product.kind}{attempts}: " if product.kind else ""
+        yield f"           {kind}{clean(product.reason)}"
+    if product.note:
+        yield f"           {clean(product.note)}"
+
+
+def _status_json(report: StatusReport, manifest: Manifest) -> dict[str, object]:
+    states = Counter(p.state for p in report.products)
+    return {
+        "manifest": manifest.path,
+        "destination": manifest.destination_shown,
+        "running": report.running,
+        "journal": report.journal,
+        "hosts": dict(report.hosts),
+        "products": {"total": len(report.products), **{s.value: states[s] for s in ProductState}},
+        "items": [
+            {
+                "file": p.file,
+                "url": p.url,
+                "state": p.state.value,
+                "have": p.have,
+                "total": p.total,
+                "kind": p.kind,
+                "reason": p.reason,
+                "attempts": p.attempts,
+                "updated": p.updated,
+                "note": p.note,
+            }
+            for p in report.products
+        ],
+    }

@@ -1,0 +1,110 @@
+"""The live view on a terminal; what happens scrolls by above it."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console, Group
+from rich.control import Control
+from rich.live import Live
+from rich.segment import ControlType
+from rich.text import Text
+
+from bulkdl.cli.progress.layout import Glyphs, lines
+from bulkdl.cli.progress.messages import is_shown, level_of, sentence
+from bulkdl.cli.progress.sampler import Sampler
+from bulkdl.core.events import Level, Retrying, RunFinished, RunStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Counters, Event
+
+__all__ = ["BarProgress"]
+
+_STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.DEBUG: "dim"}
+
+
+class BarProgress:
+    """Draws from `RunStarted` to `RunFinished`, so that a prompt before the run has the terminal for itself."""
+
+    every_s = 0.2
+
+    def __init__(self, *, counters: Counters, clock: Clock, stream: TextIO, verbosity: int = 0) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._verbosity = verbosity
+        self._sampler = Sampler(counters)
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
+        self._glyphs = Glyphs(ascii_only=self._console.options.ascii_only)
+        self._live: Live | None = None
+        self._drawn: list[int] = []
+        self._drawn_width = 0
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._sampler.started(event)
+        if isinstance(event, RunFinished):
+            self.close()
+        if is_shown(event, self._verbosity) or (isinstance(event, Retrying) and self._verbosity >= 0):
+            self._forget_wrapped()
+            self._console.print(Text(sentence(event), _STYLES.get(level_of(event), "")))
+        if isinstance(event, RunStarted):
+            self._start()
+
+    def tick(self) -> None:
+        if self._live is None:
+            return
+        self._forget_wrapped()
+        self._live.update(self._view(), refresh=True)
+
+    def close(self) -> None:
+        """Take the view away and give the cursor back."""
+        if self._live is not None:
+            live, self._live = self._live, None
+            live.stop()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """The terminal belongs to someone else inside, such as a prompt."""
+        was_live = self._live is not None
+        self.close()
+        try:
+            yield
+        finally:
+            if was_live:
+                self._start()
+
+    def _start(self) -> None:
+        # Drawn by `tick` on the event loop: a thread of rich's own would read the counters while they change.
+        self._live = Live(
+            self._view(), console=self._console, auto_refresh=False, transient=True, redirect_stdout=False
+        )
+        self._live.start(refresh=True)
+
+    def _view(self) -> Group:
+        size = self._console.size
+        width = max(1, size.width - 3)  # room for the `^C` that a terminal echoes: a wrapped row would not be erased
+        drawn = lines(
+            self._sampler.sample(self._clock.monotonic()),
+            list(self._counters.flights.values()),
+            self._counters.accounts,
+            width=width,
+            height=max(1, size.height - 1),
+            glyphs=self._glyphs,
+        )
+        self._drawn, self._drawn_width = [line.cell_len for line in drawn], size.width
+        for line in drawn:
+            line.no_wrap = True
+        return Group(*drawn)
+
+    def _forget_wrapped(self) -> None:
+        """Erase the rows that a narrower terminal has wrapped the last drawing into; rich erases as many as it drew."""
+        width = self._console.size.width
+        if self._live is None or width >= self._drawn_width:
+            return
+        extra = sum(max(0, (cells - 1) // width) for cells in self._drawn)
+        self._drawn_width = width
+        self._console.control(Control(*[(ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)] * extra))

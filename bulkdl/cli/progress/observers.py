@@ -1,0 +1,204 @@
+"""What watches a run without a live view: plain lines, JSON lines, the log file, nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+from bulkdl.cli.progress.messages import fields, is_shown, level_of, sentence
+from bulkdl.cli.progress.sampler import Sampler, progress_line
+from bulkdl.cli.text import count
+from bulkdl.core.errors import UsageError
+from bulkdl.core.events import Retrying, RunFinished, RunStarted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Counters, Event
+
+__all__ = ["JsonProgress", "LogFile", "PlainProgress", "Screen", "Watcher"]
+
+
+class Watcher(Protocol):
+    """Sees every event at once and is called again every `every_s` seconds."""
+
+    every_s: float
+
+    def observe(self, event: Event) -> None: ...
+
+    def tick(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Screen:
+    """A stream for lines; when its reader is gone the run goes on without it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._gone = False
+
+    def line(self, text: str) -> None:
+        if self._gone:
+            return
+        try:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._gone = True
+
+
+class PlainProgress:
+    """For logs and pipes: one line every half minute, and one whenever a person would want to know."""
+
+    every_s = 30.0
+
+    def __init__(self, *, counters: Counters, clock: Clock, screen: Screen, verbosity: int = 0) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._screen = screen
+        self._verbosity = verbosity
+        self._sampler = Sampler(counters, window_s=self.every_s)
+        self._retries = 0
+        self._last_retry: Retrying | None = None
+        self._running = False
+
+    def observe(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._running = True
+                self._sampler.started(event)
+                self._sampler.sample(self._clock.monotonic())
+            case RunFinished():
+                self._running = False
+            case Retrying():
+                self._retries += 1
+                self._last_retry = event
+            case _:
+                pass
+        if is_shown(event, self._verbosity):
+            self._say(sentence(event))
+
+    def tick(self) -> None:
+        if not self._running or self._verbosity < 0:
+            return
+        line = progress_line(self._sampler.sample(self._clock.monotonic()))
+        self._say("; ".join((line, *self._retried(), *self._accounts())))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _retried(self) -> list[str]:
+        if not self._retries or self._last_retry is None:
+            return []
+        text = f"{count(self._retries, 'retry', 'retries')} since the last line (latest: {self._last_retry.file}: {self._last_retry.reason})"
+        self._retries, self._last_retry = 0, None
+        return [text]
+
+    def _accounts(self) -> list[str]:
+        return [f"{name}: {state}" for name, state in sorted(self._counters.accounts.items()) if state]
+
+    def _say(self, text: str) -> None:
+        time = datetime.fromtimestamp(self._clock.wall()).astimezone()
+        self._screen.line(f"{time:%H:%M:%S} {text}")
+
+
+class JsonProgress:
+    """For programs: each event as one JSON object a line, and a sample of the counters every second."""
+
+    every_s = 1.0
+
+    def __init__(self, *, counters: Counters, clock: Clock, screen: Screen) -> None:
+        self._counters = counters
+        self._clock = clock
+        self._screen = screen
+        self._sampler = Sampler(counters)
+        self._running = False
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._running = True
+            self._sampler.started(event)
+        self._write(fields(event))
+
+    def tick(self) -> None:
+        if not self._running:  # there is nothing to sample before the products have been looked at
+            return
+        sample = self._sampler.sample(self._clock.monotonic())
+        flights = [
+            {"file": f.file, "have": f.have, "total": f.total, "connections": f.connections, "phase": f.phase}
+            for f in self._counters.flights.values()
+        ]
+        self._write(
+            {
+                "event": "sample",
+                "products": sample.products,
+                "done": sample.done,
+                "failed": sample.failed,
+                "retries": sample.retries,
+                "received": sample.received,
+                "left": sample.left,
+                "rate": round(sample.rate, 1),
+                "eta_s": None if sample.eta_s is None else round(sample.eta_s, 1),
+                "in_flight": flights,
+                "accounts": dict(self._counters.accounts),
+            }
+        )
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _write(self, values: Mapping[str, object]) -> None:
+        self._screen.line(json.dumps({"time": round(self._clock.wall(), 3), **values}))
+
+
+class LogFile:
+    """`--log-file`: every event as a line with its time (UTC) and level, appended, readable by its owner only."""
+
+    every_s = 3600.0
+
+    def __init__(self, path: Path, *, clock: Clock) -> None:
+        """Raise `UsageError` when the file cannot be opened for appending."""
+        self._clock = clock
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise UsageError(
+                f"--log-file {path} cannot be written: {error.strerror}", hint="Name a file in a folder that exists."
+            ) from error
+        self._stream = os.fdopen(descriptor, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
+        self._screen = Screen(self._stream)
+
+    def observe(self, event: Event) -> None:
+        self.write(level_of(event).value, sentence(event))
+
+    def write(self, level: str, text: str) -> None:
+        """One line; several lines of `text`, such as a traceback, are indented below the first."""
+        time = datetime.fromtimestamp(self._clock.wall(), UTC)
+        first, *rest = text.splitlines() or [""]
+        self._screen.line(f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03d}Z {level.upper():<7} {first}")
+        for line in rest:
+            self._screen.line(f"    {line}")
+
+    def tick(self) -> None:
+        """Nothing is sampled."""
+
+    def close(self) -> None:
+        try:
+            self._stream.close()
+        except OSError:  # a full disk has been said elsewhere; the log is not worth the run
+            return
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

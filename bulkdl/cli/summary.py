@@ -1,0 +1,162 @@
+"""How a run ended, for scripts and for people; pure, so that every sentence and every exit code has a table of tests."""
+
+from __future__ import annotations
+
+from shlex import quote
+from typing import TYPE_CHECKING
+
+from bulkdl.cli.text import clean, count
+from bulkdl.core.models import AuthKind
+from bulkdl.core.units import format_bytes, format_duration, format_rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from bulkdl.core.models import Account, Manifest, Outcome
+    from bulkdl.operations.result import AccountUse, RunResult
+
+__all__ = ["FAILURES_SHOWN", "LISTED", "to_json", "to_text"]
+
+FAILURES_SHOWN = 50
+"""Failures that the text names one by one; the rest is in `bulkdl status`."""
+LISTED = 50
+"""Products that are all listed; of more those that need attention, unless `-v` is given."""
+
+
+def to_json(result: RunResult, manifest: Manifest) -> dict[str, object]:
+    """The object that `--json` prints: the contract's keys in its order, additions after them."""
+    return {
+        "manifest": manifest.path,
+        "destination": manifest.destination_shown,
+        "exit_code": result.exit_code,
+        "elapsed_s": round(result.elapsed_s, 3),
+        "products": {
+            "total": result.total,
+            "completed": result.completed,
+            "skipped": result.skipped,
+            "failed": result.failed,
+            "pending": result.pending,
+        },
+        "bytes": {"written": result.written, "received": result.received, "resumed": result.resumed},
+        "accounts": {name: _account_json(use) for name, use in result.accounts.items()},
+        "failures": [_failure_json(outcome) for outcome in result.failures],
+        "pending_reasons": list(result.pending_reasons),
+        "notes": list(result.notes),
+        "stopped": result.stopped,
+    }
+
+
+def _account_json(use: AccountUse) -> dict[str, object]:
+    return {"logins": use.logins, "refreshes": use.refreshes, **({"stopped": use.stopped} if use.stopped else {})}
+
+
+def _failure_json(outcome: Outcome) -> dict[str, object]:
+    failure = outcome.failure
+    return {
+        "file": outcome.file,
+        "url": str(outcome.product.url),
+        "kind": failure.kind.value if failure else "",
+        "reason": failure.reason if failure else "",
+        "attempts": failure.attempts if failure else 0,
+    }
+
+
+def to_text(result: RunResult, manifest: Manifest, *, repeatable: bool = True) -> str:
+    """The same for a person at seven in the morning: what is here, what is not and why, and what to do next.
+
+    `repeatable`: the same command can go on, so it is named.
+    """
+    blocks = (
+        _headline(result),
+        _figures(result),
+        _accounts(result, manifest),
+        _failures(result, manifest),
+        _section(
+            "Not done yet:", (f"  {clean(reason)}" for reason in result.pending_reasons if reason != result.stopped)
+        ),
+        _section("Notes:", (f"  {clean(note)}" for note in result.notes)),
+        _next_step(result, manifest) if repeatable else "",
+    )
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _headline(result: RunResult) -> str:
+    here = result.completed + result.skipped
+    if here < result.total:
+        parts = [f"{here:,} of {count(result.total, 'product')} in place"]
+        parts += [f"{result.failed:,} failed"] if result.failed else []
+        parts += [f"{result.pending:,} not done yet"] if result.pending else []
+        text = ", ".join(parts) + "."
+    else:
+        text = {0: "There was no product to fetch.", 1: "The one product is in place."}.get(
+            here, f"All {here:,} products are in place."
+        )
+    return f"{text}\nThe run ended early: {clean(result.stopped)}" if result.stopped else text
+
+
+def _figures(result: RunResult) -> str:
+    seconds = max(result.elapsed_s, 0.001)
+    rows = [
+        ("completed", result.completed, f"{format_bytes(result.written)}" if result.completed else ""),
+        ("already there", result.skipped, "not fetched again" if result.skipped else ""),
+        ("failed", result.failed, ""),
+        ("pending", result.pending, ""),
+    ]
+    lines = [f"  {name:<14}{number:>8,}{'   ' + more if more else ''}" for name, number, more in rows]
+    lines.append(f"  {'time':<14}{format_duration(result.elapsed_s):>8}")
+    if result.received:
+        rate = format_rate(result.received / seconds)
+        lines.append(f"  {'received':<14}{format_bytes(result.received):>8}   {rate} on average")
+    if result.resumed:
+        lines.append(f"  {'kept':<14}{format_bytes(result.resumed):>8}   from earlier runs, not fetched again")
+    return "\n".join(lines)
+
+
+def _accounts(result: RunResult, manifest: Manifest) -> str:
+    lines = (
+        f"  {clean(name)}: {_account_use(use, manifest.accounts.get(name))}" for name, use in result.accounts.items()
+    )
+    return _section("Accounts:", lines)
+
+
+def _account_use(use: AccountUse, account: Account | None) -> str:
+    if account is not None and account.auth is not AuthKind.OIDC:
+        used = f"{account.auth.value}, no login of its own"
+    else:
+        used = f"{count(use.logins, 'login')}, {count(use.refreshes, 'token refresh', 'token refreshes')}"
+    return f"{used}; stopped: {clean(use.stopped)}" if use.stopped else used
+
+
+def _failures(result: RunResult, manifest: Manifest) -> str:
+    lines = [line for outcome in result.failures[:FAILURES_SHOWN] for line in _failure(outcome)]
+    more = len(result.failures) - FAILURES_SHOWN
+    if more > 0:
+        lines.append(f"  … and {more:,} more: {_command('status', manifest)}")
+    return _section("Failed:", lines)
+
+
+def _failure(outcome: Outcome) -> Iterator[str]:
+    yield f"  {clean(outcome.file)}"
+    if outcome.failure is not None:
+        attempts = outcome.failure.attempts
+        tried = f" after {count(attempts, 'attempt')}" if attempts > 1 else ""
+        yield f"    {outcome.failure.kind.value}{tried}: {clean(outcome.failure.reason)}"
+    yield f"    from {outcome.product.url}"
+
+
+def _next_step(result: RunResult, manifest: Manifest) -> str:
+    if result.exit_code == 0:
+        return ""
+    lines = ["To go on, run the same command again: what is in place is not fetched again."]
+    if manifest.path != "-":
+        lines += [f"  {_command('run', manifest)}"]
+    return "\n".join(lines)
+
+
+def _command(name: str, manifest: Manifest) -> str:
+    return f"bulkdl {name} {quote(clean(manifest.path))} -d {quote(clean(manifest.destination_shown))}"
+
+
+def _section(title: str, lines: Iterable[str]) -> str:
+    body = "\n".join(lines)
+    return f"{title}\n{body}" if body else ""

@@ -1,0 +1,202 @@
+"""The archive of `bulkdl demo`: three ways to sign in, tokens of seconds, and a night's faults in half a minute."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Self
+
+import pyotp
+
+from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.demo_server.access import Access
+from bulkdl.demo_server.catalog import Catalogue, Item, demo_catalogue
+from bulkdl.demo_server.faults import Cut, Fault, Refuse, Stall
+from bulkdl.demo_server.generated_files import Kind
+from bulkdl.demo_server.server import Archive, Route
+from bulkdl.demo_server.token_server import ClientApp, Identity, Policy, User
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+__all__ = ["DemoArchive", "demo_faults"]
+
+_CLIENT = "demo-public"
+_FIRST, _SECOND, _THIRD = "creodias-like", "terrascope-like", "basic"
+_HEADER = """\
+# The demo of bulkdl: an archive on this machine that behaves like the real ones, on a bad night.
+# The secrets are not in here: each ${{NAME}} is read from the environment, so this file may be shared.
+version: 1
+destination: ./products
+
+settings:
+  timeout: 2                 # seconds without a byte; short, since one connection of the demo falls silent
+
+accounts:
+  creodias-like:             # password and TOTP once; then tokens of {lifetime:g} s, in the query
+    auth: oidc
+    token_url: {token_url}
+    client_id: {client}
+    username: ${{DEMO_TOTP_USERNAME}}
+    password: ${{DEMO_TOTP_PASSWORD}}
+    totp_secret: ${{DEMO_TOTP_SECRET}}
+    token_in: query
+    hosts: ["{host}"]
+    max_connections: 4
+  terrascope-like:           # password only; the token goes into a header
+    auth: oidc
+    token_url: {token_url}
+    client_id: {client}
+    username: ${{DEMO_USERNAME}}
+    password: ${{DEMO_PASSWORD}}
+    hosts: ["{host}"]
+    max_connections: 4
+  basic:                     # user and password with each request
+    auth: basic
+    username: ${{DEMO_BASIC_USERNAME}}
+    password: ${{DEMO_BASIC_PASSWORD}}
+    hosts: ["{host}"]
+
+products:
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Products that are reached in one way."""
+
+    prefix: str
+    account: str | None
+    route: Route
+    checksum: str
+    named: bool = True
+    """The manifest says `file`; otherwise its URL does."""
+
+
+_GROUPS = (
+    _Group("S2A_MSIL1C_", _FIRST, Route.DOWNLOAD, "md5"),
+    _Group("S5P_", _FIRST, Route.CATALOGUE, "blake3"),
+    _Group("S2B_", _SECOND, Route.FILES, "sha256"),
+    _Group("T31UFS_", _THIRD, Route.FILES, "md5"),
+    _Group("", None, Route.FILES, "sha256", named=False),
+)
+"""The first prefix that fits decides; it is also what the archive's access goes by."""
+
+
+class DemoArchive:
+    """A running archive with identity server, and the manifest and environment that a run needs; `async with`.
+
+    `rate` is bytes a second for each connection; `token_lifetime` is in seconds. Secrets are new each time, so that
+    no TOTP step of an earlier demo counts as used.
+    """
+
+    def __init__(
+        self,
+        *,
+        count: int = 36,
+        seed: int = 7,
+        rate: float | None = 600_000,
+        token_lifetime: float = 4.0,
+        faulty: Callable[[Catalogue], list[Fault]] | None = None,
+        port: int = 0,
+    ) -> None:
+        self._lifetime = token_lifetime
+        self.catalogue = demo_catalogue(count, seed)
+        self.environ: Mapping[str, str] = {
+            "DEMO_TOTP_USERNAME": "jo.totp@example.org",
+            "DEMO_TOTP_PASSWORD": secrets.token_urlsafe(12),
+            "DEMO_TOTP_SECRET": pyotp.random_base32(),
+            "DEMO_USERNAME": "jo@example.org",
+            "DEMO_PASSWORD": secrets.token_urlsafe(12),
+            "DEMO_BASIC_USERNAME": "jo",
+            "DEMO_BASIC_PASSWORD": secrets.token_urlsafe(12),
+        }
+        """What the manifest's `${NAME}`s stand for."""
+        self.identity = self._identity()
+        faults = (faulty or demo_faults)(self.catalogue)
+        self.archive = Archive(
+            self.catalogue, access=self._access(), faults=faults, identity=self.identity, rate=rate, port=port
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.archive.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.archive.__aexit__(kind, error, trace)
+
+    @property
+    def manifest_text(self) -> str:
+        """The manifest, as YAML."""
+        host = self.archive.origin.removeprefix("http://")
+        head = _HEADER.format(lifetime=self._lifetime, token_url=self.archive.token_url, client=_CLIENT, host=host)
+        return head + "".join(self._entry(item) for item in self.catalogue)
+
+    def write_manifest(self, path: Path) -> Path:
+        """Write the manifest to a file whose folder exists."""
+        path.write_text(self.manifest_text, encoding="utf-8")
+        return path
+
+    def write_environment(self, path: Path) -> Path:
+        """Write the variables as a shell reads them, for the owner's eyes only."""
+        path.touch(mode=0o600)
+        path.chmod(0o600)
+        path.write_text("".join(f"{name}={value}\n" for name, value in self.environ.items()), encoding="utf-8")
+        return path
+
+    def _identity(self) -> Identity:
+        env = self.environ
+        users = (
+            User(
+                name=env["DEMO_TOTP_USERNAME"],
+                password=env["DEMO_TOTP_PASSWORD"],
+                totp_secret=env["DEMO_TOTP_SECRET"],
+            ),
+            User(name=env["DEMO_USERNAME"], password=env["DEMO_PASSWORD"]),
+        )
+        return Identity(users, [ClientApp(id=_CLIENT)], policy=Policy(expires_in=self._lifetime))
+
+    def _access(self) -> dict[str, Access]:
+        ways = {
+            _FIRST: Access(account=_FIRST, query=self.identity, max_connections=6),
+            _SECOND: Access(account=_SECOND, header=self.identity),
+            _THIRD: Access(
+                account=_THIRD, basic=(self.environ["DEMO_BASIC_USERNAME"], self.environ["DEMO_BASIC_PASSWORD"])
+            ),
+        }
+        return {group.prefix: ways[group.account] for group in _GROUPS if group.account}
+
+    def _entry(self, item: Item) -> str:
+        group = _group(item)
+        lines = [f"url: {self.archive.url(item, group.route)}"]
+        if group.named:
+            lines.append(f"file: {item.name}")
+        lines.append(f"size: {item.size}")
+        lines.append(f"checksum: {group.checksum}:{item.digest(group.checksum)}")
+        if group.account:
+            lines.append(f"account: {group.account}")
+        return "  - " + "\n    ".join(lines) + "\n"
+
+
+def demo_faults(catalogue: Catalogue) -> list[Fault]:
+    """Three cut connections, a burst of 503, a 429 and a stall, each at a product that is large enough for it."""
+
+    def nth(kind: Kind, number: int) -> str:
+        names = [item.name for item in catalogue if item.kind is kind and item.size > 300_000]
+        return names[number] if number < len(names) else "nothing that is large enough"
+
+    return [
+        Fault(Refuse(503), times=4, skip=12),
+        Fault(Cut(after=256_000), item=nth(Kind.ZIP, 1)),
+        Fault(Cut(after=256_000, reset=True), item=nth(Kind.ZIP, 3)),
+        Fault(Cut(after=200_000), item=nth(Kind.TIFF, 2)),
+        Fault(Stall(after=150_000), item=nth(Kind.HDF5, 2)),
+        Fault(Refuse(429, retry_after="1"), item=nth(Kind.JP2, 1)),
+    ]
+
+
+def _group(item: Item) -> _Group:
+    return next(group for group in _GROUPS if item.name.startswith(group.prefix))
