@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bulkdl.core.urls import HostList
 
 
-__all__ = ["Credential", "Signer", "says_invalid_token"]
+__all__ = ["Authenticator", "Credential", "says_invalid_token"]
 
 
 def says_invalid_token(challenge: str) -> bool:
@@ -33,7 +33,7 @@ class Credential:
     """Name and value of a query parameter; the value is not yet percent-encoded."""
 
 
-class Signer(Protocol):
+class Authenticator(Protocol):
     """One account's credentials over a run. Every method may be called by many workers at once."""
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.static import NoSigner, StaticSigner
+from bulkdl.auth.static import NoAuthenticator, StaticAuthenticator
 from bulkdl.core.events import Level
 from bulkdl.core.models import AuthKind
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bulkdl.auth.base import Signer
+    from bulkdl.auth.base import Authenticator
     from bulkdl.auth.credentials import Credentials
-    from bulkdl.auth.oidc.login import Login
+    from bulkdl.auth.oidc.login import LoginRequest
     from bulkdl.auth.oidc.messages import TokenEndpoint
     from bulkdl.auth.oidc.token_manager import TokenManager
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Account
 
-__all__ = ["signer_for"]
+__all__ = ["make_authenticator"]
 
 
-def signer_for(
+def make_authenticator(
     account: Account,
     credentials: Credentials | Callable[[], Credentials],
     *,
@@ -34,8 +34,8 @@ def signer_for(
     clock: Clock,
     rng: random.Random,
     state_dir: Path | Callable[[], Path],
-    logins: dict[Login, TokenManager] | None = None,
-) -> Signer:
+    logins: dict[LoginRequest, TokenManager] | None = None,
+) -> Authenticator:
     """The account's signer. Nothing is read, asked or sent before its first use.
 
     `credentials`: a callable is called at the first use, on the event loop; it may raise `AccountStopped`.
@@ -50,12 +50,12 @@ def signer_for(
         return found
 
     if account.auth is AuthKind.NONE:
-        return NoSigner(account)
+        return NoAuthenticator(account)
     if account.auth is not AuthKind.OIDC:
-        return StaticSigner(account, resolve, hub=hub)
-    from bulkdl.auth.oidc.factory import oidc_signer  # noqa: PLC0415 - one-time codes and logins only where they are needed
+        return StaticAuthenticator(account, resolve, hub=hub)
+    from bulkdl.auth.oidc.factory import oidc_authenticator  # noqa: PLC0415 - one-time codes and logins only where they are needed
 
-    return oidc_signer(
+    return oidc_authenticator(
         account,
         resolve,
         endpoint=endpoint,

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Account
     from bulkdl.core.urls import HostList
 
-__all__ = ["NoSigner", "StaticSigner"]
+__all__ = ["NoAuthenticator", "StaticAuthenticator"]
 
 _PROBE_WAIT_S = 15.0
 
@@ -58,7 +58,7 @@ class _Named:
 _NONE = Credential(0)
 
 
-class NoSigner(_Named):
+class NoAuthenticator(_Named):
     """`auth: none`: the account only carries limits and hosts."""
 
     worked = True
@@ -87,7 +87,7 @@ class NoSigner(_Named):
         """Nothing was opened."""
 
 
-class StaticSigner(_Named):
+class StaticAuthenticator(_Named):
     """Basic (RFC 7617, UTF-8) or a fixed bearer token (RFC 6750)."""
 
     def __init__(

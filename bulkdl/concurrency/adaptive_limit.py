@@ -17,10 +17,10 @@ __all__ = [
     "LONGEST_TRIAL_S",
     "PATIENCE_S",
     "REST_S",
-    "Crowd",
-    "Sight",
-    "judged",
-    "refused",
+    "ConcurrencyLimit",
+    "ThroughputSample",
+    "next_limit",
+    "on_refused",
 ]
 
 CAP = 128
@@ -48,7 +48,7 @@ LONGEST_REST_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Crowd:
+class ConcurrencyLimit:
     """The connections that one host may be asked for."""
 
     base: int
@@ -64,12 +64,12 @@ class Crowd:
     """How long the next failure makes it rest."""
 
     @classmethod
-    def of(cls, base: int) -> Crowd:
+    def of(cls, base: int) -> ConcurrencyLimit:
         return cls(base=base, proven=base, allowed=base)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class ThroughputSample:
     """What is seen of a host while every place is taken and products want more."""
 
     now: float
@@ -88,7 +88,7 @@ class Sight:
     """The same of those that have joined since the last change, had they been looked at as soon."""
 
 
-def judged(crowd: Crowd, sight: Sight, *, cap: int = CAP) -> Crowd:
+def next_limit(crowd: ConcurrencyLimit, sight: ThroughputSample, *, cap: int = CAP) -> ConcurrencyLimit:
     """What is allowed now: on with a trial, its end either way, or the beginning of one."""
     steady = sight.rising <= STEADY
     likeness = None if not sight.alone or sight.among is None else sight.among / sight.alone
@@ -109,28 +109,28 @@ def judged(crowd: Crowd, sight: Sight, *, cap: int = CAP) -> Crowd:
     return _tried(crowd, sight, times, cap) if hinted or sight.lasted >= PATIENCE_S else crowd
 
 
-def _latest(sight: Sight) -> float:
+def _latest(sight: ThroughputSample) -> float:
     """The rate of the look's second half: in the first one those who came were being opened."""
     return 2 * sight.rate * (1 - 1 / (1 + sight.rising))
 
 
-def _patience_s(sight: Sight) -> float:
+def _patience_s(sight: ThroughputSample) -> float:
     return PATIENCE_S if sight.begun else LONGEST_TRIAL_S
 
 
-def refused(crowd: Crowd, now: float) -> Crowd:
+def on_refused(crowd: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
     """What is allowed after the host has minded a connection."""
     kept = crowd.proven if crowd.allowed > crowd.proven else crowd.proven // 2
     return _failed(replace(crowd, proven=max(crowd.base, kept)), now)
 
 
-def _tried(crowd: Crowd, sight: Sight, times: int, cap: int) -> Crowd:
+def _tried(crowd: ConcurrencyLimit, sight: ThroughputSample, times: int, cap: int) -> ConcurrencyLimit:
     return replace(
         crowd, allowed=max(crowd.proven, min(times * crowd.proven, cap)), rate=max(sight.rate, _latest(sight))
     )
 
 
-def _failed(crowd: Crowd, now: float) -> Crowd:
+def _failed(crowd: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
     return replace(
         crowd,
         allowed=crowd.proven,

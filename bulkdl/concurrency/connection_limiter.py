@@ -7,8 +7,8 @@ from collections import Counter, deque
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
 
-from bulkdl.concurrency.adaptive_limit import Crowd, refused
-from bulkdl.concurrency.throughput import LAPSE_S, First, Watch
+from bulkdl.concurrency.adaptive_limit import ConcurrencyLimit, on_refused
+from bulkdl.concurrency.throughput import LAPSE_S, FirstBytes, HostThroughput
 from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from bulkdl.core.clock import Clock
 
-__all__ = ["Connections"]
+__all__ = ["ConnectionLimiter"]
 
 HOST_CONNECTIONS = 16
 """Most connections to one host that no account limits, before it has shown that more bring more."""
@@ -41,7 +41,7 @@ class _Lowered:
 
 
 @dataclass(slots=True, eq=False)
-class _Guest:
+class _ExtraConnection:
     """An extra connection."""
 
     keys: tuple[str, ...]
@@ -49,7 +49,7 @@ class _Guest:
     leaving: bool = False
 
 
-class Connections:
+class ConnectionLimiter:
     """Permits for connections, counted by account and by host, first come first served among those that can go.
 
     `extra` is for additional connections to one product: it never waits, never takes a place for which a product is
@@ -78,15 +78,15 @@ class Connections:
         self._cap = cap
         self._held: Counter[str] = Counter()
         self._waiting: deque[_Waiter] = deque()
-        self._guests: list[_Guest] = []
+        self._guests: list[_ExtraConnection] = []
         self._clock = clock
         self._lowered: dict[str, _Lowered] = {}
-        self._watched: dict[str, Watch] = {}
+        self._watched: dict[str, HostThroughput] = {}
         self._known_keys: dict[tuple[str | None, str], tuple[str, ...]] = {}
         self.grown = asyncio.Event()
         """Set, and another one in its place, when a host may have more."""
 
-    def permit(self, *, account: str | None, host: str) -> AbstractAsyncContextManager[None]:
+    def slot(self, *, account: str | None, host: str) -> AbstractAsyncContextManager[None]:
         return _Permit(self, self._keys(account, host))
 
     @asynccontextmanager
@@ -94,7 +94,7 @@ class Connections:
         self, *, account: str | None, host: str, leave: Callable[[], None] = lambda: None
     ) -> AsyncIterator[bool]:
         """Yields whether a place was free and nobody waits for it; `leave` is called when it should be given up soon."""
-        guest = _Guest(self._keys(account, host), leave)
+        guest = _ExtraConnection(self._keys(account, host), leave)
         granted = self._fits(guest.keys)
         if granted:
             self._join(guest)
@@ -110,7 +110,7 @@ class Connections:
         """Whether someone waits for a place."""
         return bool(self._waiting)
 
-    def spare(self, *, account: str | None, host: str) -> int:
+    def free_slots(self, *, account: str | None, host: str) -> int:
         """Places that `extra` would give right now."""
         keys = self._keys(account, host)
         return max(0, min(self._limit(key) - self._held[key] for key in keys))
@@ -119,10 +119,10 @@ class Connections:
         """How many places each of so many products would have, were they divided evenly."""
         return -(-min(map(self._limit, self._keys(account, host))) // max(1, among))
 
-    def lower(self, account: str | None, host: str) -> int:
+    def reduce(self, account: str | None, host: str) -> int:
         """The server finds us too many: one connection fewer than are held, until it has been quiet; the new limit."""
         key, now = self._keys(account, host)[1], self._clock.monotonic()
-        self.minded(account, host)
+        self.connection_refused(account, host)
         lowered = self._lowered.setdefault(key, _Lowered(self._limit(key), -BURST_S))
         if now - lowered.at >= BURST_S:
             self._limits[key] = max(1, min(self._limit(key), self._held[key]) - 1)
@@ -145,15 +145,15 @@ class Connections:
         """What a connection that was opened then had brought at the first look: bytes, and bytes a second."""
         key, now = self._keys(account, host)[1], self._clock.monotonic()
         watch = self._watch(key)
-        watch.first_look(First(count, rate), opened=opened, now=now, held=self._held[key])
+        watch.first_look(FirstBytes(count, rate), opened=opened, now=now, held=self._held[key])
         if now - watch.pressed <= LAPSE_S:
             self._judge(key, now)
 
-    def press(self, account: str | None, host: str) -> None:
+    def report_saturation(self, account: str | None, host: str) -> None:
         """A product would make use of more connections than there are places. To be said often."""
         key, now = self._keys(account, host)[1], self._clock.monotonic()
         if self._may_grow(key):
-            self._watch(key).press(now)
+            self._watch(key).report_saturation(now)
             self._judge(key, now)
 
     def _may_grow(self, key: str) -> bool:
@@ -172,19 +172,19 @@ class Connections:
         watch = self._watched.get(self._keys(account, host)[1])
         return watch is not None and watch.crowd.allowed > watch.crowd.base
 
-    def minded(self, account: str | None, host: str) -> None:
+    def connection_refused(self, account: str | None, host: str) -> None:
         """`host` has refused a connection: it is given no more than it is known to bear."""
         key, now = self._keys(account, host)[1], self._clock.monotonic()
         watch = self._watched.get(key)
-        if watch is not None and watch.crowd.allowed > watch.crowd.base and now - watch.minded >= BURST_S:
-            watch.crowd = refused(watch.crowd, now)
+        if watch is not None and watch.crowd.allowed > watch.crowd.base and now - watch.connection_refused >= BURST_S:
+            watch.crowd = on_refused(watch.crowd, now)
             self._recall()
         if watch is not None:
-            watch.minded = now
+            watch.connection_refused = now
 
-    def _watch(self, key: str) -> Watch:
+    def _watch(self, key: str) -> HostThroughput:
         if key not in self._watched:
-            self._watched[key] = Watch(Crowd.of(self._host))
+            self._watched[key] = HostThroughput(ConcurrencyLimit.of(self._host))
         return self._watched[key]
 
     # Places
@@ -228,7 +228,7 @@ class Connections:
         for key in keys:
             self._held[key] += 1
 
-    def _join(self, guest: _Guest) -> None:
+    def _join(self, guest: _ExtraConnection) -> None:
         watch = self._watch(guest.keys[1])
         if watch.joined is None:
             watch.fewer, watch.joined = self._held[guest.keys[1]], self._clock.monotonic()
@@ -284,7 +284,7 @@ class Connections:
 
 
 class _Permit(AbstractAsyncContextManager[None]):
-    def __init__(self, connections: Connections, keys: tuple[str, ...]) -> None:
+    def __init__(self, connections: ConnectionLimiter, keys: tuple[str, ...]) -> None:
         self._connections = connections
         self._keys = keys
 

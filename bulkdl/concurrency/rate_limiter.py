@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
 
 
-__all__ = ["HostPauses", "RateLimit"]
+__all__ = ["HostBackoff", "RateLimit"]
 
 
 class RateLimit:
@@ -28,7 +28,7 @@ class RateLimit:
             await self._clock.sleep(self._free_at - now)
 
 
-class HostPauses:
+class HostBackoff:
     """A host that said Retry-After is left alone by every worker until then, not only by the one that was told."""
 
     def __init__(self, *, clock: Clock) -> None:

@@ -6,13 +6,13 @@ from collections import deque
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from bulkdl.concurrency.adaptive_limit import Crowd, Sight, judged
+from bulkdl.concurrency.adaptive_limit import ConcurrencyLimit, ThroughputSample, next_limit
 from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["LAPSE_S", "First", "Watch"]
+__all__ = ["LAPSE_S", "FirstBytes", "HostThroughput"]
 
 LOOK_S = 0.1
 """How long the rate of a host is looked at before it counts; at least, for it has to be several round trips."""
@@ -22,7 +22,7 @@ ROUND_TRIPS = 3
 NEAR_S = 0.04
 """A host with such a round trip is near: a connection to it is at full speed when its first rate is taken."""
 LAPSE_S = 0.5
-"""After so long without `press` a look begins anew: places were free meanwhile."""
+"""After so long without `report_saturation` a look begins anew: places were free meanwhile."""
 MARK_S = 0.02
 """No more often is it noted how far it is."""
 CLOSE_S = 0.03
@@ -34,7 +34,7 @@ CLEARLY = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class First:
+class FirstBytes:
     """What came on a connection until it was looked at for the first time."""
 
     count: int
@@ -42,20 +42,20 @@ class First:
 
 
 @dataclass(slots=True)
-class Watch:
+class HostThroughput:
     """What is known of one host's connections."""
 
-    crowd: Crowd
+    crowd: ConcurrencyLimit
     brought: int = 0
     """Bytes."""
     fewer: int = 0
     """Connections when the first extra joined, at `joined`."""
     joined: float | None = None
-    alone: deque[First] = field(default_factory=lambda: deque(maxlen=MANY))
-    among: deque[First] = field(default_factory=lambda: deque(maxlen=MANY))
+    alone: deque[FirstBytes] = field(default_factory=lambda: deque(maxlen=MANY))
+    among: deque[FirstBytes] = field(default_factory=lambda: deque(maxlen=MANY))
     """What connections brought at first: before it, and after that or the last change of the limit."""
     changed: float = 0.0
-    minded: float = float("-inf")
+    connection_refused: float = float("-inf")
     """When a connection was refused."""
     round_trip_s: float | None = None
     """The shortest that is known."""
@@ -65,13 +65,13 @@ class Watch:
     marks: deque[tuple[float, int]] = field(default_factory=deque)
     """When, and what had been brought: a while before now, and since."""
 
-    def first_look(self, first: First, *, opened: float, now: float, held: int) -> None:
+    def first_look(self, first: FirstBytes, *, opened: float, now: float, held: int) -> None:
         if self.joined is None or now <= self.joined + CLOSE_S:
             self.alone.append(first)
         elif opened >= max(self.joined, self.changed) and held >= CLEARLY * self.fewer:
             self.among.append(first)
 
-    def press(self, now: float) -> None:
+    def report_saturation(self, now: float) -> None:
         """Every place is taken, and more are wanted."""
         if now - self.pressed > LAPSE_S:
             self.marks.clear()
@@ -82,14 +82,14 @@ class Watch:
         sight = self._look(now)
         if sight is None:
             return False
-        before, self.crowd = self.crowd, judged(self.crowd, sight, cap=cap)
+        before, self.crowd = self.crowd, next_limit(self.crowd, sight, cap=cap)
         if self.crowd != before:
             self.changed = now
             self.among.clear()
             self.marks.clear()
         return self.crowd.allowed != before.allowed
 
-    def _look(self, now: float) -> Sight | None:
+    def _look(self, now: float) -> ThroughputSample | None:
         """What is seen, once it has been looked at for long enough."""
         self._mark(now)
         lasted = now - self.began
@@ -99,7 +99,7 @@ class Watch:
             return None
         at, midway = min(between, key=lambda mark: abs(mark[0] - (start + now) / 2))
         first, second = (midway - before) / (at - start), (self.brought - midway) / (now - at)
-        return Sight(
+        return ThroughputSample(
             now=now,
             lasted=lasted,
             rate=(self.brought - before) / (now - start),

@@ -23,7 +23,7 @@ from bulkdl.content.zip_files import open_zip, read_member
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
-from bulkdl.core.thread_pool import Workshop
+from bulkdl.core.thread_pool import CancellableThreadPool
 
 if TYPE_CHECKING:
     import tarfile
@@ -42,7 +42,7 @@ _NAME_AT_FAULT = frozenset(
 )
 _MOST_LINK = 4096  # bytes of a link's target
 
-_threads = Workshop("bulkdl-extract", workers=2)
+_threads = CancellableThreadPool("bulkdl-extract", workers=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from blake3 import blake3
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.thread_pool import Workshop
+from bulkdl.core.thread_pool import CancellableThreadPool
 
 if TYPE_CHECKING:
     import os
@@ -19,7 +19,7 @@ __all__ = ["BLOCK", "HASHING", "Digests", "Hasher", "file_id", "hasher"]
 BLOCK: Final = 1024 * 1024
 """Bytes between two looks at whether the work is still wanted; each thread has one such buffer."""
 
-HASHING: Final = Workshop("bulkdl-hash")
+HASHING: Final = CancellableThreadPool("bulkdl-hash")
 """As many threads as there are cores, within reason, for all products together: hashing releases the interpreter's lock."""
 
 

@@ -21,7 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkdl.content.hashing import BLOCK, HASHING, Digests, file_id, hasher
-from bulkdl.core.async_utils import settled
+from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.protocol.byte_ranges import normalise
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from bulkdl.content.hashing import Hasher
     from bulkdl.protocol.byte_ranges import Range
 
-__all__ = ["Follower", "Stride"]
+__all__ = ["Block", "IncrementalHasher"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stride:
+class Block:
     """How a follower goes, in bytes."""
 
     least: int = 4 * 1024 * 1024
@@ -51,7 +51,7 @@ class Stride:
 
 
 @dataclass(slots=True, eq=False)
-class _Strand:
+class _HashStream:
     """One algorithm's way through the file; several algorithms go on threads of their own."""
 
     algorithm: str
@@ -62,20 +62,20 @@ class _Strand:
     """Under way, or waiting for a thread."""
 
 
-class Follower:
+class IncrementalHasher:
     """Hashes the beginning of one product's partial while the rest arrives.
 
     Its methods are called on the event loop. Between `begin` and the end of `pause` threads may have the file open, by
     its name and for themselves; at other times none has.
     """
 
-    def __init__(self, algorithms: Iterable[str], *, stride: Stride | None = None) -> None:
+    def __init__(self, algorithms: Iterable[str], *, stride: Block | None = None) -> None:
         self._algorithms = tuple(dict.fromkeys(algorithms))
-        self._stride = stride or Stride()
+        self._stride = stride or Block()
         self._lock = threading.Lock()
         self._path: Path | None = None
         self._file: tuple[int, int] | None = None
-        self._strands: tuple[_Strand, ...] = ()
+        self._strands: tuple[_HashStream, ...] = ()
         self._prefix = 0
         """Everything before it has been written."""
         self._apart: tuple[Range, ...] = ()
@@ -99,7 +99,7 @@ class Follower:
             return
         prefix, apart = _divided(have)
         if self._lost or path != self._path or not self._strands or any(s.position > prefix for s in self._strands):
-            self._strands = tuple(_Strand(algorithm, hasher(algorithm)) for algorithm in self._algorithms)
+            self._strands = tuple(_HashStream(algorithm, hasher(algorithm)) for algorithm in self._algorithms)
             self._file, self._lost = None, False
         with self._lock:
             self._path, self._prefix, self._apart = path, prefix, apart
@@ -129,7 +129,7 @@ class Follower:
             for strand in self._strands:
                 if strand.turn is not None and strand.turn.cancel():
                     strand.turn = None
-        await settled(self._idle())
+        await run_to_completion(self._idle())
 
     async def finish(self) -> Digests | None:
         """Hash what is left of a file that is complete; None where only a reading of the whole file can tell.
@@ -163,7 +163,7 @@ class Follower:
                     strand.turn = None
                     waiter.result()
 
-    def _turn_of(self, strand: _Strand) -> Future[None] | None:
+    def _turn_of(self, strand: _HashStream) -> Future[None] | None:
         with self._lock:  # between one turn and the next of a strand there is none for a moment
             return strand.turn
 
@@ -176,7 +176,7 @@ class Follower:
 
     # On a thread
 
-    def _turn(self, strand: _Strand) -> None:
+    def _turn(self, strand: _HashStream) -> None:
         try:
             self._read(strand)
         except OSError:
@@ -188,7 +188,7 @@ class Follower:
             strand.turn = None
             self._wake()
 
-    def _read(self, strand: _Strand) -> None:
+    def _read(self, strand: _HashStream) -> None:
         if self._path is None:
             return
         buffer = memoryview(bytearray(self._stride.block))
@@ -207,7 +207,7 @@ class Follower:
             if found != self._file:
                 self._lost = True
 
-    def _granted(self, strand: _Strand) -> int:
+    def _granted(self, strand: _HashStream) -> int:
         """How many bytes may be read now; from here on they count as read."""
         with self._lock:
             if self._held or self._lost:

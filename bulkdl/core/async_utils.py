@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["settled"]
+__all__ = ["run_to_completion"]
 
 T = TypeVar("T")
 
 
-async def settled(work: Awaitable[T], *, undo: Callable[[T], object] | None = None) -> T:
+async def run_to_completion(work: Awaitable[T], *, undo: Callable[[T], object] | None = None) -> T:
     """Await `work` to its very end, a cancellation included, which is raised afterwards.
 
     What a thread does cannot be called back: going on while it still uses a buffer or a descriptor would let it write

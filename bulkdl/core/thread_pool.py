@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future
 
-__all__ = ["Stop", "Stopped", "Workshop"]
+__all__ = ["CancellableThreadPool", "Stop", "Stopped"]
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Stop:
             raise Stopped
 
 
-class Workshop:
+class CancellableThreadPool:
     """A few named threads, started with the first work and kept; more work waits its turn."""
 
     def __init__(self, name: str, *, workers: int | None = None) -> None:

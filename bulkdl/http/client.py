@@ -18,14 +18,21 @@ from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
 from bulkdl.http.aiohttp_compat import WatchedResponse, read_some, release_connection
-from bulkdl.http.errors import mapped
-from bulkdl.http.head_parser import brief_head, head_of
-from bulkdl.http.lightweight.keepalive_pool import FIELD_SIZE, Brief
-from bulkdl.http.lightweight.pipelined_requests import Ahead
-from bulkdl.http.lightweight.pipelining_policy import Row
-from bulkdl.http.lightweight.sender import Sender
-from bulkdl.http.redirects import generic, redirected, scrubbed, signed_headers, signed_target, without_secret
-from bulkdl.http.response import Reply
+from bulkdl.http.errors import map_exceptions
+from bulkdl.http.head_parser import parse_head, parse_small_head
+from bulkdl.http.lightweight.keepalive_pool import FIELD_SIZE, SmallResponse
+from bulkdl.http.lightweight.pipelined_requests import PipelinedRequests
+from bulkdl.http.lightweight.pipelining_policy import PipeliningConfig
+from bulkdl.http.lightweight.sender import LightweightSender
+from bulkdl.http.redirects import (
+    generic,
+    redirected,
+    signed_headers,
+    strip_credentials,
+    target_with_credential,
+    without_secret,
+)
+from bulkdl.http.response import Response
 from bulkdl.protocol.provider_errors import MOST_BODY, Answer, ErrorAction, interpret
 from bulkdl.protocol.response_head import StatusClass, classify
 
@@ -33,17 +40,17 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
 
-    from bulkdl.auth.base import Credential, Signer
+    from bulkdl.auth.base import Authenticator, Credential
     from bulkdl.core.clock import Clock
     from bulkdl.core.urls import HostList, Url
-    from bulkdl.protocol.provider_errors import Ruling
+    from bulkdl.protocol.provider_errors import ErrorInterpretation
 
-__all__ = ["Http"]
+__all__ = ["HttpClient"]
 
 MOST_HOPS = 15
 MOST_RENEWALS = 2
 USER_AGENT = f"bulkdl/{__version__}"
-_ROW = Row()
+_ROW = PipeliningConfig()
 _ERROR_S = 5.0
 _ERRORS = 400
 """The first status of an error (RFC 9110 §15)."""
@@ -53,20 +60,20 @@ _ERRORS = 400
 class _Request:
     method: str
     headers: Mapping[str, str]
-    signer: Signer
+    signer: Authenticator
     allowed: HostList
     origin: str
 
 
-class _Opened(AbstractAsyncContextManager["Reply"]):
+class _Opened(AbstractAsyncContextManager["Response"]):
     """A response for as long as the block lasts."""
 
-    def __init__(self, http: Http, url: Url, request: _Request) -> None:
+    def __init__(self, http: HttpClient, url: Url, request: _Request) -> None:
         self._http = http
         self._url = url
         self._request = request
 
-    async def __aenter__(self) -> Reply:
+    async def __aenter__(self) -> Response:
         self._reply = await self._http.answered(self._url, self._request)
         return self._reply
 
@@ -75,7 +82,7 @@ class _Opened(AbstractAsyncContextManager["Reply"]):
             await release_connection(self._reply._response)  # noqa: SLF001
 
 
-class Http:
+class HttpClient:
     """Sends requests for products. One cookie jar an account, one connection pool for all."""
 
     def __init__(
@@ -85,15 +92,15 @@ class Http:
         tls: ssl.SSLContext,
         proxy_for: Callable[[Url], str | None] = lambda _url: None,
         clock: Clock | None = None,
-        row: Row | None = _ROW,
+        row: PipeliningConfig | None = _ROW,
     ) -> None:
-        """`timeout`: seconds without a byte before a connection is given up; `row`: of `Sender`."""
+        """`timeout`: seconds without a byte before a connection is given up; `row`: of `LightweightSender`."""
         self._row = row
         self._clock = clock or SystemClock()
         self.connector = aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, timeout), sock_read=timeout)
         self._sessions: dict[str, aiohttp.ClientSession] = {}
-        self._senders: dict[str, Sender] = {}
+        self._senders: dict[str, LightweightSender] = {}
         self._proxy_for = proxy_for
 
     async def __aenter__(self) -> Self:
@@ -106,7 +113,7 @@ class Http:
             await session.close()
         await self.connector.close()
 
-    def _sender(self, account: str) -> Sender:
+    def _sender(self, account: str) -> LightweightSender:
         """The sender of one account: cookies of one account never go with another's requests."""
         sender = self._senders.get(account)
         if sender is None:
@@ -122,18 +129,18 @@ class Http:
                 max_field_size=FIELD_SIZE,
                 requote_redirect_url=False,
             )
-            sender = self._senders[account] = Sender(session, response_class=WatchedResponse, row=self._row)
+            sender = self._senders[account] = LightweightSender(session, response_class=WatchedResponse, row=self._row)
         return sender
 
     def open(
         self,
         url: Url,
         *,
-        signer: Signer,
+        signer: Authenticator,
         allowed: HostList,
         headers: Mapping[str, str] | None = None,
         method: str = "GET",
-    ) -> AbstractAsyncContextManager[Reply]:
+    ) -> AbstractAsyncContextManager[Response]:
         """The response to a request for `url`, redirects followed, credentials renewed when they are refused.
 
         `headers` go to `url`'s own origin and to allowed hosts only. Raise `TryAgain` for what may pass, `ProductFailed`
@@ -142,15 +149,15 @@ class Http:
         request = _Request(method=method, headers=headers or {}, signer=signer, allowed=allowed, origin=url.origin)
         return _Opened(self, url, request)
 
-    def ahead(self, url: Url, *, signer: Signer, allowed: HostList) -> Ahead | None:
+    def ahead(self, url: Url, *, signer: Authenticator, allowed: HostList) -> PipelinedRequests | None:
         """A connection for many small products of `url`'s origin, where that has shown that it bears it."""
         sender = self._senders.get(signer.name)
         if sender is None or self._proxy_for(url) is not None:
             return None
         lines = sender.lines_ahead(url)
-        return None if lines is None else Ahead(sender, lines, url, signer=signer, allowed=allowed)
+        return None if lines is None else PipelinedRequests(sender, lines, url, signer=signer, allowed=allowed)
 
-    async def answered(self, url: Url, request: _Request) -> Reply:
+    async def answered(self, url: Url, request: _Request) -> Response:
         """What `open` gives."""
         signer = request.signer
         for _ in range(MOST_RENEWALS + 1):
@@ -165,7 +172,9 @@ class Http:
                 break
         return reply
 
-    async def _renewed(self, reply: Reply, response: aiohttp.ClientResponse, used: Credential, signer: Signer) -> bool:
+    async def _renewed(
+        self, reply: Response, response: aiohttp.ClientResponse, used: Credential, signer: Authenticator
+    ) -> bool:
         """Tell the signer what became of its credential; True when the request is worth another try with a new one."""
         asks = None if reply.ruling is None else reply.ruling.action
         at_fault = asks in (ErrorAction.REFRESH, ErrorAction.LOGIN)
@@ -187,7 +196,7 @@ class Http:
             await release_connection(response)
         return again
 
-    async def _ruling(self, response: aiohttp.ClientResponse, dialect: str | None) -> Ruling | None:
+    async def _ruling(self, response: aiohttp.ClientResponse, dialect: str | None) -> ErrorInterpretation | None:
         """Read the beginning of an error's body for what its archive means by it."""
         body = bytearray()
         try:
@@ -199,7 +208,7 @@ class Http:
         answer = Answer(status=response.status, headers=response.headers, body=bytes(body))
         return interpret(dialect, answer, now=self._clock.wall())
 
-    async def _follow(self, url: Url, request: _Request) -> tuple[Reply, Credential | None]:
+    async def _follow(self, url: Url, request: _Request) -> tuple[Response, Credential | None]:
         """Our own redirect loop (RFC 9110 §15.4), so that each hop is judged before anything is sent to it.
 
         With the reply comes the credential that was used last, at whichever hop.
@@ -218,17 +227,19 @@ class Http:
             proxy = self._proxy_for(url)
             response = await self._send(url, request, credential, own=own, proxy=proxy)
             signed = credential is not None and (credential.header is not None or credential.query is not None)
-            if isinstance(response, Brief):
+            if isinstance(response, SmallResponse):
                 body = [response.body]
-                return Reply(url, brief_head(response), "", signed, None, _peeked=body, direct=proxy is None), used
+                return Response(
+                    url, parse_small_head(response), "", signed, None, _peeked=body, direct=proxy is None
+                ), used
             if not _redirects(response):
                 challenge = response.headers.get("WWW-Authenticate", "")
-                return Reply(url, head_of(response), challenge, signed, response, direct=proxy is None), used
+                return Response(url, parse_head(response), challenge, signed, response, direct=proxy is None), used
             location = response.headers["Location"]
             await release_connection(response)
             url = redirected(url, location, used, first=first)
             if used is not None and not request.allowed.allows(url):
-                url = scrubbed(url, used, first=first)
+                url = strip_credentials(url, used, first=first)
         raise ProductFailed(  # of the last hop nothing is said: its path may hold what the server echoed
             f"{first} redirects more than {MOST_HOPS} times",
             kind=FailureKind.HTTP,
@@ -237,11 +248,11 @@ class Http:
 
     async def _send(
         self, url: Url, request: _Request, credential: Credential | None, *, own: bool, proxy: str | None
-    ) -> aiohttp.ClientResponse | Brief:
+    ) -> aiohttp.ClientResponse | SmallResponse:
         """`own`: the hop may have the product's own headers, which may be keys."""
         headers = request.headers if own else generic(request.headers)
-        target, headers = signed_target(url, credential), signed_headers(headers, credential)
-        with mapped(url):
+        target, headers = target_with_credential(url, credential), signed_headers(headers, credential)
+        with map_exceptions(url):
             return await self._sender(request.signer.name).send(
                 request.method, url, target, headers=headers, proxy=proxy, brief=request.method == "GET"
             )

@@ -14,10 +14,10 @@ from bulkdl.core.models import FailureKind
 if TYPE_CHECKING:
     from bulkdl.core.urls import Url
 
-__all__ = ["mapped", "network_error"]
+__all__ = ["map_exceptions", "network_error"]
 
 
-class mapped:  # noqa: N801 - reads as a statement: with mapped(url)
+class map_exceptions:  # noqa: N801 - reads as a statement: with mapped(url)
     """The one seam where aiohttp's, ssl's and the socket's exceptions become ours."""
 
     def __init__(self, url: Url) -> None:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     import aiohttp
     from multidict import CIMultiDictProxy
 
-    from bulkdl.http.lightweight.keepalive_pool import Brief
+    from bulkdl.http.lightweight.keepalive_pool import SmallResponse
 
-__all__ = ["brief_head", "head_of"]
+__all__ = ["parse_head", "parse_small_head"]
 
 
-def head_of(response: aiohttp.ClientResponse) -> Head:
+def parse_head(response: aiohttp.ClientResponse) -> Head:
     """What decides of any response."""
     fields = response.headers
     length = fields.get("Content-Length", "")
@@ -39,7 +39,7 @@ def head_of(response: aiohttp.ClientResponse) -> Head:
     )
 
 
-def brief_head(brief: Brief) -> Head:
+def parse_small_head(brief: SmallResponse) -> Head:
     """The same of a 200 whose body is here, without a coding."""
     fields = brief.headers
     return Head(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.base import Credential
 
-__all__ = ["generic", "redirected", "scrubbed", "signed_headers", "signed_target", "without_secret"]
+__all__ = ["generic", "redirected", "signed_headers", "strip_credentials", "target_with_credential", "without_secret"]
 
 _GENERIC = frozenset({"accept", "accept-language", "range", "if-range"})
 
@@ -24,7 +24,7 @@ def generic(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name.lower() in _GENERIC}
 
 
-def signed_target(url: Url, credential: Credential | None) -> str:
+def target_with_credential(url: Url, credential: Credential | None) -> str:
     """The target (path and query) of a request to `url`, with a credential that may go there."""
     if credential is None:
         return url.target
@@ -60,7 +60,7 @@ def without_secret(url: Url, credential: Credential) -> Url:
     return _keeping(url, lambda value: value not in secrets)
 
 
-def scrubbed(url: Url, credential: Credential, *, first: Url) -> Url:
+def strip_credentials(url: Url, credential: Credential, *, first: Url) -> Url:
     """`url` for a host that may not have the credential: no query field has it inside, such as a page to come back to.
 
     Raise `ProductFailed` when it stands elsewhere in the URL.

@@ -12,7 +12,7 @@ import aiohttp
 from bulkdl.core.errors import BulkdlError, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.http.aiohttp_compat import arrived, next_chunk
-from bulkdl.http.errors import mapped, network_error
+from bulkdl.http.errors import map_exceptions, network_error
 from bulkdl.http.fast_lane.takeover import take_over
 from bulkdl.protocol.content_coding import Decoder
 from bulkdl.protocol.response_head import Head, uncoded
@@ -20,14 +20,14 @@ from bulkdl.protocol.response_head import Head, uncoded
 if TYPE_CHECKING:
     from bulkdl.core.urls import Url
     from bulkdl.http.fast_lane.streams import Stream
-    from bulkdl.protocol.provider_errors import Ruling
+    from bulkdl.protocol.provider_errors import ErrorInterpretation
 
 
-__all__ = ["Reply"]
+__all__ = ["Response"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class Response:
     """A response whose head has arrived; `url` is the last hop, without credential."""
 
     url: Url
@@ -37,7 +37,7 @@ class Reply:
     """Whether a credential went with the last hop."""
     _response: aiohttp.ClientResponse | None
     """None: all of the body is among `_peeked`."""
-    ruling: Ruling | None = None
+    ruling: ErrorInterpretation | None = None
     """What an error means in the dialect of the account's provider; None where only the status tells."""
     _peeked: list[bytes] = field(default_factory=list)
     decoder: Decoder | None = None
@@ -45,7 +45,7 @@ class Reply:
     direct: bool = False
     """No proxy is between."""
 
-    def decoded(self, coding: str) -> Reply:
+    def decoded(self, coding: str) -> Response:
         """This response as one whose body comes without `coding`. To be called before the body is read."""
         return replace(self, head=uncoded(self.head), decoder=Decoder(coding))
 
@@ -65,7 +65,7 @@ class Reply:
     async def _arrival(self) -> bytes:
         if self._response is None:
             return b""
-        with mapped(self.url):
+        with map_exceptions(self.url):
             try:
                 return await next_chunk(self._response)
             except (aiohttp.ClientError, OSError):
@@ -107,7 +107,7 @@ class Reply:
         """
         if self._response is None or self._peeked or self.decoder is not None or not self.direct:
             return None
-        with mapped(self.url):
+        with map_exceptions(self.url):
             taken = await take_over(self._response, given=given)
         if isinstance(taken, bytes):
             self._peeked.extend([taken] if taken else ())

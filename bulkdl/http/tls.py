@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from bulkdl.core.models import Settings
 
-__all__ = ["trusted", "unread"]
+__all__ = ["skip_certificate_loading", "trusted_context"]
 
 _READ = "set_default_verify_paths"
 
 
-def trusted(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLContext:
+def trusted_context(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLContext:
     """The context of every connection with TLS. Reading the certificates takes long, and does not hold the interpreter's lock.
 
     Raise `UsageError` where they cannot be read.
@@ -42,11 +42,11 @@ def trusted(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLContext:
 
 
 @contextmanager
-def unread() -> Iterator[None]:
+def skip_certificate_loading() -> Iterator[None]:
     """For the import of aiohttp in a process that has no other use for it: no certificates are read on this thread meanwhile.
 
     aiohttp makes two contexts of its own then, with all of the system's certificates in each, which takes half of its import,
-    though every connection of ours is given that of `trusted`. Its own ones trust nobody then.
+    though every connection of ours is given that of `trusted_context`. Its own ones trust nobody then.
     """
     reader, own = threading.get_ident(), vars(ssl.SSLContext).get(_READ)
     read = ssl.SSLContext.set_default_verify_paths

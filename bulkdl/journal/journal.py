@@ -6,14 +6,14 @@ import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from bulkdl.journal.learned import drop_evidence, load_learnt, put_evidence, put_host
-from bulkdl.journal.pending_moves import Move, drop_moves, load_moves, moving, not_superseded, put_moves
+from bulkdl.journal.learned import drop_evidence, load_learned, put_evidence, put_host
+from bulkdl.journal.pending_moves import PendingRename, drop_moves, load_moves, moving, not_superseded, put_moves
 from bulkdl.journal.reader import NAME
 from bulkdl.journal.records import STEPS, Entry, load, load_some, load_unfinished, text_of
 from bulkdl.journal.row_codec import PUT, encode, encode_done
-from bulkdl.journal.space_reserve import Reserve
+from bulkdl.journal.space_reserve import SpaceReserve
 from bulkdl.journal.sqlite_file import database_error, open_or_renew, read_only
-from bulkdl.journal.writer_thread import Writer
+from bulkdl.journal.writer_thread import JournalWriter
 from bulkdl.storage.filesystem import STATE_FOLDER, state_folder
 from bulkdl.storage.filesystem_type import network_filesystem
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.core.clock import Clock
-    from bulkdl.journal.learned import Learnt
+    from bulkdl.journal.learned import Learned
     from bulkdl.journal.row_codec import Row
-    from bulkdl.protocol.bad_source import Evidence
-    from bulkdl.protocol.server_quirks import HostFacts
+    from bulkdl.protocol.bad_source import BadSourceEvidence
+    from bulkdl.protocol.server_quirks import ServerFacts
 
-__all__ = ["Journal", "read_learnt"]
+__all__ = ["Journal", "read_learned"]
 
 
 class Journal:
@@ -40,7 +40,7 @@ class Journal:
         self.network_filesystem = ""
         """The type of the network file system that it lies on, where that was detected."""
         self._clock = clock
-        self._writer = Writer(path, self._connect, reserve=Reserve(path.parent))
+        self._writer = JournalWriter(path, self._connect, reserve=SpaceReserve(path.parent))
         self._unreadable = 0
         self._batch = 0
         """Of the last that had their names together."""
@@ -99,14 +99,16 @@ class Journal:
         self._missing.difference_update(entry.id for entry in entries)
         await self._writer.do(lambda connection: connection.executemany(PUT, rows))
 
-    async def put_moves(self, moves: Sequence[Move]) -> int:
+    async def put_moves(self, moves: Sequence[PendingRename]) -> int:
         """Return once it is durable that these are about to have their names: a number for them. Raise `StorageStopped`."""
         self._batch = batch = self._batch + 1
         now = float(self._clock.wall())
         await self._writer.do(lambda connection: put_moves(connection, batch, moves, updated=now))
         return batch
 
-    async def put_moved(self, batch: int, moves: Sequence[Move], left: Sequence[Move] = ()) -> None:
+    async def finish_batch(
+        self, batch: int, moves: Sequence[PendingRename], left: Sequence[PendingRename] = ()
+    ) -> None:
         """Return once it is durable that `moves` have their names, and `left` have not; raise `StorageStopped`.
 
         Together they are what `put_moves` has recorded, with what is known of each file now.
@@ -122,7 +124,7 @@ class Journal:
 
         await self._writer.do(work)
 
-    def put_soon(self, entry: Entry) -> None:
+    def put_unsynced(self, entry: Entry) -> None:
         """Make `entry` durable with the next commit; a failure is raised by the next call or at the end."""
         self._writer.do_soon(self._putting(entry))
 
@@ -130,17 +132,17 @@ class Journal:
         """Return once the entry is durably gone; one that is missing is fine."""
         await self._writer.do(_executing("DELETE FROM product WHERE id = ?", (text_of(id),)))
 
-    async def learnt(self) -> Learnt:
+    async def learnt(self) -> Learned:
         """What earlier runs have learnt of faulty products and of hosts; what cannot be read of it is left out."""
         now = self._clock.wall()
-        found = await self._writer.do(lambda connection: load_learnt(connection, now=now))
+        found = await self._writer.do(lambda connection: load_learned(connection, now=now))
         if found.unreadable and not self.recovered:
             self.recovered = (
                 f"The journal has {found.unreadable} unreadable records of faulty products; they are fetched anew"
             )
         return found
 
-    async def accuse(self, entry: Entry, evidence: Evidence) -> None:
+    async def record_evidence(self, entry: Entry, evidence: BadSourceEvidence) -> None:
         """Return once both are durable, in one transaction: bytes that were refused are never counted twice."""
         putting = self._putting(entry)
 
@@ -150,7 +152,7 @@ class Journal:
 
         await self._writer.do(work)
 
-    async def put_evidence(self, evidence: Evidence) -> None:
+    async def put_evidence(self, evidence: BadSourceEvidence) -> None:
         """Return once it is durable, in the place of what there was of that product."""
         await self._writer.do(lambda connection: put_evidence(connection, evidence))
 
@@ -158,7 +160,7 @@ class Journal:
         """Return once nothing speaks against the product any more."""
         await self._writer.do(lambda connection: drop_evidence(connection, id))
 
-    def put_host_soon(self, facts: HostFacts) -> None:
+    def put_host_soon(self, facts: ServerFacts) -> None:
         """Keep `facts` with the next commit; nobody waits, and a failure is nobody's matter but the disk's."""
         self._writer.do_soon(lambda connection: put_host(connection, facts))
 
@@ -203,10 +205,10 @@ def _executing(statement: str, values: Row) -> Callable[[sqlite3.Connection], No
     return work
 
 
-def read_learnt(destination: Path, *, now: float) -> Learnt | None:
+def read_learned(destination: Path, *, now: float) -> Learned | None:
     """What runs have learnt of faulty products and of hosts, also while one is going on; None where there is no journal.
 
     `now` is Unix time. Raise `StorageStopped` for a journal that cannot be read.
     """
     path = destination / STATE_FOLDER / NAME
-    return read_only(path, STEPS, lambda connection: load_learnt(connection, now=now)) if path.is_file() else None
+    return read_only(path, STEPS, lambda connection: load_learned(connection, now=now)) if path.is_file() else None

@@ -12,42 +12,42 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum
-from bulkdl.protocol.bad_source import Evidence, Seen
-from bulkdl.protocol.server_quirks import EXPIRES_S, HostFacts
+from bulkdl.protocol.bad_source import BadSourceEvidence, ValidatorSnapshot
+from bulkdl.protocol.server_quirks import EXPIRES_S, ServerFacts
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-__all__ = ["Learnt", "drop_evidence", "load_learnt", "put_evidence", "put_host"]
+__all__ = ["Learned", "drop_evidence", "load_learned", "put_evidence", "put_host"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class Learned:
     """All that was learnt."""
 
-    evidence: dict[str, Evidence] = field(default_factory=dict)
+    evidence: dict[str, BadSourceEvidence] = field(default_factory=dict)
     """By `Product.id`."""
-    hosts: dict[str, HostFacts] = field(default_factory=dict)
+    hosts: dict[str, ServerFacts] = field(default_factory=dict)
     """By origin."""
     unreadable: int = 0
     """Products whose evidence could not be read."""
 
 
-def load_learnt(connection: sqlite3.Connection, *, now: float) -> Learnt:
+def load_learned(connection: sqlite3.Connection, *, now: float) -> Learned:
     """Everything that can be read; of hosts, what was seen lately (`now` is Unix time)."""
     evidence, unreadable = _load(connection, "SELECT facts, crc FROM faulty", _evidence)
-    hosts, _ = _load(connection, "SELECT facts, crc FROM host", lambda facts: HostFacts(**_checked(facts)))
-    return Learnt(
+    hosts, _ = _load(connection, "SELECT facts, crc FROM host", lambda facts: ServerFacts(**_checked(facts)))
+    return Learned(
         {e.id: e for e in evidence},
         {h.origin: h for h in hosts if now - h.at < EXPIRES_S},
         unreadable,
     )
 
 
-def put_evidence(connection: sqlite3.Connection, evidence: Evidence) -> None:
+def put_evidence(connection: sqlite3.Connection, evidence: BadSourceEvidence) -> None:
     values = (_key(evidence.id), *_row(asdict(evidence)))
     connection.execute("INSERT OR REPLACE INTO faulty (id, facts, crc) VALUES (?, ?, ?)", values)
 
@@ -56,7 +56,7 @@ def drop_evidence(connection: sqlite3.Connection, id: str) -> None:  # noqa: A00
     connection.execute("DELETE FROM faulty WHERE id = ?", (_key(id),))
 
 
-def put_host(connection: sqlite3.Connection, facts: HostFacts) -> None:
+def put_host(connection: sqlite3.Connection, facts: ServerFacts) -> None:
     values = (_key(facts.origin), *_row(asdict(facts)))
     connection.execute("INSERT OR REPLACE INTO host (origin, facts, crc) VALUES (?, ?, ?)", values)
 
@@ -96,9 +96,9 @@ def _facts(text: bytes, crc: int) -> dict[str, Any]:
     return facts
 
 
-def _evidence(facts: dict[str, Any]) -> Evidence:
+def _evidence(facts: dict[str, Any]) -> BadSourceEvidence:
     sums = {name: tuple(Checksum(**c) for c in facts[name]) for name in ("expected", "found")}
-    return Evidence(**{**facts, **sums, "seen": tuple(Seen(**s) for s in facts["seen"])})
+    return BadSourceEvidence(**{**facts, **sums, "seen": tuple(ValidatorSnapshot(**s) for s in facts["seen"])})
 
 
 def _checked(facts: dict[str, Any]) -> dict[str, Any]:

@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Move", "drop_moves", "load_moves", "moved", "moving", "not_superseded", "placed_entry", "put_moves"]
+__all__ = [
+    "PendingRename",
+    "drop_moves",
+    "load_moves",
+    "moved",
+    "moving",
+    "not_superseded",
+    "placed_entry",
+    "put_moves",
+]
 
 _PUT: Final = "INSERT OR REPLACE INTO moving (batch, updated, moves, crc) VALUES (?, ?, ?, ?)"
 
 
-class Move(NamedTuple):
+class PendingRename(NamedTuple):
     """A product whose partial is complete, durable and right."""
 
     entry: Entry
@@ -33,12 +42,12 @@ class Move(NamedTuple):
     verified: tuple[Checksum, ...]
 
 
-def moving(move: Move) -> Entry:
+def moving(move: PendingRename) -> Entry:
     """The entry that says that it is about to have its name."""
     return placed_entry(move.entry, Phase.PLACING, move.facts, move.verified)
 
 
-def moved(move: Move) -> Entry:
+def moved(move: PendingRename) -> Entry:
     """The entry that says that it has its name, once `facts` are those of the file there."""
     return placed_entry(move.entry, Phase.DONE, move.facts, move.verified)
 
@@ -66,7 +75,7 @@ def placed_entry(entry: Entry, phase: Phase, facts: FileFacts, verified: tuple[C
     )
 
 
-def put_moves(connection: sqlite3.Connection, batch: int, moves: Sequence[Move], *, updated: float) -> None:
+def put_moves(connection: sqlite3.Connection, batch: int, moves: Sequence[PendingRename], *, updated: float) -> None:
     """`updated`: Unix time."""
     rows = [
         (e.id, e.file, e.source, e.etag, e.last_modified, e.part, e.attempts, f.size, f.mtime_ns, tuple(map(str, sums)))
@@ -119,4 +128,4 @@ def _read(*row: Any) -> Entry:
         attempts=attempts,
     )
     verified = tuple(Checksum(*text.split(":", 1)) for text in sums)
-    return moving(Move(entry, FileFacts(size, mtime_ns, is_file=True), verified))
+    return moving(PendingRename(entry, FileFacts(size, mtime_ns, is_file=True), verified))

@@ -11,7 +11,7 @@ from bulkdl.journal.records import STORED, Entry, crc_of_bytes, text_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulkdl.journal.pending_moves import Move
+    from bulkdl.journal.pending_moves import PendingRename
 
 __all__ = ["PUT", "Row", "encode", "encode_done"]
 
@@ -27,7 +27,7 @@ def encode(entry: Entry, *, updated: float) -> Row:
     return (*values, _crc(values))
 
 
-def encode_done(move: Move, *, updated: float) -> Row:
+def encode_done(move: PendingRename, *, updated: float) -> Row:
     """The same as `encode(moved(move))`, in a third of the time: nearly all rows are such, and of ASCII."""
     entry, facts, verified = move
     id_, file, source, etag, modified = entry.id, entry.file, entry.source, entry.etag, entry.last_modified

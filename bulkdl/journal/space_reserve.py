@@ -12,7 +12,7 @@ from bulkdl.storage.filesystem import sync_all, sync_folder
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["NAME", "SIZE", "STEP", "Reserve"]
+__all__ = ["NAME", "SIZE", "STEP", "SpaceReserve"]
 
 NAME: Final = "reserve"
 SIZE: Final = 1024 * 1024
@@ -22,7 +22,7 @@ _ROOM: Final = 4 * SIZE
 """Bytes that must be free before the reserve is made (again)."""
 
 
-class Reserve:
+class SpaceReserve:
     """A file of real bytes; used by the one thread that writes the journal. It never raises: it is a help, no more."""
 
     def __init__(self, folder: Path) -> None:

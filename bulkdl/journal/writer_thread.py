@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from bulkdl.core.async_utils import settled
+from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.journal.sqlite_file import BUSY, database_error, has_room
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bulkdl.journal.space_reserve import Reserve
+    from bulkdl.journal.space_reserve import SpaceReserve
 
-__all__ = ["Writer"]
+__all__ = ["JournalWriter"]
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ _LINGER: Final = 0.5
 
 
 @dataclass(slots=True, eq=False)
-class _Job:
+class _WriteRequest:
     work: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any] | None
     """None where nobody waits: the job may linger for company."""
@@ -44,20 +44,20 @@ class _Job:
     error: Exception | None = None
 
 
-class Writer:
+class JournalWriter:
     """The thread that owns the connection. Jobs run in order, and each batch of them is one transaction.
 
     If the thread dies, what waits and what comes later is refused: nothing hangs.
     """
 
     def __init__(
-        self, path: Path, connect: Callable[[], sqlite3.Connection], *, reserve: Reserve | None = None
+        self, path: Path, connect: Callable[[], sqlite3.Connection], *, reserve: SpaceReserve | None = None
     ) -> None:
         """`connect` runs on the thread; it may raise `StorageStopped`. `reserve` gives way to it on a full disk."""
         self._path = path
         self._connect = connect
         self._reserve = reserve
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_WriteRequest | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._gate = threading.Lock()
         self._closed = False
@@ -72,18 +72,18 @@ class Writer:
     async def start(self) -> None:
         """Open the database; raise what `connect` raises."""
         self._thread.start()
-        await settled(self._opened)
+        await run_to_completion(self._opened)
 
     async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` on the thread; return its result once its transaction is durable. Raise `StorageStopped`."""
         self.raise_unseen()
         future: asyncio.Future[T] = self._loop.create_future()
-        self._submit(_Job(work, future))
+        self._submit(_WriteRequest(work, future))
         return await future
 
     def do_soon(self, work: Callable[[sqlite3.Connection], object]) -> None:
         """Run `work` with the next commit; a failure is raised by the next `do` or by `raise_unseen`."""
-        self._submit(_Job(work, None))
+        self._submit(_WriteRequest(work, None))
 
     def raise_unseen(self) -> None:
         """Raise the failure of jobs that nobody waited for, once."""
@@ -98,9 +98,9 @@ class Writer:
                 self._closed = True
                 self._jobs.put(None)
         if self._thread.ident is not None:
-            await settled(self._ended)
+            await run_to_completion(self._ended)
 
-    def _submit(self, job: _Job) -> None:
+    def _submit(self, job: _WriteRequest) -> None:
         with self._gate:
             if self._broken is not None:
                 raise self._broken
@@ -111,7 +111,7 @@ class Writer:
     # Below: on the thread.
 
     def _run(self) -> None:
-        jobs: list[_Job] = []
+        jobs: list[_WriteRequest] = []
         connection = None
         try:
             connection = self._insist(self._connect)
@@ -128,7 +128,7 @@ class Writer:
                 _rest(connection)
             self._tell(_resolve, self._ended, None, None)
 
-    def _gather(self, jobs: list[_Job]) -> bool:
+    def _gather(self, jobs: list[_WriteRequest]) -> bool:
         """Fill `jobs` with the next batch; False once nothing comes after it."""
         awaited, until = False, 0.0
         while len(jobs) < _BATCH:
@@ -144,7 +144,7 @@ class Writer:
             jobs.append(job)
         return True
 
-    def _finish(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+    def _finish(self, connection: sqlite3.Connection, jobs: list[_WriteRequest]) -> None:
         error = self._commit(connection, jobs)
         if any(job.future is None for job in jobs):
             self._unseen = self._unseen or error
@@ -162,7 +162,7 @@ class Writer:
             self._plain = connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()[0] != "wal"
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}")
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> StorageStopped | None:
+    def _commit(self, connection: sqlite3.Connection, jobs: list[_WriteRequest]) -> StorageStopped | None:
         if not jobs:
             return None
         try:
@@ -171,7 +171,7 @@ class Writer:
             return error
         return None
 
-    def _transact(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
+    def _transact(self, connection: sqlite3.Connection, jobs: list[_WriteRequest]) -> None:
         try:
             connection.execute("BEGIN")
             for job in jobs:
@@ -191,7 +191,7 @@ class Writer:
                 if not error.full or self._reserve is None or not self._reserve.give():
                     raise
 
-    def _break(self, jobs: list[_Job], error: Exception) -> None:
+    def _break(self, jobs: list[_WriteRequest], error: Exception) -> None:
         ours = error
         if not isinstance(ours, StorageStopped):
             ours = StorageStopped(f"The journal '{self._path}' stopped: {error!r}", hint="Run again")
@@ -210,14 +210,14 @@ class Writer:
             self._loop.call_soon_threadsafe(call, *arguments)
 
 
-def _perform(connection: sqlite3.Connection, job: _Job) -> None:
+def _perform(connection: sqlite3.Connection, job: _WriteRequest) -> None:
     try:
         job.result = job.work(connection)
     except (OverflowError, ValueError, TypeError, sqlite3.ProgrammingError) as error:
         job.error = error  # a value that SQLite cannot hold: the changes of others stand
 
 
-def _answer(jobs: list[_Job], error: Exception | None) -> None:
+def _answer(jobs: list[_WriteRequest], error: Exception | None) -> None:
     for job in jobs:
         if job.future is not None:
             _resolve(job.future, job.result, error or job.error)

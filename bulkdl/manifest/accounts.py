@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from bulkdl.manifest.problems import Findings
     from bulkdl.manifest.source_position import Place
-    from bulkdl.manifest.validators import Surroundings
+    from bulkdl.manifest.validators import Environment
 
 __all__ = ["read_account"]
 
@@ -27,7 +27,7 @@ _USELESS = {
 }
 
 
-def read_account(name: str, own: dict[str, Any], place: Place, around: Surroundings) -> Account | None:
+def read_account(name: str, own: dict[str, Any], place: Place, around: Environment) -> Account | None:
     """The account; what is wrong with it is reported. None where not even its `auth` is known.
 
     `own` is without the keys whose values the schema has refused; `place` still has them.
@@ -86,7 +86,7 @@ def _warn_of_useless(name: str, auth: AuthKind, own: dict[str, Any], place: Plac
             findings.warn(place.key(key), f'`{key}` of the account "{name}" is not used by `auth: {auth}`')
 
 
-def _token_url(name: str, auth: AuthKind, text: str | None, place: Place, around: Surroundings) -> Url | None:
+def _token_url(name: str, auth: AuthKind, text: str | None, place: Place, around: Environment) -> Url | None:
     if auth is not AuthKind.OIDC:
         return None
     if text is None:
@@ -140,11 +140,11 @@ def _username(text: str | None, place: Place, findings: Findings) -> SecretRef |
     return SecretRef(text)
 
 
-def _public(text: str | None, place: Place, around: Surroundings) -> str | None:
+def _public(text: str | None, place: Place, around: Environment) -> str | None:
     return None if text is None else expand(text, around.environ, place, around.findings)
 
 
-def _secrets_file(text: str | None, place: Place, around: Surroundings) -> Path | None:
+def _secrets_file(text: str | None, place: Place, around: Environment) -> Path | None:
     expanded = _public(text, place, around)
     return None if expanded is None else resolve_path(expanded, around.base)
 

@@ -19,7 +19,7 @@ from bulkdl.manifest.schema import check_head
 from bulkdl.manifest.settings import by_name
 from bulkdl.manifest.source_position import Place, places_of
 from bulkdl.manifest.text_source import Source
-from bulkdl.manifest.validators import Surroundings, check_headers, expand, resolve_path
+from bulkdl.manifest.validators import Environment, check_headers, expand, resolve_path
 from bulkdl.manifest.yaml_reader import read_yaml
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class _Loading:
         bad = check_head(head, place, findings)
         if () in bad:
             findings.raise_if_any(self.path)
-        around = Surroundings(environ=self.environ, base=self.base, findings=findings)
+        around = Environment(environ=self.environ, base=self.base, findings=findings)
         known = head.get("accounts", {})
         head = _without(head, bad)
         settings = _settings(head.get("settings", {}), place.at("settings"), around)
@@ -195,7 +195,7 @@ def _without(value: Any, bad: AbstractSet[SchemaPath]) -> Any:
     }
 
 
-def _settings(values: dict[str, Any], place: Place, around: Surroundings) -> dict[str, object]:
+def _settings(values: dict[str, Any], place: Place, around: Environment) -> dict[str, object]:
     found: dict[str, object] = {}
     for key, value in values.items():
         if value is None:
@@ -213,7 +213,7 @@ def _settings(values: dict[str, Any], place: Place, around: Surroundings) -> dic
     return found
 
 
-def _accounts(values: dict[str, Any], place: Place, around: Surroundings) -> dict[str, Account]:
+def _accounts(values: dict[str, Any], place: Place, around: Environment) -> dict[str, Account]:
     if not values:
         return {}
     from bulkdl.manifest.accounts import read_account  # noqa: PLC0415 - presets and hosts only where there are accounts

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bulkdl.manifest.source_position import Place
 
 __all__ = [
-    "Surroundings",
+    "Environment",
     "check_headers",
     "check_host",
     "check_url",
@@ -60,7 +60,7 @@ _OWN_HEADERS = frozenset(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Environment:
     """What a manifest is read in."""
 
     environ: Mapping[str, str]

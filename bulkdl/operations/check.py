@@ -12,9 +12,9 @@ from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import fold
 from bulkdl.core.models import AuthKind
 from bulkdl.journal.reader import read
-from bulkdl.planning.local_status import Standing
-from bulkdl.planning.name_registry import Claims
-from bulkdl.planning.plan import Survey, selected
+from bulkdl.planning.local_status import LocalFileStatus
+from bulkdl.planning.name_registry import NameRegistry
+from bulkdl.planning.plan import PlanBuilder, selected
 from bulkdl.storage.file_info import look_at
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.credentials import Prompt
     from bulkdl.core.models import Account, Manifest, Product, RunOptions
-    from bulkdl.planning.plan import Item
+    from bulkdl.planning.plan import PlannedProduct
 
 __all__ = ["AccountFacts", "CheckReport", "check_products"]
 
@@ -76,11 +76,11 @@ def check_products(
 ) -> CheckReport:
     """What a run would do now; nothing is written and nothing is asked of the network."""
     products = selected(manifest.products, options.select)
-    survey = Survey(partial(look_at, manifest.destination), Claims())
+    survey = PlanBuilder(partial(look_at, manifest.destination), NameRegistry())
     survey.add(products, read(manifest.destination) or {})
     items = survey.end()
-    todo = [i for i in items if i.standing is not Standing.IN_PLACE]
-    fetch = [i for i in todo if i.standing is not Standing.HASH]
+    todo = [i for i in items if i.local_status is not LocalFileStatus.IN_PLACE]
+    fetch = [i for i in todo if i.local_status is not LocalFileStatus.HASH]
     return CheckReport(
         products=len(items),
         in_place=len(items) - len(todo),
@@ -124,17 +124,17 @@ def _account_facts(
     return replace(facts, sources=sources, warnings=found.warnings)
 
 
-def _conflicts(items: list[Item], *, overwrite: bool) -> list[str]:
+def _conflicts(items: list[PlannedProduct], *, overwrite: bool) -> list[str]:
     if overwrite:
         return []
     return [
         f"{item.shown} is already there and does not agree with what is known of it; move it away, or use --overwrite"
         for item in items
-        if item.standing is Standing.DISAGREES
+        if item.local_status is LocalFileStatus.DISAGREES
     ]
 
 
-def _shared_names(items: list[Item]) -> list[str]:
+def _shared_names(items: list[PlannedProduct]) -> list[str]:
     """Products that would have one name, unless the archive gives them others."""
     seen: dict[str, int] = {}
     clashes = [

@@ -6,13 +6,13 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
-from bulkdl.concurrency.connection_limiter import Connections
+from bulkdl.concurrency.connection_limiter import ConnectionLimiter
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.urls import HostList
-from bulkdl.operations.services import Surroundings
+from bulkdl.operations.services import Services
 from bulkdl.planning.plan import selected
 from bulkdl.protocol.content_coding import named
 from bulkdl.protocol.headers import strong_etag
@@ -20,11 +20,11 @@ from bulkdl.protocol.headers import strong_etag
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from bulkdl.auth.base import Signer
+    from bulkdl.auth.base import Authenticator
     from bulkdl.auth.credentials import Prompt
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Manifest, Product, RunOptions, Settings
-    from bulkdl.http.client import Http
+    from bulkdl.http.client import HttpClient
     from bulkdl.protocol.response_head import Head
 
 __all__ = ["RemoteFacts", "check_remote"]
@@ -63,15 +63,15 @@ async def check_remote(
     """Ask for the head of every product, in the manifest's order; nothing is written."""
     products = selected(manifest.products, options.select)
     clock, rng = SystemClock(), random.Random()  # noqa: S311 - jitter
-    around = Surroundings(settings=settings, environ=environ, prompt=prompt, hub=hub, clock=clock, rng=rng)
+    around = Services(settings=settings, environ=environ, prompt=prompt, hub=hub, clock=clock, rng=rng)
     async with around.network() as network:
         needed = {p.account for p in products if p.account is not None}
         signers = around.signers(manifest.accounts, needed=needed, endpoint=network.endpoint)
         limits = {name: signer.max_connections for name, signer in signers.items() if name is not None}
-        connections = Connections(most=settings.workers, accounts=limits, clock=clock)
+        connections = ConnectionLimiter(most=settings.workers, accounts=limits, clock=clock)
 
         async def one(product: Product) -> RemoteFacts:
-            async with connections.permit(account=product.account, host=product.url.host):
+            async with connections.slot(account=product.account, host=product.url.host):
                 facts = await _look(network.http, product, signers[product.account])
             on_done(facts)
             return facts
@@ -85,7 +85,7 @@ async def check_remote(
     return tuple(task.result() for task in tasks)
 
 
-async def _look(http: Http, product: Product, signer: Signer) -> RemoteFacts:
+async def _look(http: HttpClient, product: Product, signer: Authenticator) -> RemoteFacts:
     name = product.file or from_url(product.url)
     try:
         head = await _head(http, product, signer, "HEAD")
@@ -104,7 +104,7 @@ async def _look(http: Http, product: Product, signer: Signer) -> RemoteFacts:
     )
 
 
-async def _head(http: Http, product: Product, signer: Signer, method: str) -> Head:
+async def _head(http: HttpClient, product: Product, signer: Authenticator, method: str) -> Head:
     allowed = signer.hosts or HostList((product.url.host,))
     headers = dict(product.headers)
     async with http.open(product.url, signer=signer, allowed=allowed, headers=headers, method=method) as reply:

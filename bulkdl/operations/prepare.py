@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from bulkdl.core.events import Level, RunStarted
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.journal.journal import Journal
-from bulkdl.planning.local_status import Standing
-from bulkdl.planning.name_registry import Claims
-from bulkdl.planning.plan import BATCH, Survey
+from bulkdl.planning.local_status import LocalFileStatus
+from bulkdl.planning.name_registry import NameRegistry
+from bulkdl.planning.plan import BATCH, PlanBuilder
 from bulkdl.storage.destination import Storage
 from bulkdl.storage.destination_lock import DestinationLock
 from bulkdl.storage.file_info import look_at
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Manifest, Product, RunOptions, Settings
-    from bulkdl.journal.learned import Learnt
+    from bulkdl.journal.learned import Learned
     from bulkdl.journal.records import Entry
-    from bulkdl.planning.plan import Item
+    from bulkdl.planning.plan import PlannedProduct
 
-__all__ = ["Ground", "Terms", "announce", "prepare"]
+__all__ = ["PreparedDestination", "RunRequest", "announce", "prepare"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class RunRequest:
     """What a run was asked for, and what the outside gives to it."""
 
     manifest: Manifest
@@ -47,25 +47,27 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
+class PreparedDestination:
     """The open destination, and what is known of every product."""
 
     storage: Storage
     journal: Journal
-    claims: Claims
-    items: list[Item]
+    claims: NameRegistry
+    items: list[PlannedProduct]
     left: Mapping[str, Entry]
     """By id: what is known of products that are not done."""
-    learnt: Learnt
+    learnt: Learned
 
     @property
     def is_whole(self) -> bool:
         """Whether every product is in its place, with nothing left to mend or to record."""
-        done = all(i.standing is Standing.IN_PLACE and (i.entry is None or i.entry.part is None) for i in self.items)
+        done = all(
+            i.local_status is LocalFileStatus.IN_PLACE and (i.entry is None or i.entry.part is None) for i in self.items
+        )
         return done and not self.learnt.evidence
 
 
-async def prepare(stack: AsyncExitStack, terms: Terms, products: list[Product]) -> Ground:
+async def prepare(stack: AsyncExitStack, terms: RunRequest, products: list[Product]) -> PreparedDestination:
     """Take the destination and look at every product; `stack` closes what is opened, last first. Raise `StorageStopped`."""
     folder, hub = terms.manifest.destination, terms.hub
     storage = await stack.enter_async_context(Storage(folder))
@@ -75,8 +77,8 @@ async def prepare(stack: AsyncExitStack, terms: Terms, products: list[Product]) 
         text = f"an earlier run did not end properly ({lock.took_over}); going on from what it left"
         hub.note(Level.INFO, text)
     journal = await stack.enter_async_context(Journal.open(folder, clock=terms.clock))
-    claims, batch = Claims(), products[:BATCH]
-    survey = Survey(partial(look_at, folder), claims)
+    claims, batch = NameRegistry(), products[:BATCH]
+    survey = PlanBuilder(partial(look_at, folder), claims)
     # What is asked for at once is read at once, and before the journal makes its reserve.
     left, learnt, known = await asyncio.gather(journal.unfinished(), journal.learnt(), journal.of(_ids(batch)))
     await storage.work(survey.add, batch, known)
@@ -84,7 +86,9 @@ async def prepare(stack: AsyncExitStack, terms: Terms, products: list[Product]) 
         batch = products[at : at + BATCH]
         await storage.work(survey.add, batch, await journal.of(_ids(batch)))
     _say_of(journal, hub)
-    return Ground(storage=storage, journal=journal, claims=claims, items=survey.end(), left=left, learnt=learnt)
+    return PreparedDestination(
+        storage=storage, journal=journal, claims=claims, items=survey.end(), left=left, learnt=learnt
+    )
 
 
 def _ids(products: list[Product]) -> list[str]:
@@ -102,9 +106,9 @@ def _say_of(journal: Journal, hub: Hub) -> None:
         )
 
 
-def announce(terms: Terms, ground: Ground) -> None:
+def announce(terms: RunRequest, ground: PreparedDestination) -> None:
     """Tell the observers what there is to do."""
-    todo = [item for item in ground.items if item.standing is not Standing.IN_PLACE]
+    todo = [item for item in ground.items if item.local_status is not LocalFileStatus.IN_PLACE]
     sizes = [max(0, item.size - item.have) for item in todo if item.size is not None]
     terms.hub.counters.bytes_todo = sum(sizes)
     terms.hub.emit(

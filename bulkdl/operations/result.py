@@ -13,12 +13,12 @@ from bulkdl.core.models import Outcome, State
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bulkdl.auth.base import Signer
+    from bulkdl.auth.base import Authenticator
     from bulkdl.core.errors import RunStopped
     from bulkdl.core.events import Event, Hub
     from bulkdl.core.stop_request import StopReason
 
-__all__ = ["AccountUse", "Ending", "RunResult", "Tally"]
+__all__ = ["AccountUse", "ResultCollector", "RunEnd", "RunResult"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +55,13 @@ class RunResult:
 
 
 @dataclass(slots=True)
-class Ending:
+class RunEnd:
     """What ended a run, gathered on the way out."""
 
     machine: RunStopped | None = None
     deadline: bool = False
     signal: StopReason | None = None
-    signers: Mapping[str | None, Signer] = field(default_factory=dict)
+    signers: Mapping[str | None, Authenticator] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     """Accounts that needed no signer: there was nothing to do."""
 
@@ -76,7 +76,7 @@ class Ending:
 
 
 @dataclass(slots=True)
-class Tally:
+class ResultCollector:
     """An observer that counts; the first to see an event, so that whoever prints it prints the new counts."""
 
     hub: Hub
@@ -102,7 +102,7 @@ class Tally:
         if outcome.note:
             self.notes.append(f"{outcome.file}: {outcome.note}")
 
-    def result(self, ending: Ending, *, total: int, elapsed_s: float) -> RunResult:
+    def result(self, ending: RunEnd, *, total: int, elapsed_s: float) -> RunResult:
         """The result of a run of `total` products; those without an outcome are pending."""
         counters = self.hub.counters
         pending = total - counters.completed - counters.skipped - counters.failed
@@ -140,6 +140,6 @@ class Tally:
         )
 
 
-def _use(signer: Signer) -> AccountUse:
+def _use(signer: Authenticator) -> AccountUse:
     stopped = str(signer.stopped) if signer.stopped is not None else ""
     return AccountUse(logins=signer.logins, refreshes=signer.refreshes, stopped=stopped)

@@ -15,8 +15,8 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import RunStopped
 from bulkdl.core.events import ProductFinished
 from bulkdl.core.stop_request import StopSignal
-from bulkdl.operations.prepare import Terms, announce, prepare
-from bulkdl.operations.result import Ending, RunResult, Tally
+from bulkdl.operations.prepare import RunRequest, announce, prepare
+from bulkdl.operations.result import ResultCollector, RunEnd, RunResult
 from bulkdl.planning.plan import in_place, selected
 from bulkdl.scheduler.time_window import deadline_in
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Manifest, RunOptions, Settings
-    from bulkdl.operations.prepare import Ground
+    from bulkdl.operations.prepare import PreparedDestination
 
 __all__ = ["run"]
 
@@ -52,7 +52,7 @@ async def run(
     else in this process uses aiohttp, whose import need not read certificates then.
     """
     clock, rng, stop = clock or SystemClock(), rng or random.Random(), stop or StopSignal()  # noqa: S311 - jitter
-    terms = Terms(
+    terms = RunRequest(
         manifest=manifest,
         settings=settings,
         options=options,
@@ -64,7 +64,7 @@ async def run(
     )
     began, until_s = clock.monotonic(), _deadline(settings, clock)
     ends_at = None if until_s is None else began + until_s
-    tally, ending = Tally(hub), Ending()
+    tally, ending = ResultCollector(hub), RunEnd()
     hub.subscribe_first(tally)
     products = selected(manifest.products, options.select)
     try:
@@ -81,21 +81,27 @@ async def run(
 
 
 async def _work(
-    terms: Terms, ground: Ground, *, stop: StopSignal, ends_at: float | None, ending: Ending, alone: bool
+    terms: RunRequest,
+    ground: PreparedDestination,
+    *,
+    stop: StopSignal,
+    ends_at: float | None,
+    ending: RunEnd,
+    alone: bool,
 ) -> None:
     """Do what needs the network. Raise `UsageError` where the CA certificates cannot be read.
 
     What that takes is imported now, since it takes longer than a run that finds everything in place, while a thread reads the
     certificates, which does not hold the interpreter's lock.
     """
-    from bulkdl.http.tls import trusted, unread  # noqa: PLC0415
+    from bulkdl.http.tls import skip_certificate_loading, trusted_context  # noqa: PLC0415
 
-    reading = asyncio.get_running_loop().run_in_executor(None, trusted, terms.settings, terms.environ)
-    with unread() if alone else nullcontext():
-        from bulkdl.operations.execute import work  # noqa: PLC0415
-        from bulkdl.operations.services import Surroundings  # noqa: PLC0415
+    reading = asyncio.get_running_loop().run_in_executor(None, trusted_context, terms.settings, terms.environ)
+    with skip_certificate_loading() if alone else nullcontext():
+        from bulkdl.operations.execute import execute  # noqa: PLC0415
+        from bulkdl.operations.services import Services  # noqa: PLC0415
 
-    around = Surroundings(
+    around = Services(
         settings=terms.settings,
         environ=terms.environ,
         prompt=terms.prompt,
@@ -104,10 +110,10 @@ async def _work(
         rng=terms.rng,
     )
     async with around.network(await reading) as network:
-        await work(terms, ground, around=around, network=network, stop=stop, ends_at=ends_at, ending=ending)
+        await execute(terms, ground, around=around, network=network, stop=stop, ends_at=ends_at, ending=ending)
 
 
-def _leave_in_place(terms: Terms, ground: Ground, ending: Ending) -> None:
+def _leave_in_place(terms: RunRequest, ground: PreparedDestination, ending: RunEnd) -> None:
     """Nothing is left to do: every product is told of, and no account was used."""
     ending.unused = tuple(terms.manifest.accounts)
     announce(terms, ground)

@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from bulkdl.auth.credentials import Credentials, keyring_lookup, resolve
-from bulkdl.auth.factory import signer_for
+from bulkdl.auth.factory import make_authenticator
 from bulkdl.auth.oidc.endpoint import HttpTokenEndpoint
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Account, AuthKind
-from bulkdl.http.client import USER_AGENT, Http
-from bulkdl.http.lightweight.pipelining_policy import row_of
-from bulkdl.http.tls import trusted
+from bulkdl.http.client import USER_AGENT, HttpClient
+from bulkdl.http.lightweight.pipelining_policy import pipelining_config
+from bulkdl.http.tls import trusted_context
 
 if TYPE_CHECKING:
     import random
     import ssl
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
-    from bulkdl.auth.base import Signer
+    from bulkdl.auth.base import Authenticator
     from bulkdl.auth.credentials import Prompt
     from bulkdl.auth.oidc.messages import TokenEndpoint
     from bulkdl.core.clock import Clock
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Settings
     from bulkdl.core.urls import Url
 
-__all__ = ["Network", "Surroundings", "state_folder"]
+__all__ = ["NetworkClients", "Services", "state_folder"]
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class NetworkClients:
     """The ways out: to products, and to token endpoints."""
 
-    http: Http
+    http: HttpClient
     endpoint: TokenEndpoint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Services:
     """What the outside gives to everything that is put together here."""
 
     settings: Settings
@@ -61,12 +61,12 @@ class Surroundings:
     rng: random.Random
 
     @asynccontextmanager
-    async def network(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Network]:
-        """`tls`: what `trusted` gave, which is asked here where it is None. Raise `UsageError` where it cannot be read."""
-        tls = tls or trusted(self.settings, self.environ)
-        row = row_of(self.environ.get("BULKDL_ASK_AHEAD"))
+    async def network(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[NetworkClients]:
+        """`tls`: what `trusted_context` gave, which is asked here where it is None. Raise `UsageError` where it cannot be read."""
+        tls = tls or trusted_context(self.settings, self.environ)
+        row = pipelining_config(self.environ.get("BULKDL_ASK_AHEAD"))
         async with (
-            Http(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock, row=row) as http,
+            HttpClient(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock, row=row) as http,
             aiohttp.ClientSession(
                 connector=http.connector,
                 connector_owner=False,
@@ -74,7 +74,7 @@ class Surroundings:
                 headers={"User-Agent": USER_AGENT},
             ) as session,
         ):
-            yield Network(http, HttpTokenEndpoint(session, clock=self.clock))
+            yield NetworkClients(http, HttpTokenEndpoint(session, clock=self.clock))
 
     def find(self, account: Account) -> Credentials:
         """The account's secrets; raise `AccountStopped` where one is missing."""
@@ -82,13 +82,13 @@ class Surroundings:
 
     def signers(
         self, accounts: Mapping[str, Account], *, needed: Collection[str], endpoint: TokenEndpoint
-    ) -> Mapping[str | None, Signer]:
+    ) -> Mapping[str | None, Authenticator]:
         """A signer for each account, by name, and under None one that signs nothing.
 
         The secrets of the accounts that are `needed` are found now, while someone is there to be asked, not at 3 a.m.
         """
         signer = partial(
-            signer_for,
+            make_authenticator,
             endpoint=endpoint,
             hub=self.hub,
             clock=self.clock,
@@ -96,7 +96,7 @@ class Surroundings:
             state_dir=lambda: state_folder(self.environ),
             logins={},
         )
-        made: dict[str | None, Signer] = {None: signer(Account(name="", auth=AuthKind.NONE), Credentials())}
+        made: dict[str | None, Authenticator] = {None: signer(Account(name="", auth=AuthKind.NONE), Credentials())}
         for name, account in accounts.items():
             made[name] = signer(account, self._found(account) if name in needed else partial(self.find, account))
         return made

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
-from bulkdl.journal.journal import read_learnt
-from bulkdl.journal.learned import Learnt
+from bulkdl.journal.journal import read_learned
+from bulkdl.journal.learned import Learned
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.protocol.byte_ranges import cover
-from bulkdl.protocol.server_quirks import told
+from bulkdl.protocol.server_quirks import describe
 from bulkdl.storage.lock_owner import holder
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ def collect_status(manifest: Manifest) -> StatusReport:
     running = holder(manifest.destination)
     known = entries or {}
     now = SystemClock().wall()
-    learnt = read_learnt(manifest.destination, now=now) or Learnt()
+    learnt = read_learned(manifest.destination, now=now) or Learned()
     return StatusReport(
         products=tuple(_status(p, known.get(p.id), manifest.destination) for p in manifest.products),
         running=str(running) if running is not None else "",
         journal=entries is not None,
-        hosts={host: said for host, facts in sorted(learnt.hosts.items()) if (said := told(facts, now=now))},
+        hosts={host: said for host, facts in sorted(learnt.hosts.items()) if (said := describe(facts, now=now))},
     )
 
 

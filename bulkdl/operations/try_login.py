@@ -6,9 +6,9 @@ import math
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from bulkdl.auth.factory import signer_for
-from bulkdl.auth.oidc.authenticator import OidcSigner
-from bulkdl.auth.oidc.token_lifetime import Reason
+from bulkdl.auth.factory import make_authenticator
+from bulkdl.auth.oidc.authenticator import OidcAuthenticator
+from bulkdl.auth.oidc.token_lifetime import RenewalReason
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import AuthKind, SecretSource
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.credentials import Credentials
     from bulkdl.auth.oidc.messages import TokenEndpoint
-    from bulkdl.auth.oidc.token_lifetime import Held
+    from bulkdl.auth.oidc.token_lifetime import ActiveToken
     from bulkdl.auth.oidc.token_manager import TokenManager
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
@@ -84,8 +84,10 @@ async def try_login(
 ) -> LoginReport:
     """Log in once and out again. A failure is in the report, not raised."""
     trial = _Trial(account, credentials)
-    signer = signer_for(account, trial.resolve, endpoint=endpoint, hub=hub, clock=clock, rng=rng, state_dir=state_dir)
-    if not isinstance(signer, OidcSigner):
+    signer = make_authenticator(
+        account, trial.resolve, endpoint=endpoint, hub=hub, clock=clock, rng=rng, state_dir=state_dir
+    )
+    if not isinstance(signer, OidcAuthenticator):
         return trial.untried()
     try:
         held = await signer.token()
@@ -108,17 +110,19 @@ async def rehearse(
 ) -> LoginReport:
     """The night in a minute: a login, a forced refresh, and a second login with the next one-time code."""
     trial = _Trial(account, credentials)
-    signer = signer_for(account, trial.resolve, endpoint=endpoint, hub=hub, clock=clock, rng=rng, state_dir=state_dir)
-    if not isinstance(signer, OidcSigner):
+    signer = make_authenticator(
+        account, trial.resolve, endpoint=endpoint, hub=hub, clock=clock, rng=rng, state_dir=state_dir
+    )
+    if not isinstance(signer, OidcAuthenticator):
         return trial.untried()
     first = second = None
     refreshed: bool | None = None
     try:
         first = await signer.token()
         if first.token.refresh is not None:
-            second = await signer.renewed(Reason.REHEARSAL)
+            second = await signer.renewed(RenewalReason.REHEARSAL)
             refreshed = signer.refreshes > 0
-        await signer.renewed(Reason.SECOND_LOGIN)
+        await signer.renewed(RenewalReason.SECOND_LOGIN)
         return trial.report(signer.manager, first, refreshed=refreshed, second=second)
     except AccountStopped as stop:
         return trial.report(signer.manager, first, refreshed=refreshed, second=second, error=stop)
@@ -150,10 +154,10 @@ class _Trial:
     def report(
         self,
         manager: TokenManager | None,
-        held: Held | None,
+        held: ActiveToken | None,
         *,
         refreshed: bool | None = None,
-        second: Held | None = None,
+        second: ActiveToken | None = None,
         error: AccountStopped | None = None,
     ) -> LoginReport:
         token = None if held is None else held.token

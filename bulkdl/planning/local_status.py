@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from bulkdl.journal.records import Entry
     from bulkdl.storage.file_info import FileFacts
 
-__all__ = ["Standing", "standing"]
+__all__ = ["LocalFileStatus", "local_status"]
 
 
-class Standing(Enum):
+class LocalFileStatus(Enum):
     """What the journal, the manifest and `stat` say of a product before anything is asked."""
 
     IN_PLACE = "in place"
@@ -26,32 +26,32 @@ class Standing(Enum):
     REPLACE = "replace"  # found wrong by `verify --requeue`
 
 
-def standing(product: Product, entry: Entry | None, facts: FileFacts | None) -> Standing:
+def local_status(product: Product, entry: Entry | None, facts: FileFacts | None) -> LocalFileStatus:
     """Pure: what to think of the file at a product's final name."""
-    found = _standing(product, entry, facts)
+    found = _local_status(product, entry, facts)
     unpacked = not product.extract or (entry is not None and entry.phase is Phase.DONE)
-    return Standing.HASH if found is Standing.IN_PLACE and not unpacked else found
+    return LocalFileStatus.HASH if found is LocalFileStatus.IN_PLACE and not unpacked else found
 
 
-def _standing(product: Product, entry: Entry | None, facts: FileFacts | None) -> Standing:
+def _local_status(product: Product, entry: Entry | None, facts: FileFacts | None) -> LocalFileStatus:
     if facts is None:
-        return Standing.ABSENT
+        return LocalFileStatus.ABSENT
     if not facts.is_file:
-        return Standing.DISAGREES
+        return LocalFileStatus.DISAGREES
     if entry is not None and entry.phase is Phase.REQUEUED:
         # Its size and time are known once the new file is about to be moved there.
         moved = entry.size == facts.size and entry.mtime_ns == facts.mtime_ns
-        return Standing.IN_PLACE if moved else Standing.REPLACE
+        return LocalFileStatus.IN_PLACE if moved else LocalFileStatus.REPLACE
     placed = (
         entry if entry is not None and entry.phase in (Phase.DONE, Phase.PLACING) and entry.size is not None else None
     )
     sizes = {size for size in (product.size, placed.size if placed else None) if size is not None}
     if sizes and sizes != {facts.size}:
-        return Standing.DISAGREES
+        return LocalFileStatus.DISAGREES
     if placed is not None and placed.mtime_ns == facts.mtime_ns and set(product.checksums) <= set(placed.digests):
-        return Standing.IN_PLACE
+        return LocalFileStatus.IN_PLACE
     if product.checksums or (placed is not None and placed.digests):
-        return Standing.HASH
+        return LocalFileStatus.HASH
     # Of a move that a crash may have cut short the size alone proves nothing: the old file may still be there.
     known = product.size is not None or (placed is not None and placed.phase is Phase.DONE)
-    return Standing.IN_PLACE if known else Standing.UNKNOWN
+    return LocalFileStatus.IN_PLACE if known else LocalFileStatus.UNKNOWN

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from bulkdl.core.filenames import fold
 
-__all__ = ["Claims"]
+__all__ = ["NameRegistry"]
 
 
-class Claims:
+class NameRegistry:
     """Every name that is spoken for, under the key by which a file system might confuse two.
 
     The first in the manifest's order has a contested name, unless the other has finished: a finished product never

@@ -16,35 +16,35 @@ if TYPE_CHECKING:
     from bulkdl.journal.records import Entry
 
 
-__all__ = ["Estate", "estate_of", "offered"]
+__all__ = ["OrphanedPartials", "as_offer", "find_orphans"]
 
 
 @dataclass(slots=True)
-class Estate:
+class OrphanedPartials:
     """What products that are gone from the manifest have left."""
 
-    heirs: dict[str, Entry] = field(default_factory=dict)
+    adoptable: dict[str, Entry] = field(default_factory=dict)
     """By the id of the one product of the same origin and path."""
     by_file: dict[str, list[Entry]] = field(default_factory=dict)
 
     def drop(self, entry: Entry) -> None:
-        self.heirs = {id_: left for id_, left in self.heirs.items() if left.id != entry.id}
+        self.adoptable = {id_: left for id_, left in self.adoptable.items() if left.id != entry.id}
         if entry.file in self.by_file:
             self.by_file[entry.file] = [left for left in self.by_file[entry.file] if left.id != entry.id]
 
 
-def estate_of(entries: Mapping[str, Entry], products: Iterable[Product]) -> Estate:
+def find_orphans(entries: Mapping[str, Entry], products: Iterable[Product]) -> OrphanedPartials:
     """Pure. Where two could be heir, or two have left something, nobody knows which is whose: they stay as they are."""
     left = [e for e in entries.values() if e.id.startswith("url:") and e.phase in (Phase.PARTIAL, Phase.FAILED)]
     left = [entry for entry in left if entry.part is not None and entry.ranges]
     if not left:
-        return Estate()
+        return OrphanedPartials()
     known = {product.id: product for product in products}
     left = [entry for entry in left if entry.id not in known]
     nameless = [product for product in known.values() if product.file is None]
     claims, offers = Counter(p.url.source for p in nameless), Counter(entry.source for entry in left)
     by_source = {entry.source: entry for entry in left if offers[entry.source] == claims[entry.source] == 1}
-    estate = Estate(
+    estate = OrphanedPartials(
         {p.id: by_source[p.url.source] for p in nameless if p.url.source in by_source and p.id not in entries}
     )
     for entry in left:
@@ -53,7 +53,7 @@ def estate_of(entries: Mapping[str, Entry], products: Iterable[Product]) -> Esta
     return estate
 
 
-def offered(entry: Entry) -> Entry:
+def as_offer(entry: Entry) -> Entry:
     """What is asked for with it: the last byte once more where all are there, so that the archive has a say."""
     if entry.total is None:
         return entry

@@ -10,7 +10,7 @@ from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
 from bulkdl.core.models import Outcome, State
 from bulkdl.journal.records import Phase
-from bulkdl.planning.local_status import Standing, standing
+from bulkdl.planning.local_status import LocalFileStatus, local_status
 from bulkdl.planning.unpack_folders import folder_of, occupy_folders
 from bulkdl.protocol.byte_ranges import cover
 
@@ -20,27 +20,27 @@ if TYPE_CHECKING:
 
     from bulkdl.core.models import Product
     from bulkdl.journal.records import Entry
-    from bulkdl.planning.name_registry import Claims
+    from bulkdl.planning.name_registry import NameRegistry
     from bulkdl.storage.file_info import FileFacts
 
     Look = Callable[[Iterable[str]], Mapping[str, FileFacts | None]]
     """From relative names to what the disk says of them."""
 
-__all__ = ["BATCH", "Item", "Survey", "in_place", "selected"]
+__all__ = ["BATCH", "PlanBuilder", "PlannedProduct", "in_place", "selected"]
 
 BATCH = 2000
 """Products that are surveyed together."""
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class PlannedProduct:
     """A product with what is known of it before the run."""
 
     product: Product
     entry: Entry | None
     """None also where the product is in place and nothing is left to say of it."""
     file: str | None
-    standing: Standing
+    local_status: LocalFileStatus
 
     @property
     def shown(self) -> str:
@@ -70,23 +70,23 @@ def _matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name.rpartition("/")[2], pattern)
 
 
-def in_place(item: Item, destination: Path) -> Outcome:
+def in_place(item: PlannedProduct, destination: Path) -> Outcome:
     """What becomes of a product that is in place from before."""
     note = item.entry.note if item.entry is not None else ""
     return Outcome(product=item.product, state=State.SKIPPED, file=item.shown, destination=destination, note=note)
 
 
-class Survey:
+class PlanBuilder:
     """Holds products against the journal and the disk, and reserves every name that is known.
 
     They come in batches, in the manifest's order, so that of very many no more is held than what is still needed.
     """
 
-    def __init__(self, look: Look, claims: Claims) -> None:
+    def __init__(self, look: Look, claims: NameRegistry) -> None:
         self._look = look
         self._claims = claims
-        self._items: list[Item] = []
-        self._doubtful: list[Item] = []
+        self._items: list[PlannedProduct] = []
+        self._doubtful: list[PlannedProduct] = []
         self._lost: set[int] = set()
 
     def add(self, products: Sequence[Product], entries: Mapping[str, Entry]) -> None:
@@ -95,67 +95,71 @@ class Survey:
         files = [p.file if p.file is not None else (e.file if e is not None else None) for p, e in known]
         facts = self._look(file for file in files if file is not None)
         items = [
-            Item(p, e, file, standing(p, e, facts[file] if file is not None else None))
+            PlannedProduct(p, e, file, local_status(p, e, facts[file] if file is not None else None))
             for (p, e), file in zip(known, files, strict=True)
         ]
         for item in self._also_unpacked(items):
-            if item.standing is Standing.IN_PLACE and _doubtful(item):
+            if item.local_status is LocalFileStatus.IN_PLACE and _doubtful(item):
                 self._doubtful.append(item)
-            elif item.standing is Standing.IN_PLACE and not _finished(item, self._claims):
+            elif item.local_status is LocalFileStatus.IN_PLACE and not _finished(item, self._claims):
                 self._lost.add(item.product.index)
             else:
                 item = _trimmed(item)  # noqa: PLW2901
             self._items.append(item)
 
-    def end(self) -> list[Item]:
+    def end(self) -> list[PlannedProduct]:
         """Every product's item, once all have been added."""
         items, claims = self._items, self._claims
         self._lost.update(item.product.index for item in self._doubtful if not _finished(item, claims))
         for item in items:
-            if item.file is not None and item.standing is not Standing.IN_PLACE:  # those have it, or lost it
+            if item.file is not None and item.local_status is not LocalFileStatus.IN_PLACE:  # those have it, or lost it
                 claims.claim(item.file, item.product.index)
         if any(item.product.extract for item in items):
             _reserve_folders(items, claims)
         if not self._lost:
             return items
-        return [replace(i, standing=Standing.ABSENT) if i.product.index in self._lost else i for i in items]
+        return [replace(i, local_status=LocalFileStatus.ABSENT) if i.product.index in self._lost else i for i in items]
 
-    def _also_unpacked(self, items: list[Item]) -> list[Item]:
+    def _also_unpacked(self, items: list[PlannedProduct]) -> list[PlannedProduct]:
         """A product in place whose unpacked folder is missing is unpacked by this run: `extract` may be a new wish."""
         folders = {
             item.product.index: folder
             for item in items
-            if item.standing is Standing.IN_PLACE and (folder := folder_of(item.product, item.file)) is not None
+            if item.local_status is LocalFileStatus.IN_PLACE
+            and (folder := folder_of(item.product, item.file)) is not None
         }
         if not folders:
             return items
         found = self._look(folders.values())
         missing = {index for index, folder in folders.items() if found[folder] is None}
-        return [replace(item, standing=Standing.HASH) if item.product.index in missing else item for item in items]
+        return [
+            replace(item, local_status=LocalFileStatus.HASH) if item.product.index in missing else item
+            for item in items
+        ]
 
 
-def _reserve_folders(items: list[Item], claims: Claims) -> None:
+def _reserve_folders(items: list[PlannedProduct], claims: NameRegistry) -> None:
     """Those of finished products first; who comes too late is told so when its turn has come."""
     occupy_folders(claims, ((item.product, item.file) for item in items if item.file is not None))
     folders = [(item, folder) for item in items if (folder := folder_of(item.product, item.file)) is not None]
     for item, folder in folders:
-        if item.standing is Standing.IN_PLACE:
+        if item.local_status is LocalFileStatus.IN_PLACE:
             claims.finish(folder, item.product.index)
     for item, folder in folders:
         claims.claim(folder, item.product.index)
 
 
-def _doubtful(item: Item) -> bool:
+def _doubtful(item: PlannedProduct) -> bool:
     """Whether the file in place may be another product's; the one that was placed there comes first."""
     return item.entry is None or item.entry.phase not in (Phase.DONE, Phase.PLACING)
 
 
-def _trimmed(item: Item) -> Item:
+def _trimmed(item: PlannedProduct) -> PlannedProduct:
     entry = item.entry
-    if item.standing is not Standing.IN_PLACE or entry is None or entry.part is not None or entry.note:
+    if item.local_status is not LocalFileStatus.IN_PLACE or entry is None or entry.part is not None or entry.note:
         return item
-    return Item(item.product, None, item.file, item.standing)
+    return PlannedProduct(item.product, None, item.file, item.local_status)
 
 
-def _finished(item: Item, claims: Claims) -> bool:
+def _finished(item: PlannedProduct, claims: NameRegistry) -> bool:
     return item.file is not None and claims.finish(item.file, item.product.index) is None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bulkdl.core.models import Product
-    from bulkdl.planning.name_registry import Claims
+    from bulkdl.planning.name_registry import NameRegistry
 
 __all__ = ["claim_folder", "folder_of", "occupy_folders"]
 
@@ -26,7 +26,7 @@ def folder_of(product: Product, file: str | None) -> str | None:
     return f"{above}{slash}{folder_for(name)}"
 
 
-def claim_folder(claims: Claims, product: Product, file: str, *, for_good: bool = False) -> None:
+def claim_folder(claims: NameRegistry, product: Product, file: str, *, for_good: bool = False) -> None:
     """Take the folder that the product is unpacked into; raise `ProductFailed` (conflict) where another has it."""
     folder = folder_of(product, file)
     if folder is None:
@@ -40,7 +40,7 @@ def claim_folder(claims: Claims, product: Product, file: str, *, for_good: bool 
         )
 
 
-def occupy_folders(claims: Claims, named: Iterable[tuple[Product, str]]) -> None:
+def occupy_folders(claims: NameRegistry, named: Iterable[tuple[Product, str]]) -> None:
     """Keep the folders in the paths of files from being those of an archive."""
     seen: set[str] = set()
     for product, file in named:

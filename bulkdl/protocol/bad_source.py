@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Checksum
     from bulkdl.protocol.response_head import Head
 
-__all__ = ["UNSEEN_S", "Edition", "Evidence", "Look", "Seen", "accused", "compare", "look"]
+__all__ = [
+    "UNSEEN_S",
+    "BadSourceEvidence",
+    "Comparison",
+    "Recheck",
+    "ValidatorSnapshot",
+    "compare",
+    "recheck",
+    "with_new_evidence",
+]
 
 UNSEEN_S = 7 * 86400.0
 """Where the archive names nothing that an edition could be told by, the product is fetched again after so many seconds."""
@@ -24,7 +33,7 @@ MOST_SEEN = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class ValidatorSnapshot:
     """The marks of an edition as one source gave them; what it did not give is None."""
 
     source: str
@@ -38,8 +47,8 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """What speaks against a product's source; nothing in it is secret (`Seen.source` has no query)."""
+class BadSourceEvidence:
+    """What speaks against a product's source; nothing in it is secret (`ValidatorSnapshot.source` has no query)."""
 
     id: str
     """`Product.id`."""
@@ -57,11 +66,11 @@ class Evidence:
     """Unix time of the last fetch."""
     kept: str | None = None
     """Where the bytes are kept, relative to the destination."""
-    seen: tuple[Seen, ...] = ()
+    seen: tuple[ValidatorSnapshot, ...] = ()
     """The marks of these bytes; a source may have several, such as those of a `HEAD`."""
 
 
-class Edition(Enum):
+class Comparison(Enum):
     """How an edition's marks compare with remembered ones."""
 
     SAME = "same"
@@ -69,42 +78,44 @@ class Edition(Enum):
     UNTOLD = "untold"  # nothing that both have could tell
 
 
-class Look(Enum):
+class Recheck(Enum):
     """What follows from a look at a source that sends no body."""
 
     STANDS = "stands"  # it would send the same bytes again
     ANEW = "anew"  # it may have others now
 
 
-def compare(seen: Seen, head: Head, *, trust_etag: bool = True) -> Edition:
+def compare(seen: ValidatorSnapshot, head: Head, *, trust_etag: bool = True) -> Comparison:
     """Hold the head of a 200 against the marks of an edition; `trust_etag`: this host's ETags mean something."""
     coded = head.content_encoding.strip().lower() not in ("", "identity")
     # Some answer a HEAD with a length of 0, which is no length of a product.
     if seen.size is not None and head.content_length and not coded and seen.size != head.content_length:
-        return Edition.OTHER
+        return Comparison.OTHER
     dates = None
     if seen.last_modified and head.last_modified:
-        dates = Edition.SAME if seen.last_modified == head.last_modified else Edition.OTHER
+        dates = Comparison.SAME if seen.last_modified == head.last_modified else Comparison.OTHER
     if seen.etag and head.etag and trust_etag:
         if seen.etag.removeprefix("W/") != head.etag.removeprefix("W/"):
-            return Edition.OTHER
+            return Comparison.OTHER
         # An equal weak one says less than two dates that differ (RFC 9110 §8.8.1).
-        return Edition.SAME if strong_etag(head.etag) and strong_etag(seen.etag) else dates or Edition.SAME
-    return dates or Edition.UNTOLD
+        return Comparison.SAME if strong_etag(head.etag) and strong_etag(seen.etag) else dates or Comparison.SAME
+    return dates or Comparison.UNTOLD
 
 
-def look(evidence: Evidence, source: str, head: Head, *, now: float, trust_etag: bool = True) -> Look:
+def recheck(evidence: BadSourceEvidence, source: str, head: Head, *, now: float, trust_etag: bool = True) -> Recheck:
     """Whether `source`, which answered with the head of a 200, is worth another fetch; `now` is Unix time."""
     editions = {compare(seen, head, trust_etag=trust_etag) for seen in evidence.seen if seen.source == source}
-    if Edition.SAME in editions:
-        return Look.STANDS
-    if not editions or Edition.OTHER in editions:
-        return Look.ANEW
+    if Comparison.SAME in editions:
+        return Recheck.STANDS
+    if not editions or Comparison.OTHER in editions:
+        return Recheck.ANEW
     # A clock that was set back far must not hold the product up for ever.
-    return Look.STANDS if -CLOCK_S <= now - evidence.at < UNSEEN_S else Look.ANEW
+    return Recheck.STANDS if -CLOCK_S <= now - evidence.at < UNSEEN_S else Recheck.ANEW
 
 
-def accused(before: Evidence | None, latest: Evidence, *, earlier: int, everywhere: bool) -> Evidence:
+def with_new_evidence(
+    before: BadSourceEvidence | None, latest: BadSourceEvidence, *, earlier: int, everywhere: bool
+) -> BadSourceEvidence:
     """What is known once another fetch has brought wrong bytes: `latest`, which knows of this fetch alone.
 
     `before`: what was known until now, of earlier runs too; `earlier`: fetches of this run, other than the one that

@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from importlib.resources.abc import Traversable
 
-__all__ = ["MOST_BODY", "Answer", "Dialect", "ErrorAction", "Ruling", "interpret", "load", "names"]
+__all__ = [
+    "MOST_BODY",
+    "Answer",
+    "ErrorAction",
+    "ErrorInterpretation",
+    "ProviderErrorRules",
+    "interpret",
+    "load",
+    "names",
+]
 
 MOST_BODY = 4096
 """Bytes of an error's body that are looked at."""
@@ -55,7 +64,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ruling:
+class ErrorInterpretation:
     action: ErrorAction
     says: str
     """What happened, as part of a sentence; from the data, never from the server."""
@@ -96,7 +105,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Dialect:
+class ProviderErrorRules:
     name: str
     codes: tuple[str, ...]
     """Dotted paths in the JSON at which the provider's code may stand."""
@@ -104,7 +113,7 @@ class Dialect:
     rules: tuple[Rule, ...]
 
 
-def interpret(name: str | None, answer: Answer, *, now: float) -> Ruling | None:
+def interpret(name: str | None, answer: Answer, *, now: float) -> ErrorInterpretation | None:
     """What `answer` means in a dialect (an unknown one, or None: the generic); `now` is the wall clock for dates.
 
     None: nothing is known beyond the status.
@@ -116,7 +125,7 @@ def interpret(name: str | None, answer: Answer, *, now: float) -> Ruling | None:
         for rule in dialect.rules:
             if _fits(rule, answer, text, code):
                 wait = _seconds(rule.wait, answer, document, now)
-                return Ruling(
+                return ErrorInterpretation(
                     action=rule.action, says=rule.says, hint=rule.hint, code=rule.code, wait=wait, kind=rule.kind
                 )
     return None
@@ -135,7 +144,7 @@ def names() -> tuple[str, ...]:
 
 
 @functools.cache
-def load(name: str) -> Dialect:
+def load(name: str) -> ProviderErrorRules:
     """The dialect of that name; raise `KeyError` where there is none, `TypeError` or `ValueError` for one that is wrong."""
     if name not in names():
         raise KeyError(name)
@@ -146,9 +155,11 @@ def load(name: str) -> Dialect:
 
 def parse(
     name: str, *, rules: list[dict[str, Any]], codes: tuple[str, ...] = (), also: tuple[str, ...] = ()
-) -> Dialect:
+) -> ProviderErrorRules:
     """A dialect from its data; raise `TypeError` or `ValueError` where that is wrong."""
-    return Dialect(name=name, codes=tuple(codes), also=tuple(also), rules=tuple(_rule(**rule) for rule in rules))
+    return ProviderErrorRules(
+        name=name, codes=tuple(codes), also=tuple(also), rules=tuple(_rule(**rule) for rule in rules)
+    )
 
 
 def _rule(
@@ -175,7 +186,7 @@ def _rule(
     )
 
 
-def _chain(name: str | None) -> Iterator[Dialect]:
+def _chain(name: str | None) -> Iterator[ProviderErrorRules]:
     """The dialect, those that it names, and the generic one; each once."""
     known = names()
     first = load(name) if name in known and name is not None else load(GENERIC)

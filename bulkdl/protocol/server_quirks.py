@@ -1,4 +1,4 @@
-"""What was seen of hosts, and what follows from it. Pure but for `HostBook`, which remembers.
+"""What was seen of hosts, and what follows from it. Pure but for `ServerQuirks`, which remembers.
 
 A fact can save a request or make bulkdl more careful; it never stands in for a check: whether bytes are joined is decided in
 `resume`, which a wrong fact cannot make joining two editions unnoticed.
@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.protocol.headers import strong_etag
-from bulkdl.protocol.resume import Action, Why
+from bulkdl.protocol.resume import Action, DecisionReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from bulkdl.core.clock import Clock
     from bulkdl.protocol.response_head import Head
-    from bulkdl.protocol.resume import Ask, Decision, Known
+    from bulkdl.protocol.resume import Decision, PartialState, RangeRequest
 
 __all__ = [
-    "HostBook",
-    "HostFacts",
-    "Sight",
-    "first_sight",
+    "ServerFacts",
+    "ServerObservation",
+    "ServerQuirks",
+    "describe",
+    "first_observation",
     "fresh",
-    "has_moody_etags",
+    "has_unstable_etags",
+    "ignores_ranges",
     "noted",
-    "shuns_ranges",
-    "sights",
-    "told",
+    "observations",
 ]
 
 EXPIRES_S = 30 * 86400.0
@@ -50,7 +50,7 @@ MOST_HOSTS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HostFacts:
+class ServerFacts:
     """What was seen of one origin, with when (Unix time) each kind of it was seen last."""
 
     origin: str
@@ -81,7 +81,7 @@ class HostFacts:
         return self.range_hits + self.range_misses + self.etag_changes + self.etag_same + self.validated + self.bare
 
 
-class Sight(Enum):
+class ServerObservation(Enum):
     """One thing that was seen."""
 
     RANGE_HIT = "range hit"
@@ -95,7 +95,7 @@ class Sight(Enum):
     __hash__ = object.__hash__  # of every product: Enum's own is Python code
 
 
-def fresh(facts: HostFacts, *, now: float) -> HostFacts:
+def fresh(facts: ServerFacts, *, now: float) -> ServerFacts:
     """`facts` without what is too old to count, or of a day that has not come yet."""
 
     def old(at: float) -> bool:
@@ -110,52 +110,52 @@ def fresh(facts: HostFacts, *, now: float) -> HostFacts:
     return facts
 
 
-def noted(facts: HostFacts, sight: Sight, *, now: float, times: int = 1) -> HostFacts:
+def noted(facts: ServerFacts, sight: ServerObservation, *, now: float, times: int = 1) -> ServerFacts:
     """`facts` with one thing more; newer evidence corrects what older evidence said.
 
     `times`: how often it was seen, for what is only counted.
     """
     facts = fresh(facts, now=now)
     match sight:
-        case Sight.RANGE_HIT:
+        case ServerObservation.RANGE_HIT:
             return replace(facts, range_hits=facts.range_hits + 1, range_misses=0, ranges_at=now)
-        case Sight.RANGE_MISS:
+        case ServerObservation.RANGE_MISS:
             return replace(facts, range_misses=facts.range_misses + 1, ranges_at=now)
-        case Sight.ETAG_CHANGED:
+        case ServerObservation.ETAG_CHANGED:
             return replace(facts, etag_changes=facts.etag_changes + 1, etag_same=0, etags_at=now)
-        case Sight.ETAG_OTHER if facts.etag_changes:
+        case ServerObservation.ETAG_OTHER if facts.etag_changes:
             return replace(facts, etag_same=0)
-        case Sight.ETAG_SAME if facts.etag_changes:
+        case ServerObservation.ETAG_SAME if facts.etag_changes:
             steady = facts.etag_same + 1 >= STEADY
             changes = 0 if steady else facts.etag_changes
             return replace(facts, etag_changes=changes, etag_same=0 if steady else facts.etag_same + 1)
-        case Sight.VALIDATED:
+        case ServerObservation.VALIDATED:
             return replace(facts, validated=facts.validated + times, validators_at=now)
-        case Sight.BARE:
+        case ServerObservation.BARE:
             return replace(facts, bare=facts.bare + times, validators_at=now)
         case _:
             return facts
 
 
-def shuns_ranges(facts: HostFacts, *, now: float) -> bool:
+def ignores_ranges(facts: ServerFacts, *, now: float) -> bool:
     """Whether several connections to one product would each begin with its first byte."""
     facts = fresh(facts, now=now)
     return facts.range_misses >= (MISSES_AFTER_HITS if facts.range_hits else MISSES)
 
 
-def has_moody_etags(facts: HostFacts, *, now: float) -> bool:
+def has_unstable_etags(facts: ServerFacts, *, now: float) -> bool:
     """Whether another ETag says nothing of the bytes, as with servers behind one name that make it of an inode."""
     return fresh(facts, now=now).etag_changes >= CHANGES
 
 
-def told(facts: HostFacts, *, now: float) -> str:
+def describe(facts: ServerFacts, *, now: float) -> str:
     """What was learnt of a host and what follows from it, for a person; "" where that is nothing."""
     facts, parts = fresh(facts, now=now), []
-    if shuns_ranges(facts, now=now):
+    if ignores_ranges(facts, now=now):
         parts.append(f"ignores ranges (seen {facts.range_misses} times), so one connection a product")
     elif facts.range_hits:
         parts.append("honours ranges")
-    if has_moody_etags(facts, now=now):
+    if has_unstable_etags(facts, now=now):
         parts.append(f"its ETags change without the bytes (seen {facts.etag_changes} times), so checksums decide")
     elif facts.validated > facts.bare:
         parts.append("gives validators")
@@ -164,27 +164,29 @@ def told(facts: HostFacts, *, now: float) -> str:
     return "; ".join(parts)
 
 
-def sights(head: Head, *, ask: Ask, known: Known, decision: Decision, source: str) -> tuple[Sight, ...]:
+def observations(
+    head: Head, *, ask: RangeRequest, known: PartialState, decision: Decision, source: str
+) -> tuple[ServerObservation, ...]:
     """What a response's head shows of its host; `known`: what is on disk, with the validator that was recorded."""
-    found: list[Sight] = []
-    told, recorded = strong_etag(head.etag), strong_etag(known.etag)
-    comparable = bool(told and recorded) and known.source == source
+    found: list[ServerObservation] = []
+    describe, recorded = strong_etag(head.etag), strong_etag(known.etag)
+    comparable = bool(describe and recorded) and known.source == source
     if ask.range is not None:
         ranged = _range_sight(head, ask=ask, decision=decision, same=_is_same(head, known, source))
         found += [ranged] if ranged is not None else []
     if comparable and head.status in (200, 206) and not ask.if_range:
-        found.append(Sight.ETAG_SAME if told == recorded else Sight.ETAG_OTHER)
+        found.append(ServerObservation.ETAG_SAME if describe == recorded else ServerObservation.ETAG_OTHER)
     if head.status == 200:
-        found.append(first_sight(head))
+        found.append(first_observation(head))
     return tuple(found)
 
 
-def first_sight(head: Head) -> Sight:
+def first_observation(head: Head) -> ServerObservation:
     """What a 200 shows of its host where nothing is on disk and no range was asked for."""
-    return Sight.VALIDATED if head.last_modified or strong_etag(head.etag) else Sight.BARE
+    return ServerObservation.VALIDATED if head.last_modified or strong_etag(head.etag) else ServerObservation.BARE
 
 
-def _is_same(head: Head, known: Known, source: str) -> bool:
+def _is_same(head: Head, known: PartialState, source: str) -> bool:
     """Whether the response names the very edition that is on disk (RFC 9110 §13.1.5: a date only where there is no ETag)."""
     if known.source != source or not (known.etag or known.last_modified):
         return False
@@ -193,33 +195,44 @@ def _is_same(head: Head, known: Known, source: str) -> bool:
     return head.etag is None and head.last_modified == known.last_modified
 
 
-_NOT_AS_ASKED = frozenset({Why.WRONG_RANGE, Why.MULTIPART, Why.NO_CONTENT_RANGE, Why.LENGTHS_DISAGREE})
+_NOT_AS_ASKED = frozenset(
+    {
+        DecisionReason.WRONG_RANGE,
+        DecisionReason.MULTIPART,
+        DecisionReason.NO_CONTENT_RANGE,
+        DecisionReason.LENGTHS_DISAGREE,
+    }
+)
 
 
-def _range_sight(head: Head, *, ask: Ask, decision: Decision, same: bool) -> Sight | None:
+def _range_sight(head: Head, *, ask: RangeRequest, decision: Decision, same: bool) -> ServerObservation | None:
     if head.status == 206:
         if decision.action is Action.APPEND:
-            return Sight.RANGE_HIT
-        return Sight.RANGE_MISS if decision.why in _NOT_AS_ASKED else None
+            return ServerObservation.RANGE_HIT
+        return ServerObservation.RANGE_MISS if decision.why in _NOT_AS_ASKED else None
     # With If-Range a 200 is right where the edition is another one (RFC 9110 §13.1.5).
-    return Sight.RANGE_MISS if head.status == 200 and (same or not ask.if_range) else None
+    return ServerObservation.RANGE_MISS if head.status == 200 and (same or not ask.if_range) else None
 
 
-class HostBook:
+class ServerQuirks:
     """What is known of every host in this run and from earlier ones; `save` is told what is worth keeping."""
 
     def __init__(
-        self, facts: Iterable[HostFacts] = (), *, clock: Clock, save: Callable[[HostFacts], None] = lambda _facts: None
+        self,
+        facts: Iterable[ServerFacts] = (),
+        *,
+        clock: Clock,
+        save: Callable[[ServerFacts], None] = lambda _facts: None,
     ) -> None:
         self._facts = {f.origin: f for f in facts}
         self._clock = clock
         self._save = save
-        self._often: dict[tuple[str, Sight], int] = {}
+        self._often: dict[tuple[str, ServerObservation], int] = {}
 
-    def of(self, origin: str) -> HostFacts:
-        return fresh(self._facts.get(origin) or HostFacts(origin=origin), now=self._clock.wall())
+    def of(self, origin: str) -> ServerFacts:
+        return fresh(self._facts.get(origin) or ServerFacts(origin=origin), now=self._clock.wall())
 
-    def note(self, origin: str, *seen: Sight) -> None:
+    def note(self, origin: str, *seen: ServerObservation) -> None:
         """Remember what was seen; what is written of it is what could change a decision, and less and less of the rest."""
         for sight in seen:
             times = 1
@@ -235,15 +248,15 @@ class HostBook:
             if _verdict(before, now) != _verdict(after, now) or times > 1 or after.sum.bit_count() == 1:
                 self._save(after)
 
-    def shuns_ranges(self, origin: str) -> bool:
-        return shuns_ranges(self.of(origin), now=self._clock.wall())
+    def ignores_ranges(self, origin: str) -> bool:
+        return ignores_ranges(self.of(origin), now=self._clock.wall())
 
-    def has_moody_etags(self, origin: str) -> bool:
-        return has_moody_etags(self.of(origin), now=self._clock.wall())
-
-
-_COUNTED = frozenset({Sight.VALIDATED, Sight.BARE})
+    def has_unstable_etags(self, origin: str) -> bool:
+        return has_unstable_etags(self.of(origin), now=self._clock.wall())
 
 
-def _verdict(facts: HostFacts, now: float) -> tuple[bool, bool]:
-    return shuns_ranges(facts, now=now), has_moody_etags(facts, now=now)
+_COUNTED = frozenset({ServerObservation.VALIDATED, ServerObservation.BARE})
+
+
+def _verdict(facts: ServerFacts, now: float) -> tuple[bool, bool]:
+    return ignores_ranges(facts, now=now), has_unstable_etags(facts, now=now)

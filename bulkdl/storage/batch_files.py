@@ -10,10 +10,10 @@ from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.models import FailureKind
 from bulkdl.storage.file_info import FileFacts
 from bulkdl.storage.filesystem import OPEN_FLAGS, make_folders, move_new, sync_all, sync_folder
-from bulkdl.storage.mount_guard import check_home, is_home
+from bulkdl.storage.mount_guard import is_on_mount, require_same_mount
 from bulkdl.storage.offset_writer import write_all
 from bulkdl.storage.os_errors import shown, storage_error
-from bulkdl.storage.partial_file import open_new_partial, require_same_mount
+from bulkdl.storage.partial_file import open_new_partial, require_file_on_mount
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +48,8 @@ def _open_whole(root: Path, part: str, known: set[str]) -> int:
         except OSError:
             pass  # what is in the way is seen below
         else:
-            if not is_home(root, os.fstat(fd).st_dev):
-                require_same_mount(fd, root / part, root)
+            if not is_on_mount(root, os.fstat(fd).st_dev):
+                require_file_on_mount(fd, root / part, root)
             return fd
     fd = open_new_partial(root / part, root)
     known.add(folder)
@@ -75,7 +75,7 @@ def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFa
     parts: set[str] = set()
     finals: set[str] = set()
     try:
-        check_home(root)
+        require_same_mount(root)
     except StorageStopped as error:
         return [error] * len(moves)
     for part, final, overwrite in moves:
@@ -117,6 +117,6 @@ def _moved(root: Path, part: str, final: str, overwrite: bool, *, known: bool) -
         missing = not os.path.lexists(old)
         path, what = (root / part, "move") if missing else (root / final, "move the finished file to")
         raise storage_error(error, path=path, what=what, root=root) from error
-    if not is_home(root, found.st_dev):
-        check_home(root)
+    if not is_on_mount(root, found.st_dev):
+        require_same_mount(root)
     return FileFacts(found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Self, cast
 
 import aiofiles.os
 
-from bulkdl.core.async_utils import settled
+from bulkdl.core.async_utils import run_to_completion
 from bulkdl.storage.batch_files import place_all
 from bulkdl.storage.file_info import FileFacts, facts_of, final_of
 from bulkdl.storage.filesystem import (
@@ -28,7 +28,7 @@ from bulkdl.storage.filesystem import (
     sync_folder,
 )
 from bulkdl.storage.filesystem_type import largest_file
-from bulkdl.storage.mount_guard import forget_home, remember_home
+from bulkdl.storage.mount_guard import forget_mount, remember_mount
 from bulkdl.storage.os_errors import stopped, storage_error
 from bulkdl.storage.partial_file import Partial, T
 
@@ -75,7 +75,7 @@ class Storage:
         """End the threads; what they are doing is finished first."""
         if self._own is not None:
             self._own.shutdown(wait=True)
-        forget_home(self.root)
+        forget_mount(self.root)
 
     def final(self, file: str) -> Path:
         """Where `file` (relative, with `/`) goes; raise `ProductFailed` for a name that is not the product's to have."""
@@ -153,10 +153,10 @@ class Storage:
         """
         doing = self._executor.submit(function, *arguments)
         wait((doing,), timeout=within_s)
-        return doing.result() if doing.done() else await settled(asyncio.wrap_future(doing))
+        return doing.result() if doing.done() else await run_to_completion(asyncio.wrap_future(doing))
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
-        return await settled(aiofiles.os.wrap(function)(*arguments, executor=self._executor))
+        return await run_to_completion(aiofiles.os.wrap(function)(*arguments, executor=self._executor))
 
     async def _guarded(self, what: str, path: Path, function: Callable[..., T], *arguments: object) -> T:
         try:
@@ -183,7 +183,7 @@ def _prepare(root: Path) -> tuple[int, int | None]:
         probe = root / f"{STATE_FOLDER}-{os.getpid()}.tmp"
         probe.touch()
         probe.unlink()
-        remember_home(root)
+        remember_mount(root)
     except OSError as error:
         raise stopped(error, path=root, what="write to", root=root) from error
     return name_max(root), largest_file(root)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import filelock
 
-from bulkdl.core.async_utils import settled
+from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.errors import StorageStopped
 from bulkdl.storage.filesystem import state_folder
 from bulkdl.storage.lock_owner import HELD, Owner, here, may_live, read_owner, write_owner
@@ -48,11 +48,11 @@ class DestinationLock:
         self.release()
 
     async def __aenter__(self) -> Self:
-        await settled(asyncio.to_thread(self.acquire), undo=lambda _: self.release())
+        await run_to_completion(asyncio.to_thread(self.acquire), undo=lambda _: self.release())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await settled(asyncio.to_thread(self.release))
+        await run_to_completion(asyncio.to_thread(self.release))
 
     def acquire(self) -> None:
         """Take the lock at once or raise `StorageStopped`; never waits."""

@@ -10,23 +10,23 @@ from bulkdl.core.errors import StorageStopped
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["check_home", "forget_home", "remember_home"]
+__all__ = ["forget_mount", "remember_mount", "require_same_mount"]
 
 
 _HOMES: Final[dict[Path, int]] = {}
 """The device (`st_dev`) of each destination that this process is working on, as it was when the work began."""
 
 
-def remember_home(root: Path) -> None:
+def remember_mount(root: Path) -> None:
     """From now on nothing is made below `root` once it is on another device; raise `OSError`."""
     _HOMES[root] = root.stat().st_dev
 
 
-def forget_home(root: Path) -> None:
+def forget_mount(root: Path) -> None:
     _HOMES.pop(root, None)
 
 
-def check_home(root: Path | None) -> None:
+def require_same_mount(root: Path | None) -> None:
     """Raise `StorageStopped` when the destination `root` is not on the device any more that it was on.
 
     An unmounted disk leaves its mount point as an empty folder, and what is made there is on the disk below.
@@ -38,7 +38,7 @@ def check_home(root: Path | None) -> None:
         )
 
 
-def is_home(root: Path, device: int) -> bool:
+def is_on_mount(root: Path, device: int) -> bool:
     """Whether a file on `device` (`st_dev`) shows that the destination is where it was; False leaves it open."""
     return _HOMES.get(root) == device
 

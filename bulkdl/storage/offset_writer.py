@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from bulkdl.core.errors import ProductFailed, StorageStopped
 
-__all__ = ["Pen", "write_all"]
+__all__ = ["OffsetWriter", "write_all"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pen:
+class OffsetWriter:
     """Writes to a partial from the thread that it is lent to, and fails as the partial does."""
 
     fd: int

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiofiles.os
 
-from bulkdl.core.async_utils import settled
+from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.models import FailureKind
 from bulkdl.storage.file_info import FileFacts
 from bulkdl.storage.filesystem import OPEN_FLAGS, make_folders, sync_all, sync_data
-from bulkdl.storage.mount_guard import check_home
-from bulkdl.storage.offset_writer import Pen, write_all
+from bulkdl.storage.mount_guard import require_same_mount
+from bulkdl.storage.offset_writer import OffsetWriter, write_all
 from bulkdl.storage.os_errors import shown, storage_error
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-__all__ = ["Partial", "T", "open_new_partial", "require_same_mount"]
+__all__ = ["Partial", "T", "open_new_partial", "require_file_on_mount"]
 
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Partial:
         Raise `ProductFailed` or `StorageStopped`. `root` is the destination, which the folders may not leave.
         """
         opening = aiofiles.os.wrap(open_new_partial if anew else _open_partial)(path, root, executor=executor)
-        partial = cls(await settled(opening, undo=os.close), path, root=root, executor=executor)
+        partial = cls(await run_to_completion(opening, undo=os.close), path, root=root, executor=executor)
         try:
             yield partial
         except BaseException:
@@ -66,9 +66,9 @@ class Partial:
         """Write all of `data` at `offset` (bytes); it must not change before this returns."""
         await self._run("write", write_all, self._fd, offset, data)
 
-    async def lend(self, work: Callable[[Pen], Awaitable[T]]) -> T:
+    async def lend(self, work: Callable[[OffsetWriter], Awaitable[T]]) -> T:
         """Do `work` with a pen to this file, to its end, a cancellation included; it is not closed before that."""
-        return await self._used(lambda: work(Pen(self._fd, self.path, self._root)))
+        return await self._used(lambda: work(OffsetWriter(self._fd, self.path, self._root)))
 
     async def sync(self) -> None:
         """Return once all that was written before is durable; after a failure it fails for good.
@@ -108,27 +108,27 @@ class Partial:
         work = asyncio.ensure_future(begin())
         self._using.add(work)
         work.add_done_callback(self._using.discard)
-        return await settled(work)
+        return await run_to_completion(work)
 
     async def _close(self) -> None:
         """Close once no thread uses the descriptor any more: its number will soon mean another file."""
         fd, self._fd = self._fd, -1
         if self._using:
-            await settled(asyncio.wait(tuple(self._using)))
+            await run_to_completion(asyncio.wait(tuple(self._using)))
         try:
-            await settled(aiofiles.os.wrap(os.close)(fd, executor=self._executor))
+            await run_to_completion(aiofiles.os.wrap(os.close)(fd, executor=self._executor))
         except OSError as error:  # NFS tells here of a quota that was passed
             raise storage_error(error, path=self.path, what="write", root=self._root) from error
 
 
 def _open_partial(path: Path, root: Path | None) -> int:
     try:
-        check_home(root)
+        require_same_mount(root)
         make_folders(root, path.parent)
         fd = _create(path)
     except OSError as error:
         raise storage_error(error, path=path, what="create", root=root) from error
-    require_same_mount(fd, path, root)
+    require_file_on_mount(fd, path, root)
     if stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     os.close(fd)
@@ -170,10 +170,10 @@ def _create(path: Path) -> int:
         raise
 
 
-def require_same_mount(fd: int, path: Path, root: Path | None) -> None:
-    """Like `check_home`, once the file is open: until then the disk may have been unmounted."""
+def require_file_on_mount(fd: int, path: Path, root: Path | None) -> None:
+    """Like `require_file_on_mount`, once the file is open: until then the disk may have been unmounted."""
     try:
-        check_home(root)
+        require_same_mount(root)
     except StorageStopped:
         _take_back(fd, path)
         raise

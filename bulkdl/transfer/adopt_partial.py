@@ -16,32 +16,32 @@ from bulkdl.journal.records import Phase
 
 if TYPE_CHECKING:
     from bulkdl.journal.records import Entry
-    from bulkdl.transfer.context import Bench
-    from bulkdl.transfer.task import Job
+    from bulkdl.transfer.context import RunContext
+    from bulkdl.transfer.task import DownloadTask
 
-__all__ = ["bury", "inherit"]
+__all__ = ["adopt", "discard_orphans"]
 
 
-async def inherit(bench: Bench, job: Job, entry: Entry, *, same: bool) -> Entry | None:
+async def adopt(context: RunContext, task: DownloadTask, entry: Entry, *, same: bool) -> Entry | None:
     """The entry under the product's own id, when the archive says that it is of the `same` edition; else None."""
-    left = bench.estate.heirs.pop(job.product.id, entry)
+    left = context.orphans.adoptable.pop(task.product.id, entry)
     if not same:
         return None
-    bench.estate.drop(left)
-    own = replace(entry, id=job.product.id, phase=Phase.PARTIAL)
-    await bench.journal.put(own)
-    await bench.journal.forget(entry.id)
-    bench.parts[own.part or ""] = job.product.id
+    context.orphans.drop(left)
+    own = replace(entry, id=task.product.id, phase=Phase.PARTIAL)
+    await context.journal.put(own)
+    await context.journal.forget(entry.id)
+    context.parts[own.part or ""] = task.product.id
     return own
 
 
-async def bury(bench: Bench, job: Job) -> None:
-    """Remove the partials that were to be the file which `job` has brought: they never can be now."""
-    file = job.file or ""
-    for entry in tuple(bench.estate.by_file.get(file, ())):
-        if entry.part is not None and bench.parts.get(entry.part) == entry.id:
-            await bench.journal.forget(entry.id)
+async def discard_orphans(context: RunContext, task: DownloadTask) -> None:
+    """Remove the partials that were to be the file which `task` has brought: they never can be now."""
+    file = task.file or ""
+    for entry in tuple(context.orphans.by_file.get(file, ())):
+        if entry.part is not None and context.parts.get(entry.part) == entry.id:
+            await context.journal.forget(entry.id)
             with suppress(ProductFailed):  # what stays behind is no fault of the product, which is in its place
-                await bench.storage.remove(bench.storage.root / entry.part)
-            del bench.parts[entry.part]
-    bench.estate.by_file.pop(file, None)
+                await context.storage.remove(context.storage.root / entry.part)
+            del context.parts[entry.part]
+    context.orphans.by_file.pop(file, None)

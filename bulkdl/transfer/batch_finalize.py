@@ -16,10 +16,10 @@ from math import inf
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from bulkdl.content.verify import check_body, ready_for
-from bulkdl.core.async_utils import settled
+from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.journal.pending_moves import Move, moved
+from bulkdl.journal.pending_moves import PendingRename, moved
 from bulkdl.storage.batch_files import place_all, write_whole
 from bulkdl.storage.file_info import check_name
 from bulkdl.transfer.finalize import confirm_name
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from bulkdl.core.models import Checksum
     from bulkdl.storage.file_info import FileFacts
-    from bulkdl.transfer.context import Bench
-    from bulkdl.transfer.state import Obstacle, Whole
-    from bulkdl.transfer.task import Job
+    from bulkdl.transfer.context import RunContext
+    from bulkdl.transfer.state import FinalizeError, SmallProduct
+    from bulkdl.transfer.task import DownloadTask
 
-__all__ = ["Together"]
+__all__ = ["BatchFinalizer"]
 
 T = TypeVar("T")
 
@@ -53,8 +53,8 @@ _ENOUGH_QUICKLY = 512
 
 @dataclass(slots=True, eq=False)
 class _Item:
-    job: Job
-    whole: Whole
+    task: DownloadTask
+    whole: SmallProduct
     is_open: bool = True
 
 
@@ -74,18 +74,18 @@ class _Odd(Enum):
 _Result = _Written | _Odd | ProductFailed | StorageStopped
 
 
-class Together:
+class BatchFinalizer:
     """Those that are handed over at the same moment are one batch. To be used in `async with`, whose end waits for all of them."""
 
     def __init__(
         self,
-        bench: Bench,
+        context: RunContext,
         *,
-        record: Callable[[Job, int], Awaitable[None]],
-        tell: Callable[[Job, Obstacle | None], None],
+        record: Callable[[DownloadTask, int], Awaitable[None]],
+        tell: Callable[[DownloadTask, FinalizeError | None], None],
     ) -> None:
         """`record` is given each product that is in its place and in the journal, and its bytes; then, of all, `tell` what is in the way."""
-        self._bench = bench
+        self._context = context
         self._record = record
         self._tell = tell
         self._waiting: list[_Item] = []
@@ -104,7 +104,7 @@ class Together:
     ) -> None:
         try:
             if self._seer is not None:  # what has been handed over is seen through, whatever ends the run
-                await settled(asyncio.wait((self._seer,)))
+                await run_to_completion(asyncio.wait((self._seer,)))
         finally:
             await self._group.__aexit__(kind, error, trace)
 
@@ -119,24 +119,24 @@ class Together:
         """Whether the disk takes no time to speak of, so that what is done there is nearly all computing."""
         return self._share >= _MOST
 
-    def hand_over(self, job: Job, whole: Whole) -> None:
+    def hand_over(self, task: DownloadTask, whole: SmallProduct) -> None:
         """Have the product given its final name, durably. Nothing takes that back.
 
         What is told where it has not got it: an entry that has a partial which is not the product, as `placing.check` will say, or
         one without ranges: then a file that nobody has looked at is in its way. Or `ProductFailed` or `StorageStopped`.
         """
-        ready_for(job.product, job.file or "")
-        self._waiting.append(_Item(job, whole))
+        ready_for(task.product, task.file or "")
+        self._waiting.append(_Item(task, whole))
         self._under_way += 1
         self._held += len(whole.body)
         if self._seer is None:
             self._seer = self._group.create_task(self._see())
 
-    def _settle(self, item: _Item, obstacle: Obstacle | None) -> None:
+    def _settle(self, item: _Item, obstacle: FinalizeError | None) -> None:
         item.is_open = False
         self._under_way -= 1
         self._held -= len(item.whole.body)
-        self._tell(item.job, obstacle)
+        self._tell(item.task, obstacle)
 
     async def _see(self) -> None:
         try:
@@ -157,7 +157,7 @@ class Together:
 
     async def _write(self, batch: list[_Item]) -> None:
         shares = [batch[at : at + self._share] for at in range(0, len(batch), self._share)]
-        root = self._bench.storage.root
+        root = self._context.storage.root
         found = await self._on_disk(_write_share, *((root, tuple(share)) for share in shares))
         each_s = min(least_s for _, least_s in found)
         if each_s < inf:
@@ -175,7 +175,7 @@ class Together:
 
     async def _on_disk(self, function: Callable[..., T], *calls: tuple[object, ...]) -> list[T]:
         """On threads, all at once; of a quick disk one after the other, each with nothing beside it."""
-        storage = self._bench.storage
+        storage = self._context.storage
         if not self._is_quick:
             return await asyncio.gather(*(storage.work(function, *arguments) for arguments in calls))
         found: list[T] = []
@@ -188,8 +188,8 @@ class Together:
         kept: list[tuple[_Item, _Written]] = []
         for item, result in written:
             try:
-                check_name(item.job.file or "")
-                confirm_name(self._bench, item.job)
+                check_name(item.task.file or "")
+                confirm_name(self._context, item.task)
             except ProductFailed as error:
                 self._settle(item, error)
             else:
@@ -199,30 +199,30 @@ class Together:
     async def _place(self, written: list[tuple[_Item, _Written]]) -> None:
         if not written:
             return
-        journal, storage = self._bench.journal, self._bench.storage
-        moves = [Move(item.whole.entry, result.facts, result.verified) for item, result in written]
+        journal, storage = self._context.journal, self._context.storage
+        moves = [PendingRename(item.whole.entry, result.facts, result.verified) for item, result in written]
         batch = await journal.put_moves(moves)
-        paths = [(item.whole.entry.part or "", item.job.file or "", item.job.overwrite) for item, _ in written]
-        placed: list[tuple[_Item, Move]] = []
+        paths = [(item.whole.entry.part or "", item.task.file or "", item.task.overwrite) for item, _ in written]
+        placed: list[tuple[_Item, PendingRename]] = []
         failed: list[tuple[_Item, ProductFailed | StorageStopped]] = []
-        left: list[Move] = []
+        left: list[PendingRename] = []
         (found,) = await self._on_disk(place_all, (storage.root, tuple(paths)))
         for (item, result), move, facts in zip(written, moves, found, strict=True):
             if isinstance(facts, (ProductFailed, StorageStopped)):
                 failed.append((item, facts))
                 left.append(move)
             else:
-                placed.append((item, Move(item.whole.entry, facts, result.verified)))
+                placed.append((item, PendingRename(item.whole.entry, facts, result.verified)))
         try:
-            await journal.put_moved(batch, [move for _, move in placed], left)
+            await journal.finish_batch(batch, [move for _, move in placed], left)
             for item, error in failed:
                 self._settle(item, error)
             for item, move in placed:
-                await self._record(item.job, move.facts.size)
+                await self._record(item.task, move.facts.size)
                 self._settle(item, None)
         except StorageStopped:
             for item, move in placed:
-                item.job.moved = moved(move)  # to be recorded when there is room: nothing else is left to do
+                item.task.moved = moved(move)  # to be recorded when there is room: nothing else is left to do
             raise
 
 
@@ -245,7 +245,7 @@ def _write_share(root: Path, share: Sequence[_Item]) -> tuple[list[_Result], flo
 
 
 def _write_one(root: Path, item: _Item, known: set[str]) -> _Result:
-    file, whole = item.job.file or "", item.whole
+    file, whole = item.task.file or "", item.whole
     if whole.unseen and os.path.lexists(os.path.join(root, file)):  # noqa: PTH118 - paths are made for each product
         return _Odd.IN_THE_WAY
     try:
@@ -255,10 +255,10 @@ def _write_one(root: Path, item: _Item, known: set[str]) -> _Result:
     try:
         verified = check_body(
             whole.body,
-            item.job.product,
+            item.task.product,
             path=f"{root}/{whole.entry.part}",
             name=file.rpartition("/")[2],
-            content_type=item.job.content_type,
+            content_type=item.task.content_type,
         )
     except (ProductFailed, OSError):
         return _Odd.NOT_THE_PRODUCT

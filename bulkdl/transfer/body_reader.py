@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from bulkdl.core.async_utils import settled
+from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from bulkdl.storage.partial_file import Partial
 
 
-__all__ = ["Behind"]
+__all__ = ["WriteBehindBuffer"]
 
 
 @dataclass(slots=True)
-class Behind:
+class WriteBehindBuffer:
     """Writes one block while the next is received: what the network has delivered must not wait for the disk."""
 
     partial: Partial
@@ -33,7 +33,7 @@ class Behind:
     async def drain(self) -> None:
         """Return once the block is written, a cancellation included: it must not be written after the file is closed."""
         if self._task is not None:
-            await settled(self._task)
+            await run_to_completion(self._task)
             self._task = None
 
     async def _write(self, offset: int, block: bytearray) -> None:

@@ -10,71 +10,71 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import AccountStopped, BulkdlError
-from bulkdl.planning.local_status import Standing
+from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.transfer.attempt import SMALL, taken_plainly
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulkdl.http.lightweight.pipelined_requests import Ahead
-    from bulkdl.planning.plan import Item
+    from bulkdl.http.lightweight.pipelined_requests import PipelinedRequests
+    from bulkdl.planning.plan import PlannedProduct
     from bulkdl.protocol.response_head import Head
-    from bulkdl.transfer.context import Bench
-    from bulkdl.transfer.state import Whole
-    from bulkdl.transfer.task import Job
+    from bulkdl.transfer.context import RunContext
+    from bulkdl.transfer.state import SmallProduct
+    from bulkdl.transfer.task import DownloadTask
 
-__all__ = ["Convoy", "may_join"]
+__all__ = ["PipelinedFetcher", "may_join"]
 
 _TURN = 32
 """Products of one convoy before others, who wait for a place, have theirs."""
 
 
-def may_join(bench: Bench, item: Item) -> bool:
+def may_join(context: RunContext, item: PlannedProduct) -> bool:
     """Whether nothing is known of a product but what the manifest says, which is nothing unusual."""
     product = item.product
     return (
-        item.standing is Standing.ABSENT
+        item.local_status is LocalFileStatus.ABSENT
         and item.entry is None
         and not product.extract
         and not product.headers
         and (product.size is None or product.size <= SMALL)
-        and product.id not in bench.evidence
-        and product.id not in bench.estate.heirs
+        and product.id not in context.evidence
+        and product.id not in context.orphans.adoptable
     )
 
 
-class Convoy:
+class PipelinedFetcher:
     """Those of one account and origin that a worker takes in turn."""
 
     def __init__(
         self,
-        bench: Bench,
+        context: RunContext,
         *,
-        more: Callable[[int, Callable[[Item], bool]], list[Job]],
-        deliver: Callable[[Job, Whole], None],
+        more: Callable[[int, Callable[[PlannedProduct], bool]], list[DownloadTask]],
+        deliver: Callable[[DownloadTask, SmallProduct], None],
     ) -> None:
         """`more` gives so many of the next products as are wanted; fewer where there is something else to do first."""
-        self._bench = bench
+        self._context = context
         self._more = more
         self._deliver = deliver
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[DownloadTask] = deque()
         """In the order in which they were asked for."""
         self._size = 0
         """Of the last body."""
         self._joined = 1
 
-    async def run(self, job: Job, ahead: Ahead) -> list[Job]:
-        """Fetch `job` and what may follow it; those that are left have to go the usual way."""
-        product = job.product
+    async def run(self, task: DownloadTask, ahead: PipelinedRequests) -> list[DownloadTask]:
+        """Fetch `task` and what may follow it; those that are left have to go the usual way."""
+        product = task.product
         account, origin, host = product.account, product.url.beginning, product.url.host
 
-        def wanted(item: Item) -> bool:
+        def wanted(item: PlannedProduct) -> bool:
             other = item.product
-            return other.account == account and other.url.beginning == origin and may_join(self._bench, item)
+            return other.account == account and other.url.beginning == origin and may_join(self._context, item)
 
-        self._jobs.append(job)
+        self._jobs.append(task)
         try:
-            async with self._bench.connections.permit(account=account, host=host):
+            async with self._context.connections.slot(account=account, host=host):
                 if ahead.wants_trial:
                     await self._try(ahead, wanted)
                 else:
@@ -85,18 +85,18 @@ class Convoy:
             ahead.close()
         return list(self._jobs)
 
-    async def _try(self, ahead: Ahead, wanted: Callable[[Item], bool]) -> None:
+    async def _try(self, ahead: PipelinedRequests, wanted: Callable[[PlannedProduct], bool]) -> None:
         if not self._joining(1, wanted):
             return
-        urls = [job.product.url for job in self._jobs]
+        urls = [task.product.url for task in self._jobs]
         for answer in await ahead.on_trial(*urls):
             if not await self._take(self._jobs[0], *answer):
                 return
             self._jobs.popleft()
 
-    async def _go(self, ahead: Ahead, wanted: Callable[[Item], bool]) -> None:
+    async def _go(self, ahead: PipelinedRequests, wanted: Callable[[PlannedProduct], bool]) -> None:
         new = [*self._jobs, *self._joining(ahead.room(self._size) - 1, wanted)]
-        while not new or await ahead.ask([job.product.url for job in new]):
+        while not new or await ahead.ask([task.product.url for task in new]):
             if not self._jobs or not (answers := await ahead.answers()):
                 return
             for head, body in answers:
@@ -106,23 +106,23 @@ class Convoy:
                 self._jobs.popleft()
             new = self._joining(ahead.room(self._size), wanted)
 
-    def _joining(self, room: int, wanted: Callable[[Item], bool]) -> list[Job]:
-        if room <= 0 or (self._joined >= _TURN and self._bench.connections.are_wanted):
+    def _joining(self, room: int, wanted: Callable[[PlannedProduct], bool]) -> list[DownloadTask]:
+        if room <= 0 or (self._joined >= _TURN and self._context.connections.are_wanted):
             return []
         new = self._more(room, wanted)
         self._joined += len(new)
         self._jobs.extend(new)
         return new
 
-    async def _take(self, job: Job, head: Head, body: bytes) -> bool:
+    async def _take(self, task: DownloadTask, head: Head, body: bytes) -> bool:
         """Whether the answer was the product, and nothing more has to be done for it here."""
-        self._size, job.attempts = len(body), 1
+        self._size, task.attempts = len(body), 1
         try:
-            whole = await taken_plainly(self._bench, job, head, body)
+            whole = await taken_plainly(self._context, task, head, body)
         except BulkdlError:
             whole = None  # said when it is met again
         if whole is None:
-            job.attempts = 0
+            task.attempts = 0
             return False
-        self._deliver(job, whole)
+        self._deliver(task, whole)
         return True

@@ -19,22 +19,22 @@ from bulkdl.core.errors import ProductFailed, StorageStopped, TryAgain
 from bulkdl.core.events import Level
 from bulkdl.core.models import Checksum, FailureKind
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.protocol.bad_source import Evidence, Look, Seen, accused, look
+from bulkdl.protocol.bad_source import BadSourceEvidence, Recheck, ValidatorSnapshot, recheck, with_new_evidence
 from bulkdl.protocol.headers import parse_retry_after, strong_date, strong_etag
 from bulkdl.protocol.response_head import StatusClass, classify
-from bulkdl.protocol.server_quirks import Sight
+from bulkdl.protocol.server_quirks import ServerObservation
 from bulkdl.storage.filesystem import STATE_FOLDER
 from bulkdl.storage.os_errors import storage_error
-from bulkdl.transfer.state import Refusal
+from bulkdl.transfer.state import RejectedDownload
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bulkdl.http.response import Reply
-    from bulkdl.transfer.context import Bench
-    from bulkdl.transfer.task import Job
+    from bulkdl.http.response import Response
+    from bulkdl.transfer.context import RunContext
+    from bulkdl.transfer.task import DownloadTask
 
-__all__ = ["FOLDER", "look_again", "pardon", "refuse"]
+__all__ = ["FOLDER", "clear_evidence", "recheck_source", "reject_download"]
 
 FOLDER = f"{STATE_FOLDER}/faulty"
 _MOST_NAME = 100
@@ -45,88 +45,92 @@ _NUMBERS = {2: "two", 3: "three"}
 # --- Wrong bytes have come --------------------------------------------------------------------------------------------
 
 
-async def refuse(bench: Bench, job: Job, entry: Entry, error: ProductFailed) -> TryAgain | ProductFailed | None:
+async def reject_download(
+    context: RunContext, task: DownloadTask, entry: Entry, error: ProductFailed
+) -> TryAgain | ProductFailed | None:
     """What follows from a complete partial that is not the product: another fetch, or the proof that none will help.
 
     None where it is not another checksum than the manifest's. Raise `StorageStopped`.
     """
     emptied = replace(entry, ranges=(), total=None, etag=None, last_modified=None)
-    again = TryAgain(error.reason, kind=error.kind, hint=error.hint, restart=True, limit=3 * len(job.product.sources))
+    again = TryAgain(error.reason, kind=error.kind, hint=error.hint, restart=True, limit=3 * len(task.product.sources))
     if (entry.part or "").startswith(f"{FOLDER}/"):  # it was no fetch: what was kept is not what it was
-        await bench.journal.put(replace(emptied, part=None))
-        await _drop(bench, entry.part)
+        await context.journal.put(replace(emptied, part=None))
+        await _drop(context, entry.part)
         return again
-    latest = await _testimony(bench, job, entry)
+    latest = await _testimony(context, task, entry)
     if set(latest.expected) <= set(latest.found):
         return None
-    before = bench.evidence.get(job.product.id)
-    _compare_marks(bench, before, job, latest)
-    refusal = Refusal(job.source_index, frozenset(latest.found), latest.seen[0])
-    earlier = sum(1 for r in job.wrong_bytes if r.found == refusal.found)
-    job.wrong_bytes.append(refusal)
-    tried = {r.source_index for r in job.wrong_bytes} | job.dead_sources
-    evidence = accused(before, latest, earlier=earlier, everywhere=len(tried) >= len(job.product.sources))
-    place = kept_name(job.product.id, job.shown)
+    before = context.evidence.get(task.product.id)
+    _compare_marks(context, before, task, latest)
+    refusal = RejectedDownload(task.source_index, frozenset(latest.found), latest.seen[0])
+    earlier = sum(1 for r in task.rejected_downloads if r.found == refusal.found)
+    task.rejected_downloads.append(refusal)
+    tried = {r.source_index for r in task.rejected_downloads} | task.dead_sources
+    evidence = with_new_evidence(before, latest, earlier=earlier, everywhere=len(tried) >= len(task.product.sources))
+    place = kept_name(task.product.id, task.shown)
     if evidence.kept not in (None, place):
-        await _drop(bench, evidence.kept)
+        await _drop(context, evidence.kept)
     # Named in a suspicion too: whatever a crash leaves there goes when the product is right.
-    there = not evidence.proven or await _keep(bench, job, entry, place)
+    there = not evidence.proven or await _keep(context, task, entry, place)
     evidence = replace(evidence, kept=place if there else None)
-    await bench.journal.accuse(emptied, evidence)
-    bench.evidence[job.product.id] = evidence
-    await bench.storage.remove(bench.storage.root / (entry.part or ""))
-    return _failure(job, evidence, known=False) if evidence.proven else again
+    await context.journal.record_evidence(emptied, evidence)
+    context.evidence[task.product.id] = evidence
+    await context.storage.remove(context.storage.root / (entry.part or ""))
+    return _failure(task, evidence, known=False) if evidence.proven else again
 
 
-async def _testimony(bench: Bench, job: Job, entry: Entry) -> Evidence:
+async def _testimony(context: RunContext, task: DownloadTask, entry: Entry) -> BadSourceEvidence:
     """What this one fetch says, with the marks that the look before it, if there was one, has shown of the edition."""
-    path = bench.storage.root / (entry.part or "")
+    path = context.storage.root / (entry.part or "")
     try:
-        found = await digests(path, {c.algorithm for c in job.product.checksums})
+        found = await digests(path, {c.algorithm for c in task.product.checksums})
     except OSError as error:
-        raise storage_error(error, path=path, what="read", root=bench.storage.root) from error
-    facts = await bench.storage.stat(path)
+        raise storage_error(error, path=path, what="read", root=context.storage.root) from error
+    facts = await context.storage.stat(path)
     size = facts.size if facts is not None else 0
-    own = Seen(source=entry.source, size=size, etag=entry.etag, last_modified=entry.last_modified)
-    looked = tuple(seen for seen in job.looked if seen.source == entry.source)
-    return Evidence(
-        id=job.product.id,
-        expected=job.product.checksums,
+    own = ValidatorSnapshot(source=entry.source, size=size, etag=entry.etag, last_modified=entry.last_modified)
+    looked = tuple(seen for seen in task.rechecks if seen.source == entry.source)
+    return BadSourceEvidence(
+        id=task.product.id,
+        expected=task.product.checksums,
         found=tuple(Checksum(algorithm, found[algorithm]) for algorithm in sorted(found)),
         size=size,
         fetches=1,
         proven=False,
-        at=bench.clock.wall(),
+        at=context.clock.wall(),
         seen=(own, *looked),
     )
 
 
-def _compare_marks(bench: Bench, before: Evidence | None, job: Job, latest: Evidence) -> None:
+def _compare_marks(
+    context: RunContext, before: BadSourceEvidence | None, task: DownloadTask, latest: BadSourceEvidence
+) -> None:
     """The same bytes with another strong ETag: this host's ETags change without them."""
     own = latest.seen[0]
-    others = [r.seen for r in job.wrong_bytes if r.found == frozenset(latest.found)]
+    others = [r.seen for r in task.rejected_downloads if r.found == frozenset(latest.found)]
     if before is not None and set(before.found) == set(latest.found):
         others += before.seen
     told = {tag for s in others if s.source == own.source and (tag := strong_etag(s.etag)) is not None}
     if strong_etag(own.etag) and told and own.etag not in told:
-        bench.hosts.note(job.source.origin, Sight.ETAG_CHANGED)
+        context.hosts.note(task.source.origin, ServerObservation.ETAG_CHANGED)
 
 
-async def _keep(bench: Bench, job: Job, entry: Entry, place: str) -> bool:
+async def _keep(context: RunContext, task: DownloadTask, entry: Entry, place: str) -> bool:
     """Move the partial to `place`; False where that cannot be, which is no reason to fail otherwise.
 
     Before the journal knows: a crash in between costs one more fetch.
     """
-    part = bench.storage.root / (entry.part or "")
+    part = context.storage.root / (entry.part or "")
     try:
-        async with bench.storage.open_partial(entry.part or "") as partial:
+        async with context.storage.open_partial(entry.part or "") as partial:
             await partial.seal()
-        await bench.storage.place(part, bench.storage.root / place, overwrite=True)
+        await context.storage.place(part, context.storage.root / place, overwrite=True)
     except (ProductFailed, StorageStopped) as error:
         if isinstance(error, StorageStopped) and not error.full:
             raise
-        bench.hub.note(Level.WARNING, f"what came of {job.shown} was not kept: {error.reason}", job.product)
-        await _drop(bench, place)  # the bytes of a fetch before
+        context.hub.note(Level.WARNING, f"what came of {task.shown} was not kept: {error.reason}", task.product)
+        await _drop(context, place)  # the bytes of a fetch before
         return False
     return True
 
@@ -138,13 +142,13 @@ def kept_name(id: str, shown: str) -> str:  # noqa: A002
     return f"{FOLDER}/{digest}-{name}" if len(os.fsencode(name)) <= _MOST_NAME else f"{FOLDER}/{digest}"
 
 
-def _failure(job: Job, evidence: Evidence, *, known: bool) -> ProductFailed:
+def _failure(task: DownloadTask, evidence: BadSourceEvidence, *, known: bool) -> ProductFailed:
     """The same words whenever it is said; `known`: nothing was fetched this time."""
     wrong = [c for c in evidence.found if c not in evidence.expected]
     wanted = {c.algorithm: c for c in evidence.expected}
     said = "; ".join(f"expected {wanted[c.algorithm]}, found {c}" for c in wrong if c.algorithm in wanted)
     times = _NUMBERS.get(evidence.fetches, str(evidence.fetches))
-    reason = f"{job.shown} does not match its checksum: {said} ({times} fetches agree: the product is like that at the source)"
+    reason = f"{task.shown} does not match its checksum: {said} ({times} fetches agree: the product is like that at the source)"
     if known:
         day = datetime.fromtimestamp(evidence.at).astimezone().strftime("%Y-%m-%d %H:%M")
         reason += f"; not fetched again, as the archive shows no other edition than at the last fetch ({day})"
@@ -156,109 +160,111 @@ def _failure(job: Job, evidence: Evidence, *, known: bool) -> ProductFailed:
 # --- The next run -----------------------------------------------------------------------------------------------------
 
 
-async def look_again(bench: Bench, job: Job) -> Entry | None:
+async def recheck_source(context: RunContext, task: DownloadTask) -> Entry | None:
     """Find out, before a product that was found faulty is fetched again, whether there is any reason to.
 
     None when there is; an entry, complete and to be verified, when the bytes that were kept are what the manifest wants now.
     Raise `ProductFailed` when the archive still has the edition that is known to be wrong, `TryAgain` when it cannot say.
     """
-    evidence = bench.evidence.get(job.product.id)
-    wanted = job.product.checksums
-    if evidence is None or job.cleared or bench.options.overwrite or not (evidence.proven and wanted):
+    evidence = context.evidence.get(task.product.id)
+    wanted = task.product.checksums
+    if evidence is None or task.cleared or context.options.overwrite or not (evidence.proven and wanted):
         return None
     if set(evidence.expected) != set(wanted):
-        job.cleared = True
-        return await _from_kept(bench, job, evidence)
-    if not await _has_other_edition(bench, job, evidence):
-        raise _failure(job, await _still_kept(bench, evidence), known=True)
-    job.cleared = True
+        task.cleared = True
+        return await _from_kept(context, task, evidence)
+    if not await _has_other_edition(context, task, evidence):
+        raise _failure(task, await _still_kept(context, evidence), known=True)
+    task.cleared = True
     return None
 
 
-async def _has_other_edition(bench: Bench, job: Job, evidence: Evidence) -> bool:
+async def _has_other_edition(context: RunContext, task: DownloadTask, evidence: BadSourceEvidence) -> bool:
     """Whether a source may have something else now; the job is left at that source."""
     fault: TryAgain | ProductFailed | None = None
     stands = False
-    for index in range(len(job.product.sources)):
-        job.source_index = index
+    for index in range(len(task.product.sources)):
+        task.source_index = index
         try:
-            if await _look(bench, job, evidence) is Look.ANEW:
+            if await _look(context, task, evidence) is Recheck.ANEW:
                 return True
         except (TryAgain, ProductFailed) as error:
             fault = fault or error
         else:
             stands = True
-    job.source_index = 0
+    task.source_index = 0
     if fault is not None and not stands:
         raise fault
     return False
 
 
-async def _look(bench: Bench, job: Job, evidence: Evidence) -> Look:
+async def _look(context: RunContext, task: DownloadTask, evidence: BadSourceEvidence) -> Recheck:
     """Ask a source for the marks of what it has, not for the body (RFC 9110 §9.3.2)."""
-    bench.hub.counters.flights[job.product.id].phase = "checking"
-    async with bench.connections.permit(account=job.product.account, host=job.source.host):
-        async with bench.open(job, headers={}, method="HEAD") as reply:
+    context.hub.counters.flights[task.product.id].phase = "checking"
+    async with context.connections.slot(account=task.product.account, host=task.source.host):
+        async with context.open(task, headers={}, method="HEAD") as reply:
             if reply.head.status == 200:
-                return _judge(bench, job, evidence, reply)
-        async with bench.open(job, headers={}) as reply:  # HEAD is optional in practice
+                return _judge(context, task, evidence, reply)
+        async with context.open(task, headers={}) as reply:  # HEAD is optional in practice
             reply.close()
             if reply.head.status == 200:
-                return _judge(bench, job, evidence, reply)
+                return _judge(context, task, evidence, reply)
             if classify(reply.head.status) in (StatusClass.LATER, StatusClass.PREPARING):
                 raise TryAgain(
-                    f"{reply.url.host} answered {reply.head.status} when asked whether {job.shown} has changed",
+                    f"{reply.url.host} answered {reply.head.status} when asked whether {task.shown} has changed",
                     kind=FailureKind.HTTP,
-                    wait=parse_retry_after(reply.head.retry_after, now=bench.clock.wall()),
+                    wait=parse_retry_after(reply.head.retry_after, now=context.clock.wall()),
                 )
-    return Look.ANEW  # it was not like that before: the ordinary way says what it means
+    return Recheck.ANEW  # it was not like that before: the ordinary way says what it means
 
 
-def _judge(bench: Bench, job: Job, evidence: Evidence, reply: Reply) -> Look:
-    head, source = reply.head, job.source.source
+def _judge(context: RunContext, task: DownloadTask, evidence: BadSourceEvidence, reply: Response) -> Recheck:
+    head, source = reply.head, task.source.source
     modified = strong_date(head.last_modified, head.date)
-    job.looked.append(Seen(source=source, size=head.content_length or None, etag=head.etag, last_modified=modified))
-    trust = not bench.hosts.has_moody_etags(job.source.origin)
-    return look(evidence, source, head, now=bench.clock.wall(), trust_etag=trust)
+    task.rechecks.append(
+        ValidatorSnapshot(source=source, size=head.content_length or None, etag=head.etag, last_modified=modified)
+    )
+    trust = not context.hosts.has_unstable_etags(task.source.origin)
+    return recheck(evidence, source, head, now=context.clock.wall(), trust_etag=trust)
 
 
-async def _from_kept(bench: Bench, job: Job, evidence: Evidence) -> Entry | None:
+async def _from_kept(context: RunContext, task: DownloadTask, evidence: BadSourceEvidence) -> Entry | None:
     """The kept bytes as a complete partial, where they have the checksums that the manifest names now."""
-    evidence = await _still_kept(bench, evidence)
-    file = job.file or job.product.file
+    evidence = await _still_kept(context, evidence)
+    file = task.file or task.product.file
     if evidence.kept is None or file is None:
         return None
     found = {c.algorithm: c.hex for c in evidence.found}
-    wanted = {c.algorithm: c.hex for c in job.product.checksums}
+    wanted = {c.algorithm: c.hex for c in task.product.checksums}
     if any(found.get(algorithm, hex_) != hex_ for algorithm, hex_ in wanted.items()):
         return None
-    path = bench.storage.root / evidence.kept
+    path = context.storage.root / evidence.kept
     try:
         found |= await digests(path, wanted.keys() - found.keys())
     except OSError as error:
-        raise storage_error(error, path=path, what="read", root=bench.storage.root) from error
+        raise storage_error(error, path=path, what="read", root=context.storage.root) from error
     if any(found[algorithm] != hex_ for algorithm, hex_ in wanted.items()):
         return None
-    before = await bench.journal.get(job.product.id)
-    job.file, job.part, job.resumed = file, evidence.kept, evidence.size
-    bench.hub.note(Level.INFO, f"{job.shown}: what was kept apart matches the manifest now", job.product)
+    before = await context.journal.get(task.product.id)
+    task.file, task.part, task.resumed = file, evidence.kept, evidence.size
+    context.hub.note(Level.INFO, f"{task.shown}: what was kept apart matches the manifest now", task.product)
     return Entry(
-        id=job.product.id,
+        id=task.product.id,
         phase=Phase.REQUEUED if before is not None and before.phase is Phase.REQUEUED else Phase.PARTIAL,
         file=file,
         source=evidence.seen[0].source if evidence.seen else "",
         total=evidence.size,
         ranges=((0, evidence.size),) if evidence.size else (),
         part=evidence.kept,
-        updated=bench.clock.wall(),
+        updated=context.clock.wall(),
     )
 
 
-async def _still_kept(bench: Bench, evidence: Evidence) -> Evidence:
+async def _still_kept(context: RunContext, evidence: BadSourceEvidence) -> BadSourceEvidence:
     """`evidence`, naming a place only where the bytes still are."""
     if evidence.kept is None:
         return evidence
-    facts = await bench.storage.stat(bench.storage.root / evidence.kept)
+    facts = await context.storage.stat(context.storage.root / evidence.kept)
     there = facts is not None and facts.is_file and facts.size == evidence.size
     return evidence if there else replace(evidence, kept=None)
 
@@ -266,17 +272,17 @@ async def _still_kept(bench: Bench, evidence: Evidence) -> Evidence:
 # --- The product is there ---------------------------------------------------------------------------------------------
 
 
-async def pardon(bench: Bench, id: str) -> None:  # noqa: A002
+async def clear_evidence(context: RunContext, id: str) -> None:  # noqa: A002
     """Nothing speaks against the product any more: forget the evidence and remove what was kept."""
-    evidence = bench.evidence.pop(id, None)
+    evidence = context.evidence.pop(id, None)
     if evidence is None:
         return
-    await _drop(bench, evidence.kept)
-    await bench.journal.drop_evidence(id)
+    await _drop(context, evidence.kept)
+    await context.journal.drop_evidence(id)
 
 
-async def _drop(bench: Bench, kept: str | None) -> None:
-    path: Path | None = bench.storage.root / kept if kept is not None else None
+async def _drop(context: RunContext, kept: str | None) -> None:
+    path: Path | None = context.storage.root / kept if kept is not None else None
     if path is not None:
         with suppress(ProductFailed, StorageStopped):  # the product is in its place; this was for people to look at
-            await bench.storage.remove(path)
+            await context.storage.remove(path)

@@ -13,33 +13,33 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.core.async_utils import settled
+from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.errors import ProductFailed, TryAgain, first_error
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
 from bulkdl.protocol.byte_ranges import Range, cover, missing, normalise
-from bulkdl.protocol.resume import Action, Ask, judge, validator
-from bulkdl.protocol.server_quirks import sights
-from bulkdl.transfer.body_reader import Behind
+from bulkdl.protocol.resume import Action, RangeRequest, evaluate_response, validator
+from bulkdl.protocol.server_quirks import observations
+from bulkdl.transfer.body_reader import WriteBehindBuffer
 from bulkdl.transfer.response_errors import SNIFF, compared, not_the_product, objection_to
-from bulkdl.transfer.segment_scaling import Opening
+from bulkdl.transfer.segment_scaling import SegmentScaling
 from bulkdl.transfer.task import known_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from bulkdl.http.fast_lane.streams import Step, Stream
-    from bulkdl.http.fast_lane.takeover import Lane
-    from bulkdl.http.response import Reply
+    from bulkdl.http.fast_lane.streams import Chunk, Stream
+    from bulkdl.http.fast_lane.takeover import FastLane
+    from bulkdl.http.response import Response
     from bulkdl.journal.records import Entry
-    from bulkdl.storage.offset_writer import Pen
+    from bulkdl.storage.offset_writer import OffsetWriter
     from bulkdl.storage.partial_file import Partial
-    from bulkdl.transfer.context import Bench
-    from bulkdl.transfer.segment_plan import Claim
-    from bulkdl.transfer.stall_watchdog import Pace
-    from bulkdl.transfer.task import Job
+    from bulkdl.transfer.context import RunContext
+    from bulkdl.transfer.segment_plan import SegmentLease
+    from bulkdl.transfer.stall_watchdog import StallWatchdog
+    from bulkdl.transfer.task import DownloadTask
 
-__all__ = ["Reception"]
+__all__ = ["SegmentedReceiver"]
 
 BLOCK = 1024 * 1024
 """Bytes gathered before a write."""
@@ -55,20 +55,20 @@ LANE_LEAST = 1024 * 1024
 
 
 @dataclass(slots=True)
-class _Guest:
+class _ExtraConnection:
     """A connection that was opened in addition, and what it fetches now."""
 
-    claim: Claim | None = None
+    claim: SegmentLease | None = None
     leaving: bool = False
 
 
-class Reception:
+class SegmentedReceiver:
     """One attempt's stream of one product into its partial."""
 
-    def __init__(self, bench: Bench, job: Job, *, entry: Entry, partial: Partial, start: int) -> None:
+    def __init__(self, context: RunContext, task: DownloadTask, *, entry: Entry, partial: Partial, start: int) -> None:
         """`start`: where the body of the first response begins; `entry`: what is durable, of this very edition."""
-        self._bench = bench
-        self._job = job
+        self._context = context
+        self._task = task
         self._partial = partial
         self._entry = entry
         self._durable = normalise(entry.ranges)
@@ -83,7 +83,7 @@ class Reception:
             gaps = ((start, total),)  # the range was ignored, the edition is the same: written over what is there
         else:
             gaps = missing(self._durable, total)
-        self._opening = Opening(bench, job, gaps, total=total)
+        self._opening = SegmentScaling(context, task, gaps, total=total)
         self._plan = self._opening.plan
         self._stays = missing(gaps, sys.maxsize if total is None else total)
         self._start = start
@@ -94,26 +94,26 @@ class Reception:
         self._spawner: asyncio.Task[None] | None = None
         self._continuable = True
         self._fault: TryAgain | None = None
-        self._flight = bench.hub.counters.flights[job.product.id]
+        self._flight = context.hub.counters.flights[task.product.id]
         self._flight.have = cover(self._written)
 
-    async def receive(self, reply: Reply, *, compare: bytes = b"", splittable: bool) -> Entry:
+    async def receive(self, reply: Response, *, compare: bytes = b"", splittable: bool) -> Entry:
         """Stream until nothing is missing; the entry with every range, the last ones not durable yet.
 
         Raise `TryAgain` when something is still missing, with everything that arrived durable and in the journal.
         """
         self._continuable = reply.decoder is None
-        self._job.follower.begin(self._partial.path, self._stays, total=self._entry.total)
+        self._task.hasher.begin(self._partial.path, self._stays, total=self._entry.total)
         try:
             with first_error():
                 await self._connect(reply, compare, splittable=splittable)
                 self._require_all()
         except BaseException:
             # Whatever ends an attempt, what has arrived is kept.
-            await settled(self.checkpoint())
+            await run_to_completion(self.checkpoint())
             raise
         finally:
-            await self._job.follower.pause()
+            await self._task.hasher.pause()
         return replace(self._entry, ranges=self._written)
 
     def _require_all(self) -> None:
@@ -129,11 +129,11 @@ class Reception:
             await self._partial.sync()
             if not self._continuable:
                 return  # no later answer can be asked to go on inside a coding, so nothing of it is known
-            self._entry = replace(self._entry, ranges=ranges, updated=self._bench.clock.wall())
-            await self._bench.journal.put(self._entry)
+            self._entry = replace(self._entry, ranges=ranges, updated=self._context.clock.wall())
+            await self._context.journal.put(self._entry)
             self._durable = ranges
 
-    async def _connect(self, reply: Reply, compare: bytes, *, splittable: bool) -> None:
+    async def _connect(self, reply: Response, compare: bytes, *, splittable: bool) -> None:
         async with asyncio.TaskGroup() as background:
             checkpoints = background.create_task(self._checkpoints())
             async with asyncio.TaskGroup() as connections:
@@ -155,7 +155,7 @@ class Reception:
 
     # Connections
 
-    async def _first(self, reply: Reply, compare: bytes, *, splittable: bool) -> None:
+    async def _first(self, reply: Response, compare: bytes, *, splittable: bool) -> None:
         self._flight.connections += 1
         claim = self._plan.claim_at(self._start)
         try:
@@ -191,10 +191,10 @@ class Reception:
             await self._more()
 
     async def _extra(self) -> None:
-        guest = _Guest()
+        guest = _ExtraConnection()
         try:
-            async with self._bench.connections.extra(
-                account=self._job.product.account, host=self._job.source.host, leave=partial(self._leave, guest)
+            async with self._context.connections.extra(
+                account=self._task.product.account, host=self._task.source.host, leave=partial(self._leave, guest)
             ) as granted:
                 if granted:
                     await self._counted_more(guest)
@@ -205,7 +205,7 @@ class Reception:
         finally:
             self._ended()
 
-    def _leave(self, guest: _Guest) -> None:
+    def _leave(self, guest: _ExtraConnection) -> None:
         """Its place is wanted: what it is fetching ends soon, and is the last."""
         guest.leaving = True
         if guest.claim is not None:
@@ -218,16 +218,16 @@ class Reception:
         if not self._live and not self._idle and self._spawner is not None:
             self._spawner.cancel()
 
-    async def _counted_more(self, guest: _Guest) -> None:
+    async def _counted_more(self, guest: _ExtraConnection) -> None:
         self._flight.connections += 1
         try:
             await self._more(guest)
         finally:
             self._flight.connections -= 1
 
-    async def _more(self, guest: _Guest | None = None) -> None:
+    async def _more(self, guest: _ExtraConnection | None = None) -> None:
         """Fetch stretch after stretch, each with a request of its own, until none is left or the guest has to leave."""
-        guest = guest or _Guest()
+        guest = guest or _ExtraConnection()
         while not guest.leaving and (claim := self._plan.claim()) is not None:
             guest.claim, before = claim, claim.position
             try:
@@ -236,8 +236,8 @@ class Reception:
                         reply.close()
             except (TryAgain, ProductFailed):
                 if claim.position == before:  # one that was cut has been welcome
-                    self._job.most_connections = max(1, self._live - 1)
-                    self._bench.connections.minded(self._job.product.account, self._job.source.host)
+                    self._task.most_connections = max(1, self._live - 1)
+                    self._context.connections.connection_refused(self._task.product.account, self._task.source.host)
                 raise
             finally:
                 guest.claim = None
@@ -249,24 +249,26 @@ class Reception:
                 raise TryAgain("the server sent nothing of a range", kind=FailureKind.NETWORK)
 
     @asynccontextmanager
-    async def _range(self, claim: Claim) -> AsyncIterator[Reply]:
+    async def _range(self, claim: SegmentLease) -> AsyncIterator[Response]:
         """The response to a request for one stretch, when it is exactly that, of the same edition."""
-        job, known = self._job, self._bench.known(self._job, self._entry)
-        ask = Ask(range=(claim.position, claim.end), if_range=validator(known, job.source.source))
-        asked = self._bench.clock.monotonic()
-        async with self._bench.open(job, headers=ask.headers) as reply:
-            self._opening.answered_s = self._bench.clock.monotonic() - asked
-            self._bench.connections.took(job.product.account, job.source.host, self._opening.answered_s)
-            decision = judge(
+        task, known = self._task, self._context.known(self._task, self._entry)
+        ask = RangeRequest(range=(claim.position, claim.end), if_range=validator(known, task.source.source))
+        asked = self._context.clock.monotonic()
+        async with self._context.open(task, headers=ask.headers) as reply:
+            self._opening.answered_s = self._context.clock.monotonic() - asked
+            self._context.connections.took(task.product.account, task.source.host, self._opening.answered_s)
+            decision = evaluate_response(
                 reply.head,
                 ask=ask,
                 known=known,
-                source=job.source.source,
-                expected_size=job.product.size,
-                keep_coding=job.keeps_coding(reply),
+                source=task.source.source,
+                expected_size=task.product.size,
+                keep_coding=task.keeps_coding(reply),
             )
-            seen = sights(reply.head, ask=ask, known=known_of(self._entry), decision=decision, source=job.source.source)
-            self._bench.hosts.note(job.source.origin, *seen)
+            seen = observations(
+                reply.head, ask=ask, known=known_of(self._entry), decision=decision, source=task.source.source
+            )
+            self._context.hosts.note(task.source.origin, *seen)
             if decision.action is not Action.APPEND or decision.start != claim.position:
                 raise TryAgain(f"a further range was refused ({decision.why})", kind=FailureKind.HTTP)
             yield reply
@@ -281,12 +283,12 @@ class Reception:
 
     # One connection's body
 
-    async def _stream(self, reply: Reply, claim: Claim, *, compare: bytes = b"") -> bool:
+    async def _stream(self, reply: Response, claim: SegmentLease, *, compare: bytes = b"") -> bool:
         """Write the body of `reply` to where `claim` says, until its end, which another connection may lower.
 
         True when the body was read to its own end.
         """
-        lane = self._bench.lane
+        lane = self._context.lane
         if lane is None or self._entry.total is None or claim.left < self._least(lane):
             return (await self._ordinary(reply, claim, compare=compare))[0]
         given = 0
@@ -301,44 +303,44 @@ class Reception:
                 return await self._by_lane(lane, stream, reply, claim)
         return (await self._ordinary(reply, claim))[0]
 
-    def _least(self, lane: Lane) -> int:
+    def _least(self, lane: FastLane) -> int:
         return min(lane.least, LANE_LEAST) if (self._entry.total or 0) >= lane.least else lane.least
 
-    async def _by_lane(self, lane: Lane, stream: Stream, reply: Reply, claim: Claim) -> bool:
+    async def _by_lane(self, lane: FastLane, stream: Stream, reply: Response, claim: SegmentLease) -> bool:
         """Like `_ordinary`, the connection having been taken over; it is given up at the end."""
-        first, opened, pace = claim.position, self._bench.clock.monotonic(), self._bench.pace()
+        first, opened, pace = claim.position, self._context.clock.monotonic(), self._context.pace()
         body_end = claim.position + len(stream.ahead) + stream.left
-        account, host = self._job.product.account, self._job.source.host
+        account, host = self._task.product.account, self._task.source.host
         if stream.round_trip_s is not None:
-            self._bench.connections.took(account, host, stream.round_trip_s)
+            self._context.connections.took(account, host, stream.round_trip_s)
         try:
-            await settled(self._write_ahead(stream, claim))
+            await run_to_completion(self._write_ahead(stream, claim))
             while claim.position < (end := min(claim.end, body_end)):
                 await self._keep_step()
                 step = await self._partial.lend(partial(self._step, lane, stream, claim, end))
                 self._measure(claim, first, opened)
                 if step.error is not None or step.ended:
                     raise reply.broken(step.error)
-                if stream.silence_s >= self._bench.settings.timeout:
+                if stream.silence_s >= self._context.settings.timeout:
                     raise reply.broken(TimeoutError())
                 pace.count(reply, step.count, waited=step.waited_s)
         finally:
             stream.close()
         return claim.position >= body_end
 
-    async def _write_ahead(self, stream: Stream, claim: Claim) -> None:
+    async def _write_ahead(self, stream: Stream, claim: SegmentLease) -> None:
         ahead, stream.ahead = stream.ahead[: claim.left], b""  # it is as much as all else that a connection holds
         if ahead:
             await self._partial.write(claim.position, ahead)
             self._arrived(claim, len(ahead))
 
-    async def _step(self, lane: Lane, stream: Stream, claim: Claim, end: int, pen: Pen) -> Step:
+    async def _step(self, lane: FastLane, stream: Stream, claim: SegmentLease, end: int, pen: OffsetWriter) -> Chunk:
         """One step, which goes to its end and counts what it has brought, whatever becomes of whoever waits for it."""
         step = await lane.step(stream, pen, at=claim.position, end=end)
         self._arrived(claim, step.count)
         return step
 
-    def _arrived(self, claim: Claim, count: int) -> None:
+    def _arrived(self, claim: SegmentLease, count: int) -> None:
         if count:
             at = claim.position
             claim.position += count
@@ -346,16 +348,16 @@ class Reception:
             self._note(at, count)
 
     async def _ordinary(
-        self, reply: Reply, claim: Claim, *, compare: bytes = b"", until: int = sys.maxsize
+        self, reply: Response, claim: SegmentLease, *, compare: bytes = b"", until: int = sys.maxsize
     ) -> tuple[bool, int]:
         """Through aiohttp, as `_stream` says, or until so many bytes of the body and the overlap have been read.
 
         Whether the body was read to its own end, and how many bytes of it have been.
         """
         buffer, at, ended, given = bytearray(), claim.position, False, 0
-        first, opened = claim.position, self._bench.clock.monotonic()
+        first, opened = claim.position, self._context.clock.monotonic()
         began = opened
-        behind, pace = Behind(self._partial, self._note), self._bench.pace()
+        behind, pace = WriteBehindBuffer(self._partial, self._note), self._context.pace()
         try:
             while claim.position < claim.end and not ended and (given < until or compare):
                 patience_s = RATE_S if not claim.rate else CHECKPOINT_S if buffer else None
@@ -377,13 +379,13 @@ class Reception:
                     await behind.put(at, buffer)
                     at, buffer, began = at + len(buffer), bytearray(), now
                     await self._keep_step()
-                await self._bench.rate.take(len(chunk))
+                await self._context.rate.take(len(chunk))
             self._sniff(reply, at, buffer)
         finally:
-            await settled(self._rest(behind, reply, at, buffer))
+            await run_to_completion(self._rest(behind, reply, at, buffer))
         return ended, given
 
-    async def _rest(self, behind: Behind, reply: Reply, at: int, buffer: bytearray) -> None:
+    async def _rest(self, behind: WriteBehindBuffer, reply: Response, at: int, buffer: bytearray) -> None:
         """Keep what was received and not written yet, unless it is nothing that belongs to the product."""
         await behind.drain()
         if buffer and not self._objection(reply, at, buffer):
@@ -391,18 +393,18 @@ class Reception:
             await behind.drain()
 
     def _count(self, count: int) -> None:
-        self._bench.hub.counters.received += count
-        self._bench.connections.brought(self._job.product.account, self._job.source.host, count)
+        self._context.hub.counters.received += count
+        self._context.connections.brought(self._task.product.account, self._task.source.host, count)
 
-    def _measure(self, claim: Claim, first: int, opened: float) -> float:
+    def _measure(self, claim: SegmentLease, first: int, opened: float) -> float:
         """See how fast `claim` is being fetched, from `first` on since it was `opened`; the time."""
-        now = self._bench.clock.monotonic()
+        now = self._context.clock.monotonic()
         if now - opened >= RATE_S:
             known, claim.rate = claim.rate > 0, (claim.position - first) / (now - opened)
             if claim.rate and not known:
-                account, host = self._job.product.account, self._job.source.host
+                account, host = self._task.product.account, self._task.source.host
                 count = claim.position - first
-                self._bench.connections.measured(account, host, count=count, rate=claim.rate, opened=opened)
+                self._context.connections.measured(account, host, count=count, rate=claim.rate, opened=opened)
                 self._opening.measured.set()
         return now
 
@@ -413,15 +415,15 @@ class Reception:
                 pass
 
     def _note(self, at: int, count: int) -> None:
-        self._job.follower.note(at, at + count)
+        self._task.hasher.note(at, at + count)
         self._written = normalise((*self._written, (at, at + count)))
         self._flight.have = cover(self._written)
         self._unsynced += count
         if self._unsynced >= CHECKPOINT_BYTES:
             self._due.set()
 
-    def _check_length(self, claim: Claim, count: int) -> None:
-        size = self._job.product.size
+    def _check_length(self, claim: SegmentLease, count: int) -> None:
+        size = self._task.product.size
         if self._entry.total is None and size is not None and claim.position + count > size:
             raise ProductFailed(
                 f"expected {size} bytes, the server sends more",
@@ -429,30 +431,34 @@ class Reception:
                 hint="Check the size in the manifest",
             )
 
-    def _objection(self, reply: Reply, at: int, buffer: bytearray) -> str | None:
-        if at != 0 or self._job.sniffed:
+    def _objection(self, reply: Response, at: int, buffer: bytearray) -> str | None:
+        if at != 0 or self._task.sniffed:
             return None
         return objection_to(
-            self._job, bytes(buffer), name=self._job.shown, content_type=reply.head.content_type, size=self._entry.total
+            self._task,
+            bytes(buffer),
+            name=self._task.shown,
+            content_type=reply.head.content_type,
+            size=self._entry.total,
         )
 
-    def _sniff(self, reply: Reply, at: int, buffer: bytearray) -> None:
+    def _sniff(self, reply: Response, at: int, buffer: bytearray) -> None:
         """A page instead of the product never reaches the disk."""
         reason = self._objection(reply, at, buffer)
         if reason is not None:
             raise not_the_product(reason)
-        self._job.sniffed = self._job.sniffed or at == 0
+        self._task.sniffed = self._task.sniffed or at == 0
 
-    def _end_of_unknown(self, claim: Claim) -> None:
+    def _end_of_unknown(self, claim: SegmentLease) -> None:
         """The body has ended as HTTP says it must, so its length is known now."""
-        if self._job.product.size is not None and claim.position < self._job.product.size:
+        if self._task.product.size is not None and claim.position < self._task.product.size:
             raise TryAgain("the body ended early", kind=FailureKind.NETWORK)
         self._entry = replace(self._entry, total=claim.position)
         self._plan = self._opening.ended()
         self._flight.total = claim.position
 
 
-async def _read(pace: Pace, reply: Reply, *, patience_s: float | None) -> bytes | None:
+async def _read(pace: StallWatchdog, reply: Response, *, patience_s: float | None) -> bytes | None:
     """The next bytes, b"" at the end; None when a silence has lasted so long that what is here should go to disk."""
     try:
         async with asyncio.timeout(patience_s) as silence:

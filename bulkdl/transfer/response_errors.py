@@ -9,13 +9,13 @@ from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
 from bulkdl.protocol.headers import parse_retry_after
 from bulkdl.protocol.provider_errors import ErrorAction
-from bulkdl.protocol.resume import Action, Decision, Why
+from bulkdl.protocol.resume import Action, Decision, DecisionReason
 
 if TYPE_CHECKING:
-    from bulkdl.http.response import Reply
-    from bulkdl.protocol.provider_errors import Ruling
-    from bulkdl.transfer.context import Bench
-    from bulkdl.transfer.task import Job
+    from bulkdl.http.response import Response
+    from bulkdl.protocol.provider_errors import ErrorInterpretation
+    from bulkdl.transfer.context import RunContext
+    from bulkdl.transfer.task import DownloadTask
 
 
 __all__ = ["SNIFF", "apply_interpretation", "compared", "error_for_response", "not_the_product", "objection_to"]
@@ -28,13 +28,13 @@ _RETRY_AFTER_STATUSES = (429, 503)
 
 
 def error_for_response(
-    bench: Bench, job: Job, reply: Reply, decision: Decision
+    context: RunContext, task: DownloadTask, reply: Response, decision: Decision
 ) -> TryAgain | ProductFailed | AccountStopped:
     """The error that says what became of a response whose body is of no use."""
-    if reply.ruling is not None and (ruled := apply_interpretation(bench, job, reply, reply.ruling)) is not None:
+    if reply.ruling is not None and (ruled := apply_interpretation(context, task, reply, reply.ruling)) is not None:
         return ruled
     status, where = reply.head.status, reply.url.host
-    wait = parse_retry_after(reply.head.retry_after, now=bench.clock.wall())
+    wait = parse_retry_after(reply.head.retry_after, now=context.clock.wall())
     match decision.action:
         case Action.WAIT:
             return TryAgain(
@@ -46,16 +46,16 @@ def error_for_response(
         case Action.ASK_ANEW:
             return TryAgain(f"what is on disk cannot be continued: {decision.why}", kind=FailureKind.HTTP, restart=True)
         case Action.REFUSED:
-            return _refused(job, reply)
-        case Action.RETRY if decision.why is Why.STATUS:
+            return _refused(task, reply)
+        case Action.RETRY if decision.why is DecisionReason.STATUS:
             if status in _RETRY_AFTER_STATUSES:
-                back_off_host(bench, job, status, wait)
+                back_off_host(context, task, status, wait)
             return TryAgain(f"{where} answered {status}", kind=FailureKind.HTTP, wait=wait)
         case Action.RETRY:
             return TryAgain(f"{where} sent {decision.why}", kind=FailureKind.HTTP)
-        case _ if decision.why is Why.WRONG_SIZE:
+        case _ if decision.why is DecisionReason.WRONG_SIZE:
             return ProductFailed(decision.detail, kind=FailureKind.SIZE, hint="Check the size in the manifest")
-        case _ if decision.why is Why.CODED:
+        case _ if decision.why is DecisionReason.CODED:
             return ProductFailed(
                 f"{where} sent the content coding {decision.detail} that was not asked for", kind=FailureKind.CONTENT
             )
@@ -73,8 +73,8 @@ _STATUS_HINTS = {
 }
 
 
-def _refused(job: Job, reply: Reply) -> ProductFailed:
-    status, where, account = reply.head.status, reply.url.host, job.product.account
+def _refused(task: DownloadTask, reply: Response) -> ProductFailed:
+    status, where, account = reply.head.status, reply.url.host, task.product.account
     if account is None:
         hint = "Name an account for this product in the manifest"
     elif not reply.signed:
@@ -84,35 +84,35 @@ def _refused(job: Job, reply: Reply) -> ProductFailed:
     return ProductFailed(f"{where} refused access ({status})", kind=FailureKind.AUTH, hint=hint)
 
 
-def back_off_host(bench: Bench, job: Job, status: int, wait: float | None) -> None:
+def back_off_host(context: RunContext, task: DownloadTask, status: int, wait: float | None) -> None:
     """The archive finds us too many or too fast: every worker leaves it alone until then, and one connection goes."""
     if wait:
         # A 503 may be one product's own trouble, so it does not stop the others for long.
         longest = wait if status == 429 else SHORT_PAUSE_S
-        bench.pauses.pause(job.source.host, min(wait, longest, bench.settings.max_wait))
+        context.pauses.pause(task.source.host, min(wait, longest, context.settings.max_wait))
     if status == 429:
-        bench.connections.lower(job.product.account, job.source.host)
+        context.connections.reduce(task.product.account, task.source.host)
 
 
 def apply_interpretation(
-    bench: Bench, job: Job, reply: Reply, ruling: Ruling
+    context: RunContext, task: DownloadTask, reply: Response, ruling: ErrorInterpretation
 ) -> TryAgain | ProductFailed | AccountStopped | None:
     """Do what `ruling` asks for of everyone, and give the error that ends this attempt.
 
     None where it speaks of a credential that was not sent: then the status says more.
     """
-    account, code = job.product.account, f"{ruling.code}: " if ruling.code else ""
+    account, code = task.product.account, f"{ruling.code}: " if ruling.code else ""
     reason = f"{reply.url.host} answered {reply.head.status} ({code}{ruling.says})"
     match ruling.action:
         case ErrorAction.WAIT | ErrorAction.FEWER:
             if ruling.wait:
-                bench.pauses.pause(job.source.host, min(ruling.wait, bench.settings.max_wait))
+                context.pauses.pause(task.source.host, min(ruling.wait, context.settings.max_wait))
             if ruling.action is ErrorAction.FEWER:
-                bench.connections.lower(account, job.source.host)
+                context.connections.reduce(account, task.source.host)
             return TryAgain(reason, kind=FailureKind.HTTP, wait=ruling.wait, hint=ruling.hint)
         case ErrorAction.STOP if account is not None:
             stop = AccountStopped(reason, account=account, hint=ruling.hint)
-            bench.signer(job).stop(stop)
+            context.signer(task).stop(stop)
             return stop
         case ErrorAction.FAIL:
             return ProductFailed(reason, kind=ruling.kind, hint=ruling.hint)
@@ -131,11 +131,11 @@ CONTENT_TRIES = 3
 """A page instead of the product is asked for again this often: a maintenance page passes, a login page does not."""
 
 
-def objection_to(job: Job, head: bytes, *, name: str, content_type: str, size: int | None) -> str | None:
+def objection_to(task: DownloadTask, head: bytes, *, name: str, content_type: str, size: int | None) -> str | None:
     """Why a body that begins with `head` cannot be the product, which is called `name`; None when it can."""
     accept = None
-    if job.product.headers:
-        accept = next((value for key, value in job.product.headers if key.lower() == "accept"), None)
+    if task.product.headers:
+        accept = next((value for key, value in task.product.headers if key.lower() == "accept"), None)
     return objection(name=name, head=head[:SNIFF], content_type=content_type, size=size, requested_accept=accept)
 
 

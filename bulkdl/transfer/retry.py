@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bulkdl.core.errors import TryAgain
 
-__all__ = ["Budget", "Next", "backoff", "next_step"]
+__all__ = ["AttemptBudget", "Next", "backoff", "next_step"]
 
 BACKOFF_BASE_S = 1.0
 BACKOFF_CAP_S = 60.0
@@ -26,17 +26,17 @@ def backoff(attempt: int, *, rng: random.Random) -> float:
 
 
 @dataclass(slots=True)
-class Budget:
+class AttemptBudget:
     """Attempts in a row that got no further than the furthest byte so far; progress refunds them all."""
 
     retries: int
     """How many of them make a failure; 0 is as 1."""
-    fruitless: int = 0
+    attempts_without_progress: int = 0
     furthest: int = 0
     """Bytes on disk at most so far."""
     waited_s: float = 0.0
     """Seconds waited at the server's wish since the last progress."""
-    polls: int = 0
+    poll_count: int = 0
     _gained: bool = field(default=False, repr=False)
     """The attempt that has just ended got further: it is none of the vain ones."""
 
@@ -45,7 +45,7 @@ class Budget:
         self._gained = have > self.furthest
         if not self._gained:
             return False
-        self.furthest, self.fruitless, self.waited_s, self.polls = have, 0, 0.0, 0
+        self.furthest, self.attempts_without_progress, self.waited_s, self.poll_count = have, 0, 0.0, 0
         return True
 
     def spend(self, *, limit: int | None = None) -> bool:
@@ -53,9 +53,9 @@ class Budget:
         if self._gained:
             self._gained = False
             return True
-        self.fruitless += 1
+        self.attempts_without_progress += 1
         allowed = max(1, self.retries if limit is None else min(limit, self.retries))
-        return self.fruitless < allowed
+        return self.attempts_without_progress < allowed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +66,20 @@ class Next:
     give_up: str = ""
 
 
-def next_step(fault: TryAgain, budget: Budget, *, max_wait: float, rng: random.Random) -> Next:
+def next_step(fault: TryAgain, budget: AttemptBudget, *, max_wait: float, rng: random.Random) -> Next:
     """Spend the budget for `fault`; the server's own wish is obeyed up to `max_wait` seconds without progress."""
     if fault.kind is FailureKind.OFFLINE:
         # 202: nothing has failed, so only the clock ends it.
-        budget.polls += 1
-        wait = max(1.0, fault.wait) if fault.wait is not None else backoff(budget.polls, rng=rng)
+        budget.poll_count += 1
+        wait = max(1.0, fault.wait) if fault.wait is not None else backoff(budget.poll_count, rng=rng)
     else:
         if not budget.spend(limit=fault.limit):
-            return Next(give_up=_vain(budget.fruitless))
-        wait = 0.0 if fault.restart and budget.fruitless == 1 else backoff(max(1, budget.fruitless), rng=rng)
+            return Next(give_up=_vain(budget.attempts_without_progress))
+        wait = (
+            0.0
+            if fault.restart and budget.attempts_without_progress == 1
+            else backoff(max(1, budget.attempts_without_progress), rng=rng)
+        )
         if fault.wait is None:
             return Next(wait=wait)
         wait = max(wait, fault.wait)
@@ -89,7 +93,7 @@ def _vain(attempts: int) -> str:
     return "the attempt got no further" if attempts == 1 else f"{attempts} attempts in a row got no further"
 
 
-def _too_long(fault: TryAgain, budget: Budget, wait: float, max_wait: float) -> str:
+def _too_long(fault: TryAgain, budget: AttemptBudget, wait: float, max_wait: float) -> str:
     if fault.wait is None or budget.waited_s:
         return f"{budget.waited_s:.0f} s of waiting were not enough, and --max-wait is {max_wait:g} s"
     return f"the archive asks for a wait of {wait:.0f} s, and --max-wait is {max_wait:g} s"

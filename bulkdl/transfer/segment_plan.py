@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-__all__ = ["Claim", "SegmentPlan"]
+__all__ = ["SegmentLease", "SegmentPlan"]
 
 
 @dataclass(slots=True, eq=False)
-class Claim:
+class SegmentLease:
     """A stretch that one connection fetches: `position` moves on as bytes arrive, `end` may be lowered by a split."""
 
     position: int
@@ -48,7 +48,7 @@ class SegmentPlan:
 
     def __init__(self, gaps: Iterable[Range], *, min_split: int, min_split_s: float) -> None:
         self._free: list[Range] = list(normalise(gaps))
-        self._active: list[Claim] = []
+        self._active: list[SegmentLease] = []
         self.min_split = min_split
         """Bytes."""
         self.min_split_s = min_split_s
@@ -71,7 +71,7 @@ class SegmentPlan:
         rate = sum(claim.rate for claim in self._active)
         return self.left / rate if rate else 0.0
 
-    def claim(self) -> Claim | None:
+    def claim(self) -> SegmentLease | None:
         """The next stretch to fetch, or None when nothing is worth another connection."""
         if not self.offer(1):
             return None
@@ -99,14 +99,14 @@ class SegmentPlan:
         """How many claims there are in what nobody fetches."""
         return sum(1 + max(0, end - start - self.min_split) // self.piece for start, end in self._free)
 
-    def _long(self) -> list[Claim]:
+    def _long(self) -> list[SegmentLease]:
         """What is being fetched and so long that more than a piece can be taken off."""
         least = 2 * max(self.piece, self.min_split)
         return [c for c in self._active if c.left >= least and c.left_s >= 2 * self.min_split_s]
 
-    def _parts(self, lacking: int) -> dict[Claim, int]:
+    def _parts(self, lacking: int) -> dict[SegmentLease, int]:
         """Into how many parts to divide what is under way, so that `lacking` more connections have one."""
-        parts: dict[Claim, int] = {}
+        parts: dict[SegmentLease, int] = {}
         for _ in range(lacking if self._active else 0):
             victim = max(self._active, key=lambda c: c.left_s / parts.get(c, 1))
             number = parts.get(victim, 1) + 1
@@ -115,19 +115,19 @@ class SegmentPlan:
             parts[victim] = number
         return parts
 
-    def _divide(self, victim: Claim, parts: int) -> None:
+    def _divide(self, victim: SegmentLease, parts: int) -> None:
         start, end, left = victim.position, victim.end, victim.left
         edges = [start + left * i // parts for i in range(1, parts)] + [end]
         victim.end = edges[0]
         self._free += itertools.pairwise(edges)
 
-    def cut(self, claim: Claim, keep: int) -> None:
+    def cut(self, claim: SegmentLease, keep: int) -> None:
         """Leave `claim` no more than the next `keep` bytes; the others can have the rest."""
         if claim.left > keep:
             self._free.append((claim.position + keep, claim.end))
             claim.end = claim.position + keep
 
-    def claim_at(self, start: int) -> Claim:
+    def claim_at(self, start: int) -> SegmentLease:
         """What is missing from `start` on; empty where `start` is not missing. For a response that is already there."""
         for i, (gap_start, gap_end) in enumerate(self._free):
             if gap_start <= start < gap_end:
@@ -135,16 +135,16 @@ class SegmentPlan:
                 return self._begin(start, gap_end)
         return self._begin(start, start)
 
-    def __contains__(self, claim: Claim) -> bool:
+    def __contains__(self, claim: SegmentLease) -> bool:
         return claim in self._active
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: SegmentLease) -> None:
         """Give back what `claim` did not fetch; it is finished or given up."""
         self._active.remove(claim)
         if claim.left:
             self._free = list(normalise([*self._free, (claim.position, claim.end)]))
 
-    def hand_back(self, claim: Claim) -> None:
+    def hand_back(self, claim: SegmentLease) -> None:
         """Like `release`, for a stretch that was refused: a connection whose body goes on into it takes it back."""
         self.release(claim)
         for other in self._active:
@@ -155,7 +155,7 @@ class SegmentPlan:
                     self._free = list(normalise([*self._free, (taken, end)]))
                     other.end = taken
 
-    def _begin(self, start: int, end: int) -> Claim:
-        claim = Claim(start, end, limit=end)
+    def _begin(self, start: int, end: int) -> SegmentLease:
+        claim = SegmentLease(start, end, limit=end)
         self._active.append(claim)
         return claim

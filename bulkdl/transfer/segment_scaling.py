@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from bulkdl.protocol.byte_ranges import Range
-    from bulkdl.transfer.context import Bench
-    from bulkdl.transfer.task import Job
+    from bulkdl.transfer.context import RunContext
+    from bulkdl.transfer.task import DownloadTask
 
-__all__ = ["AUTO_SEGMENTS", "MANY_SEGMENTS", "Opening"]
+__all__ = ["AUTO_SEGMENTS", "MANY_SEGMENTS", "SegmentScaling"]
 
 MIN_SPLIT = 4 * 1024 * 1024
 """No connection is opened for less than this many bytes."""
@@ -34,13 +34,13 @@ WASTES = 20
 """Nor is a piece so short that asking for it would cost more than one part in so many."""
 
 
-class Opening:
+class SegmentScaling:
     """The plan of one product's stretches, and what decides how many connections share in it."""
 
-    def __init__(self, bench: Bench, job: Job, gaps: Iterable[Range], *, total: int | None) -> None:
+    def __init__(self, context: RunContext, task: DownloadTask, gaps: Iterable[Range], *, total: int | None) -> None:
         """`gaps`: what is missing of the product; `total`: its bytes, where they are known."""
-        self._bench = bench
-        self._job = job
+        self._context = context
+        self._task = task
         self._total = total
         self._offer_at = 0.0
         self._left_over = 0
@@ -57,20 +57,22 @@ class Opening:
 
     def offered(self, live: int) -> int:
         """How many connections to open now, beside `live` ones; where there are too few places, that is said."""
-        account, host = self._job.product.account, self._job.source.host
-        places, now = self._bench.connections, self._bench.clock.monotonic()
+        account, host = self._task.product.account, self._task.source.host
+        places, now = self._context.connections, self._context.clock.monotonic()
         grows = places.grows(account, host)
         self._set_least(grows=grows)
         wanted = self._lacking(MANY_SEGMENTS, live)
-        spare = min(places.spare(account=account, host=host), wanted if grows else self._lacking(AUTO_SEGMENTS, live))
-        share = places.share(account, host, among=len(self._bench.hub.counters.flights))
+        spare = min(
+            places.free_slots(account=account, host=host), wanted if grows else self._lacking(AUTO_SEGMENTS, live)
+        )
+        share = places.share(account, host, among=len(self._context.hub.counters.flights))
         new, opened = min(spare, max(self._left_over, share - live)), 0
         if new > 0 and (grows or now >= self._offer_at):
             opened = self.plan.offer(new)
             self._offer_at = now + OFFER_S if self.measured.is_set() and new == spare else 0.0
         self._left_over = spare - max(0, new)  # whoever else wants it has had the time
         if spare < wanted and (self.plan.has_work() or self.plan.left_s >= MIN_SPLIT_S):
-            places.press(account, host)
+            places.report_saturation(account, host)
         return opened
 
     def ended(self) -> SegmentPlan:
@@ -83,7 +85,7 @@ class Opening:
 
     async def look_again(self) -> None:
         """Return after a moment, or once it is known what the first connection brings, or more may be opened."""
-        news = self._bench.connections.grown if self.measured.is_set() else self.measured
+        news = self._context.connections.grown if self.measured.is_set() else self.measured
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AGAIN_S):
                 await news.wait()
@@ -91,7 +93,7 @@ class Opening:
     def _set_least(self, *, grows: bool) -> None:
         least, least_s = (MIN_SPLIT_SLOW, MIN_SPLIT_SLOW_S) if grows else (MIN_SPLIT, MIN_SPLIT_S)
         self.plan.min_split, self.plan.min_split_s = min(MIN_SPLIT, least), min(MIN_SPLIT_S, least_s)
-        if self._job.product.checksums:
+        if self._task.product.checksums:
             self.plan.piece = self._piece()
 
     def _piece(self) -> int:
@@ -105,8 +107,8 @@ class Opening:
 
     def _has_its_share(self) -> bool:
         """Whether more connections would only take from others: each is fast, and every worker has a product in flight."""
-        busy = len(self._bench.hub.counters.flights) >= self._bench.settings.workers > 1
-        return busy and self._bench.settings.segments is None and self.plan.fastest >= FAST
+        busy = len(self._context.hub.counters.flights) >= self._context.settings.workers > 1
+        return busy and self._context.settings.segments is None and self.plan.fastest >= FAST
 
     def _most(self, auto: int) -> int:
-        return min(self._bench.settings.segments or auto, self._job.most_connections)
+        return min(self._context.settings.segments or auto, self._task.most_connections)

@@ -10,14 +10,14 @@ from bulkdl.core.models import FailureKind
 
 if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
-    from bulkdl.http.response import Reply
+    from bulkdl.http.response import Response
 
 
-__all__ = ["Pace"]
+__all__ = ["StallWatchdog"]
 
 
 @dataclass(slots=True)
-class Pace:
+class StallWatchdog:
     """The watchdog of one connection: less than `min_rate` bytes a second over `timeout` seconds of waiting ends it.
 
     Only time spent waiting for the network counts, so that a slow disk or a rate limit of our own is no stall.
@@ -29,7 +29,7 @@ class Pace:
     waited: float = 0.0
     received: int = 0
 
-    async def read(self, reply: Reply) -> bytes:
+    async def read(self, reply: Response) -> bytes:
         began = self.clock.monotonic()
         try:
             chunk = await reply.read()
@@ -38,7 +38,7 @@ class Pace:
         self.count(reply, len(chunk))
         return chunk
 
-    def count(self, reply: Reply, received: int, *, waited: float = 0.0) -> None:
+    def count(self, reply: Response, received: int, *, waited: float = 0.0) -> None:
         """Note what has come after how long; raise `TryAgain` when that is too slow."""
         self.waited += waited
         self.received += received

@@ -13,13 +13,22 @@ if TYPE_CHECKING:
 
     from bulkdl.core.events import Flight
     from bulkdl.core.models import Checksum
-    from bulkdl.protocol.bad_source import Seen
+    from bulkdl.protocol.bad_source import ValidatorSnapshot
 
 
-__all__ = ["Checked", "Complete", "Obstacle", "Promises", "Refusal", "Settled", "Whole", "Witness"]
+__all__ = [
+    "CompletePartial",
+    "ExistingFile",
+    "FinalizeError",
+    "OldBytesSample",
+    "RejectedDownload",
+    "SmallProduct",
+    "SpaceReservations",
+    "VerifiedPartial",
+]
 
 
-class Promises:
+class SpaceReservations:
     """The bytes of the disk that the products in flight have been promised."""
 
     def __init__(self) -> None:
@@ -45,7 +54,7 @@ class Promises:
 
 
 @dataclass(frozen=True, slots=True)
-class Witness:
+class OldBytesSample:
     """Bytes of an edition that the server says it has no more."""
 
     source: str
@@ -56,16 +65,16 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RejectedDownload:
     """Bytes of one fetch of this run that were not the product."""
 
     source_index: int
     found: frozenset[Checksum]
-    seen: Seen
+    seen: ValidatorSnapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class ExistingFile:
     """The file that is there is the product; nothing needs to be fetched."""
 
     size: int
@@ -74,14 +83,14 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Complete:
+class CompletePartial:
     """Every byte has arrived: `entry` has all ranges; they need not be durable yet."""
 
     entry: Entry
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class SmallProduct:
     """A small product, in memory from its first byte to its last: nothing of `entry` is on disk or in the journal yet."""
 
     entry: Entry
@@ -90,12 +99,12 @@ class Whole:
     """Whether a file of that name is there already has not been looked at."""
 
 
-Obstacle = Entry | ProductFailed | StorageStopped
+FinalizeError = Entry | ProductFailed | StorageStopped
 """Why a product is not in its place."""
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class VerifiedPartial:
     """A complete partial that is the product."""
 
     entry: Entry

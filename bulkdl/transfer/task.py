@@ -5,35 +5,35 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING
 
-from bulkdl.content.incremental_hash import Follower
+from bulkdl.content.incremental_hash import IncrementalHasher
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_content_disposition, from_url
-from bulkdl.planning.local_status import Standing
+from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.protocol.content_coding import is_the_format, named
-from bulkdl.protocol.resume import Known
+from bulkdl.protocol.resume import PartialState
 
 if TYPE_CHECKING:
     from bulkdl.core.models import Product
     from bulkdl.core.urls import Url
-    from bulkdl.http.response import Reply
+    from bulkdl.http.response import Response
     from bulkdl.journal.records import Entry
-    from bulkdl.protocol.bad_source import Seen
-    from bulkdl.transfer.retry import Budget
-    from bulkdl.transfer.state import Obstacle, Refusal, Whole, Witness
+    from bulkdl.protocol.bad_source import ValidatorSnapshot
+    from bulkdl.transfer.retry import AttemptBudget
+    from bulkdl.transfer.state import FinalizeError, OldBytesSample, RejectedDownload, SmallProduct
 
 
-__all__ = ["MANY", "Job", "known_of"]
+__all__ = ["MANY", "DownloadTask", "known_of"]
 
 
 MANY = 1 << 16
 
 
 @dataclass(slots=True, eq=False)
-class Job:
+class DownloadTask:
     """One product's state in this run: memory only. What must survive is in the journal and on disk."""
 
     product: Product
-    budget: Budget
+    budget: AttemptBudget
     file: str | None = None
     """Known once the name is."""
     part: str | None = None
@@ -43,10 +43,10 @@ class Job:
     most_connections: int = MANY
     """Lowered when the server minds more."""
     sniffed: bool = False
-    """The first bytes have been looked at in this edition."""
+    """The first bytes have been rechecks at in this edition."""
     resumed: int | None = None
     """Bytes found on disk and kept, once decided."""
-    standing: Standing = Standing.ABSENT
+    local_status: LocalFileStatus = LocalFileStatus.ABSENT
     """What is thought of a file that is already at the final name."""
     is_new: bool = False
     """Nothing is known of it, and it has not been asked for."""
@@ -55,32 +55,32 @@ class Job:
     waits_for_room: bool = False
     moved: Entry | None = None
     """What to record once it is unpacked, where that is wished, and there is room: it has its final name already."""
-    whole: Whole | None = None
+    whole: SmallProduct | None = None
     """In memory and handed over to be put in place with others."""
-    delivered: Obstacle | None = None
+    finalize_error: FinalizeError | None = None
     """What came of that, where it is not in place."""
     told_size: int | None = None
     """Bytes of the whole product, as the manifest or the archive last said."""
     overwrite: bool = False
     served_by: list[str] = field(default_factory=list)
-    refusals: list[str] = field(default_factory=list)
+    rejections: list[str] = field(default_factory=list)
     """Why complete bodies were not the product; the same twice is the source's fault."""
-    wrong_bytes: list[Refusal] = field(default_factory=list)
+    rejected_downloads: list[RejectedDownload] = field(default_factory=list)
     """Fetches that brought another checksum."""
-    looked: list[Seen] = field(default_factory=list)
+    rechecks: list[ValidatorSnapshot] = field(default_factory=list)
     """What the archive showed of a product that was found faulty before."""
     cleared: bool = False
     """There is a reason to fetch it all the same."""
-    witness: Witness | None = None
+    old_bytes: OldBytesSample | None = None
     started_at: float = 0.0
     content_type: str = ""
-    _follower: Follower | None = None
+    _follower: IncrementalHasher | None = None
 
     @property
-    def follower(self) -> Follower:
+    def hasher(self) -> IncrementalHasher:
         """Computes the product's checksums while it arrives."""
         if self._follower is None:
-            self._follower = Follower(checksum.algorithm for checksum in self.product.checksums)
+            self._follower = IncrementalHasher(checksum.algorithm for checksum in self.product.checksums)
         return self._follower
 
     def forget_digests(self) -> None:
@@ -107,21 +107,21 @@ class Job:
         """A name for people, from the start."""
         return self.file or self.product.file or from_url(self.product.url)
 
-    def keeps_coding(self, reply: Reply) -> bool:
+    def keeps_coding(self, reply: Response) -> bool:
         """A `.gz` that is served with `Content-Encoding: gzip` is meant as it comes."""
         told = from_content_disposition(reply.head.disposition)
         names = (self.shown, told or "", from_url(self.source), from_url(reply.url))
         return is_the_format(named((reply.head.content_encoding,)), names)
 
 
-_NOTHING = Known()
+_NOTHING = PartialState()
 
 
-def known_of(entry: Entry | None) -> Known:
+def known_of(entry: Entry | None) -> PartialState:
     """What the journal says is durably on disk of a product."""
     if entry is None:
         return _NOTHING
-    return Known(
+    return PartialState(
         ranges=entry.ranges,
         total=entry.total,
         etag=entry.etag,

@@ -12,8 +12,8 @@ import aiohttp
 from aiohttp import web
 
 from bulkdl.auth.credentials import Credentials
-from bulkdl.auth.factory import signer_for
-from bulkdl.auth.oidc.authenticator import OidcSigner
+from bulkdl.auth.factory import make_authenticator
+from bulkdl.auth.oidc.authenticator import OidcAuthenticator
 from bulkdl.auth.oidc.endpoint import HttpTokenEndpoint
 from bulkdl.core.events import AccountEvent, Hub, Note
 from bulkdl.core.models import Account, AuthKind, Grant
@@ -52,7 +52,7 @@ class Realm:
         self.identity = Identity(USERS, CLIENTS, policy=Policy(**policy), clock=server_clock or self.clock)
         self.events: list[Event] = []
         self.hub = Hub(self.events.append)
-        self.signers: list[OidcSigner] = []
+        self.signers: list[OidcAuthenticator] = []
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -80,16 +80,16 @@ class Realm:
         totp = Secret(TOTP) if user == "otto" else None
         return Credentials(**{"username": user, "password": Secret(password), "totp_secret": totp, **more})
 
-    def signer(self, user: str = "anna", password: str = PASSWORD, **changes: Any) -> OidcSigner:
-        made = signer_for(self.account(user, **changes), self.credentials(user, password), **self.parts())
-        assert isinstance(made, OidcSigner)
+    def signer(self, user: str = "anna", password: str = PASSWORD, **changes: Any) -> OidcAuthenticator:
+        made = make_authenticator(self.account(user, **changes), self.credentials(user, password), **self.parts())
+        assert isinstance(made, OidcAuthenticator)
         self.signers.append(made)
         return made
 
-    def machine(self) -> OidcSigner:
+    def machine(self) -> OidcAuthenticator:
         account = self.account("machine", client_id="machine", grant=Grant.CLIENT_CREDENTIALS)
-        made = signer_for(account, Credentials(client_secret=Secret(CLIENT_SECRET)), **self.parts())
-        assert isinstance(made, OidcSigner)
+        made = make_authenticator(account, Credentials(client_secret=Secret(CLIENT_SECRET)), **self.parts())
+        assert isinstance(made, OidcAuthenticator)
         self.signers.append(made)
         return made
 

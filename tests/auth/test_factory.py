@@ -8,7 +8,7 @@ import base64
 import pytest
 
 from bulkdl.auth.base import says_invalid_token
-from bulkdl.auth.factory import signer_for
+from bulkdl.auth.factory import make_authenticator
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.models import AuthKind, TokenIn
 from bulkdl.core.secret import Secret
@@ -156,7 +156,7 @@ async def test_secrets_are_looked_for_at_the_first_use_only():
             asked.append(1)
             raise AccountStopped("no password", account="anna")
 
-        signer = signer_for(realm.account(), resolve, **realm.parts())
+        signer = make_authenticator(realm.account(), resolve, **realm.parts())
         assert not asked
         for _ in range(3):
             with pytest.raises(AccountStopped, match="no password"):
@@ -170,7 +170,7 @@ async def test_a_token_secret_that_is_not_base32_stops_the_account_without_a_req
     async with Realm() as realm:
         given = realm.credentials(totp_secret=Secret("geheim1890"))
         with pytest.raises(AccountStopped, match="base32") as stop:
-            await signer_for(realm.account(), given, **realm.parts()).credential()
+            await make_authenticator(realm.account(), given, **realm.parts()).credential()
         assert "geheim" not in str(stop.value)
         assert not realm.identity.log
 
@@ -194,7 +194,7 @@ async def test_an_account_that_is_closed_unused_asks_nothing():
 
 
 def fixed(realm, auth=AuthKind.BASIC, **secrets):
-    return signer_for(realm.account(auth=auth), realm.credentials(**secrets), **realm.parts())
+    return make_authenticator(realm.account(auth=auth), realm.credentials(**secrets), **realm.parts())
 
 
 async def test_basic_is_sent_in_utf8():

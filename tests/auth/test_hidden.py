@@ -9,7 +9,7 @@ import traceback
 import pytest
 
 from bulkdl.auth.credentials import resolve
-from bulkdl.auth.factory import signer_for
+from bulkdl.auth.factory import make_authenticator
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.models import AuthKind, SecretRef
 from bulkdl.demo_server.token_server import EndpointFault, User
@@ -43,7 +43,7 @@ async def test_a_password_shows_nowhere_whether_it_works_or_not(auth, right, can
         found = resolve(account, environ={"S": canary.value})
         if auth is AuthKind.OIDC:
             found = realm.credentials(password=canary.value)
-        signer = signer_for(account, found, **realm.parts())
+        signer = make_authenticator(account, found, **realm.parts())
         shown = await collect(realm, signer)
         await signer.aclose()
         canary.assert_absent(shown, repr(found), str(account), caplog.text)

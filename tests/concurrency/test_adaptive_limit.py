@@ -14,13 +14,13 @@ from bulkdl.concurrency.adaptive_limit import (
     LONGEST_TRIAL_S,
     PATIENCE_S,
     REST_S,
-    Crowd,
-    Sight,
-    judged,
-    refused,
+    ConcurrencyLimit,
+    ThroughputSample,
+    next_limit,
+    on_refused,
 )
 
-BASE = Crowd.of(16)
+BASE = ConcurrencyLimit.of(16)
 TRIAL = replace(BASE, allowed=32, rate=100.0)
 PROVEN = replace(BASE, proven=64, allowed=64)
 NOW = 1000.0
@@ -34,8 +34,8 @@ def sight(
     alone: float | None = None,
     among: float | None = None,
     begun: bool = True,
-) -> Sight:
-    return Sight(now=NOW, lasted=lasted, rate=rate, rising=rising, begun=begun, alone=alone, among=among)
+) -> ThroughputSample:
+    return ThroughputSample(now=NOW, lasted=lasted, rate=rate, rising=rising, begun=begun, alone=alone, among=among)
 
 
 # crowd, what is seen -> proven, allowed, whether it rests from now on
@@ -83,7 +83,7 @@ TABLE = {
 @pytest.mark.parametrize("name", TABLE)
 def test_what_is_allowed_when(name: str):
     crowd, seen, proven, allowed, rests = TABLE[name]
-    found = judged(crowd, seen)
+    found = next_limit(crowd, seen)
     assert (found.proven, found.allowed, found.quiet_until > crowd.quiet_until) == (proven, allowed, rests)
 
 
@@ -97,23 +97,23 @@ def test_what_is_allowed_when(name: str):
         (replace(PROVEN, proven=20, allowed=20), 16),
     ],
 )
-def test_a_refusal_ends_a_trial_or_halves_what_was_proven(crowd: Crowd, allowed: int):
-    found = refused(crowd, NOW)
+def test_a_refusal_ends_a_trial_or_halves_what_was_proven(crowd: ConcurrencyLimit, allowed: int):
+    found = on_refused(crowd, NOW)
     assert (found.proven, found.allowed, found.quiet_until) == (allowed, allowed, NOW + REST_S)
 
 
 def test_each_failure_makes_it_rest_for_longer_until_something_has_paid():
     crowd, rests = BASE, []
     for _ in range(8):
-        crowd = judged(replace(crowd, allowed=32, rate=100.0), sight(lasted=PATIENCE_S))
+        crowd = next_limit(replace(crowd, allowed=32, rate=100.0), sight(lasted=PATIENCE_S))
         rests.append(crowd.quiet_until - NOW)
     assert rests[:3] == [REST_S, 2 * REST_S, 4 * REST_S]
     assert rests[-1] == LONGEST_REST_S
-    assert judged(replace(crowd, allowed=32, rate=100.0), sight(rate=200.0)).rest_s == REST_S
+    assert next_limit(replace(crowd, allowed=32, rate=100.0), sight(rate=200.0)).rest_s == REST_S
 
 
 SIGHTS = st.builds(
-    Sight,
+    ThroughputSample,
     now=st.floats(0, 1e6),
     lasted=st.floats(0, 100),
     rate=st.floats(0, 1e9),
@@ -126,10 +126,10 @@ SIGHTS = st.builds(
 
 @given(st.integers(1, 200), st.lists(st.none() | SIGHTS, max_size=30), st.integers(1, 200))
 def test_whatever_is_seen_the_limit_stays_between_the_beginning_and_the_cap(base, sights, cap):
-    crowd = Crowd.of(base)
+    crowd = ConcurrencyLimit.of(base)
     for seen in sights:
         before = crowd
-        crowd = refused(crowd, 0.0) if seen is None else judged(crowd, seen, cap=cap)
+        crowd = on_refused(crowd, 0.0) if seen is None else next_limit(crowd, seen, cap=cap)
         assert base <= crowd.proven <= crowd.allowed <= max(base, cap)
         assert crowd.allowed <= 4 * max(before.proven, before.allowed)
 
@@ -139,12 +139,12 @@ def test_whatever_is_seen_the_limit_stays_between_the_beginning_and_the_cap(base
 def test_a_shared_link_has_more_than_at_the_beginning_in_moments_only(base, capacity, fill):
     """The link is full with the connections of the beginning, or with `fill` times as many."""
     own = capacity / (base * fill)  # what one connection brings when there is room
-    crowd, now, excess, looks = Crowd.of(base), 0.0, 0, 4000
+    crowd, now, excess, looks = ConcurrencyLimit.of(base), 0.0, 0, 4000
     lasted, before = 0.0, crowd.allowed
     for _ in range(looks):
         now, lasted = now + 0.5, lasted + 0.5
         rate = min(capacity, own * crowd.allowed)
-        crowd = judged(crowd, replace(sight(lasted=lasted, rate=rate), now=now), cap=128)
+        crowd = next_limit(crowd, replace(sight(lasted=lasted, rate=rate), now=now), cap=128)
         lasted, before = (0.0 if crowd.allowed != before else lasted), crowd.allowed
         excess += crowd.allowed > 2 * base * fill + 1
     assert excess < looks * 0.05
@@ -152,9 +152,9 @@ def test_a_shared_link_has_more_than_at_the_beginning_in_moments_only(base, capa
 
 @given(st.integers(1, 64), st.floats(1, 100), st.booleans())
 def test_where_each_connection_is_held_back_the_cap_is_reached(base, own, told):
-    crowd, now = Crowd.of(base), 0.0
+    crowd, now = ConcurrencyLimit.of(base), 0.0
     for _ in range(40):
         now += PATIENCE_S
         seen = sight(lasted=PATIENCE_S, rate=own * crowd.allowed, alone=own if told else None, among=own)
-        crowd = judged(crowd, replace(seen, now=now), cap=128)
+        crowd = next_limit(crowd, replace(seen, now=now), cap=128)
     assert crowd.proven == 128

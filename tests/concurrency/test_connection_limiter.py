@@ -10,21 +10,21 @@ from functools import partial
 
 import pytest
 
-from bulkdl.concurrency.connection_limiter import Connections
+from bulkdl.concurrency.connection_limiter import ConnectionLimiter
 from tests.clocks import ManualClock
 
 
 class Worker:
     """A task that holds a permit from when it gets it until it is told to leave."""
 
-    def __init__(self, connections: Connections, account: str | None = None, host: str = "h") -> None:
+    def __init__(self, connections: ConnectionLimiter, account: str | None = None, host: str = "h") -> None:
         self.has = False
         self.account, self.host = account, host
         self._leave = asyncio.Event()
         self.task = asyncio.create_task(self._hold(connections))
 
-    async def _hold(self, connections: Connections) -> None:
-        async with connections.permit(account=self.account, host=self.host):
+    async def _hold(self, connections: ConnectionLimiter) -> None:
+        async with connections.slot(account=self.account, host=self.host):
             self.has = True
             try:
                 await self._leave.wait()
@@ -54,7 +54,7 @@ def having(workers: list[Worker]) -> list[bool]:
 
 
 async def test_permits_are_given_in_the_order_of_asking():
-    connections = Connections(most=2, accounts={}, clock=ManualClock())
+    connections = ConnectionLimiter(most=2, accounts={}, clock=ManualClock())
     workers = [Worker(connections) for _ in range(5)]
     await settle()
     assert having(workers) == [True, True, False, False, False]
@@ -68,7 +68,7 @@ async def test_permits_are_given_in_the_order_of_asking():
 
 
 async def test_one_account_at_its_limit_does_not_hold_up_another():
-    connections = Connections(most=10, accounts={"a": 1, "b": 2}, clock=ManualClock())
+    connections = ConnectionLimiter(most=10, accounts={"a": 1, "b": 2}, clock=ManualClock())
     workers = [Worker(connections, name) for name in ("a", "a", "b", "a", "b", "b")]
     await settle()
     assert having(workers) == [True, False, True, False, True, False]
@@ -79,7 +79,7 @@ async def test_one_account_at_its_limit_does_not_hold_up_another():
 
 
 async def test_a_host_has_its_limit_unless_an_account_brings_one():
-    connections = Connections(most=10, accounts={"limited": 3, "free": None}, host=1, clock=ManualClock())
+    connections = ConnectionLimiter(most=10, accounts={"limited": 3, "free": None}, host=1, clock=ManualClock())
     workers = [Worker(connections, name) for name in ("free", None, "limited", "limited", "limited", "limited")]
     await settle()
     assert having(workers) == [True, False, True, True, True, False]
@@ -90,7 +90,7 @@ async def test_a_host_has_its_limit_unless_an_account_brings_one():
 
 
 async def test_the_run_has_a_limit_over_all_accounts_and_hosts():
-    connections = Connections(most=3, accounts={"a": 5, "b": 5}, clock=ManualClock())
+    connections = ConnectionLimiter(most=3, accounts={"a": 5, "b": 5}, clock=ManualClock())
     workers = [Worker(connections, name, host=name) for name in ("a", "b", "a", "b")]
     await settle()
     assert having(workers) == [True, True, True, False]
@@ -98,7 +98,7 @@ async def test_the_run_has_a_limit_over_all_accounts_and_hosts():
 
 
 async def test_whoever_stops_waiting_is_passed_over():
-    connections = Connections(most=1, accounts={}, clock=ManualClock())
+    connections = ConnectionLimiter(most=1, accounts={}, clock=ManualClock())
     workers = [Worker(connections) for _ in range(3)]
     await settle()
     await end(workers[1])
@@ -109,7 +109,7 @@ async def test_whoever_stops_waiting_is_passed_over():
 
 
 async def test_a_permit_that_comes_in_the_moment_of_a_cancellation_goes_to_the_next():
-    connections = Connections(most=1, accounts={}, clock=ManualClock())
+    connections = ConnectionLimiter(most=1, accounts={}, clock=ManualClock())
     workers = [Worker(connections) for _ in range(3)]
     await settle()
     workers[0].leave()
@@ -118,38 +118,38 @@ async def test_a_permit_that_comes_in_the_moment_of_a_cancellation_goes_to_the_n
     await settle()
     assert having(workers) == [False, False, True]
     await end(*workers)
-    assert connections.spare(account=None, host="h") == 1
+    assert connections.free_slots(account=None, host="h") == 1
 
 
 async def test_an_arrival_between_a_cancellation_and_its_end_does_not_wait_for_ever():
-    connections = Connections(most=1, accounts={}, clock=ManualClock())
+    connections = ConnectionLimiter(most=1, accounts={}, clock=ManualClock())
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(connections.permit(account=None, host="h"))
+        await stack.enter_async_context(connections.slot(account=None, host="h"))
         waiting = Worker(connections)
         await settle()
         waiting.cancel()  # it still stands in the queue until it runs
         await stack.aclose()
-        async with asyncio.timeout(5), connections.permit(account=None, host="h"):
+        async with asyncio.timeout(5), connections.slot(account=None, host="h"):
             pass
     await end(waiting)
 
 
 async def test_an_extra_connection_takes_only_what_is_free():
-    connections = Connections(most=3, accounts={"a": 2}, clock=ManualClock())
-    async with connections.permit(account="a", host="h"):
-        assert connections.spare(account="a", host="h") == 1
+    connections = ConnectionLimiter(most=3, accounts={"a": 2}, clock=ManualClock())
+    async with connections.slot(account="a", host="h"):
+        assert connections.free_slots(account="a", host="h") == 1
         async with (
             connections.extra(account="a", host="h") as first,
             connections.extra(account="a", host="h") as second,
         ):
             assert (first, second) == (True, False)
-            assert connections.spare(account="a", host="h") == 0
-            assert connections.spare(account=None, host="h") == 1
-        assert connections.spare(account="a", host="h") == 1
+            assert connections.free_slots(account="a", host="h") == 0
+            assert connections.free_slots(account=None, host="h") == 1
+        assert connections.free_slots(account="a", host="h") == 1
 
 
 async def test_an_extra_connection_never_takes_the_place_that_a_product_waits_for():
-    connections = Connections(most=2, accounts={}, clock=ManualClock())
+    connections = ConnectionLimiter(most=2, accounts={}, clock=ManualClock())
     workers = [Worker(connections) for _ in range(3)]
     await settle()
     workers[0].leave()
@@ -163,10 +163,10 @@ async def test_an_extra_connection_never_takes_the_place_that_a_product_waits_fo
 
 
 async def test_products_that_wait_for_one_account_keep_no_extra_from_another():
-    connections = Connections(most=8, accounts={"a": 1, "b": 4}, clock=ManualClock())
+    connections = ConnectionLimiter(most=8, accounts={"a": 1, "b": 4}, clock=ManualClock())
     workers = [Worker(connections, "a") for _ in range(3)]
     await settle()
-    assert connections.spare(account="b", host="h") == 4
+    assert connections.free_slots(account="b", host="h") == 4
     async with connections.extra(account="b", host="h") as granted:
         assert granted
     await end(*workers)
@@ -174,11 +174,11 @@ async def test_products_that_wait_for_one_account_keep_no_extra_from_another():
 
 async def test_a_limit_is_lowered_below_what_is_held_and_never_below_one():
     clock = ManualClock()
-    connections = Connections(most=16, accounts={"a": 8}, clock=clock)
+    connections = ConnectionLimiter(most=16, accounts={"a": 8}, clock=clock)
     workers = [Worker(connections, "a") for _ in range(4)]
     await settle()
-    assert connections.lower("a", "h") == 3
-    assert connections.spare(account="a", host="h") == 0
+    assert connections.reduce("a", "h") == 3
+    assert connections.free_slots(account="a", host="h") == 0
     late = Worker(connections, "a")
     workers[0].leave()
     await settle()
@@ -189,27 +189,27 @@ async def test_a_limit_is_lowered_below_what_is_held_and_never_below_one():
     lowered = []
     for _ in range(4):
         await clock.advance(1.0)
-        lowered.append(connections.lower("a", "h"))
+        lowered.append(connections.reduce("a", "h"))
     assert lowered == [2, 1, 1, 1]
     await end(*workers, late)
 
 
 async def test_refusals_that_come_together_count_once():
-    connections = Connections(most=16, accounts={"a": 8}, clock=ManualClock())
+    connections = ConnectionLimiter(most=16, accounts={"a": 8}, clock=ManualClock())
     workers = [Worker(connections, "a") for _ in range(8)]
     await settle()
-    assert [connections.lower("a", "h") for _ in range(8)] == [7] * 8
+    assert [connections.reduce("a", "h") for _ in range(8)] == [7] * 8
     await end(*workers)
 
 
 async def test_a_lowered_limit_comes_back_one_by_one_while_it_is_quiet():
     clock = ManualClock()
-    connections = Connections(most=16, accounts={"a": 3}, clock=clock)
+    connections = ConnectionLimiter(most=16, accounts={"a": 3}, clock=clock)
     workers = [Worker(connections, "a") for _ in range(3)]
     await settle()
-    assert connections.lower("a", "h") == 2
+    assert connections.reduce("a", "h") == 2
     await clock.advance(1.0)
-    assert connections.lower("a", "h") == 1
+    assert connections.reduce("a", "h") == 1
     await end(*workers)
     found = []
     for _ in range(3):
@@ -217,17 +217,17 @@ async def test_a_lowered_limit_comes_back_one_by_one_while_it_is_quiet():
         worker = Worker(connections, "a")
         await settle()
         await end(worker)
-        found.append(connections.spare(account="a", host="h"))
+        found.append(connections.free_slots(account="a", host="h"))
     assert found == [2, 3, 3]
 
 
 async def test_without_an_account_of_its_own_the_hosts_limit_is_lowered():
-    connections = Connections(most=16, accounts={"free": None}, host=4, clock=ManualClock())
+    connections = ConnectionLimiter(most=16, accounts={"free": None}, host=4, clock=ManualClock())
     workers = [Worker(connections, "free", host="one") for _ in range(3)]
     await settle()
-    assert connections.lower("free", "one") == 2
-    assert connections.spare(account=None, host="one") == 0
-    assert connections.spare(account=None, host="two") == 4
+    assert connections.reduce("free", "one") == 2
+    assert connections.free_slots(account=None, host="one") == 0
+    assert connections.free_slots(account=None, host="two") == 4
     await end(*workers)
 
 
@@ -239,7 +239,7 @@ class Host:
 
     def __init__(self, stack: AsyncExitStack, *, most: int = 4, cap: int = 32, **accounts: int) -> None:
         self.clock = ManualClock()
-        self.connections = Connections(most=most, accounts=accounts, clock=self.clock, host=most, cap=cap)
+        self.connections = ConnectionLimiter(most=most, accounts=accounts, clock=self.clock, host=most, cap=cap)
         self.account = next(iter(accounts), None)
         self.left: list[int] = []
         """The numbers of those who were asked to leave, in that order."""
@@ -248,10 +248,10 @@ class Host:
 
     @property
     def allowed(self) -> int:
-        return self.held + self.connections.spare(account=self.account, host="h")
+        return self.held + self.connections.free_slots(account=self.account, host="h")
 
     async def fill(self) -> None:
-        for _ in range(self.connections.spare(account=self.account, host="h")):
+        for _ in range(self.connections.free_slots(account=self.account, host="h")):
             leave = partial(self.left.append, self.held)
             extra = self.connections.extra(account=self.account, host="h", leave=leave)
             assert await self._stack.enter_async_context(extra)
@@ -264,7 +264,7 @@ class Host:
             rate = min(own * self.held, link)
             await self.clock.advance(0.05)
             self.connections.brought(self.account, "h", round(rate * 0.05))
-            self.connections.press(self.account, "h")
+            self.connections.report_saturation(self.account, "h")
 
 
 async def test_a_host_that_holds_each_connection_back_gets_as_many_as_there_may_be():
@@ -282,7 +282,7 @@ async def test_on_a_shared_link_a_trial_ends_and_those_who_came_for_it_leave():
         await host.pass_time(2.5, own=1000, link=4000)
         assert host.allowed == 8
         await host.pass_time(2.5, own=1000, link=4000)
-        assert host.connections.spare(account=None, host="h") == 0
+        assert host.connections.free_slots(account=None, host="h") == 0
         assert host.left == [7, 6, 5, 4]
         assert not host.connections.grows(None, "h")
 
@@ -290,7 +290,7 @@ async def test_on_a_shared_link_a_trial_ends_and_those_who_came_for_it_leave():
 async def test_connections_that_begin_like_the_first_are_reason_enough_for_a_trial():
     async with AsyncExitStack() as stack:
         host = Host(stack, most=8)
-        await stack.enter_async_context(host.connections.permit(account=None, host="h"))
+        await stack.enter_async_context(host.connections.slot(account=None, host="h"))
         host.held = 1
         host.connections.measured(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
         await host.pass_time(0.1, own=100)
@@ -319,7 +319,7 @@ async def test_how_late_a_busy_machine_looks_at_connections_does_not_make_those_
     """Twice as late at those that joined, of which the same bytes had come; or at the first, of which twice as many had."""
     async with AsyncExitStack() as stack:
         host = Host(stack, most=8)
-        await stack.enter_async_context(host.connections.permit(account=None, host="h"))
+        await stack.enter_async_context(host.connections.slot(account=None, host="h"))
         host.held = 1
         host.connections.measured(None, "h", count=100, rate=1000.0, opened=host.clock.monotonic())
         await host.pass_time(0.1, own=1000)
@@ -333,7 +333,7 @@ async def test_a_trial_begins_with_the_look_at_those_who_joined():
     """Nobody has to press again: what is needed to judge is here."""
     async with AsyncExitStack() as stack:
         host = Host(stack, most=8)
-        await stack.enter_async_context(host.connections.permit(account=None, host="h"))
+        await stack.enter_async_context(host.connections.slot(account=None, host="h"))
         host.held = 1
         host.connections.measured(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
         await host.pass_time(0.2, own=100)
@@ -366,7 +366,7 @@ async def test_what_those_who_never_begin_were_tried_for_is_over_some_time():
 
 
 async def test_each_of_several_products_may_have_its_share_at_once():
-    connections = Connections(most=16, accounts={"a": 6}, clock=ManualClock())
+    connections = ConnectionLimiter(most=16, accounts={"a": 6}, clock=ManualClock())
     assert [connections.share(None, "h", among=count) for count in (0, 1, 3, 16, 99)] == [16, 16, 6, 1, 1]
     assert connections.share("a", "h", among=4) == 2
 
@@ -374,7 +374,7 @@ async def test_each_of_several_products_may_have_its_share_at_once():
 async def test_connections_that_took_from_the_first_are_reason_enough_for_none():
     async with AsyncExitStack() as stack:
         host = Host(stack, most=8)
-        await stack.enter_async_context(host.connections.permit(account=None, host="h"))
+        await stack.enter_async_context(host.connections.slot(account=None, host="h"))
         host.held = 1
         host.connections.measured(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
         await host.pass_time(0.1, own=100, link=100)
@@ -402,9 +402,9 @@ async def test_one_host_that_pays_leaves_the_others_theirs():
     async with AsyncExitStack() as stack:
         host = Host(stack)
         await host.pass_time(20, own=1000)
-        assert host.connections.spare(account=None, host="other") == 0  # of the run's places there is none
+        assert host.connections.free_slots(account=None, host="other") == 0  # of the run's places there is none
         await stack.aclose()
-        assert host.connections.spare(account=None, host="other") == 4
+        assert host.connections.free_slots(account=None, host="other") == 4
 
 
 async def test_a_connection_that_is_minded_ends_the_growth():
@@ -413,7 +413,7 @@ async def test_a_connection_that_is_minded_ends_the_growth():
         await host.pass_time(2.1, own=1000)
         assert host.allowed == 8
         await host.fill()
-        host.connections.minded(None, "h")
+        host.connections.connection_refused(None, "h")
         assert host.left == [7, 6, 5, 4]
         await host.pass_time(30, own=1000)
         assert host.left == [7, 6, 5, 4]
@@ -424,17 +424,17 @@ async def test_too_many_requests_end_the_growth_and_take_one_more():
         host = Host(stack)
         await host.pass_time(2.1, own=1000)
         await host.fill()
-        assert host.connections.lower(None, "h") == 3
+        assert host.connections.reduce(None, "h") == 3
         assert sorted(host.left) == [3, 4, 5, 6, 7]
         await host.pass_time(30, own=1000)
-        assert host.connections.spare(account=None, host="h") == 0
+        assert host.connections.free_slots(account=None, host="h") == 0
 
 
 async def test_a_product_that_has_to_wait_is_given_the_place_of_the_youngest_extra():
-    connections = Connections(most=3, accounts={"a": 1}, clock=ManualClock())
+    connections = ConnectionLimiter(most=3, accounts={"a": 1}, clock=ManualClock())
     left: list[str] = []
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(connections.permit(account=None, host="h"))
+        await stack.enter_async_context(connections.slot(account=None, host="h"))
         old = connections.extra(account=None, host="h", leave=lambda: left.append("old"))
         young = connections.extra(account=None, host="h", leave=lambda: left.append("young"))
         async with old as first:
@@ -450,7 +450,7 @@ async def test_a_product_that_has_to_wait_is_given_the_place_of_the_youngest_ext
 
 
 async def test_nobody_leaves_for_a_product_that_waits_for_its_account():
-    connections = Connections(most=3, accounts={"a": 1}, clock=ManualClock())
+    connections = ConnectionLimiter(most=3, accounts={"a": 1}, clock=ManualClock())
     left: list[str] = []
     workers = [Worker(connections, "a")]
     await settle()
@@ -469,7 +469,7 @@ async def test_no_permit_is_lost_or_doubled_whatever_is_cancelled_when(seed):
     rng = random.Random(seed)
     limits = {"a": 2, "b": 3, "c": None}
     most, host_limit = 6, 2
-    connections = Connections(most=most, accounts=limits, host=host_limit, clock=ManualClock())
+    connections = ConnectionLimiter(most=most, accounts=limits, host=host_limit, clock=ManualClock())
     workers: list[Worker] = []
     for _ in range(300):
         match rng.randrange(8):
@@ -492,7 +492,7 @@ async def test_no_permit_is_lost_or_doubled_whatever_is_cancelled_when(seed):
     assert_nobody_waits_in_vain(workers, most, host_limit)
     await end(*workers)
     for account, limit in (("a", 2), ("b", 3), ("c", host_limit), (None, host_limit)):
-        assert connections.spare(account=account, host="x") == limit
+        assert connections.free_slots(account=account, host="x") == limit
 
 
 def assert_nobody_waits_in_vain(workers: list[Worker], most: int, host_limit: int) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bulkdl.concurrency.rate_limiter import HostPauses, RateLimit
+from bulkdl.concurrency.rate_limiter import HostBackoff, RateLimit
 
 
 async def test_without_a_rate_nothing_waits(clock):
@@ -47,7 +47,7 @@ async def test_after_a_pause_at_most_a_quarter_of_a_second_comes_at_once(clock):
 
 
 async def test_a_host_is_left_alone_until_its_longest_pause_is_over(clock):
-    pauses = HostPauses(clock=clock)
+    pauses = HostBackoff(clock=clock)
     assert pauses.left("a") == 0
     pauses.pause("a", 10)
     pauses.pause("a", 3)

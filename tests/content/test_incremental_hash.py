@@ -1,4 +1,4 @@
-"""A follower against real files: whatever is written in whatever order, its digest is the file's or it has none."""
+"""A hasher against real files: whatever is written in whatever order, its digest is the file's or it has none."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulkdl.content.hashing import HASHING, Digests, file_id
-from bulkdl.content.incremental_hash import Follower, Stride
+from bulkdl.content.incremental_hash import Block, IncrementalHasher
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 KIB = 1024
-TINY = Stride(least=0, step=1, turn=16, block=5)
+TINY = Block(least=0, step=1, turn=16, block=5)
 BODY = random.Random(1).randbytes(40 * KIB)
 
 
-def follower(*algorithms: str, step: int = 1) -> Follower:
-    return Follower(algorithms or ("md5",), stride=Stride(least=0, step=step, turn=8 * KIB, block=KIB))
+def hasher(*algorithms: str, step: int = 1) -> IncrementalHasher:
+    return IncrementalHasher(algorithms or ("md5",), stride=Block(least=0, step=step, turn=8 * KIB, block=KIB))
 
 
 def write(path: Path, start: int, data: bytes) -> None:
@@ -43,7 +43,7 @@ def write(path: Path, start: int, data: bytes) -> None:
         os.close(fd)
 
 
-def put(each: Follower, path: Path, start: int, end: int, body: bytes = BODY) -> None:
+def put(each: IncrementalHasher, path: Path, start: int, end: int, body: bytes = BODY) -> None:
     write(path, start, body[start:end])
     each.note(start, end)
 
@@ -65,11 +65,11 @@ def open_files(path: Path) -> int:
     return count
 
 
-def turns_of(each: Follower) -> list[object]:
+def turns_of(each: IncrementalHasher) -> list[object]:
     return [strand.turn for strand in each._strands]
 
 
-async def caught_up(each: Follower) -> None:
+async def caught_up(each: IncrementalHasher) -> None:
     """Everything noted has been hashed, as it is when the network is slow."""
     await each.finish()
 
@@ -88,7 +88,7 @@ async def caught_up(each: Follower) -> None:
     ],
 )
 async def test_the_digest_of_stretches_in_any_order_is_the_file_s(tmp_path, stretches):
-    path, each = tmp_path / "p.part", follower()
+    path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=len(BODY))
     for start, end in stretches:
@@ -97,7 +97,7 @@ async def test_the_digest_of_stretches_in_any_order_is_the_file_s(tmp_path, stre
 
 
 async def test_several_algorithms_are_each_computed(tmp_path):
-    path, each = tmp_path / "p.part", follower("md5", "sha256", "blake3", "md5")
+    path, each = tmp_path / "p.part", hasher("md5", "sha256", "blake3", "md5")
     path.touch()
     each.begin(path, (), total=None)
     put(each, path, 0, len(BODY))
@@ -106,7 +106,7 @@ async def test_several_algorithms_are_each_computed(tmp_path):
 
 
 async def test_what_was_on_disk_before_is_hashed_without_being_noted(tmp_path):
-    path, each = tmp_path / "p.part", follower()
+    path, each = tmp_path / "p.part", hasher()
     write(path, 0, BODY[: 10 * KIB])
     write(path, 30 * KIB, BODY[30 * KIB :])
     each.begin(path, ((0, 10 * KIB), (30 * KIB, 40 * KIB)), total=len(BODY))
@@ -115,7 +115,7 @@ async def test_what_was_on_disk_before_is_hashed_without_being_noted(tmp_path):
 
 
 async def test_what_was_hashed_in_one_attempt_is_not_read_again_in_the_next(tmp_path):
-    path, each = tmp_path / "p.part", follower()
+    path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=len(BODY))
     put(each, path, 0, 20 * KIB)
@@ -127,7 +127,7 @@ async def test_what_was_hashed_in_one_attempt_is_not_read_again_in_the_next(tmp_
 
 
 async def test_nothing_is_read_before_as_much_has_gathered_as_a_step(tmp_path):
-    path, each = tmp_path / "p.part", follower(step=10 * KIB)
+    path, each = tmp_path / "p.part", hasher(step=10 * KIB)
     each.begin(path, (), total=None)
     each.note(0, 10 * KIB - 1)
     assert [turn for turn in turns_of(each) if turn is not None] == []
@@ -139,28 +139,28 @@ async def test_nothing_is_read_before_as_much_has_gathered_as_a_step(tmp_path):
 # --- What it does not know
 
 
-async def rewritten(path: Path, each: Follower) -> None:
+async def rewritten(path: Path, each: IncrementalHasher) -> None:
     put(each, path, 0, 40 * KIB)
     await caught_up(each)
     put(each, path, 5, 6)
 
 
-async def beyond_a_gap(path: Path, each: Follower) -> None:
+async def beyond_a_gap(path: Path, each: IncrementalHasher) -> None:
     put(each, path, 0, 10 * KIB)
     put(each, path, 20 * KIB, 40 * KIB)
 
 
-async def shorter(path: Path, each: Follower) -> None:
+async def shorter(path: Path, each: IncrementalHasher) -> None:
     put(each, path, 0, 20 * KIB)
     each.note(20 * KIB, 40 * KIB)
 
 
-async def longer(path: Path, each: Follower) -> None:
+async def longer(path: Path, each: IncrementalHasher) -> None:
     put(each, path, 0, 20 * KIB)
     write(path, 20 * KIB, BODY[20 * KIB :])
 
 
-async def gone(path: Path, each: Follower) -> None:
+async def gone(path: Path, each: IncrementalHasher) -> None:
     put(each, path, 0, 20 * KIB)
     await caught_up(each)
     each.begin(path, ((0, 20 * KIB),), total=None)
@@ -170,7 +170,7 @@ async def gone(path: Path, each: Follower) -> None:
     write(path, 0, BODY)
 
 
-async def another_file(path: Path, each: Follower) -> None:
+async def another_file(path: Path, each: IncrementalHasher) -> None:
     put(each, path, 0, 20 * KIB)
     await caught_up(each)
     each.begin(path, ((0, 20 * KIB),), total=None)
@@ -180,7 +180,7 @@ async def another_file(path: Path, each: Follower) -> None:
     put(each, path, 20 * KIB, 40 * KIB)
 
 
-async def another_file_at_the_end(path: Path, each: Follower) -> None:
+async def another_file_at_the_end(path: Path, each: IncrementalHasher) -> None:
     put(each, path, 0, 40 * KIB)
     await caught_up(each)
     other = path.with_name("other")
@@ -192,7 +192,7 @@ async def another_file_at_the_end(path: Path, each: Follower) -> None:
     "happens", [rewritten, beyond_a_gap, shorter, longer, gone, another_file, another_file_at_the_end]
 )
 async def test_it_claims_nothing_of_a_file_that_was(tmp_path, happens):
-    path, each = tmp_path / "p.part", follower()
+    path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=None)
     await happens(path, each)
@@ -203,7 +203,7 @@ async def test_it_claims_nothing_of_a_file_that_was(tmp_path, happens):
 
 @pytest.mark.parametrize("have", [(), ((0, 10 * KIB),), ((1, 40 * KIB),)])
 async def test_what_was_hashed_beyond_the_bytes_that_stay_is_forgotten(tmp_path, have):
-    path, each = tmp_path / "p.part", follower()
+    path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=None)
     put(each, path, 0, 40 * KIB)
@@ -216,7 +216,7 @@ async def test_what_was_hashed_beyond_the_bytes_that_stay_is_forgotten(tmp_path,
 
 
 async def test_a_following_that_was_given_up_begins_anew_with_the_next_attempt(tmp_path):
-    path, each = tmp_path / "p.part", follower()
+    path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=None)
     await rewritten(path, each)
@@ -227,7 +227,7 @@ async def test_a_following_that_was_given_up_begins_anew_with_the_next_attempt(t
 
 
 async def test_a_fetch_into_a_new_file_of_the_same_name_is_followed_again(tmp_path):
-    path, each = tmp_path / "p.part", follower()
+    path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=None)
     put(each, path, 0, 20 * KIB)
@@ -241,7 +241,7 @@ async def test_a_fetch_into_a_new_file_of_the_same_name_is_followed_again(tmp_pa
 
 
 async def test_nothing_is_claimed_of_a_file_that_somebody_else_may_have_written(tmp_path):
-    path, each = tmp_path / "p.part", follower()
+    path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=None)
     put(each, path, 0, 40 * KIB)
@@ -253,7 +253,7 @@ async def test_nothing_is_claimed_of_a_file_that_somebody_else_may_have_written(
 
 async def test_a_small_product_and_one_without_checksums_are_not_followed(tmp_path):
     path = tmp_path / "p.part"
-    for each in (Follower(("md5",), stride=Stride(least=40 * KIB, step=1)), Follower(())):
+    for each in (IncrementalHasher(("md5",), stride=Block(least=40 * KIB, step=1)), IncrementalHasher(())):
         path.write_bytes(b"")
         each.begin(path, (), total=40 * KIB)
         put(each, path, 0, 40 * KIB)
@@ -264,7 +264,7 @@ async def test_a_small_product_and_one_without_checksums_are_not_followed(tmp_pa
 
 
 async def test_a_cancelled_end_leaves_no_thread_that_reads(tmp_path):
-    path, each = tmp_path / "p.part", Follower(("md5", "sha512"))
+    path, each = tmp_path / "p.part", IncrementalHasher(("md5", "sha512"))
     with path.open("wb") as file:
         file.truncate(64 * KIB * KIB * KIB)
     begun, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -291,7 +291,7 @@ async def busy_threads() -> AsyncIterator[None]:
 
 
 async def test_a_pause_does_not_wait_for_a_thread_that_it_has_not_got(tmp_path):
-    path, each = tmp_path / "p.part", follower()
+    path, each = tmp_path / "p.part", hasher()
     write(path, 0, BODY)
     async with busy_threads():
         each.begin(path, ((0, len(BODY)),), total=None)
@@ -304,9 +304,9 @@ async def test_a_long_file_lets_others_have_the_threads_in_between(tmp_path):
     """More files than there are threads, each of many turns: all are begun before any one is finished."""
     begun: set[int] = set()
     all_begun: list[bool] = []
-    followers = [follower() for _ in range(24)]
+    followers = [hasher() for _ in range(24)]
 
-    async def end(each: Follower, path: Path) -> None:
+    async def end(each: IncrementalHasher, path: Path) -> None:
         assert found(await each.finish(), path) == md5(BODY)
         all_begun.append(len(begun) == len(followers))
 
@@ -338,7 +338,7 @@ def fail() -> None:
 
 @pytest.mark.parametrize("ends", ["pause", "finish"])
 async def test_a_defect_in_a_thread_is_not_lost(tmp_path, ends):
-    path, each = tmp_path / "p.part", follower()
+    path, each = tmp_path / "p.part", hasher()
     write(path, 0, BODY)
     each.begin(cast("Path", Noted(path, fail)), ((0, KIB),), total=None)
     started = each._strands[0].turn
@@ -360,7 +360,7 @@ class History:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.each = Follower(("md5", "blake3"), stride=TINY)
+        self.each = IncrementalHasher(("md5", "blake3"), stride=TINY)
         self.noise = random.Random(7)
         self.written: set[int] = set()
         path.touch()
@@ -434,7 +434,7 @@ def test_pieces_that_do_not_overlap_are_always_known(cuts, data):
     data.shuffle(pieces)
 
     async def live(folder: str) -> None:
-        path, each = Path(folder) / "p.part", Follower(("md5",), stride=TINY)
+        path, each = Path(folder) / "p.part", IncrementalHasher(("md5",), stride=TINY)
         path.touch()
         each.begin(path, (), total=200)
         for start, end in pieces:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from blake3 import blake3
 
-from bulkdl.content.incremental_hash import Follower
+from bulkdl.content.incremental_hash import IncrementalHasher
 from bulkdl.core.stop_request import StopReason, StopSignal
 from bulkdl.transfer import segment_scaling
 from tests.harness import Place, body_of, sha256
@@ -36,14 +36,14 @@ Ends = list["Mapping[str, str] | None"]
 def ends(monkeypatch: pytest.MonkeyPatch) -> Ends:
     """What the follower knew of each product that had arrived, in turn."""
     seen: Ends = []
-    real: Callable[[Follower], object] = Follower.finish
+    real: Callable[[IncrementalHasher], object] = IncrementalHasher.finish
 
-    async def finish(self: Follower) -> Digests | None:
+    async def finish(self: IncrementalHasher) -> Digests | None:
         digests = await real(self)
         seen.append(None if digests is None else digests.found)
         return digests
 
-    monkeypatch.setattr(Follower, "finish", finish)
+    monkeypatch.setattr(IncrementalHasher, "finish", finish)
     return seen
 
 
@@ -191,17 +191,17 @@ def is_reading(thread: threading.Thread) -> bool:
 
 async def test_a_file_that_is_changed_after_its_end_was_hashed_is_read_again(tmp_path: Path, raw_server, monkeypatch):
     """What the follower says of another file is not believed of this one."""
-    real = Follower.finish
+    real = IncrementalHasher.finish
 
-    async def finish(self: Follower) -> Digests | None:
+    async def finish(self: IncrementalHasher) -> Digests | None:
         digests = await real(self)
         part = tmp_path / "products" / "x.bin.part"
         part.rename(part.with_name("other"))
         part.write_bytes(OTHER)
-        monkeypatch.setattr(Follower, "finish", real)
+        monkeypatch.setattr(IncrementalHasher, "finish", real)
         return digests
 
-    monkeypatch.setattr(Follower, "finish", finish)
+    monkeypatch.setattr(IncrementalHasher, "finish", finish)
     server = await raw_server(ranges(BODY))
     place = Place(tmp_path)
     done = await place.run({"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)})

@@ -106,7 +106,7 @@ class Wreck:
         self._lay_out(root)
         async with Journal.open(root, clock=clock) as journal:
             for entry in self.entries.values():
-                journal.put_soon(entry)
+                journal.put_unsynced(entry)
 
     def _lay_out(self, root: Path) -> None:
         root.mkdir()

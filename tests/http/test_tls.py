@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from bulkdl.http.tls import unread
+from bulkdl.http.tls import skip_certificate_loading
 from tests.tls import make_certificate
 
 
@@ -25,7 +25,7 @@ def trusted():
 @pytest.mark.usefixtures("bundle")
 def test_a_context_made_meanwhile_trusts_nobody_and_one_made_afterwards_whom_the_system_trusts():
     assert trusted() == 1
-    with unread():
+    with skip_certificate_loading():
         assert trusted() == 0
         assert ssl.create_default_context().verify_mode is ssl.CERT_REQUIRED
     assert trusted() == 1
@@ -34,7 +34,7 @@ def test_a_context_made_meanwhile_trusts_nobody_and_one_made_afterwards_whom_the
 @pytest.mark.usefixtures("bundle")
 def test_another_thread_reads_them_meanwhile():
     found = []
-    with unread():
+    with skip_certificate_loading():
         thread = threading.Thread(target=lambda: found.append(trusted()))
         thread.start()
         thread.join()
@@ -44,6 +44,6 @@ def test_another_thread_reads_them_meanwhile():
 @pytest.mark.usefixtures("bundle")
 def test_an_import_that_fails_leaves_the_reading_as_it_was():
     before = dict(vars(ssl.SSLContext))
-    with pytest.raises(ImportError), unread():
+    with pytest.raises(ImportError), skip_certificate_loading():
         raise ImportError
     assert dict(vars(ssl.SSLContext)) == before

@@ -21,7 +21,7 @@ from bulkdl.journal.journal import Journal
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.sqlite_file import open_or_renew
-from bulkdl.journal.writer_thread import Writer
+from bulkdl.journal.writer_thread import JournalWriter
 from bulkdl.storage.filesystem_type import network_filesystem
 from tests.storage.storage_places import child, mounted, read_only
 
@@ -164,7 +164,7 @@ def test_any_sequence_of_changes_equals_a_dict_and_survives_reopening(script: li
                 if action == "put":
                     await journal.put(entry)
                 elif action == "put_soon":
-                    journal.put_soon(entry)
+                    journal.put_unsynced(entry)
                 elif action == "forget":
                     await journal.forget(entry.id)
                     model.pop(entry.id, None)
@@ -213,7 +213,7 @@ async def test_changes_that_arrive_during_a_commit_share_the_next_one(tmp_path: 
         ready.set()
         go.wait()
 
-    writer = Writer(tmp_path / "db", connect)
+    writer = JournalWriter(tmp_path / "db", connect)
     await writer.start()
     first = asyncio.ensure_future(writer.do(busy))
     await asyncio.to_thread(ready.wait)
@@ -243,7 +243,7 @@ async def test_a_writer_that_dies_refuses_what_waits_and_what_comes_later(tmp_pa
         with pytest.raises(StorageStopped, match="no more"):
             await journal.get("0")
         with pytest.raises(StorageStopped):
-            journal.put_soon(Entry(id="0", phase=Phase.DONE))
+            journal.put_unsynced(Entry(id="0", phase=Phase.DONE))
 
 
 async def test_a_put_that_is_cancelled_leaves_the_journal_usable(tmp_path: Path, clock: ManualClock) -> None:
@@ -285,7 +285,7 @@ async def test_the_failure_of_a_put_nobody_waited_for_is_raised_by_the_next_or_a
     with pytest.raises(StorageStopped, match="no space left"):  # noqa: PT012 - raised at its end
         async with Journal.open(tmp_path, clock=clock) as journal:
             await journal._writer.do(lambda c: c.execute("PRAGMA max_page_count = 10").fetchall())
-            journal.put_soon(big)
+            journal.put_unsynced(big)
 
 
 async def test_a_full_disk_stops_the_run_and_keeps_what_was_recorded(tmp_path: Path, clock: ManualClock) -> None:

@@ -18,15 +18,15 @@ from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.row_codec import PUT, encode
 from bulkdl.journal.sqlite_file import open_or_renew
-from bulkdl.protocol.bad_source import Evidence, Seen
-from bulkdl.protocol.server_quirks import EXPIRES_S, HostFacts
+from bulkdl.protocol.bad_source import BadSourceEvidence, ValidatorSnapshot
+from bulkdl.protocol.server_quirks import EXPIRES_S, ServerFacts
 from tests.clocks import ManualClock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NOW = 1_750_000_000.0
-GUILTY = Evidence(
+GUILTY = BadSourceEvidence(
     id="a/é\udce9.bin",
     expected=(Checksum("md5", "00"), Checksum("sha256", "11")),
     found=(Checksum("md5", "22"), Checksum("sha256", "11")),
@@ -35,11 +35,14 @@ GUILTY = Evidence(
     proven=True,
     at=NOW,
     kept=".bulkdl/faulty/0123-a.bin",
-    seen=(Seen(source="https://a.example.org:443/a", size=5, etag='"caf\udce9"', last_modified="x"), Seen(source="b")),
+    seen=(
+        ValidatorSnapshot(source="https://a.example.org:443/a", size=5, etag='"caf\udce9"', last_modified="x"),
+        ValidatorSnapshot(source="b"),
+    ),
 )
-OTHER = Evidence(id="b", expected=(), found=(), size=0, fetches=1, proven=False, at=0.0)
-HOST = HostFacts(origin="https://a.example.org:443", range_hits=3, ranges_at=NOW, etag_changes=1, etags_at=NOW - 1)
-HOST_B = HostFacts(origin="https://b.example.org:443", bare=1, validators_at=NOW)
+OTHER = BadSourceEvidence(id="b", expected=(), found=(), size=0, fetches=1, proven=False, at=0.0)
+HOST = ServerFacts(origin="https://a.example.org:443", range_hits=3, ranges_at=NOW, etag_changes=1, etags_at=NOW - 1)
+HOST_B = ServerFacts(origin="https://b.example.org:443", bare=1, validators_at=NOW)
 
 
 def file_of(destination: Path) -> Path:
@@ -54,7 +57,7 @@ def clock() -> ManualClock:
 async def fill(destination: Path, clock: ManualClock) -> None:
     async with Journal.open(destination, clock=clock) as journal:
         await journal.put_evidence(GUILTY)
-        await journal.accuse(Entry(id="b", phase=Phase.PARTIAL), OTHER)
+        await journal.record_evidence(Entry(id="b", phase=Phase.PARTIAL), OTHER)
         journal.put_host_soon(HOST)
         journal.put_host_soon(HOST_B)
 
@@ -179,7 +182,7 @@ async def test_a_refusal_and_its_evidence_are_one_change(tmp_path: Path):
     """Were one there without the other, the same bytes could be counted twice."""
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
         with pytest.raises(OverflowError):
-            await journal.accuse(Entry(id="b", phase=Phase.PARTIAL, total=2**64), OTHER)
+            await journal.record_evidence(Entry(id="b", phase=Phase.PARTIAL, total=2**64), OTHER)
         assert (await journal.learnt()).evidence == {}
         assert await journal.entries() == {}
 

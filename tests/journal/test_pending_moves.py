@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Checksum
 from bulkdl.journal.journal import Journal
-from bulkdl.journal.pending_moves import Move, moved, moving
+from bulkdl.journal.pending_moves import PendingRename, moved, moving
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.row_codec import encode, encode_done
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FACTS = FileFacts(size=4096, mtime_ns=1_795_300_995_405_632_700, is_file=True)
 
 
-def move(id_: str, *, size: int = 4096, etag: str | None = '"e"') -> Move:
+def move(id_: str, *, size: int = 4096, etag: str | None = '"e"') -> PendingRename:
     entry = Entry(
         id=id_,
         phase=Phase.PARTIAL,
@@ -40,7 +40,7 @@ def move(id_: str, *, size: int = 4096, etag: str | None = '"e"') -> Move:
         part=f"{id_}.part",
         attempts=1,
     )
-    return Move(entry, FileFacts(size, FACTS.mtime_ns, is_file=True), (Checksum("md5", "00"),))
+    return PendingRename(entry, FileFacts(size, FACTS.mtime_ns, is_file=True), (Checksum("md5", "00"),))
 
 
 def done(id_: str) -> Entry:
@@ -52,7 +52,7 @@ def batches(destination: Path) -> list[int]:
         return [batch for (batch,) in connection.execute("SELECT batch FROM moving")]
 
 
-async def left(destination: Path, *moves: Move) -> None:
+async def left(destination: Path, *moves: PendingRename) -> None:
     """A journal of a run that came no further than this."""
     async with Journal.open(destination, clock=SystemClock()) as journal:
         await journal.put_moves(moves)
@@ -107,7 +107,7 @@ async def test_once_they_have_their_names_only_their_own_rows_are_left(tmp_path:
     async with Journal.open(tmp_path, clock=clock) as journal:
         first = await journal.put_moves([move("a.bin"), move("b.bin")])
         second = await journal.put_moves([move("c.bin")])
-        await journal.put_moved(first, [move("a.bin")], [move("b.bin")])
+        await journal.finish_batch(first, [move("a.bin")], [move("b.bin")])
         phases = {id_: entry.phase for id_, entry in (await journal.entries()).items()}
         assert phases == {"a.bin": Phase.DONE, "b.bin": Phase.PLACING}
         assert batches(tmp_path) == [second]
@@ -166,5 +166,5 @@ def test_the_row_of_a_product_in_its_place_is_the_same_however_it_is_encoded(
     entry = Entry(
         id=id_, phase=Phase.PARTIAL, file=file, source=source, total=1, etag=etag, last_modified=modified, attempts=3
     )
-    there = Move(entry, FileFacts(size, size, is_file=True), tuple(sums))
+    there = PendingRename(entry, FileFacts(size, size, is_file=True), tuple(sums))
     assert encode_done(there, updated=updated) == encode(moved(there), updated=updated)

@@ -15,7 +15,7 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.journal.journal import Journal
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.journal.space_reserve import NAME, SIZE, STEP, Reserve
+from bulkdl.journal.space_reserve import NAME, SIZE, STEP, SpaceReserve
 from tests.storage.storage_places import mounted
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def fill(path: Path) -> None:
 
 
 def test_the_reserve_gives_way_step_by_step_and_is_made_again(tmp_path: Path) -> None:
-    reserve, path = Reserve(tmp_path), tmp_path / NAME
+    reserve, path = SpaceReserve(tmp_path), tmp_path / NAME
     reserve.renew()
     assert path.stat().st_size == SIZE
     assert path.stat().st_blocks * 512 >= SIZE
@@ -57,12 +57,12 @@ def test_the_reserve_gives_way_step_by_step_and_is_made_again(tmp_path: Path) ->
 
 def test_no_reserve_is_made_where_there_is_little_room(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=2m") as place:
-        Reserve(place).renew()
+        SpaceReserve(place).renew()
         assert list(place.iterdir()) == []
 
 
 def test_a_folder_that_refuses_does_without_a_reserve(tmp_path: Path) -> None:
-    reserve = Reserve(tmp_path / "missing")
+    reserve = SpaceReserve(tmp_path / "missing")
     reserve.renew()
     assert not reserve.give()
 
@@ -97,7 +97,7 @@ async def test_a_journal_that_was_cut_short_in_a_commit_is_read_as_it_was_before
     """Without touching it, which is the next run's to do."""
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
         for number in range(300):
-            journal.put_soon(Entry(id=f"{number}", phase=Phase.DONE, note="before"))
+            journal.put_unsynced(Entry(id=f"{number}", phase=Phase.DONE, note="before"))
     path = tmp_path / ".bulkdl" / "journal.sqlite"
     killed = subprocess.run([sys.executable, "-c", CUT_SHORT, str(path)], check=False)  # noqa: ASYNC221
     assert killed.returncode == -signal.SIGKILL

@@ -7,7 +7,7 @@ import pytest
 from bulkdl.core.models import Checksum, Product
 from bulkdl.core.urls import Url
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.planning.local_status import Standing, standing
+from bulkdl.planning.local_status import LocalFileStatus, local_status
 from bulkdl.storage.file_info import FileFacts
 
 MD5 = Checksum("md5", "0" * 32)
@@ -27,53 +27,59 @@ def entry(phase: Phase, size: int | None = 10, mtime: int | None = 7, *digests: 
 
 DONE, PLACING, REQUEUED = Phase.DONE, Phase.PLACING, Phase.REQUEUED
 ROWS = [
-    ("no file, nothing known", product(), None, None, Standing.ABSENT),
-    ("no file, though it was done", product(10), entry(DONE), None, Standing.ABSENT),
-    ("no file, requeued", product(10), entry(REQUEUED), None, Standing.ABSENT),
-    ("a folder", product(10), None, FOLDER, Standing.DISAGREES),
-    ("a folder in the place of a requeued file", product(10), entry(REQUEUED), FOLDER, Standing.DISAGREES),
-    ("requeued", product(10), entry(REQUEUED, None, None), HERE, Standing.REPLACE),
-    ("requeued, another size", product(99), entry(REQUEUED, None, None), HERE, Standing.REPLACE),
-    ("requeued, and replaced before a crash", product(10), entry(REQUEUED), HERE, Standing.IN_PLACE),
+    ("no file, nothing known", product(), None, None, LocalFileStatus.ABSENT),
+    ("no file, though it was done", product(10), entry(DONE), None, LocalFileStatus.ABSENT),
+    ("no file, requeued", product(10), entry(REQUEUED), None, LocalFileStatus.ABSENT),
+    ("a folder", product(10), None, FOLDER, LocalFileStatus.DISAGREES),
+    ("a folder in the place of a requeued file", product(10), entry(REQUEUED), FOLDER, LocalFileStatus.DISAGREES),
+    ("requeued", product(10), entry(REQUEUED, None, None), HERE, LocalFileStatus.REPLACE),
+    ("requeued, another size", product(99), entry(REQUEUED, None, None), HERE, LocalFileStatus.REPLACE),
+    ("requeued, and replaced before a crash", product(10), entry(REQUEUED), HERE, LocalFileStatus.IN_PLACE),
     (
         "requeued, a crash before the move left the old file",
         product(10),
         entry(REQUEUED, 10, 8),
         HERE,
-        Standing.REPLACE,
+        LocalFileStatus.REPLACE,
     ),
-    ("nothing known", product(), None, HERE, Standing.UNKNOWN),
-    ("nothing known, a partial", product(), entry(Phase.PARTIAL, None), HERE, Standing.UNKNOWN),
-    ("nothing known, failed before", product(), entry(Phase.FAILED, None), HERE, Standing.UNKNOWN),
-    ("nothing known but that it was done", product(), entry(DONE, None), HERE, Standing.UNKNOWN),
-    ("the manifest's size agrees", product(10), None, HERE, Standing.IN_PLACE),
-    ("the manifest's size is another", product(11), None, HERE, Standing.DISAGREES),
-    ("the manifest's size is 0", product(0), None, HERE, Standing.DISAGREES),
-    ("a checksum", product(None, MD5), None, HERE, Standing.HASH),
-    ("a size that agrees and a checksum", product(10, MD5), None, HERE, Standing.HASH),
-    ("a size that disagrees and a checksum", product(11, MD5), None, HERE, Standing.DISAGREES),
-    ("done, untouched", product(), entry(DONE), HERE, Standing.IN_PLACE),
-    ("done, another size now", product(), entry(DONE, 11), HERE, Standing.DISAGREES),
-    ("done, and the manifest's size is another", product(11), entry(DONE), HERE, Standing.DISAGREES),
-    ("done, touched, nothing to compare", product(), entry(DONE, 10, 8), HERE, Standing.IN_PLACE),
-    ("done, touched, a digest to compare", product(), entry(DONE, 10, 8, MD5), HERE, Standing.HASH),
-    ("done with this checksum", product(10, MD5), entry(DONE, 10, 7, MD5), HERE, Standing.IN_PLACE),
-    ("done with more checksums", product(10, MD5), entry(DONE, 10, 7, MD5, SHA), HERE, Standing.IN_PLACE),
-    ("done, a checksum was added", product(10, MD5, SHA), entry(DONE, 10, 7, MD5), HERE, Standing.HASH),
-    ("done, the checksum was changed", product(10, OTHER_MD5), entry(DONE, 10, 7, MD5), HERE, Standing.HASH),
-    ("done with this checksum, touched", product(10, MD5), entry(DONE, 10, 8, MD5), HERE, Standing.HASH),
-    ("moved before a crash", product(), entry(PLACING), HERE, Standing.IN_PLACE),
-    ("moved before a crash, with its checksum", product(10, MD5), entry(PLACING, 10, 7, MD5), HERE, Standing.IN_PLACE),
-    ("a crash before the move left the old file", product(), entry(PLACING, 10, 8), HERE, Standing.UNKNOWN),
-    ("the same, with a digest", product(), entry(PLACING, 10, 8, MD5), HERE, Standing.HASH),
-    ("the same, with another size", product(), entry(PLACING, 11, 8), HERE, Standing.DISAGREES),
+    ("nothing known", product(), None, HERE, LocalFileStatus.UNKNOWN),
+    ("nothing known, a partial", product(), entry(Phase.PARTIAL, None), HERE, LocalFileStatus.UNKNOWN),
+    ("nothing known, failed before", product(), entry(Phase.FAILED, None), HERE, LocalFileStatus.UNKNOWN),
+    ("nothing known but that it was done", product(), entry(DONE, None), HERE, LocalFileStatus.UNKNOWN),
+    ("the manifest's size agrees", product(10), None, HERE, LocalFileStatus.IN_PLACE),
+    ("the manifest's size is another", product(11), None, HERE, LocalFileStatus.DISAGREES),
+    ("the manifest's size is 0", product(0), None, HERE, LocalFileStatus.DISAGREES),
+    ("a checksum", product(None, MD5), None, HERE, LocalFileStatus.HASH),
+    ("a size that agrees and a checksum", product(10, MD5), None, HERE, LocalFileStatus.HASH),
+    ("a size that disagrees and a checksum", product(11, MD5), None, HERE, LocalFileStatus.DISAGREES),
+    ("done, untouched", product(), entry(DONE), HERE, LocalFileStatus.IN_PLACE),
+    ("done, another size now", product(), entry(DONE, 11), HERE, LocalFileStatus.DISAGREES),
+    ("done, and the manifest's size is another", product(11), entry(DONE), HERE, LocalFileStatus.DISAGREES),
+    ("done, touched, nothing to compare", product(), entry(DONE, 10, 8), HERE, LocalFileStatus.IN_PLACE),
+    ("done, touched, a digest to compare", product(), entry(DONE, 10, 8, MD5), HERE, LocalFileStatus.HASH),
+    ("done with this checksum", product(10, MD5), entry(DONE, 10, 7, MD5), HERE, LocalFileStatus.IN_PLACE),
+    ("done with more checksums", product(10, MD5), entry(DONE, 10, 7, MD5, SHA), HERE, LocalFileStatus.IN_PLACE),
+    ("done, a checksum was added", product(10, MD5, SHA), entry(DONE, 10, 7, MD5), HERE, LocalFileStatus.HASH),
+    ("done, the checksum was changed", product(10, OTHER_MD5), entry(DONE, 10, 7, MD5), HERE, LocalFileStatus.HASH),
+    ("done with this checksum, touched", product(10, MD5), entry(DONE, 10, 8, MD5), HERE, LocalFileStatus.HASH),
+    ("moved before a crash", product(), entry(PLACING), HERE, LocalFileStatus.IN_PLACE),
+    (
+        "moved before a crash, with its checksum",
+        product(10, MD5),
+        entry(PLACING, 10, 7, MD5),
+        HERE,
+        LocalFileStatus.IN_PLACE,
+    ),
+    ("a crash before the move left the old file", product(), entry(PLACING, 10, 8), HERE, LocalFileStatus.UNKNOWN),
+    ("the same, with a digest", product(), entry(PLACING, 10, 8, MD5), HERE, LocalFileStatus.HASH),
+    ("the same, with another size", product(), entry(PLACING, 11, 8), HERE, LocalFileStatus.DISAGREES),
 ]
 
 
 @pytest.mark.parametrize(("what", "wanted", "known", "facts", "expected"), ROWS, ids=[row[0] for row in ROWS])
 def test_the_standing_of_a_file(what, wanted, known, facts, expected):
-    assert standing(wanted, known, facts) is expected
+    assert local_status(wanted, known, facts) is expected
 
 
 def test_every_standing_is_in_the_table():
-    assert {row[-1] for row in ROWS} == set(Standing)
+    assert {row[-1] for row in ROWS} == set(LocalFileStatus)

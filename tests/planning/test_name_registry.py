@@ -9,7 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from bulkdl.planning.name_registry import Claims
+from bulkdl.planning.name_registry import NameRegistry
 
 SPELLINGS = ("Ångström.zip", "a\u030angstro\u0308m.ZIP", "ÅNGSTRÖM.zip")
 NAMES = (*SPELLINGS, "b.zip", "folder/b.zip")
@@ -24,7 +24,7 @@ class Contest(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.claims = Claims()
+        self.claims = NameRegistry()
         self.wanting: dict[str, set[int]] = {}
         self.finished: dict[str, int] = {}
 
@@ -70,14 +70,14 @@ TestContest.settings = settings(max_examples=50, stateful_step_count=25, deadlin
 
 @pytest.mark.parametrize("other", SPELLINGS)
 def test_names_that_a_file_system_may_confuse_are_one_name(other):
-    claims = Claims()
+    claims = NameRegistry()
     assert claims.claim(SPELLINGS[0], 1) is None
     assert claims.claim(other, 2) == 1
     assert claims.holder(other) == 1
 
 
 def test_a_lower_index_takes_a_name_that_is_not_finished():
-    claims = Claims()
+    claims = NameRegistry()
     claims.claim("a", 5)
     assert claims.claim("a", 3) is None
     assert claims.finish("a", 5) == 3
@@ -85,7 +85,7 @@ def test_a_lower_index_takes_a_name_that_is_not_finished():
 
 
 def test_a_finished_product_keeps_its_name_against_everyone_and_everything():
-    claims = Claims()
+    claims = NameRegistry()
     claims.finish("a", 5)
     claims.release("a", 5)
     assert claims.claim("a", 0) == 5
@@ -95,7 +95,7 @@ def test_a_finished_product_keeps_its_name_against_everyone_and_everything():
 
 
 def test_a_displaced_product_has_the_name_again_when_the_other_gives_it_up():
-    claims = Claims()
+    claims = NameRegistry()
     claims.claim("a", 5)
     claims.claim("a", 3)
     claims.release("a", 3)
@@ -103,7 +103,7 @@ def test_a_displaced_product_has_the_name_again_when_the_other_gives_it_up():
 
 
 def test_a_refused_product_holds_nothing_afterwards():
-    claims = Claims()
+    claims = NameRegistry()
     claims.claim("a", 3)
     assert claims.claim("a", 5) == 3
     claims.release("a", 3)
@@ -112,7 +112,7 @@ def test_a_refused_product_holds_nothing_afterwards():
 
 
 def test_a_folder_in_the_path_of_a_product_is_nobody_elses_name():
-    claims = Claims()
+    claims = NameRegistry()
     claims.occupy("a", 3)
     claims.occupy("a", 4)
     assert claims.claim("A", 0) == 3
@@ -120,7 +120,7 @@ def test_a_folder_in_the_path_of_a_product_is_nobody_elses_name():
 
 
 def test_a_finished_product_keeps_a_name_that_is_a_folder_in_another_path():
-    claims = Claims()
+    claims = NameRegistry()
     claims.finish("a", 5)
     claims.occupy("a", 3)
     assert claims.holder("a") == 5

@@ -11,16 +11,16 @@ import pytest
 from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.planning.local_status import Standing
-from bulkdl.planning.name_registry import Claims
-from bulkdl.planning.plan import Survey, in_place
+from bulkdl.planning.local_status import LocalFileStatus
+from bulkdl.planning.name_registry import NameRegistry
+from bulkdl.planning.plan import PlanBuilder, in_place
 from bulkdl.storage.file_info import look_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from bulkdl.planning.plan import Item
+    from bulkdl.planning.plan import PlannedProduct
     from bulkdl.storage.file_info import FileFacts
 
 
@@ -62,8 +62,8 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def surveyed(root: Path, size: int) -> list[Item]:
-    survey, entries = Survey(partial(look_at, root), Claims()), known(root)
+def surveyed(root: Path, size: int) -> list[PlannedProduct]:
+    survey, entries = PlanBuilder(partial(look_at, root), NameRegistry()), known(root)
     for at in range(0, len(PRODUCTS), size):
         survey.add(PRODUCTS[at : at + size], entries)
     return survey.end()
@@ -73,14 +73,14 @@ def surveyed(root: Path, size: int) -> list[Item]:
 def test_batches_of_any_size_give_the_same_plan(root: Path, size: int):
     items = surveyed(root, size)
     assert [item.product for item in items] == PRODUCTS
-    assert [item.standing for item in items] == [
-        Standing.IN_PLACE,
-        Standing.ABSENT,
-        Standing.IN_PLACE,
-        Standing.ABSENT,  # its name is that of a product that has finished
-        Standing.ABSENT,
-        Standing.IN_PLACE,
-        Standing.ABSENT,
+    assert [item.local_status for item in items] == [
+        LocalFileStatus.IN_PLACE,
+        LocalFileStatus.ABSENT,
+        LocalFileStatus.IN_PLACE,
+        LocalFileStatus.ABSENT,  # its name is that of a product that has finished
+        LocalFileStatus.ABSENT,
+        LocalFileStatus.IN_PLACE,
+        LocalFileStatus.ABSENT,
     ]
     assert [item.have for item in items] == [0, 0, 0, 0, 4, 0, 0]
 
@@ -98,7 +98,7 @@ def test_each_name_is_looked_at_once(root: Path):
         seen.update(names)
         return look_at(root, names)
 
-    survey, entries = Survey(look, Claims()), known(root)
+    survey, entries = PlanBuilder(look, NameRegistry()), known(root)
     for at in range(0, len(PRODUCTS), 2):
         survey.add(PRODUCTS[at : at + 2], entries)
     survey.end()

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl.core.models import Checksum
-from bulkdl.protocol.bad_source import MOST_SEEN, UNSEEN_S, Edition, Evidence, Look, Seen, accused, compare, look
+from bulkdl.protocol.bad_source import (
+    MOST_SEEN,
+    UNSEEN_S,
+    BadSourceEvidence,
+    Comparison,
+    Recheck,
+    ValidatorSnapshot,
+    compare,
+    recheck,
+    with_new_evidence,
+)
 from bulkdl.protocol.response_head import Head
 
 A, B = "https://a.example.org:443/x", "https://b.example.org:443/x"
@@ -21,58 +31,58 @@ def sums(seed: int) -> tuple[Checksum, ...]:
     return (Checksum("sha256", f"{seed:064x}"),)
 
 
-def seen(source: str = A, **marks: Any) -> Seen:
-    return Seen(source=source, **marks)
+def seen(source: str = A, **marks: Any) -> ValidatorSnapshot:
+    return ValidatorSnapshot(source=source, **marks)
 
 
-def evidence(**facts: Any) -> Evidence:
+def evidence(**facts: Any) -> BadSourceEvidence:
     known = {"id": "x", "expected": sums(0), "found": sums(1), "size": 10, "fetches": 1, "proven": False, "at": NOW}
-    return Evidence(**{**known, **facts})
+    return BadSourceEvidence(**{**known, **facts})
 
 
 @pytest.mark.parametrize(
     ("before", "now", "edition"),
     [
         # Lengths
-        ({"size": 10}, {"content_length": 10}, Edition.UNTOLD),
-        ({"size": 10}, {"content_length": 11}, Edition.OTHER),
-        ({"size": 10, "etag": '"1"'}, {"content_length": 11, "etag": '"1"'}, Edition.OTHER),
-        ({"size": 10}, {}, Edition.UNTOLD),
-        ({"size": 10}, {"content_length": 0}, Edition.UNTOLD),
-        ({"size": 10}, {"content_length": 7, "content_encoding": "gzip"}, Edition.UNTOLD),
-        ({"size": 10}, {"content_length": 7, "content_encoding": "identity"}, Edition.OTHER),
+        ({"size": 10}, {"content_length": 10}, Comparison.UNTOLD),
+        ({"size": 10}, {"content_length": 11}, Comparison.OTHER),
+        ({"size": 10, "etag": '"1"'}, {"content_length": 11, "etag": '"1"'}, Comparison.OTHER),
+        ({"size": 10}, {}, Comparison.UNTOLD),
+        ({"size": 10}, {"content_length": 0}, Comparison.UNTOLD),
+        ({"size": 10}, {"content_length": 7, "content_encoding": "gzip"}, Comparison.UNTOLD),
+        ({"size": 10}, {"content_length": 7, "content_encoding": "identity"}, Comparison.OTHER),
         # ETags
-        ({"etag": '"1"'}, {"etag": '"1"'}, Edition.SAME),
-        ({"etag": '"1"'}, {"etag": '"2"'}, Edition.OTHER),
-        ({"etag": '"1"'}, {"etag": 'W/"1"'}, Edition.SAME),
-        ({"etag": 'W/"1"'}, {"etag": 'W/"1"'}, Edition.SAME),
-        ({"etag": '"1"'}, {}, Edition.UNTOLD),
-        ({}, {"etag": '"1"'}, Edition.UNTOLD),
+        ({"etag": '"1"'}, {"etag": '"1"'}, Comparison.SAME),
+        ({"etag": '"1"'}, {"etag": '"2"'}, Comparison.OTHER),
+        ({"etag": '"1"'}, {"etag": 'W/"1"'}, Comparison.SAME),
+        ({"etag": 'W/"1"'}, {"etag": 'W/"1"'}, Comparison.SAME),
+        ({"etag": '"1"'}, {}, Comparison.UNTOLD),
+        ({}, {"etag": '"1"'}, Comparison.UNTOLD),
         # Dates
-        ({"last_modified": MONDAY}, {"last_modified": MONDAY}, Edition.SAME),
-        ({"last_modified": MONDAY}, {"last_modified": TUESDAY}, Edition.OTHER),
-        ({"last_modified": MONDAY}, {}, Edition.UNTOLD),
-        ({"last_modified": MONDAY, "etag": '"1"'}, {"last_modified": MONDAY}, Edition.SAME),
+        ({"last_modified": MONDAY}, {"last_modified": MONDAY}, Comparison.SAME),
+        ({"last_modified": MONDAY}, {"last_modified": TUESDAY}, Comparison.OTHER),
+        ({"last_modified": MONDAY}, {}, Comparison.UNTOLD),
+        ({"last_modified": MONDAY, "etag": '"1"'}, {"last_modified": MONDAY}, Comparison.SAME),
         # Both
-        ({"etag": '"1"', "last_modified": MONDAY}, {"etag": '"1"', "last_modified": TUESDAY}, Edition.SAME),
-        ({"etag": '"1"', "last_modified": MONDAY}, {"etag": '"2"', "last_modified": MONDAY}, Edition.OTHER),
-        ({"etag": 'W/"1"', "last_modified": MONDAY}, {"etag": 'W/"1"', "last_modified": TUESDAY}, Edition.OTHER),
+        ({"etag": '"1"', "last_modified": MONDAY}, {"etag": '"1"', "last_modified": TUESDAY}, Comparison.SAME),
+        ({"etag": '"1"', "last_modified": MONDAY}, {"etag": '"2"', "last_modified": MONDAY}, Comparison.OTHER),
+        ({"etag": 'W/"1"', "last_modified": MONDAY}, {"etag": 'W/"1"', "last_modified": TUESDAY}, Comparison.OTHER),
     ],
 )
-def test_an_edition_is_told_by_its_marks(before: dict[str, Any], now: dict[str, Any], edition: Edition):
+def test_an_edition_is_told_by_its_marks(before: dict[str, Any], now: dict[str, Any], edition: Comparison):
     assert compare(seen(**before), Head(status=200, **now)) is edition
 
 
 @pytest.mark.parametrize(
     ("etag", "dates", "edition"),
     [
-        ('"2"', (MONDAY, MONDAY), Edition.SAME),
-        ('"1"', (MONDAY, TUESDAY), Edition.OTHER),
-        ('"2"', (None, None), Edition.UNTOLD),
-        ('"1"', (None, None), Edition.UNTOLD),
+        ('"2"', (MONDAY, MONDAY), Comparison.SAME),
+        ('"1"', (MONDAY, TUESDAY), Comparison.OTHER),
+        ('"2"', (None, None), Comparison.UNTOLD),
+        ('"1"', (None, None), Comparison.UNTOLD),
     ],
 )
-def test_etags_that_change_without_the_bytes_tell_nothing(etag: str, dates: tuple[Any, Any], edition: Edition):
+def test_etags_that_change_without_the_bytes_tell_nothing(etag: str, dates: tuple[Any, Any], edition: Comparison):
     head = Head(status=200, etag=etag, last_modified=dates[1])
     assert compare(seen(etag='"1"', last_modified=dates[0]), head, trust_etag=False) is edition
 
@@ -80,22 +90,22 @@ def test_etags_that_change_without_the_bytes_tell_nothing(etag: str, dates: tupl
 @pytest.mark.parametrize(
     ("marks", "head", "age", "verdict"),
     [
-        ((), {"etag": '"1"'}, 0.0, Look.ANEW),  # never asked before
-        ((seen(B, etag='"1"'),), {"etag": '"1"'}, 0.0, Look.ANEW),
-        ((seen(etag='"1"'),), {"etag": '"1"'}, 99 * UNSEEN_S, Look.STANDS),
-        ((seen(etag='"1"'),), {"etag": '"2"'}, 0.0, Look.ANEW),
-        ((seen(etag='"1"'), seen(etag='"2"')), {"etag": '"2"'}, 0.0, Look.STANDS),
-        ((seen(), seen(etag='"2"')), {"etag": '"3"'}, 0.0, Look.ANEW),
-        ((seen(),), {}, UNSEEN_S - 1, Look.STANDS),
-        ((seen(),), {}, UNSEEN_S, Look.ANEW),
-        ((seen(),), {}, -60.0, Look.STANDS),
-        ((seen(),), {}, -90_000.0, Look.ANEW),
+        ((), {"etag": '"1"'}, 0.0, Recheck.ANEW),  # never asked before
+        ((seen(B, etag='"1"'),), {"etag": '"1"'}, 0.0, Recheck.ANEW),
+        ((seen(etag='"1"'),), {"etag": '"1"'}, 99 * UNSEEN_S, Recheck.STANDS),
+        ((seen(etag='"1"'),), {"etag": '"2"'}, 0.0, Recheck.ANEW),
+        ((seen(etag='"1"'), seen(etag='"2"')), {"etag": '"2"'}, 0.0, Recheck.STANDS),
+        ((seen(), seen(etag='"2"')), {"etag": '"3"'}, 0.0, Recheck.ANEW),
+        ((seen(),), {}, UNSEEN_S - 1, Recheck.STANDS),
+        ((seen(),), {}, UNSEEN_S, Recheck.ANEW),
+        ((seen(),), {}, -60.0, Recheck.STANDS),
+        ((seen(),), {}, -90_000.0, Recheck.ANEW),
     ],
 )
 def test_a_source_is_fetched_from_again_when_it_may_have_something_else(
-    marks: tuple[Seen, ...], head: dict[str, Any], age: float, verdict: Look
+    marks: tuple[ValidatorSnapshot, ...], head: dict[str, Any], age: float, verdict: Recheck
 ):
-    assert look(evidence(seen=marks, proven=True), A, Head(status=200, **head), now=NOW + age) is verdict
+    assert recheck(evidence(seen=marks, proven=True), A, Head(status=200, **head), now=NOW + age) is verdict
 
 
 @pytest.mark.parametrize(
@@ -113,26 +123,26 @@ def test_a_source_is_fetched_from_again_when_it_may_have_something_else(
     ],
 )
 def test_two_fetches_prove_it_when_they_agree_and_every_source_was_tried(
-    *, before: Evidence | None, found: int, earlier: int, everywhere: bool, fetches: int, proven: bool
+    *, before: BadSourceEvidence | None, found: int, earlier: int, everywhere: bool, fetches: int, proven: bool
 ):
-    verdict = accused(before, evidence(found=sums(found)), earlier=earlier, everywhere=everywhere)
+    verdict = with_new_evidence(before, evidence(found=sums(found)), earlier=earlier, everywhere=everywhere)
     assert (verdict.fetches, verdict.proven) == (fetches, proven)
 
 
 def test_the_marks_of_other_bytes_are_forgotten_and_the_place_of_the_kept_ones_is_not():
     before = evidence(seen=(seen(etag='"1"'),), kept="here", found=sums(1))
-    other = accused(before, evidence(found=sums(2), seen=(seen(etag='"2"'),)), earlier=0, everywhere=True)
+    other = with_new_evidence(before, evidence(found=sums(2), seen=(seen(etag='"2"'),)), earlier=0, everywhere=True)
     assert ([s.etag for s in other.seen], other.kept) == (['"2"'], "here")
-    same = accused(before, evidence(seen=(seen(etag='"2"'), seen(etag='"1"'))), earlier=0, everywhere=True)
+    same = with_new_evidence(before, evidence(seen=(seen(etag='"2"'), seen(etag='"1"'))), earlier=0, everywhere=True)
     assert [s.etag for s in same.seen] == ['"1"', '"2"']
 
 
 @given(st.lists(st.integers(0, 3), max_size=40))
 def test_however_fetches_follow_each_other_only_equal_ones_prove_anything(row: list[int]):
-    known: Evidence | None = None
+    known: BadSourceEvidence | None = None
     for at, found in enumerate(row):
         latest = evidence(found=sums(found), seen=(seen(etag=f'"{at}"'),))
-        known = accused(known, latest, earlier=row[:at].count(found), everywhere=True)
+        known = with_new_evidence(known, latest, earlier=row[:at].count(found), everywhere=True)
         assert known.proven == (found in row[:at])
         assert known.fetches <= at + 1
         assert len(known.seen) <= MOST_SEEN

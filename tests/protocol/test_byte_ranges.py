@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from bulkdl.protocol.byte_ranges import ContentRange, cover, missing, normalise, parse_content_range
-from bulkdl.transfer.segment_plan import Claim, SegmentPlan
+from bulkdl.transfer.segment_plan import SegmentLease, SegmentPlan
 
 RANGES = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), max_size=8)
 TOTALS = st.integers(0, 130)
@@ -127,7 +127,7 @@ class Plan(RuleBasedStateMachine):
         super().__init__()
         self.have: tuple[tuple[int, int], ...] = ()
         self.min_split = 1
-        self.active: list[Claim] = []
+        self.active: list[SegmentLease] = []
         self.fetched: list[int] = []
         self.plan = SegmentPlan([(0, self.TOTAL)], min_split=1, min_split_s=1.0)
 
@@ -144,9 +144,9 @@ class Plan(RuleBasedStateMachine):
         assert bool(promised) == (claim is not None)
         if claim is None:
             # Refused only when the stretch that takes longest is too short to share.
-            longest = max(self.active, key=lambda c: c.left_s, default=Claim(0, 0))
+            longest = max(self.active, key=lambda c: c.left_s, default=SegmentLease(0, 0))
             assert longest.left < 2 * self.min_split or longest.left_s < 2
-            return Claim(0, 0)
+            return SegmentLease(0, 0)
         assert claim.left
         self.active.append(claim)
         assert claim in self.plan
@@ -317,6 +317,6 @@ def test_nothing_is_split_that_is_short_or_will_be_here_soon(left, rate, split):
 
 
 def test_a_claim_that_was_overtaken_by_a_split_has_nothing_left():
-    claim = Claim(10, 20)
+    claim = SegmentLease(10, 20)
     claim.end = 5
     assert claim.left == 0

@@ -12,50 +12,62 @@ from bulkdl.core.models import FailureKind, Resume
 from bulkdl.protocol.byte_ranges import ContentRange, missing, parse_content_range
 from bulkdl.protocol.headers import strong_date, strong_etag
 from bulkdl.protocol.response_head import Head, uncoded
-from bulkdl.protocol.resume import OVERLAP, Action, Ask, Known, Why, ask_for, judge, plainly_whole, validator
+from bulkdl.protocol.resume import (
+    OVERLAP,
+    Action,
+    DecisionReason,
+    PartialState,
+    RangeRequest,
+    evaluate_response,
+    is_plain_full_response,
+    next_request,
+    validator,
+)
 
 HERE, MIRROR = "https://a.example.org:443/p", "https://b.example.org:443/p"
 STRONG, WEAK, OTHER = '"one"', 'W/"one"', '"two"'
 DATE, LATER = "Sun, 06 Nov 1994 08:49:37 GMT", "Mon, 07 Nov 1994 08:49:37 GMT"
 
-HALF = Known(ranges=((0, 50),), total=100, etag=STRONG, source=HERE)
-BIG = Known(ranges=((0, 2 * OVERLAP),), total=3 * OVERLAP, source=HERE)
-WHOLE = Ask()
-REST = Ask(range=(50, None), if_range=STRONG)
+HALF = PartialState(ranges=((0, 50),), total=100, etag=STRONG, source=HERE)
+BIG = PartialState(ranges=((0, 2 * OVERLAP),), total=3 * OVERLAP, source=HERE)
+WHOLE = RangeRequest()
+REST = RangeRequest(range=(50, None), if_range=STRONG)
 
 
-def ask(known: Known, *, source: str = HERE, has_checksum: bool = False, resume: Resume = Resume.STRICT) -> Ask:
-    return ask_for(known, source=source, has_checksum=has_checksum, resume=resume)
+def ask(
+    known: PartialState, *, source: str = HERE, has_checksum: bool = False, resume: Resume = Resume.STRICT
+) -> RangeRequest:
+    return next_request(known, source=source, has_checksum=has_checksum, resume=resume)
 
 
 ASKS = [
-    ("nothing on disk", Known(), {}, WHOLE),
-    ("nothing on disk but a validator", Known(etag=STRONG, source=HERE), {}, WHOLE),
+    ("nothing on disk", PartialState(), {}, WHOLE),
+    ("nothing on disk but a validator", PartialState(etag=STRONG, source=HERE), {}, WHOLE),
     ("an empty range on disk", replace(HALF, ranges=((0, 0),)), {}, WHOLE),
     ("a strong ETag (RFC 9110 13.1.5)", HALF, {}, REST),
     ("a strong ETag, the total unknown", replace(HALF, total=None), {}, REST),
     ("an ETag goes before a date", replace(HALF, last_modified=DATE), {}, REST),
-    ("a strong date and no ETag", replace(HALF, etag=None, last_modified=DATE), {}, Ask(range=(50, None), if_range=DATE)),
+    ("a strong date and no ETag", replace(HALF, etag=None, last_modified=DATE), {}, RangeRequest(range=(50, None), if_range=DATE)),
     ("a weak ETag", replace(HALF, etag=WEAK), {}, WHOLE),
     ("a weak ETag forbids the date too", replace(HALF, etag=WEAK, last_modified=DATE), {}, WHOLE),
     ("no validator", replace(HALF, etag=None), {}, WHOLE),
     ("the validator of another source", HALF, {"source": MIRROR}, WHOLE),
-    ("a checksum and no validator", replace(HALF, etag=None), {"has_checksum": True}, Ask(range=(50, None))),
-    ("a checksum and a weak ETag", replace(HALF, etag=WEAK), {"has_checksum": True}, Ask(range=(50, None))),
-    ("a checksum at another source", HALF, {"source": MIRROR, "has_checksum": True}, Ask(range=(50, None))),
+    ("a checksum and no validator", replace(HALF, etag=None), {"has_checksum": True}, RangeRequest(range=(50, None))),
+    ("a checksum and a weak ETag", replace(HALF, etag=WEAK), {"has_checksum": True}, RangeRequest(range=(50, None))),
+    ("a checksum at another source", HALF, {"source": MIRROR, "has_checksum": True}, RangeRequest(range=(50, None))),
     ("a checksum and a validator", HALF, {"has_checksum": True}, REST),
-    ("a gap in the middle", replace(HALF, ranges=((0, 10), (20, 30))), {}, Ask(range=(10, 20), if_range=STRONG)),
-    ("a gap at the beginning", replace(HALF, ranges=((20, 30),)), {}, Ask(range=(0, 20), if_range=STRONG)),
-    ("ranges that touch", replace(HALF, ranges=((0, 10), (10, 20), (15, 30))), {}, Ask(range=(30, None), if_range=STRONG)),
-    ("only the end is there", replace(HALF, ranges=((90, 100),)), {}, Ask(range=(0, 90), if_range=STRONG)),
+    ("a gap in the middle", replace(HALF, ranges=((0, 10), (20, 30))), {}, RangeRequest(range=(10, 20), if_range=STRONG)),
+    ("a gap at the beginning", replace(HALF, ranges=((20, 30),)), {}, RangeRequest(range=(0, 20), if_range=STRONG)),
+    ("ranges that touch", replace(HALF, ranges=((0, 10), (10, 20), (15, 30))), {}, RangeRequest(range=(30, None), if_range=STRONG)),
+    ("only the end is there", replace(HALF, ranges=((90, 100),)), {}, RangeRequest(range=(0, 90), if_range=STRONG)),
     ("everything is there", replace(HALF, ranges=((0, 100),)), {}, WHOLE),
     ("an empty product", replace(HALF, ranges=(), total=0), {}, WHOLE),
-    ("an overlap", BIG, {"resume": Resume.OVERLAP}, Ask(range=(OVERLAP, None), overlap=OVERLAP)),
-    ("an overlap at another source", BIG, {"resume": Resume.OVERLAP, "source": MIRROR}, Ask(range=(OVERLAP, None), overlap=OVERLAP)),
+    ("an overlap", BIG, {"resume": Resume.OVERLAP}, RangeRequest(range=(OVERLAP, None), overlap=OVERLAP)),
+    ("an overlap at another source", BIG, {"resume": Resume.OVERLAP, "source": MIRROR}, RangeRequest(range=(OVERLAP, None), overlap=OVERLAP)),
     ("an overlap, the total unknown", replace(BIG, total=None), {"resume": Resume.OVERLAP}, WHOLE),
     ("an overlap longer than what is there", replace(BIG, ranges=((0, OVERLAP - 1),)), {"resume": Resume.OVERLAP}, WHOLE),
     ("an overlap with a hole behind", replace(BIG, ranges=((0, OVERLAP), (OVERLAP + 9, 2 * OVERLAP))), {"resume": Resume.OVERLAP}, WHOLE),
-    ("an overlap is not needed with a validator", replace(BIG, etag=STRONG), {"resume": Resume.OVERLAP}, Ask(range=(2 * OVERLAP, None), if_range=STRONG)),
+    ("an overlap is not needed with a validator", replace(BIG, etag=STRONG), {"resume": Resume.OVERLAP}, RangeRequest(range=(2 * OVERLAP, None), if_range=STRONG)),
 ]  # fmt: skip
 
 
@@ -66,11 +78,11 @@ def test_what_is_asked_for(what, known, options, expected):
 
 HEADERS = [
     (WHOLE, {}),
-    (Ask(range=(50, None)), {"Range": "bytes=50-"}),
-    (Ask(range=(10, 20)), {"Range": "bytes=10-19"}),
-    (Ask(range=(0, 1)), {"Range": "bytes=0-0"}),
+    (RangeRequest(range=(50, None)), {"Range": "bytes=50-"}),
+    (RangeRequest(range=(10, 20)), {"Range": "bytes=10-19"}),
+    (RangeRequest(range=(0, 1)), {"Range": "bytes=0-0"}),
     (REST, {"Range": "bytes=50-", "If-Range": STRONG}),
-    (Ask(if_range=STRONG), {}),
+    (RangeRequest(if_range=STRONG), {}),
 ]
 
 
@@ -133,53 +145,56 @@ def whole(length: int | None = 100, **options) -> Head:
 
 NO_TOTAL = replace(HALF, total=None)
 DATED = replace(HALF, etag=None, last_modified=DATE)
-DATED_REST = Ask(range=(50, None), if_range=DATE)
-UNCONDITIONAL = Ask(range=(50, None))
-OVERLAPPING = Ask(range=(OVERLAP, None), overlap=OVERLAP)
-GAP = Ask(range=(10, 20), if_range=STRONG)
+DATED_REST = RangeRequest(range=(50, None), if_range=DATE)
+UNCONDITIONAL = RangeRequest(range=(50, None))
+OVERLAPPING = RangeRequest(range=(OVERLAP, None), overlap=OVERLAP)
+GAP = RangeRequest(range=(10, 20), if_range=STRONG)
 
-CONTINUED, CHANGED = (Action.APPEND, Why.CONTINUED), (Action.ASK_ANEW, Why.EDITION_CHANGED)
-NO_RANGE, WRONG_RANGE = (Action.ASK_ANEW, Why.NO_CONTENT_RANGE), (Action.ASK_ANEW, Why.WRONG_RANGE)
-RESTART, IGNORED = (Action.RESTART, Why.WHOLE), (Action.RESTART, Why.RANGE_IGNORED)
-FROM_ZERO, SIZE = (Action.APPEND, Why.SAME_EDITION_FROM_ZERO), (Action.REJECT, Why.WRONG_SIZE)
+CONTINUED, CHANGED = (Action.APPEND, DecisionReason.CONTINUED), (Action.ASK_ANEW, DecisionReason.EDITION_CHANGED)
+NO_RANGE, WRONG_RANGE = (
+    (Action.ASK_ANEW, DecisionReason.NO_CONTENT_RANGE),
+    (Action.ASK_ANEW, DecisionReason.WRONG_RANGE),
+)
+RESTART, IGNORED = (Action.RESTART, DecisionReason.WHOLE), (Action.RESTART, DecisionReason.RANGE_IGNORED)
+FROM_ZERO, SIZE = (Action.APPEND, DecisionReason.SAME_EDITION_FROM_ZERO), (Action.REJECT, DecisionReason.WRONG_SIZE)
 
 # what · head · ask · known · options · action, why
 JUDGED = [
     # Statuses that bring no body of the product (RFC 9110 §15)
-    ("202", Head(status=202), WHOLE, Known(), {}, (Action.WAIT, Why.PREPARING)),
-    ("202 to a range", Head(status=202), REST, HALF, {}, (Action.WAIT, Why.PREPARING)),
-    ("401", Head(status=401), WHOLE, Known(), {}, (Action.REFUSED, Why.STATUS)),
-    ("403", Head(status=403), REST, HALF, {}, (Action.REFUSED, Why.STATUS)),
-    ("429", Head(status=429), WHOLE, Known(), {}, (Action.RETRY, Why.STATUS)),
-    ("503", Head(status=503), REST, HALF, {}, (Action.RETRY, Why.STATUS)),
-    ("404", Head(status=404), WHOLE, Known(), {}, (Action.REJECT, Why.STATUS)),
-    ("204", Head(status=204), WHOLE, Known(), {}, (Action.REJECT, Why.STATUS)),
-    ("a redirect that leads nowhere", Head(status=302), WHOLE, Known(), {}, (Action.REJECT, Why.STATUS)),
-    ("416 (§15.5.17)", Head(status=416), REST, HALF, {}, (Action.ASK_ANEW, Why.RANGE_UNSATISFIABLE)),
-    ("416 to the whole", Head(status=416), WHOLE, Known(), {}, (Action.RETRY, Why.RANGE_UNSATISFIABLE)),
+    ("202", Head(status=202), WHOLE, PartialState(), {}, (Action.WAIT, DecisionReason.PREPARING)),
+    ("202 to a range", Head(status=202), REST, HALF, {}, (Action.WAIT, DecisionReason.PREPARING)),
+    ("401", Head(status=401), WHOLE, PartialState(), {}, (Action.REFUSED, DecisionReason.STATUS)),
+    ("403", Head(status=403), REST, HALF, {}, (Action.REFUSED, DecisionReason.STATUS)),
+    ("429", Head(status=429), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.STATUS)),
+    ("503", Head(status=503), REST, HALF, {}, (Action.RETRY, DecisionReason.STATUS)),
+    ("404", Head(status=404), WHOLE, PartialState(), {}, (Action.REJECT, DecisionReason.STATUS)),
+    ("204", Head(status=204), WHOLE, PartialState(), {}, (Action.REJECT, DecisionReason.STATUS)),
+    ("a redirect that leads nowhere", Head(status=302), WHOLE, PartialState(), {}, (Action.REJECT, DecisionReason.STATUS)),
+    ("416 (§15.5.17)", Head(status=416), REST, HALF, {}, (Action.ASK_ANEW, DecisionReason.RANGE_UNSATISFIABLE)),
+    ("416 to the whole", Head(status=416), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.RANGE_UNSATISFIABLE)),
     # Codings (§8.4)
-    ("a coding that comes off", whole(content_encoding="gzip"), WHOLE, Known(), {}, RESTART),
-    ("a coding that comes off, whatever its length", whole(7, content_encoding="gzip"), WHOLE, Known(), {"expected_size": 100}, RESTART),
-    ("a coding that comes off, of an absurd length", whole(2**63, content_encoding="deflate"), WHOLE, Known(), {}, (Action.RETRY, Why.ABSURD_LENGTH)),
+    ("a coding that comes off", whole(content_encoding="gzip"), WHOLE, PartialState(), {}, RESTART),
+    ("a coding that comes off, whatever its length", whole(7, content_encoding="gzip"), WHOLE, PartialState(), {"expected_size": 100}, RESTART),
+    ("a coding that comes off, of an absurd length", whole(2**63, content_encoding="deflate"), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.ABSURD_LENGTH)),
     ("a coding of what is on disk plain (§8.8.3)", whole(content_encoding="gzip", etag=STRONG), REST, HALF, {}, IGNORED),
-    ("another coding", whole(content_encoding="zstd"), WHOLE, Known(), {}, (Action.REJECT, Why.CODED)),
-    ("two codings", whole(content_encoding="gzip, gzip"), WHOLE, Known(), {}, (Action.REJECT, Why.CODED)),
-    ("a part of a coding", part("bytes 50-99/100", content_encoding="gzip", etag=STRONG), REST, HALF, {}, (Action.ASK_ANEW, Why.CODED)),
-    ("a part of a coding that was not asked for", part("bytes 0-99/100", content_encoding="gzip"), WHOLE, Known(), {}, (Action.RETRY, Why.UNASKED_RANGE)),
+    ("another coding", whole(content_encoding="zstd"), WHOLE, PartialState(), {}, (Action.REJECT, DecisionReason.CODED)),
+    ("two codings", whole(content_encoding="gzip, gzip"), WHOLE, PartialState(), {}, (Action.REJECT, DecisionReason.CODED)),
+    ("a part of a coding", part("bytes 50-99/100", content_encoding="gzip", etag=STRONG), REST, HALF, {}, (Action.ASK_ANEW, DecisionReason.CODED)),
+    ("a part of a coding that was not asked for", part("bytes 0-99/100", content_encoding="gzip"), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.UNASKED_RANGE)),
     ("a part of a coding that is the format", part("bytes 50-99/100", content_encoding="gzip", etag=STRONG), REST, HALF, {"keep_coding": True}, CONTINUED),
-    ("another coding of a part", part("bytes 50-99/100", content_encoding="br"), REST, HALF, {}, (Action.REJECT, Why.CODED)),
-    ("a coding that is the format", whole(content_encoding="gzip"), WHOLE, Known(), {"keep_coding": True}, RESTART),
-    ("identity", whole(content_encoding=" Identity "), WHOLE, Known(), {}, RESTART),
+    ("another coding of a part", part("bytes 50-99/100", content_encoding="br"), REST, HALF, {}, (Action.REJECT, DecisionReason.CODED)),
+    ("a coding that is the format", whole(content_encoding="gzip"), WHOLE, PartialState(), {"keep_coding": True}, RESTART),
+    ("identity", whole(content_encoding=" Identity "), WHOLE, PartialState(), {}, RESTART),
     # The whole (§15.3.1)
-    ("the whole", whole(), WHOLE, Known(), {}, RESTART),
-    ("the whole, its length unknown", whole(None), WHOLE, Known(), {}, RESTART),
-    ("an empty product", whole(0), WHOLE, Known(), {}, RESTART),
-    ("the size of the manifest", whole(), WHOLE, Known(), {"expected_size": 100}, RESTART),
-    ("another size than the manifest's", whole(99), WHOLE, Known(), {"expected_size": 100}, SIZE),
-    ("an unknown size", whole(None), WHOLE, Known(), {"expected_size": 100}, RESTART),
-    ("an empty body for a product", whole(0), WHOLE, Known(), {"expected_size": 100}, SIZE),
-    ("an empty body where half is on disk", whole(0), REST, HALF, {}, (Action.RETRY, Why.EMPTY)),
-    ("an absurd length", whole(2**63), WHOLE, Known(), {}, (Action.RETRY, Why.ABSURD_LENGTH)),
+    ("the whole", whole(), WHOLE, PartialState(), {}, RESTART),
+    ("the whole, its length unknown", whole(None), WHOLE, PartialState(), {}, RESTART),
+    ("an empty product", whole(0), WHOLE, PartialState(), {}, RESTART),
+    ("the size of the manifest", whole(), WHOLE, PartialState(), {"expected_size": 100}, RESTART),
+    ("another size than the manifest's", whole(99), WHOLE, PartialState(), {"expected_size": 100}, SIZE),
+    ("an unknown size", whole(None), WHOLE, PartialState(), {"expected_size": 100}, RESTART),
+    ("an empty body for a product", whole(0), WHOLE, PartialState(), {"expected_size": 100}, SIZE),
+    ("an empty body where half is on disk", whole(0), REST, HALF, {}, (Action.RETRY, DecisionReason.EMPTY)),
+    ("an absurd length", whole(2**63), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.ABSURD_LENGTH)),
     ("a partial that may not be continued", whole(), WHOLE, replace(HALF, etag=WEAK), {}, RESTART),
     # 200 to a range: If-Range did not match, or ranges are not honoured (§14.2, §13.1.5)
     ("ignored, another edition", whole(etag=OTHER), REST, HALF, {}, IGNORED),
@@ -203,13 +218,13 @@ JUDGED = [
     ("from zero", part("bytes 0-99/100", etag=STRONG), REST, HALF, {}, WRONG_RANGE),
     ("too early by one", part("bytes 49-99/100"), REST, HALF, {}, WRONG_RANGE),
     ("too late by one", part("bytes 51-99/100"), REST, HALF, {}, WRONG_RANGE),
-    ("not asked for", part("bytes 0-99/100"), WHOLE, Known(), {}, (Action.RETRY, Why.UNASKED_RANGE)),
-    ("not asked for, though something is there", part("bytes 50-99/100"), WHOLE, HALF, {}, (Action.RETRY, Why.UNASKED_RANGE)),
-    ("not asked for and without a range", Head(status=206), WHOLE, Known(), {}, (Action.RETRY, Why.UNASKED_RANGE)),
+    ("not asked for", part("bytes 0-99/100"), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.UNASKED_RANGE)),
+    ("not asked for, though something is there", part("bytes 50-99/100"), WHOLE, HALF, {}, (Action.RETRY, DecisionReason.UNASKED_RANGE)),
+    ("not asked for and without a range", Head(status=206), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.UNASKED_RANGE)),
     ("without Content-Range (§14.4)", Head(status=206), REST, HALF, {}, NO_RANGE),
     ("with that of a 416", part("bytes */100"), REST, HALF, {}, NO_RANGE),
-    ("several parts (§14.6)", Head(status=206, content_type="Multipart/ByteRanges; boundary=x"), REST, HALF, {}, (Action.ASK_ANEW, Why.MULTIPART)),
-    ("lengths that disagree", part("bytes 50-99/100", content_length=49), REST, HALF, {}, (Action.ASK_ANEW, Why.LENGTHS_DISAGREE)),
+    ("several parts (§14.6)", Head(status=206, content_type="Multipart/ByteRanges; boundary=x"), REST, HALF, {}, (Action.ASK_ANEW, DecisionReason.MULTIPART)),
+    ("lengths that disagree", part("bytes 50-99/100", content_length=49), REST, HALF, {}, (Action.ASK_ANEW, DecisionReason.LENGTHS_DISAGREE)),
     # Totals
     ("another total", part("bytes 50-109/110", etag=STRONG), REST, HALF, {}, CHANGED),
     ("an unknown total", part("bytes 50-99/*", etag=STRONG), REST, HALF, {}, CONTINUED),
@@ -242,8 +257,8 @@ JUDGED = [
 ]  # fmt: skip
 
 
-def judged(head: Head, request: Ask, known: Known, **options):
-    return judge(head, ask=request, known=known, source=HERE, **options)
+def judged(head: Head, request: RangeRequest, known: PartialState, **options):
+    return evaluate_response(head, ask=request, known=known, source=HERE, **options)
 
 
 @pytest.mark.parametrize(
@@ -256,7 +271,7 @@ def test_what_an_answer_is_good_for(what, head, request_, known, options, expect
 
 def test_every_action_and_every_reason_is_in_the_table():
     assert {row[-1][0] for row in JUDGED} == set(Action)
-    assert {row[-1][1] for row in JUDGED} == set(Why)
+    assert {row[-1][1] for row in JUDGED} == set(DecisionReason)
 
 
 KINDS = [
@@ -271,7 +286,7 @@ KINDS = [
 
 @pytest.mark.parametrize(("head", "kind"), KINDS)
 def test_a_rejection_has_the_kind_that_the_summary_names(head, kind):
-    assert judged(head, WHOLE, Known(), expected_size=100).kind is kind
+    assert judged(head, WHOLE, PartialState(), expected_size=100).kind is kind
 
 
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP ", "deflate", "identity, gzip"])
@@ -291,21 +306,21 @@ def test_where_the_body_begins_and_how_long_the_whole_is():
     anew = judged(whole(None), REST, HALF)
     assert (anew.start, anew.total) == (0, None)
     assert judged(part("bytes 50-59/*"), REST, NO_TOTAL, expected_size=100).total == 100
-    assert judged(whole(7), WHOLE, Known(), expected_size=100).detail == "expected 100 bytes, the server has 7"
+    assert judged(whole(7), WHOLE, PartialState(), expected_size=100).detail == "expected 100 bytes, the server has 7"
 
 
 COMPLETE = [
-    (Known(), False),
-    (Known(total=0), True),
-    (Known(total=0, ranges=((0, 1),)), False),
-    (Known(total=100), False),
+    (PartialState(), False),
+    (PartialState(total=0), True),
+    (PartialState(total=0, ranges=((0, 1),)), False),
+    (PartialState(total=100), False),
     (HALF, False),
-    (Known(ranges=((0, 100),), total=100), True),
-    (Known(ranges=((0, 40), (40, 100)), total=100), True),
-    (Known(ranges=((0, 40), (41, 100)), total=100), False),
-    (Known(ranges=((1, 100),), total=100), False),
-    (Known(ranges=((0, 101),), total=100), False),
-    (Known(ranges=((0, 100),)), False),
+    (PartialState(ranges=((0, 100),), total=100), True),
+    (PartialState(ranges=((0, 40), (40, 100)), total=100), True),
+    (PartialState(ranges=((0, 40), (41, 100)), total=100), False),
+    (PartialState(ranges=((1, 100),), total=100), False),
+    (PartialState(ranges=((0, 101),), total=100), False),
+    (PartialState(ranges=((0, 100),)), False),
 ]
 
 
@@ -319,7 +334,7 @@ MODIFIED = st.sampled_from([None, DATE, LATER, "yesterday"])
 SMALL = st.integers(0, 30)
 RANGE = st.tuples(SMALL, SMALL).map(lambda pair: (min(pair), max(pair) + 1))
 KNOWN = st.builds(
-    Known,
+    PartialState,
     ranges=st.lists(RANGE, max_size=3).map(tuple),
     total=st.none() | SMALL,
     etag=ETAG,
@@ -365,7 +380,7 @@ def test_nothing_is_spliced_whatever_the_server_says(exchange):
     mine, theirs = strong_etag(known.etag), strong_etag(head.etag)
     if known.source == HERE:
         assert mine is None or theirs is None or mine == theirs
-    if decision.why is Why.CONTINUED:
+    if decision.why is DecisionReason.CONTINUED:
         assert head.status == 206
         assert request.range is not None
         assert decision.start == head.content_range.range[0] == request.range[0]
@@ -374,7 +389,7 @@ def test_nothing_is_spliced_whatever_the_server_says(exchange):
         told = {head.content_range.total, known.total, expected_size} - {None}
         assert told == {decision.total}
     else:
-        assert decision.why is Why.SAME_EDITION_FROM_ZERO
+        assert decision.why is DecisionReason.SAME_EDITION_FROM_ZERO
         assert (head.status, decision.start) == (200, 0)
         assert known.source == HERE
         assert mine == theirs
@@ -384,15 +399,15 @@ def test_nothing_is_spliced_whatever_the_server_says(exchange):
 @settings(max_examples=400)
 @given(HEADS.map(lambda head: replace(head, content_range=None)) | HEADS, st.none() | SMALL)
 def test_what_is_taken_without_a_judgement_would_be_judged_so(head, expected_size):
-    length = plainly_whole(head, expected_size=expected_size)
+    length = is_plain_full_response(head, expected_size=expected_size)
     if length is not None:
-        decision = judge(head, ask=WHOLE, known=Known(), source=HERE, expected_size=expected_size)
-        assert (decision.action, decision.why, decision.start) == (Action.RESTART, Why.WHOLE, 0)
+        decision = evaluate_response(head, ask=WHOLE, known=PartialState(), source=HERE, expected_size=expected_size)
+        assert (decision.action, decision.why, decision.start) == (Action.RESTART, DecisionReason.WHOLE, 0)
         assert (decision.total, decision.coding) == (length, "")
 
 
 def test_a_usual_response_is_taken_without_a_judgement():
-    assert plainly_whole(Head(status=200, content_length=7, etag=WEAK), expected_size=7) == 7
+    assert is_plain_full_response(Head(status=200, content_length=7, etag=WEAK), expected_size=7) == 7
 
 
 @given(KNOWN, st.sampled_from([HERE, MIRROR]), st.booleans(), st.sampled_from(Resume))

@@ -12,23 +12,23 @@ from hypothesis import strategies as st
 
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Resume
-from bulkdl.journal.journal import Journal, read_learnt
+from bulkdl.journal.journal import Journal, read_learned
 from bulkdl.protocol.byte_ranges import ContentRange
 from bulkdl.protocol.response_head import Head
-from bulkdl.protocol.resume import Known, ask_for, judge
+from bulkdl.protocol.resume import PartialState, evaluate_response, next_request
 from bulkdl.protocol.server_quirks import (
     EXPIRES_S,
     MOST_HOSTS,
     STEADY,
-    HostBook,
-    HostFacts,
-    Sight,
+    ServerFacts,
+    ServerObservation,
+    ServerQuirks,
+    describe,
     fresh,
-    has_moody_etags,
+    has_unstable_etags,
+    ignores_ranges,
     noted,
-    shuns_ranges,
-    sights,
-    told,
+    observations,
 )
 from bulkdl.transfer import segment_scaling
 from tests.clocks import ManualClock
@@ -44,16 +44,16 @@ ORIGIN = "https://a.example.org:443"
 SOURCE = f"{ORIGIN}/x"
 NOW = 1_750_000_000.0
 HIT, MISS, SAME, OTHER, CHANGED = (
-    Sight.RANGE_HIT,
-    Sight.RANGE_MISS,
-    Sight.ETAG_SAME,
-    Sight.ETAG_OTHER,
-    Sight.ETAG_CHANGED,
+    ServerObservation.RANGE_HIT,
+    ServerObservation.RANGE_MISS,
+    ServerObservation.ETAG_SAME,
+    ServerObservation.ETAG_OTHER,
+    ServerObservation.ETAG_CHANGED,
 )
 
 
-def after(*row: Sight, at: float = NOW) -> HostFacts:
-    facts = HostFacts(origin=ORIGIN)
+def after(*row: ServerObservation, at: float = NOW) -> ServerFacts:
+    facts = ServerFacts(origin=ORIGIN)
     for sight in row:
         facts = noted(facts, sight, now=at)
     return facts
@@ -73,13 +73,13 @@ def after(*row: Sight, at: float = NOW) -> HostFacts:
         ((MISS, MISS, HIT, *[MISS] * 7), False),
         ((HIT, *[MISS] * 8), True),
         ((HIT, *[MISS] * 8, HIT), False),
-        ((CHANGED, CHANGED, Sight.BARE, Sight.BARE), False),
+        ((CHANGED, CHANGED, ServerObservation.BARE, ServerObservation.BARE), False),
     ],
 )
 def test_a_host_is_asked_for_no_segments_once_it_has_ignored_ranges_and_honoured_none(
-    *, row: tuple[Sight, ...], shuns: bool
+    *, row: tuple[ServerObservation, ...], shuns: bool
 ):
-    assert shuns_ranges(after(*row), now=NOW) is shuns
+    assert ignores_ranges(after(*row), now=NOW) is shuns
 
 
 @pytest.mark.parametrize(
@@ -97,18 +97,18 @@ def test_a_host_is_asked_for_no_segments_once_it_has_ignored_ranges_and_honoured
     ],
 )
 def test_etags_are_moods_after_two_changes_without_other_bytes_until_they_are_steady(
-    *, row: tuple[Sight, ...], moody: bool
+    *, row: tuple[ServerObservation, ...], moody: bool
 ):
-    assert has_moody_etags(after(*row), now=NOW) is moody
+    assert has_unstable_etags(after(*row), now=NOW) is moody
 
 
 @pytest.mark.parametrize("later", [EXPIRES_S, 3 * EXPIRES_S, -90_000.0])
 def test_what_was_seen_too_long_ago_or_in_the_future_counts_no_more(later: float):
-    facts = after(MISS, MISS, CHANGED, CHANGED, Sight.BARE)
-    assert not shuns_ranges(facts, now=NOW + later)
-    assert not has_moody_etags(facts, now=NOW + later)
-    assert noted(facts, MISS, now=NOW + later) == HostFacts(origin=ORIGIN, range_misses=1, ranges_at=NOW + later)
-    assert shuns_ranges(facts, now=NOW + EXPIRES_S - 1)
+    facts = after(MISS, MISS, CHANGED, CHANGED, ServerObservation.BARE)
+    assert not ignores_ranges(facts, now=NOW + later)
+    assert not has_unstable_etags(facts, now=NOW + later)
+    assert noted(facts, MISS, now=NOW + later) == ServerFacts(origin=ORIGIN, range_misses=1, ranges_at=NOW + later)
+    assert ignores_ranges(facts, now=NOW + EXPIRES_S - 1)
 
 
 PART = ContentRange((5, 10), 10)
@@ -124,43 +124,45 @@ FULL_HEAD = {"status": 200, "content_length": 10}
         (None, True, {"status": 206}, (MISS,)),
         (None, True, {"status": 206, "content_range": PART, "content_type": "multipart/byteranges"}, (MISS,)),
         (None, True, {"status": 206, "content_range": PART, "content_length": 3}, (MISS,)),
-        (None, True, {**FULL_HEAD}, (MISS, Sight.BARE)),
-        ('"1"', False, {**FULL_HEAD, "etag": '"1"'}, (MISS, Sight.VALIDATED)),
-        ('"1"', False, {**FULL_HEAD, "etag": '"2"'}, (Sight.VALIDATED,)),  # If-Range did what it is for
-        ('"1"', False, {**FULL_HEAD}, (Sight.BARE,)),
-        ('W/"1"', True, {**FULL_HEAD, "etag": 'W/"1"'}, (MISS, Sight.BARE)),
+        (None, True, {**FULL_HEAD}, (MISS, ServerObservation.BARE)),
+        ('"1"', False, {**FULL_HEAD, "etag": '"1"'}, (MISS, ServerObservation.VALIDATED)),
+        ('"1"', False, {**FULL_HEAD, "etag": '"2"'}, (ServerObservation.VALIDATED,)),  # If-Range did what it is for
+        ('"1"', False, {**FULL_HEAD}, (ServerObservation.BARE,)),
+        ('W/"1"', True, {**FULL_HEAD, "etag": 'W/"1"'}, (MISS, ServerObservation.BARE)),
         ('"1"', False, {"status": 206, "content_range": PART, "etag": '"2"'}, ()),  # another edition
         ('"1"', False, {"status": 416}, ()),
         ('"1"', False, {"status": 503}, ()),
     ],
 )
 def test_a_head_shows_what_its_host_does_with_ranges(
-    *, etag: str | None, checked: bool, answer: dict[str, Any], seen: tuple[Sight, ...]
+    *, etag: str | None, checked: bool, answer: dict[str, Any], seen: tuple[ServerObservation, ...]
 ):
-    known = Known(ranges=((0, 5),), total=10, etag=etag, source=SOURCE)
-    ask = ask_for(known, source=SOURCE, has_checksum=checked, resume=Resume.STRICT)
-    decision = judge(Head(**answer), ask=ask, known=known, source=SOURCE)
-    assert sights(Head(**answer), ask=ask, known=known, decision=decision, source=SOURCE) == seen
+    known = PartialState(ranges=((0, 5),), total=10, etag=etag, source=SOURCE)
+    ask = next_request(known, source=SOURCE, has_checksum=checked, resume=Resume.STRICT)
+    decision = evaluate_response(Head(**answer), ask=ask, known=known, source=SOURCE)
+    assert observations(Head(**answer), ask=ask, known=known, decision=decision, source=SOURCE) == seen
 
 
 def test_a_date_that_stays_shows_a_range_that_was_ignored():
     date = "Tue, 15 Nov 1994 12:45:26 GMT"
-    known = Known(ranges=((0, 5),), total=10, last_modified=date, source=SOURCE)
-    ask = ask_for(known, source=SOURCE, has_checksum=False, resume=Resume.STRICT)
+    known = PartialState(ranges=((0, 5),), total=10, last_modified=date, source=SOURCE)
+    ask = next_request(known, source=SOURCE, has_checksum=False, resume=Resume.STRICT)
     answer = Head(**FULL_HEAD, last_modified=date)
-    decision = judge(answer, ask=ask, known=known, source=SOURCE)
-    assert MISS in sights(answer, ask=ask, known=known, decision=decision, source=SOURCE)
+    decision = evaluate_response(answer, ask=ask, known=known, source=SOURCE)
+    assert MISS in observations(answer, ask=ask, known=known, decision=decision, source=SOURCE)
 
 
 @pytest.mark.parametrize(("told", "sight"), [('"1"', SAME), ('"2"', OTHER)])
-def test_an_etag_that_was_not_named_in_the_request_shows_whether_they_are_steady(told: str, sight: Sight):
-    recorded = Known(ranges=((0, 5),), total=10, etag='"1"', source=SOURCE)
+def test_an_etag_that_was_not_named_in_the_request_shows_whether_they_are_steady(
+    describe: str, sight: ServerObservation
+):
+    recorded = PartialState(ranges=((0, 5),), total=10, etag='"1"', source=SOURCE)
     stripped = replace(recorded, etag=None)
-    ask = ask_for(stripped, source=SOURCE, has_checksum=True, resume=Resume.STRICT)
-    answer = Head(status=206, content_range=PART, etag=told)
-    decision = judge(answer, ask=ask, known=stripped, source=SOURCE)
-    assert sights(answer, ask=ask, known=recorded, decision=decision, source=SOURCE) == (HIT, sight)
-    assert sights(answer, ask=ask, known=recorded, decision=decision, source=f"{SOURCE}y") == (HIT,)
+    ask = next_request(stripped, source=SOURCE, has_checksum=True, resume=Resume.STRICT)
+    answer = Head(status=206, content_range=PART, etag=describe)
+    decision = evaluate_response(answer, ask=ask, known=stripped, source=SOURCE)
+    assert observations(answer, ask=ask, known=recorded, decision=decision, source=SOURCE) == (HIT, sight)
+    assert observations(answer, ask=ask, known=recorded, decision=decision, source=f"{SOURCE}y") == (HIT,)
 
 
 @pytest.mark.parametrize(
@@ -171,51 +173,51 @@ def test_an_etag_that_was_not_named_in_the_request_shows_whether_they_are_steady
         ((MISS,), ()),
         ((MISS, MISS), ("ignores ranges (seen 2 times)", "one connection")),
         ((CHANGED, CHANGED), ("change without the bytes (seen 2 times)", "checksums decide")),
-        ((Sight.VALIDATED,), ("gives validators",)),
-        ((Sight.BARE,), ("gives no validators",)),
-        ((HIT, Sight.VALIDATED), ("honours ranges; gives validators",)),
+        ((ServerObservation.VALIDATED,), ("gives validators",)),
+        ((ServerObservation.BARE,), ("gives no validators",)),
+        ((HIT, ServerObservation.VALIDATED), ("honours ranges; gives validators",)),
     ],
 )
-def test_what_was_learnt_is_told_with_what_follows_from_it(row: tuple[Sight, ...], words: tuple[str, ...]):
-    said = told(after(*row), now=NOW)
+def test_what_was_learnt_is_told_with_what_follows_from_it(row: tuple[ServerObservation, ...], words: tuple[str, ...]):
+    said = describe(after(*row), now=NOW)
     assert all(word in said for word in words)
     assert bool(said) == bool(words)
-    assert told(after(*row), now=NOW + EXPIRES_S) == ""
+    assert describe(after(*row), now=NOW + EXPIRES_S) == ""
 
 
 # ---- The book
 
 
-@given(st.lists(st.tuples(st.sampled_from(Sight), st.floats(0, EXPIRES_S)), max_size=60))
-def test_what_was_saved_leads_to_the_decisions_of_the_book(row: list[tuple[Sight, float]]):
-    clock, saved = ManualClock(wall=NOW), dict[str, HostFacts]()
-    book = HostBook(clock=clock, save=lambda facts: saved.update({facts.origin: facts}))
+@given(st.lists(st.tuples(st.sampled_from(ServerObservation), st.floats(0, EXPIRES_S)), max_size=60))
+def test_what_was_saved_leads_to_the_decisions_of_the_book(row: list[tuple[ServerObservation, float]]):
+    clock, saved = ManualClock(wall=NOW), dict[str, ServerFacts]()
+    book = ServerQuirks(clock=clock, save=lambda facts: saved.update({facts.origin: facts}))
     for sight, pause in row:
         clock.jump_wall(pause)
         book.note(ORIGIN, sight)
-    again = HostBook(saved.values(), clock=clock)
+    again = ServerQuirks(saved.values(), clock=clock)
     if not any(pause > EXPIRES_S / 100 for _, pause in row):  # else one may have expired sooner than the other
-        assert again.shuns_ranges(ORIGIN) == book.shuns_ranges(ORIGIN)
-        assert again.has_moody_etags(ORIGIN) == book.has_moody_etags(ORIGIN)
+        assert again.ignores_ranges(ORIGIN) == book.ignores_ranges(ORIGIN)
+        assert again.has_unstable_etags(ORIGIN) == book.has_unstable_etags(ORIGIN)
     assert fresh(book.of(ORIGIN), now=clock.wall()) == book.of(ORIGIN)
 
 
 def test_a_hundred_thousand_products_of_a_host_are_some_twenty_rows_to_write():
-    saved: list[HostFacts] = []
-    book = HostBook(clock=ManualClock(), save=saved.append)
+    saved: list[ServerFacts] = []
+    book = ServerQuirks(clock=ManualClock(), save=saved.append)
     for _ in range(100_000):
-        book.note(ORIGIN, Sight.VALIDATED)
+        book.note(ORIGIN, ServerObservation.VALIDATED)
     assert len(saved) < 20
     assert book.of(ORIGIN).validated == saved[-1].validated == 2**16
 
 
 def test_only_so_many_hosts_are_remembered():
-    saved: list[HostFacts] = []
-    book = HostBook(clock=ManualClock(), save=saved.append)
+    saved: list[ServerFacts] = []
+    book = ServerQuirks(clock=ManualClock(), save=saved.append)
     for number in range(MOST_HOSTS + 10):
         book.note(f"https://{number}.example.org:443", MISS, MISS)
     assert len({facts.origin for facts in saved}) == MOST_HOSTS
-    assert not book.shuns_ranges(f"https://{MOST_HOSTS + 5}.example.org:443")
+    assert not book.ignores_ranges(f"https://{MOST_HOSTS + 5}.example.org:443")
 
 
 # ---- Over real sockets
@@ -225,20 +227,20 @@ BODY, NEWER = body_of(SIZE, 1), body_of(SIZE, 2)
 LARGE = body_of(24_000_000, 5)
 
 
-async def learn(place: Place, facts: HostFacts) -> None:
+async def learn(place: Place, facts: ServerFacts) -> None:
     """Have the facts in the journal before the run."""
     place.root.mkdir(exist_ok=True)
     async with Journal.open(place.root, clock=SystemClock()) as journal:
         journal.put_host_soon(facts)
 
 
-def facts_of(place: Place, server: RawServer) -> HostFacts:
-    learnt = read_learnt(place.root, now=SystemClock().wall())
+def facts_of(place: Place, server: RawServer) -> ServerFacts:
+    learnt = read_learned(place.root, now=SystemClock().wall())
     assert learnt is not None
     return learnt.hosts[server.origin]
 
 
-def ignores_ranges(body: bytes, *, rate: float = 40_000_000) -> Responder:
+def ignoring_server(body: bytes, *, rate: float = 40_000_000) -> Responder:
     """Says that it has ranges, and sends the whole whatever is asked for."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
@@ -256,7 +258,7 @@ async def test_a_host_that_ignores_ranges_is_asked_for_segments_no_more(
 ):
     monkeypatch.setattr(segment_scaling, "MIN_SPLIT_S", 0.02)
     place = Place(tmp_path, segments=4, workers=1)
-    async with RawServer(ignores_ranges(LARGE)) as server:
+    async with RawServer(ignoring_server(LARGE)) as server:
         products = [{"url": server.url(f"/{n}"), "file": f"{n}.bin"} for n in range(3)]
         first = await place.run(*products)
         assert first.code == 0
@@ -304,7 +306,7 @@ async def test_a_host_with_such_etags_still_gives_no_splice_of_two_editions(tmp_
     place = Place(tmp_path, retries=5)
     new = balanced(NEWER)
     async with RawServer(announce(SIZE, BODY[:200_000], ("ETag", '"1"')), new) as server:
-        await learn(place, HostFacts(origin=server.origin, etag_changes=2, etags_at=SystemClock().wall()))
+        await learn(place, ServerFacts(origin=server.origin, etag_changes=2, etags_at=SystemClock().wall()))
         done = await place.run({"url": server.url(), "file": "x.bin", "checksum": sha256(NEWER)})
         assert (done.code, place.file("x.bin") == NEWER) == (0, True)
         assert server.log[1].header("If-Range") is None  # it was continued, found out, and begun again
@@ -316,7 +318,7 @@ async def test_without_a_checksum_such_a_host_is_continued_only_where_that_is_sa
     place = Place(tmp_path, retries=5)
     cut = announce(SIZE, BODY[:200_000], ("ETag", '"old"'))
     async with RawServer(cut, balanced(NEWER)) as server:
-        await learn(place, HostFacts(origin=server.origin, etag_changes=9, etags_at=SystemClock().wall()))
+        await learn(place, ServerFacts(origin=server.origin, etag_changes=9, etags_at=SystemClock().wall()))
         done = await place.run({"url": server.url(), "file": "x.bin", "resume": resume})
         assert (done.code, place.file("x.bin") == NEWER) == (0, True)
         second = server.log[1]
@@ -331,7 +333,7 @@ async def test_facts_that_have_expired_are_met_anew(tmp_path: Path):
     cut = announce(SIZE, BODY[:200_000], ("ETag", '"inode-1"'))
     async with RawServer(cut, balanced(BODY)) as server:
         long_ago = SystemClock().wall() - EXPIRES_S - 60
-        await learn(place, HostFacts(origin=server.origin, etag_changes=9, etags_at=long_ago))
+        await learn(place, ServerFacts(origin=server.origin, etag_changes=9, etags_at=long_ago))
         done = await place.run({"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)})
         assert done.code == 0
         assert server.log[1].header("If-Range") == '"inode-1"'
@@ -343,8 +345,8 @@ async def test_no_fact_makes_a_wrong_file(wrong: bool, tmp_path: Path):  # noqa:
     place = Place(tmp_path, retries=8)
     now = SystemClock().wall()
     async with RawServer(announce(SIZE, BODY[:123_456], ("ETag", '"a"')), balanced(NEWER, cut_at=150_000)) as server:
-        facts = HostFacts(origin=server.origin, range_misses=99, ranges_at=now, etag_changes=99, etags_at=now)
-        await learn(place, facts if wrong else HostFacts(origin=server.origin))
+        facts = ServerFacts(origin=server.origin, range_misses=99, ranges_at=now, etag_changes=99, etags_at=now)
+        await learn(place, facts if wrong else ServerFacts(origin=server.origin))
         done = await place.run(
             {"url": server.url("/1"), "file": "1.bin"},
             {"url": server.url("/2"), "file": "2.bin", "checksum": sha256(NEWER)},

@@ -24,8 +24,8 @@ import aiohttp
 from aiohttp import web
 
 from bulkdl.auth.credentials import Credentials
-from bulkdl.auth.factory import signer_for
-from bulkdl.auth.oidc.authenticator import OidcSigner
+from bulkdl.auth.factory import make_authenticator
+from bulkdl.auth.oidc.authenticator import OidcAuthenticator
 from bulkdl.auth.oidc.endpoint import HttpTokenEndpoint
 from bulkdl.auth.oidc.messages import Client, refresh_form
 from bulkdl.core.clock import SystemClock
@@ -130,7 +130,7 @@ class Backend:
         self.clock = server.clock
         self.events: list[Event] = []
         self.hub = Hub(self.events.append)
-        self.signers: list[OidcSigner] = []
+        self.signers: list[OidcAuthenticator] = []
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -166,7 +166,7 @@ class Backend:
         secret: str | None = None,
         clock: Clock | None = None,
         **changes: Any,
-    ) -> OidcSigner:
+    ) -> OidcAuthenticator:
         """A signer with a manager of its own; `changes` are the account's."""
         service = changes.get("grant") is Grant.CLIENT_CREDENTIALS
         credentials = Credentials(
@@ -175,8 +175,10 @@ class Backend:
             totp_secret=None if totp is None else Secret(totp),
             client_secret=None if secret is None else Secret(secret),
         )
-        made = signer_for(self.account(name, **changes), credentials, **{**self.parts(), "clock": clock or self.clock})
-        assert isinstance(made, OidcSigner)
+        made = make_authenticator(
+            self.account(name, **changes), credentials, **{**self.parts(), "clock": clock or self.clock}
+        )
+        assert isinstance(made, OidcAuthenticator)
         self.signers.append(made)
         return made
 
@@ -219,11 +221,11 @@ class Backend:
             if signer.manager is not None and signer.manager._task is not None:
                 await asyncio.wait({signer.manager._task})
 
-    async def herd(self, signer: OidcSigner, size: int) -> list[Any]:
+    async def herd(self, signer: OidcAuthenticator, size: int) -> list[Any]:
         """That many workers ask at once; each has a credential or an error."""
         return await asyncio.gather(*(signer.credential() for _ in range(size)), return_exceptions=True)
 
-    async def fetch(self, signer: OidcSigner) -> bool:
+    async def fetch(self, signer: OidcAuthenticator) -> bool:
         """One product as a transfer does it: a refusal is reported, and the request repeated twice at most."""
         for _ in range(3):
             credential = await signer.credential()
@@ -234,7 +236,7 @@ class Backend:
                 return False
         return False
 
-    async def work(self, signer: OidcSigner, *, workers: int, seconds: float, every: float = 0.1) -> list[str]:
+    async def work(self, signer: OidcAuthenticator, *, workers: int, seconds: float, every: float = 0.1) -> list[str]:
         """Workers that ask again and again for so long; the tokens that any of them saw, which were all valid then.
 
         The check of a token is a request of its own, which a busy machine may hold up until the token is over: one that took
@@ -256,7 +258,7 @@ class Backend:
             await self.pass_time(every)
         return list(seen)
 
-    async def replay(self, signer: OidcSigner) -> None:
+    async def replay(self, signer: OidcAuthenticator) -> None:
         """Somebody else uses the refresh token that the signer has, twice."""
         assert signer.manager is not None
         assert signer.manager.held is not None

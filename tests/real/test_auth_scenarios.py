@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl.auth.credentials import Credentials
-from bulkdl.auth.oidc.token_lifetime import Reason
+from bulkdl.auth.oidc.token_lifetime import RenewalReason
 from bulkdl.auth.oidc.totp import code_at, normalise
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.models import Grant
@@ -166,7 +166,7 @@ async def test_a_hundred_logins_leave_at_most_one_session(backend: Backend, seen
     name = backend.person()
     signer = backend.signer(name, clock=None if backend.server.instant else Hurried())
     for _ in range(100):
-        await signer.renewed(Reason.SECOND_LOGIN)
+        await signer.renewed(RenewalReason.SECOND_LOGIN)
     counts = backend.counts(name)
     assert (counts.logins, counts.sessions) == (100, 1)
     seen(f"100 logins in a row leave {counts.sessions} session")

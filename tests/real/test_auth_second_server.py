@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from bulkdl.auth.credentials import Credentials
-from bulkdl.auth.factory import signer_for
+from bulkdl.auth.factory import make_authenticator
 from bulkdl.auth.oidc.endpoint import HttpTokenEndpoint
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.events import Hub
@@ -121,7 +121,7 @@ async def test_an_expired_token_that_is_answered_with_403_and_no_word_is_replace
     async with aiohttp.ClientSession() as session:
         clock = SystemClock()
         account = Account(name="dora", auth=AuthKind.OIDC, token_url=Url(f"{second.url}/o/token"), client_id="public")
-        signer = signer_for(
+        signer = make_authenticator(
             account,
             Credentials(username="dora", password=Secret(PASSWORD)),
             endpoint=HttpTokenEndpoint(session, clock=clock),

@@ -24,7 +24,7 @@ from bulkdl.journal.row_codec import encode
 from bulkdl.storage.batch_files import place_all, write_whole
 from bulkdl.storage.destination import Storage
 from bulkdl.storage.file_info import FileFacts, look_at
-from bulkdl.storage.mount_guard import forget_home, remember_home
+from bulkdl.storage.mount_guard import forget_mount, remember_mount
 from tests.harness import sha256
 from tests.storage.storage_places import make_link, mounted
 from tests.storage.storage_places import names as listed
@@ -47,9 +47,9 @@ def home(tmp_path: Path) -> Iterator[Path]:
     """A destination that work has begun on."""
     root = tmp_path / "products"
     root.mkdir()
-    remember_home(root)
+    remember_mount(root)
     yield root
-    forget_home(root)
+    forget_mount(root)
 
 
 @pytest.fixture

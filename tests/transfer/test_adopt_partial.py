@@ -7,7 +7,7 @@ import pytest
 from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.planning.orphaned_partials import estate_of, offered
+from bulkdl.planning.orphaned_partials import as_offer, find_orphans
 
 HERE = "https://a.example/download"
 
@@ -42,9 +42,9 @@ CASES = {
 
 @pytest.mark.parametrize(("entries", "products", "inherits"), CASES.values(), ids=CASES)
 def test_who_inherits(entries: list[Entry], products: list[Product], inherits) -> None:
-    estate = estate_of({entry.id: entry for entry in entries}, products)
-    assert (estate.heirs == {NEW.id: entries[0]}) is inherits
-    assert inherits or not estate.heirs
+    estate = find_orphans({entry.id: entry for entry in entries}, products)
+    assert (estate.adoptable == {NEW.id: entries[0]}) is inherits
+    assert inherits or not estate.adoptable
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_who_inherits(entries: list[Entry], products: list[Product], inherits) -
     [(((0, 9),), ((0, 9),)), (((0, 20),), ((0, 19),)), (((0, 5), (19, 20)), ((0, 5),)), (((0, 19),), ((0, 19),))],
 )
 def test_the_last_byte_is_asked_for_again_so_that_the_archive_has_a_say(ranges, asked_with) -> None:
-    assert offered(left("old", ranges=ranges)).ranges == asked_with
+    assert as_offer(left("old", ranges=ranges)).ranges == asked_with

@@ -15,7 +15,7 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.events import Note
 from bulkdl.core.models import RunOptions
-from bulkdl.journal.journal import Journal, read_learnt
+from bulkdl.journal.journal import Journal, read_learned
 from bulkdl.journal.records import Phase
 from bulkdl.operations.status import collect_status
 from bulkdl.operations.verify import verify_products
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.journal.records import Entry
-    from bulkdl.protocol.bad_source import Evidence
+    from bulkdl.protocol.bad_source import BadSourceEvidence
     from tests.servers import Responder
 
 SIZE = 300_000
@@ -80,8 +80,8 @@ def kept(place: Place) -> list[bytes]:
     return [path.read_bytes() for path in folder.iterdir()] if folder.exists() else []
 
 
-def evidence(place: Place) -> Evidence | None:
-    learnt = read_learnt(place.root, now=SystemClock().wall())
+def evidence(place: Place) -> BadSourceEvidence | None:
+    learnt = read_learned(place.root, now=SystemClock().wall())
     assert learnt is not None
     return next(iter(learnt.evidence.values()), None)
 
@@ -420,9 +420,9 @@ async def test_a_crash_between_keeping_the_bytes_and_recording_it_costs_one_fetc
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     place = Place(tmp_path)
-    original = Journal.accuse
+    original = Journal.record_evidence
 
-    async def dies_at_the_second(self: Journal, entry: Entry, found: Evidence) -> None:
+    async def dies_at_the_second(self: Journal, entry: Entry, found: BadSourceEvidence) -> None:
         if found.proven:
             raise StorageStopped("the power has gone")
         await original(self, entry, found)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bulkdl.core.errors import TryAgain
 from bulkdl.core.models import FailureKind
-from bulkdl.transfer.retry import Budget, Next, backoff, next_step
+from bulkdl.transfer.retry import AttemptBudget, Next, backoff, next_step
 
 
 @given(st.integers(1, 10_000), st.integers())
@@ -26,7 +26,7 @@ def test_the_backoff_of_many_workers_is_spread():
 
 def vain_attempts(retries: int, limit: int | None = None) -> int:
     """How many attempts without any progress make a failure."""
-    budget = Budget(retries)
+    budget = AttemptBudget(retries)
     count = 1
     while budget.spend(limit=limit):
         count += 1
@@ -43,18 +43,18 @@ def test_so_many_attempts_in_a_row_that_got_no_further_make_a_failure(retries, l
 
 @pytest.mark.parametrize("retries", [0, 1, 3, 10])
 def test_an_attempt_that_got_further_is_none_of_the_vain_ones(retries):
-    budget = Budget(retries)
+    budget = AttemptBudget(retries)
     for have in range(1, 50):
         assert budget.progressed(have)
         assert budget.spend()
-        assert budget.fruitless == 0
+        assert budget.attempts_without_progress == 0
     assert not budget.progressed(49)
     assert budget.spend() == (retries > 1)
-    assert budget.fruitless == 1
+    assert budget.attempts_without_progress == 1
 
 
 def test_progress_is_measured_from_the_furthest_byte_ever():
-    budget = Budget(3, furthest=100)
+    budget = AttemptBudget(3, furthest=100)
     assert not budget.progressed(100)
     assert budget.spend()
     assert not budget.progressed(0)
@@ -62,18 +62,18 @@ def test_progress_is_measured_from_the_furthest_byte_ever():
     assert not budget.progressed(99)
     assert not budget.spend()
     assert budget.progressed(101)
-    assert budget.fruitless == 0
+    assert budget.attempts_without_progress == 0
 
 
 @given(st.integers(0, 6), st.lists(st.integers(0, 12), max_size=40))
 def test_the_budget_ends_exactly_after_n_vain_attempts_in_a_row(retries, haves):
-    budget, furthest, vain = Budget(retries), 0, 0
+    budget, furthest, vain = AttemptBudget(retries), 0, 0
     for have in haves:
         vain = 0 if have > furthest else vain + 1
         furthest = max(furthest, have)
         budget.progressed(have)
         assert budget.spend() == (vain < max(1, retries))
-        assert (budget.fruitless, budget.furthest) == (vain, furthest)
+        assert (budget.attempts_without_progress, budget.furthest) == (vain, furthest)
         if vain >= max(1, retries):
             return
 
@@ -82,12 +82,12 @@ def fault(kind=FailureKind.NETWORK, **options):
     return TryAgain("a fault", kind=kind, **options)
 
 
-def step(what: TryAgain, budget: Budget, *, max_wait: float = 3600.0) -> Next:
+def step(what: TryAgain, budget: AttemptBudget, *, max_wait: float = 3600.0) -> Next:
     return next_step(what, budget, max_wait=max_wait, rng=random.Random(1))
 
 
 def test_a_fault_is_tried_again_after_a_backoff_until_the_budget_is_spent():
-    budget = Budget(4)
+    budget = AttemptBudget(4)
     steps = [step(fault(), budget) for _ in range(4)]
     assert [bool(s.give_up) for s in steps] == [False, False, False, True]
     assert [0.5 <= steps[0].wait <= 1, 1 <= steps[1].wait <= 2, 2 <= steps[2].wait <= 4] == [True] * 3
@@ -96,40 +96,40 @@ def test_a_fault_is_tried_again_after_a_backoff_until_the_budget_is_spent():
 
 
 def test_a_single_vain_attempt_is_told_as_one():
-    assert step(fault(), Budget(1)).give_up == "the attempt got no further"
+    assert step(fault(), AttemptBudget(1)).give_up == "the attempt got no further"
 
 
 def test_a_fault_with_a_limit_of_its_own_ends_sooner():
-    budget = Budget(10)
+    budget = AttemptBudget(10)
     assert [bool(step(fault(limit=3), budget).give_up) for _ in range(3)] == [False, False, True]
 
 
 def test_after_progress_the_next_attempt_comes_soon():
-    budget = Budget(3)
+    budget = AttemptBudget(3)
     step(fault(), budget)
     step(fault(), budget)
     budget.progressed(1)
     again = step(fault(), budget)
     assert 0.5 <= again.wait <= 1
-    assert budget.fruitless == 0
+    assert budget.attempts_without_progress == 0
 
 
 def test_a_restart_comes_at_once_but_not_over_and_over():
-    budget = Budget(10)
+    budget = AttemptBudget(10)
     assert step(fault(restart=True), budget) == Next(wait=0.0)
     assert step(fault(restart=True), budget).wait >= 1
 
 
 def test_the_servers_own_wish_is_obeyed_and_counts_as_an_attempt():
-    budget = Budget(3)
+    budget = AttemptBudget(3)
     assert step(fault(wait=100), budget).wait == 100
-    assert (budget.waited_s, budget.fruitless) == (100, 1)
+    assert (budget.waited_s, budget.attempts_without_progress) == (100, 1)
     assert step(fault(wait=0), budget).wait >= 1
     assert step(fault(wait=100), budget).give_up
 
 
 def test_the_waits_add_up_to_at_most_max_wait_without_progress():
-    budget = Budget(100)
+    budget = AttemptBudget(100)
     assert step(fault(wait=60), budget, max_wait=150).wait == 60
     assert step(fault(wait=60), budget, max_wait=150).wait == 60
     assert (
@@ -141,28 +141,28 @@ def test_the_waits_add_up_to_at_most_max_wait_without_progress():
 
 
 def test_a_wish_beyond_max_wait_is_not_waited_for():
-    said = step(fault(wait=7200), Budget(100), max_wait=3600).give_up
+    said = step(fault(wait=7200), AttemptBudget(100), max_wait=3600).give_up
     assert said == "the archive asks for a wait of 7200 s, and --max-wait is 3600 s"
-    assert step(fault(wait=3600), Budget(100), max_wait=3600) == Next(wait=3600)
+    assert step(fault(wait=3600), AttemptBudget(100), max_wait=3600) == Next(wait=3600)
 
 
 def test_a_product_that_is_being_prepared_is_no_failure_until_max_wait():
-    budget, waited = Budget(1), 0.0
+    budget, waited = AttemptBudget(1), 0.0
     while not (now := step(fault(FailureKind.OFFLINE), budget, max_wait=3600)).give_up:
         assert 0.5 <= now.wait <= 60
         waited += now.wait
-    assert budget.fruitless == 0
+    assert budget.attempts_without_progress == 0
     assert 3540 <= waited <= 3600
     assert "--max-wait is 3600 s" in now.give_up
 
 
 @pytest.mark.parametrize(("wish", "wait"), [(0, 1), (0.2, 1), (30, 30), (3600, 3600)])
 def test_polls_of_a_product_in_preparation_keep_the_servers_pace(wish, wait):
-    assert step(fault(FailureKind.OFFLINE, wait=wish), Budget(1)) == Next(wait=wait)
+    assert step(fault(FailureKind.OFFLINE, wait=wish), AttemptBudget(1)) == Next(wait=wait)
 
 
 def test_a_preparation_after_progress_forgives_no_later_fault():
-    budget = Budget(1)
+    budget = AttemptBudget(1)
     budget.progressed(5)
     step(fault(FailureKind.OFFLINE), budget)
     budget.progressed(5)
@@ -175,7 +175,7 @@ def test_a_preparation_after_progress_forgives_no_later_fault():
     st.lists(st.tuples(st.sampled_from(list(FailureKind)), st.none() | st.floats(0, 400), st.booleans()), max_size=30),
 )
 def test_no_wait_is_negative_and_all_together_obey_max_wait(retries, max_wait, faults):
-    budget, obeyed = Budget(retries), 0.0
+    budget, obeyed = AttemptBudget(retries), 0.0
     for kind, wish, restart in faults:
         then = step(fault(kind, wait=wish, restart=restart), budget, max_wait=max_wait)
         if then.give_up:

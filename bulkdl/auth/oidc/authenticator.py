@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.auth.base import Credential, says_invalid_token
 from bulkdl.auth.oidc.messages import logout_url
-from bulkdl.auth.oidc.token_lifetime import Reason
+from bulkdl.auth.oidc.token_lifetime import RenewalReason
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.events import AccountAction, AccountEvent
 from bulkdl.core.models import TokenIn
@@ -18,21 +18,21 @@ from bulkdl.core.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulkdl.auth.oidc.token_lifetime import Held
+    from bulkdl.auth.oidc.token_lifetime import ActiveToken
     from bulkdl.auth.oidc.token_manager import TokenManager
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Account
     from bulkdl.core.urls import HostList
 
-__all__ = ["OidcSigner"]
+__all__ = ["OidcAuthenticator"]
 
 _FIRST_COOLDOWN_S = 2.0
 _LONGEST_COOLDOWN_S = 300.0
 _STREAK = 3
 
 
-class OidcSigner:
+class OidcAuthenticator:
     """A `Signer` over a `TokenManager`, which is made at the first use (only then are secrets needed)."""
 
     def __init__(self, account: Account, make: Callable[[], TokenManager], *, hub: Hub, clock: Clock) -> None:
@@ -100,7 +100,7 @@ class OidcSigner:
     def _is_owner(self) -> bool:
         return self._manager is not None and self._manager.account == self.name
 
-    async def token(self) -> Held:
+    async def token(self) -> ActiveToken:
         """The token itself, for whoever reports its lifetimes. Raise `AccountStopped`."""
         if self._stopped is not None:
             raise AccountStopped(self._stopped.reason, account=self.name, hint=self._stopped.hint)
@@ -109,7 +109,7 @@ class OidcSigner:
         except AccountStopped as stop:
             raise self._mine(stop) from None
 
-    async def renewed(self, reason: Reason) -> Held:
+    async def renewed(self, reason: RenewalReason) -> ActiveToken:
         """Renew now; for rehearsals. Raise `AccountStopped`."""
         return await self._made().renew(reason)
 
@@ -152,20 +152,20 @@ class OidcSigner:
         if not expired and not self._worth_another(held):
             self._vain = True
             return False
-        if held.because is Reason.REJECTED:
+        if held.because is RenewalReason.REJECTED:
             self._cooldown = min(_LONGEST_COOLDOWN_S, 2 * self._cooldown) if self._vain else _FIRST_COOLDOWN_S
         self._replaced_at, self._vain, self._streak = self._clock.monotonic(), False, 0
         manager.reject(held.generation, session_over=session_over)
         return True
 
-    def _worth_another(self, held: Held) -> bool:
+    def _worth_another(self, held: ActiveToken) -> bool:
         """Whether a refused token may be at fault, rather than the product's permissions.
 
         A token that did not come from a refusal may have been revoked. One that did, and is refused again, is no more
         at fault than the next would be, unless it worked meanwhile: then a while has to pass, longer after each vain
         replacement, or several products in a row have to be refused.
         """
-        if held.because is not Reason.REJECTED:
+        if held.because is not RenewalReason.REJECTED:
             return True
         if self._accepted < held.generation - 1:
             return False

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from bulkdl.auth.oidc.messages import EndpointFailed, Reply
+from bulkdl.auth.oidc.messages import EndpointFailed, TokenResponse
 
 if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
@@ -29,7 +29,7 @@ class HttpTokenEndpoint:
         self._clock = clock
         self._timeout = aiohttp.ClientTimeout(total=timeout)
 
-    async def post(self, url: Url, form: Secret) -> Reply:
+    async def post(self, url: Url, form: Secret) -> TokenResponse:
         """Send the encoded form; raise `EndpointFailed`, which names the host and never the form."""
         try:
             return await self._post(url, form)
@@ -48,7 +48,7 @@ class HttpTokenEndpoint:
                 raise
             raise EndpointFailed(_connection(url, error)) from None
 
-    async def _post(self, url: Url, form: Secret) -> Reply:
+    async def _post(self, url: Url, form: Secret) -> TokenResponse:
         sent_at = self._clock.monotonic()
         async with self._session.post(
             url.raw,
@@ -62,7 +62,7 @@ class HttpTokenEndpoint:
                 body += chunk
                 if len(body) > _LARGEST_BODY:
                     raise EndpointFailed(f"the token endpoint {url.host} sent more than 1 MiB")
-            return Reply(status=response.status, headers=response.headers, body=bytes(body), sent_at=sent_at)
+            return TokenResponse(status=response.status, headers=response.headers, body=bytes(body), sent_at=sent_at)
 
 
 def _connection(url: Url, error: Exception) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from bulkdl.auth.oidc.authenticator import OidcSigner
-from bulkdl.auth.oidc.login import Login, PasswordLogin
-from bulkdl.auth.oidc.login_lock import LoginTurns
+from bulkdl.auth.oidc.authenticator import OidcAuthenticator
+from bulkdl.auth.oidc.login import LoginRequest, PasswordLogin
+from bulkdl.auth.oidc.login_lock import LoginLock
 from bulkdl.auth.oidc.messages import Client
-from bulkdl.auth.oidc.token_client import Exchange
+from bulkdl.auth.oidc.token_client import TokenClient
 from bulkdl.auth.oidc.token_manager import TokenManager
-from bulkdl.auth.oidc.totp import StepLedger, normalise
+from bulkdl.auth.oidc.totp import UsedCodeLedger, normalise
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.events import Level
 from bulkdl.core.models import Grant
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Account
 
-__all__ = ["login_for", "oidc_signer"]
+__all__ = ["login_for", "oidc_authenticator"]
 
 _T = TypeVar("_T")
 
 
-def oidc_signer(
+def oidc_authenticator(
     account: Account,
     resolve: Callable[[], Credentials],
     *,
@@ -41,31 +41,31 @@ def oidc_signer(
     clock: Clock,
     rng: random.Random,
     state_dir: Callable[[], Path],
-    logins: dict[Login, TokenManager],
-) -> OidcSigner:
+    logins: dict[LoginRequest, TokenManager],
+) -> OidcAuthenticator:
     """As `signing.signer_for` makes it; `resolve` and `state_dir` are called at its first use."""
 
     def manager() -> TokenManager:
         login, folder = login_for(account, resolve()), state_dir()
-        ledger = StepLedger(folder, clock=clock, warn=lambda text: hub.note(Level.WARNING, text))
-        turns = LoginTurns(folder, clock=clock)
-        exchange = Exchange(login, endpoint=endpoint, ledger=ledger, turns=turns, clock=clock)
+        ledger = UsedCodeLedger(folder, clock=clock, warn=lambda text: hub.note(Level.WARNING, text))
+        turns = LoginLock(folder, clock=clock)
+        exchange = TokenClient(login, endpoint=endpoint, ledger=ledger, turns=turns, clock=clock)
         key = replace(login, account="")  # the secrets say whether two accounts log in alike, their names do not
         if key not in logins:
             logins[key] = TokenManager(login, exchange, hub=hub, clock=clock, rng=rng)
         return logins[key]
 
-    return OidcSigner(account, manager, hub=hub, clock=clock)
+    return OidcAuthenticator(account, manager, hub=hub, clock=clock)
 
 
-def login_for(account: Account, credentials: Credentials) -> Login:
+def login_for(account: Account, credentials: Credentials) -> LoginRequest:
     """What a login at the account's token endpoint needs; raise `AccountStopped` where it is incomplete."""
     url = _need(account, account.token_url, "token_url")
     if account.grant is Grant.CLIENT_CREDENTIALS:
         client_id = _need(account, account.client_id or credentials.username, "client_id")
         secret = _need(account, credentials.client_secret, "client_secret")
         client = Client(id=client_id, secret=secret, scope=account.scope)
-        return Login(account=account.name, token_url=url, client=client, password=None)
+        return LoginRequest(account=account.name, token_url=url, client=client, password=None)
     client_id = _need(account, account.client_id, "client_id")
     try:
         totp = None if credentials.totp_secret is None else normalise(credentials.totp_secret.reveal())
@@ -79,7 +79,7 @@ def login_for(account: Account, credentials: Credentials) -> Login:
         totp_field=account.totp_field,
     )
     client = Client(id=client_id, secret=credentials.client_secret, scope=account.scope)
-    return Login(account=account.name, token_url=url, client=client, password=password)
+    return LoginRequest(account=account.name, token_url=url, client=client, password=password)
 
 
 def _need(account: Account, value: _T | None, what: str) -> _T:

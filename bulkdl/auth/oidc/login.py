@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from bulkdl.core.urls import Url
 
 
-__all__ = ["Login", "PasswordLogin"]
+__all__ = ["LoginRequest", "PasswordLogin"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,7 @@ class PasswordLogin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
+class LoginRequest:
     """Everything that a login needs. `password` None: client credentials (RFC 6749 §4.4)."""
 
     account: str

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.urls import Url
 
-__all__ = ["LoginTurns"]
+__all__ = ["LoginLock"]
 
 _LOOK_S = 0.1
 _LONGEST_S = 120.0
@@ -30,7 +30,7 @@ _APART_S = 0.3
 """The server lets go of a login a moment after it has answered."""
 
 
-class LoginTurns:
+class LoginLock:
     """One login at a time for each (token endpoint, user), over all processes that share `directory`.
 
     Where the directory cannot be written, or somebody holds a turn for two minutes, the login goes ahead without one.

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Client",
     "EndpointFailed",
-    "Reply",
     "Token",
     "TokenEndpoint",
+    "TokenResponse",
     "client_credentials_form",
     "logout_form",
     "logout_url",
@@ -61,7 +61,7 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class TokenResponse:
     """A token endpoint's answer; the body may hold tokens and shows nowhere."""
 
     status: int
@@ -86,7 +86,7 @@ class EndpointFailed(Exception):  # noqa: N818 - says what happened
 
 
 class TokenEndpoint(Protocol):
-    async def post(self, url: Url, form: Secret) -> Reply:
+    async def post(self, url: Url, form: Secret) -> TokenResponse:
         """Send an encoded form without following redirects; raise `EndpointFailed` when no answer comes."""
         ...
 

@@ -21,7 +21,7 @@ from bulkdl.protocol.headers import parse_http_date, parse_retry_after
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bulkdl.auth.oidc.messages import Reply
+    from bulkdl.auth.oidc.messages import TokenResponse
     from bulkdl.core.urls import Url
 
 __all__ = [
@@ -109,7 +109,7 @@ _DIALECTS = (
 )
 
 
-def read_reply(reply: Reply, *, url: Url, secrets: Iterable[Secret], now: float) -> Verdict:
+def read_reply(reply: TokenResponse, *, url: Url, secrets: Iterable[Secret], now: float) -> Verdict:
     """Judge an answer; `now` is the wall clock for a Retry-After date, `secrets` are masked in what is quoted."""
     document = _json(reply.body)
     status = reply.status
@@ -125,7 +125,7 @@ def read_reply(reply: Reply, *, url: Url, secrets: Iterable[Secret], now: float)
     return _elsewhere(reply, url)
 
 
-def clock_skew(reply: Reply, *, wall: float) -> float | None:
+def clock_skew(reply: TokenResponse, *, wall: float) -> float | None:
     """Seconds by which the server's clock is ahead of this machine's; None where unknown.
 
     Its clock is its Date (RFC 9110 §6.6.1), else the time at which the token says it was issued (RFC 7519 §4.1.6).
@@ -161,7 +161,7 @@ def clean(text: str, secrets: Iterable[Secret]) -> str:
     return text if len(text) <= _LONGEST_QUOTE else f"{text[: _LONGEST_QUOTE - 1]}…"
 
 
-def _success(reply: Reply, document: Any, url: Url) -> Verdict:
+def _success(reply: TokenResponse, document: Any, url: Url) -> Verdict:
     if not isinstance(document, dict):
         kind = "a web page" if reply.body.lstrip()[:1] == b"<" else "something that is no JSON object"
         return _foreign(f"the token endpoint {url.host} answered {reply.status} with {kind} in place of a token")
@@ -192,7 +192,7 @@ def _refusal(status: int, document: Any, url: Url, secrets: Iterable[Secret]) ->
     return Refused(reason=reason, session_over=_SESSION_OVER.search(description) is not None, hint=hint)
 
 
-def _elsewhere(reply: Reply, url: Url) -> Misconfigured:
+def _elsewhere(reply: TokenResponse, url: Url) -> Misconfigured:
     if 300 <= reply.status < 400:
         target = _target(reply.header("Location"), url)
         return _foreign(

@@ -17,24 +17,24 @@ from bulkdl.auth.oidc.responses import Misconfigured, Unavailable, clock_skew, r
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from bulkdl.auth.oidc.login import Login, PasswordLogin
-    from bulkdl.auth.oidc.login_lock import LoginTurns
+    from bulkdl.auth.oidc.login import LoginRequest, PasswordLogin
+    from bulkdl.auth.oidc.login_lock import LoginLock
     from bulkdl.auth.oidc.messages import TokenEndpoint
     from bulkdl.auth.oidc.responses import Verdict
-    from bulkdl.auth.oidc.totp import StepLedger
+    from bulkdl.auth.oidc.totp import UsedCodeLedger
     from bulkdl.core.clock import Clock
     from bulkdl.core.secret import Secret
 
-__all__ = ["Exchange"]
+__all__ = ["TokenClient"]
 
 _NEGLIGIBLE_SKEW_S = 2.0
 
 
-class Exchange:
+class TokenClient:
     """The requests of one login; it keeps the skew of the server's clock."""
 
     def __init__(
-        self, login: Login, *, endpoint: TokenEndpoint, ledger: StepLedger, turns: LoginTurns, clock: Clock
+        self, login: LoginRequest, *, endpoint: TokenEndpoint, ledger: UsedCodeLedger, turns: LoginLock, clock: Clock
     ) -> None:
         self._login = login
         self._endpoint = endpoint

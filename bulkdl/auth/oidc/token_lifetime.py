@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.oidc.messages import Token
 
-__all__ = ["Held", "Phase", "Reason", "hold", "hold_to_the_end", "is_useless", "run_out"]
+__all__ = ["ActiveToken", "RenewalReason", "TokenPhase", "hold", "hold_to_the_end", "is_useless", "run_out"]
 
 _SOFT_FRACTION = 0.8
 _JITTER_FRACTION = 0.06
@@ -25,7 +25,7 @@ _LEAST_USE_S = 1.0
 _ROUNDING_S = 1.0
 
 
-class Phase(Enum):
+class TokenPhase(Enum):
     """Fractions of the lifetime, never a fixed margin: tokens live from one second to two months."""
 
     FRESH = "fresh"
@@ -34,7 +34,7 @@ class Phase(Enum):
     OVER = "over"  # expired, or refused by the archive
 
 
-class Reason(StrEnum):
+class RenewalReason(StrEnum):
     """Why a token was asked for; reaches the event."""
 
     FIRST = "first use"
@@ -50,7 +50,7 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class ActiveToken:
     """A token, its number, and the monotonic times at which its phases begin."""
 
     generation: int
@@ -58,19 +58,21 @@ class Held:
     soft_at: float
     hard_at: float
     over_at: float
-    because: Reason
+    because: RenewalReason
     """Why it was asked for."""
     rejected: bool = False
 
-    def phase(self, now: float) -> Phase:
+    def phase(self, now: float) -> TokenPhase:
         if self.rejected or now >= self.over_at:
-            return Phase.OVER
+            return TokenPhase.OVER
         if now >= self.hard_at:
-            return Phase.HARD
-        return Phase.SOFT if now >= self.soft_at else Phase.FRESH
+            return TokenPhase.HARD
+        return TokenPhase.SOFT if now >= self.soft_at else TokenPhase.FRESH
 
 
-def hold(token: Token, *, generation: int, because: Reason, now: float, rng: random.Random, usual: float = 0.0) -> Held:
+def hold(
+    token: Token, *, generation: int, because: RenewalReason, now: float, rng: random.Random, usual: float = 0.0
+) -> ActiveToken:
     """Plan a token's life: renewed beside its use from 80 to 86 %, waited for at its very end.
 
     `usual`: the lifetime that a login brings; a shorter one ends with its session.
@@ -82,7 +84,7 @@ def hold(token: Token, *, generation: int, because: Reason, now: float, rng: ran
     margin = max(_hard_margin(life), _ROUNDING_S if 2 * _ROUNDING_S < life < usual else 0.0)  # the last of its session
     if now >= token.expires - margin:
         return hold_to_the_end(token, generation=generation, because=because, now=now)
-    return Held(
+    return ActiveToken(
         generation=generation,
         token=token,
         soft_at=token.issued + life * (_SOFT_FRACTION + _JITTER_FRACTION * rng.random()),
@@ -101,13 +103,13 @@ def _hard_margin(life: float) -> float:
     return min(_HARD_MOST_S, max(life * _HARD_FRACTION, min(_ROUNDING_S, life * (1 - _SOFT_FRACTION))))
 
 
-def hold_to_the_end(token: Token, *, generation: int, because: Reason, now: float) -> Held:
+def hold_to_the_end(token: Token, *, generation: int, because: RenewalReason, now: float) -> ActiveToken:
     """For a server that gives out the same token until it expires: asking sooner brings nothing."""
     end = max(token.expires, now + _LEAST_USE_S)
-    return Held(generation=generation, token=token, soft_at=end, hard_at=end, over_at=end, because=because)
+    return ActiveToken(generation=generation, token=token, soft_at=end, hard_at=end, over_at=end, because=because)
 
 
-def run_out(held: Held, *, now: float) -> Held | None:
+def run_out(held: ActiveToken, *, now: float) -> ActiveToken | None:
     """`held` used for what is left of its life, and replaced by a login then; None where nothing worth it is left."""
     end = held.token.expires - _hard_margin(held.token.lifetime) - _ROUNDING_S
     if held.rejected or end <= now:

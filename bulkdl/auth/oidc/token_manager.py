@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from bulkdl.auth.oidc.messages import Token
 from bulkdl.auth.oidc.responses import DEFAULT_LIFETIME_S, Misconfigured, Refused, Unavailable
-from bulkdl.auth.oidc.token_lifetime import Held, Phase, Reason, hold, hold_to_the_end, is_useless, run_out
+from bulkdl.auth.oidc.token_lifetime import (
+    ActiveToken,
+    RenewalReason,
+    TokenPhase,
+    hold,
+    hold_to_the_end,
+    is_useless,
+    run_out,
+)
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.events import AccountAction, AccountEvent, Level
 from bulkdl.core.fast_dataclass import dataclass
@@ -21,9 +29,9 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Awaitable, Callable
 
-    from bulkdl.auth.oidc.login import Login
+    from bulkdl.auth.oidc.login import LoginRequest
     from bulkdl.auth.oidc.responses import Verdict
-    from bulkdl.auth.oidc.token_client import Exchange
+    from bulkdl.auth.oidc.token_client import TokenClient
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
     from bulkdl.core.secret import Secret
@@ -64,8 +72,8 @@ class TokenManager:
 
     def __init__(
         self,
-        login: Login,
-        exchange: Exchange,
+        login: LoginRequest,
+        exchange: TokenClient,
         *,
         hub: Hub,
         clock: Clock,
@@ -78,7 +86,7 @@ class TokenManager:
         self._clock = clock
         self._rng = rng
         self._patience = patience or Patience()
-        self._held: Held | None = None
+        self._held: ActiveToken | None = None
         self._task: asyncio.Task[None] | None = None
         self._usual_lifetime = 0.0
         self._asked_at = float("-inf")
@@ -94,7 +102,7 @@ class TokenManager:
         self.stopped: AccountStopped | None = None
 
     @property
-    def held(self) -> Held | None:
+    def held(self) -> ActiveToken | None:
         """What is in hand now, in whatever phase."""
         return self._held
 
@@ -121,16 +129,16 @@ class TokenManager:
         if self._users <= 0:
             await self.close()
 
-    async def get(self) -> Held:
+    async def get(self) -> ActiveToken:
         """A token that is good as far as is known; logs in, renews or waits as its phase asks. Raise `AccountStopped`."""
         while True:
             self._check_open()
             held = self._held
-            phase = Phase.OVER if held is None else held.phase(self._clock.monotonic())
-            if held is not None and phase is Phase.FRESH:
+            phase = TokenPhase.OVER if held is None else held.phase(self._clock.monotonic())
+            if held is not None and phase is TokenPhase.FRESH:
                 return held
             task = self._renewal(_reason(held, phase))
-            if held is not None and (phase is Phase.SOFT or (phase is Phase.HARD and self._troubled)):
+            if held is not None and (phase is TokenPhase.SOFT or (phase is TokenPhase.HARD and self._troubled)):
                 return held
             await self._wait_for(task)
 
@@ -144,7 +152,7 @@ class TokenManager:
             token = dataclasses.replace(held.token, refresh=None) if session_over else held.token
             self._held = dataclasses.replace(held, token=token, rejected=True)
 
-    async def renew(self, reason: Reason) -> Held:
+    async def renew(self, reason: RenewalReason) -> ActiveToken:
         """Renew now, whatever the phase, and give what came; for rehearsals. Raise `AccountStopped`."""
         self._check_open()
         await self._wait_for(self._renewal(reason))
@@ -173,7 +181,7 @@ class TokenManager:
 
     # The renewal: everything below runs in the one task that the manager owns.
 
-    def _renewal(self, reason: Reason) -> asyncio.Task[None]:
+    def _renewal(self, reason: RenewalReason) -> asyncio.Task[None]:
         if self._task is not None and self._task.done() and not self._task.cancelled():
             self._task.result()  # a defect in a renewal that nobody waited for
         if self._task is None or self._task.done():
@@ -187,13 +195,13 @@ class TokenManager:
         if not task.cancelled():
             task.result()  # a defect is everyone's
 
-    async def _renew(self, reason: Reason) -> None:
+    async def _renew(self, reason: RenewalReason) -> None:
         try:
             pause = self._asked_at + _PACE_S - self._clock.monotonic()
             if pause > 0:
                 await self._clock.sleep(pause)
             held = self._held
-            if held is not None and reason is not Reason.SECOND_LOGIN:
+            if held is not None and reason is not RenewalReason.SECOND_LOGIN:
                 refused = await self._refresh(held, reason)
                 if refused is None:
                     return
@@ -206,37 +214,37 @@ class TokenManager:
             self._show("stopped")
             self._emit(AccountAction.STOPPED, str(stop))
 
-    async def _refresh(self, held: Held, reason: Reason) -> Reason | None:
+    async def _refresh(self, held: ActiveToken, reason: RenewalReason) -> RenewalReason | None:
         """None when a refresh brought a token that is of use; else why a login is due."""
         refresh = held.token.refresh
         if refresh is None:
-            return Reason.NO_REFRESH_TOKEN if reason is not Reason.REJECTED else reason
+            return RenewalReason.NO_REFRESH_TOKEN if reason is not RenewalReason.REJECTED else reason
         if not held.token.refresh_alive(self._clock.monotonic()):
-            return Reason.REFRESH_EXPIRED
+            return RenewalReason.REFRESH_EXPIRED
         verdict = await self._persist(lambda: self._exchange.refresh(refresh))
         if not isinstance(verdict, Token):
             if isinstance(verdict, Refused) and verdict.session_over:
                 self._session = None
-            return Reason.REFRESH_REFUSED
+            return RenewalReason.REFRESH_REFUSED
         token = _with_refresh_token(verdict, held.token)
         self._session = token.refresh
         if is_useless(token.lifetime, usual=self._usual_lifetime):
             # A login closes the session, and with it the token that workers have: it is used up first.
             rest = run_out(held, now=self._clock.monotonic())
             if rest is None:
-                return Reason.USELESS_LIFETIME
+                return RenewalReason.USELESS_LIFETIME
             self._held = rest
             self.refreshes += 1
-            self._emit(AccountAction.REFRESH, Reason.USELESS_LIFETIME.value, token.lifetime)
+            self._emit(AccountAction.REFRESH, RenewalReason.USELESS_LIFETIME.value, token.lifetime)
             return None
         if held.rejected and token.access == held.token.access:
-            return Reason.REJECTED
+            return RenewalReason.REJECTED
         self.refreshes += 1
         self._adopt(token, reason)
         self._emit(AccountAction.REFRESH, reason.value, token.lifetime)
         return None
 
-    async def _log_in(self, reason: Reason) -> None:
+    async def _log_in(self, reason: RenewalReason) -> None:
         await self._end_session()
         self._show("logging in")
         verdict = await self._persist(self._ask_login)
@@ -255,7 +263,7 @@ class TokenManager:
     async def _ask_login(self) -> Verdict:
         return await self._exchange.log_in(waiting=self._waiting_for_code)
 
-    def _adopt(self, token: Token, reason: Reason) -> None:
+    def _adopt(self, token: Token, reason: RenewalReason) -> None:
         held, now = self._held, self._clock.monotonic()
         if held is not None and not held.rejected and held.token.access == token.access:
             self._held = hold_to_the_end(token, generation=held.generation, because=held.because, now=now)
@@ -363,12 +371,12 @@ class TokenManager:
         self._hub.emit(AccountEvent(account=account, action=action, detail=detail, lifetime_s=lifetime_s))
 
 
-def _reason(held: Held | None, phase: Phase) -> Reason:
+def _reason(held: ActiveToken | None, phase: TokenPhase) -> RenewalReason:
     if held is None:
-        return Reason.FIRST
+        return RenewalReason.FIRST
     if held.rejected:
-        return Reason.REJECTED
-    return Reason.EXPIRED if phase is Phase.OVER else Reason.AGEING
+        return RenewalReason.REJECTED
+    return RenewalReason.EXPIRED if phase is TokenPhase.OVER else RenewalReason.AGEING
 
 
 def _with_refresh_token(token: Token, old: Token) -> Token:

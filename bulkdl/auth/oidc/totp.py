@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from bulkdl.core.clock import Clock
 
-__all__ = ["PERIOD_S", "StepLedger", "code_at", "normalise"]
+__all__ = ["PERIOD_S", "UsedCodeLedger", "code_at", "normalise"]
 
 PERIOD_S = 30
 _LEAST_LEFT_S = 2.0
@@ -61,7 +61,7 @@ def code_at(secret: Secret, step: int) -> Secret:
     return Secret(pyotp.TOTP(base64.b32encode(key).decode()).generate_otp(step))
 
 
-class StepLedger:
+class UsedCodeLedger:
     """Hands out codes, each step at most once, to all processes that share `directory`.
 
     Where the directory cannot be written it still holds within this process, and `warn` says so once.

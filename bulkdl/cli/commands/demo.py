@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bulkdl.cli.commands.report import prepare
-from bulkdl.cli.commands.run import Job, execute, finish
+from bulkdl.cli.commands.run import RunCommand, execute, finish
 from bulkdl.cli.output import say
 from bulkdl.cli.progress.factory import Mode
 from bulkdl.cli.text import count
@@ -64,9 +64,9 @@ async def _demo(invocation: Invocation, folder: Path, destination: Path, *, kept
     return code
 
 
-def _job(invocation: Invocation, manifest: Manifest, archive: DemoArchive) -> Job:
+def _job(invocation: Invocation, manifest: Manifest, archive: DemoArchive) -> RunCommand:
     flags = invocation.flags
-    return Job(
+    return RunCommand(
         manifest=manifest,
         # The environment's settings belong to real work: the demo is the same everywhere.
         settings=resolve(flags=flags, environ={}, manifest=manifest.settings),

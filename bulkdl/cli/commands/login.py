@@ -18,7 +18,7 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import UsageError
 from bulkdl.core.events import Hub
 from bulkdl.core.units import format_duration
-from bulkdl.operations.services import Surroundings, state_folder
+from bulkdl.operations.services import Services, state_folder
 from bulkdl.operations.try_login import LoginReport, rehearse, try_login
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ async def try_accounts(
         if is_shown(event, verbosity):
             say(sentence(event))
 
-    around = Surroundings(
+    around = Services(
         settings=settings,
         environ=invocation.environ,
         prompt=prompt_for(),

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Manifest, RunOptions, Settings
     from bulkdl.operations.result import RunResult
 
-__all__ = ["Job", "execute", "finish", "run"]
+__all__ = ["RunCommand", "execute", "finish", "run"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class RunCommand:
     """All that one run needs from its command line."""
 
     manifest: Manifest
@@ -69,7 +69,7 @@ def run(invocation: Invocation) -> int:
         prepare(report)
     manifest = invocation.load_manifest()
     invocation.warn(manifest)
-    job = Job(
+    job = RunCommand(
         manifest=manifest,
         settings=invocation.settings(manifest),
         options=options,
@@ -83,7 +83,7 @@ def run(invocation: Invocation) -> int:
     return finish(job, asyncio.run(execute(job)))
 
 
-async def execute(job: Job) -> RunResult:
+async def execute(job: RunCommand) -> RunResult:
     """Run the engine under the progress, the log file and the signal handlers."""
     hub, clock, stop = Hub(_begin_collecting), SystemClock(), StopSignal()
     with ExitStack() as stack:
@@ -111,7 +111,7 @@ def _begin_collecting(event: Event) -> None:
         gc_tuning.begin()
 
 
-async def _under_signals(job: Job, hub: Hub, stop: StopSignal, progress: Progress) -> RunResult:
+async def _under_signals(job: RunCommand, hub: Hub, stop: StopSignal, progress: Progress) -> RunResult:
     with stop_on_signals(stop, say=partial(hub.note, Level.WARNING), restore=progress.close):
         return await run_engine(
             job.manifest,
@@ -125,7 +125,7 @@ async def _under_signals(job: Job, hub: Hub, stop: StopSignal, progress: Progres
         )
 
 
-def finish(job: Job, result: RunResult) -> int:
+def finish(job: RunCommand, result: RunResult) -> int:
     """Print the summary, write the report, return the exit code."""
     if job.json:
         write_out(json.dumps(to_json(result, job.manifest), indent=2) + "\n")
@@ -136,7 +136,7 @@ def finish(job: Job, result: RunResult) -> int:
     return result.exit_code if job.report is None else _report(job, job.report, result)
 
 
-def _report(job: Job, path: Path, result: RunResult) -> int:
+def _report(job: RunCommand, path: Path, result: RunResult) -> int:
     from bulkdl.cli.commands.report import save, to_html  # noqa: PLC0415 - only where one is wanted
 
     try:

@@ -16,15 +16,15 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from bulkdl.core.async_utils import settled
+from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.http.fast_lane.streams import Desk, Step
+from bulkdl.http.fast_lane.streams import Chunk, WorkerBuffers
 
 if TYPE_CHECKING:
     from bulkdl.http.fast_lane.streams import Stream
-    from bulkdl.storage.offset_writer import Pen
+    from bulkdl.storage.offset_writer import OffsetWriter
 
-__all__ = ["STEP_BYTES", "STEP_S", "Movers"]
+__all__ = ["STEP_BYTES", "STEP_S", "TransferThreads"]
 
 THREADS: Final = max(2, min(4, os.cpu_count() or 2))
 """With TLS more would only hand the interpreter's lock to and fro, record by record."""
@@ -32,28 +32,30 @@ STEP_BYTES: Final = 16 * 1024 * 1024
 STEP_S: Final = 0.1
 
 
-class Movers:
+class TransferThreads:
     """The threads. They start when they are needed; `close` ends them, when no step runs."""
 
     def __init__(self, most: int = THREADS) -> None:
         self._most = most
-        self._all: list[_Mover] = []
+        self._all: list[_TransferThread] = []
 
-    async def step(self, stream: Stream, pen: Pen, *, at: int, end: int) -> Step:
+    async def step(self, stream: Stream, pen: OffsetWriter, *, at: int, end: int) -> Chunk:
         """Receive what belongs to `at` and after, up to `end`, and write it. Return when it is over, a cancellation included."""
         mover = self._least_busy()
         mover.load += 1
         try:
-            job = _Job(stream, pen, at, min(end, at + STEP_BYTES), asyncio.get_running_loop().create_future())
+            job = _TransferRequest(
+                stream, pen, at, min(end, at + STEP_BYTES), asyncio.get_running_loop().create_future()
+            )
             mover.take(job)
-            return await settled(job.over)
+            return await run_to_completion(job.over)
         finally:
             mover.load -= 1
 
-    def _least_busy(self) -> _Mover:
+    def _least_busy(self) -> _TransferThread:
         found = min(self._all, key=lambda mover: mover.load, default=None)
         if found is None or (found.load and len(self._all) < self._most):
-            found = _Mover(f"bulkdl-lane-{len(self._all)}")
+            found = _TransferThread(f"bulkdl-lane-{len(self._all)}")
             self._all.append(found)
         return found
 
@@ -64,14 +66,14 @@ class Movers:
 
 
 @dataclass(slots=True, eq=False)
-class _Job:
+class _TransferRequest:
     """One step under way."""
 
     stream: Stream
-    pen: Pen
+    pen: OffsetWriter
     start: int
     end: int
-    over: asyncio.Future[Step]
+    over: asyncio.Future[Chunk]
     at: int = 0
     until: float = 0.0
     seen: float = 0.0
@@ -79,19 +81,19 @@ class _Job:
     waited: float = 0.0
 
 
-class _Mover:
+class _TransferThread:
     """One thread."""
 
     def __init__(self, name: str) -> None:
         self.load = 0
         """Steps that it has been given; for the event loop alone."""
-        self._given: deque[_Job] = deque()
+        self._given: deque[_TransferRequest] = deque()
         self._stopping = False
-        self._jobs: dict[_Job, None] = {}
+        self._jobs: dict[_TransferRequest, None] = {}
         """In the order in which they began, and will end."""
         self._looked = 0.0
         """When the sockets were looked at last."""
-        self._desk = Desk()
+        self._desk = WorkerBuffers()
         self._selector = selectors.DefaultSelector()
         self._ear, self._bell = socket.socketpair()
         for end in (self._ear, self._bell):
@@ -102,7 +104,7 @@ class _Mover:
 
     # On the event loop
 
-    def take(self, job: _Job) -> None:
+    def take(self, job: _TransferRequest) -> None:
         self._given.append(job)
         if len(self._given) == 1:  # else the thread has not come to the one before, and finds this one behind it
             self._ring()
@@ -147,7 +149,7 @@ class _Mover:
             try:
                 self._selector.register(job.stream, selectors.EVENT_READ, job)
             except OSError as error:
-                self._end(job, Step(0, error=error))
+                self._end(job, Chunk(0, error=error))
             except Exception as error:  # noqa: BLE001 - whoever waits for the step is told
                 self._end(job, error)
             else:
@@ -158,9 +160,9 @@ class _Mover:
             if job.until > now:
                 break
             if self._turn(job, waited=max(0.0, now - job.seen)):  # less may be here than is worth waking for
-                self._end(job, Step(job.at - job.start, job.waited))
+                self._end(job, Chunk(job.at - job.start, job.waited))
 
-    def _turn(self, job: _Job, *, waited: float) -> bool:
+    def _turn(self, job: _TransferRequest, *, waited: float) -> bool:
         """Move what is here; False when that was the end of the step."""
         job.waited += waited
         try:
@@ -171,23 +173,23 @@ class _Mover:
         job.at += done.count
         job.stream.silence_s = 0.0 if done.count else job.stream.silence_s + waited
         if done.ended or done.error is not None or job.at >= job.end:
-            self._end(job, Step(job.at - job.start, job.waited, ended=done.ended, error=done.error))
+            self._end(job, Chunk(job.at - job.start, job.waited, ended=done.ended, error=done.error))
             return False
         job.stream.wake_for(job.end - job.at)
         job.seen = time.monotonic()
         return True
 
-    def _end(self, job: _Job, result: Step | Exception) -> None:
+    def _end(self, job: _TransferRequest, result: Chunk | Exception) -> None:
         del self._jobs[job]
         with suppress(KeyError, ValueError):  # it could not be registered
             self._selector.unregister(job.stream)
         job.over.get_loop().call_soon_threadsafe(_tell, job.over, result)
 
 
-def _tell(over: asyncio.Future[Step], result: Step | Exception) -> None:
+def _tell(over: asyncio.Future[Chunk], result: Chunk | Exception) -> None:
     if over.done():
         return
-    if isinstance(result, Step):
+    if isinstance(result, Chunk):
         over.set_result(result)
     else:
         over.set_exception(result)

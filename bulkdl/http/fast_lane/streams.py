@@ -1,7 +1,7 @@
 """Connections whose bodies are received outside aiohttp: plain HTTP and TLS, one turn at a time and without waiting.
 
 A turn moves what is here, up to `BLOCK` bytes, from the socket to the file. What it needs for that belongs to the thread
-(`Desk`), not to the connection: plain HTTP is spliced through a pipe where the system can, else received into a block; TLS
+(`WorkerBuffers`), not to the connection: plain HTTP is spliced through a pipe where the system can, else received into a block; TLS
 is received in large pieces, given to the connection's own state, and decrypted record by record into one block, which is
 then written as a whole. Should asyncio change here, decryption fails: TLS never gives wrong bytes.
 """
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     import aiohttp
 
-    from bulkdl.storage.offset_writer import Pen
+    from bulkdl.storage.offset_writer import OffsetWriter
 
-__all__ = ["BLOCK", "Desk", "PlainStream", "Step", "Stream", "TlsContext", "TlsObject", "TlsStream"]
+__all__ = ["BLOCK", "Chunk", "PlainStream", "Stream", "TlsContext", "TlsObject", "TlsStream", "WorkerBuffers"]
 
 BLOCK: Final = 1024 * 1024
 """Bytes written at once, and the most of one turn: others wait meanwhile."""
@@ -50,7 +50,7 @@ _SET_PIPE_SIZE: Final = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Chunk:
     """What a turn or a step has done: `count` bytes received and written, after seconds of waiting for the network."""
 
     count: int
@@ -76,7 +76,7 @@ class Stream(Protocol):
     def fileno(self) -> int:
         """The descriptor that is readable when a turn is worth it."""
 
-    def receive(self, desk: Desk, pen: Pen, at: int, most: int) -> Step:
+    def receive(self, desk: WorkerBuffers, pen: OffsetWriter, at: int, most: int) -> Chunk:
         """One turn, in the thread of `desk`: write at `at` up to `most` bytes of what is here, and do not wait for more."""
 
     def wake_for(self, wanted: int) -> None:
@@ -89,7 +89,7 @@ class Stream(Protocol):
 # --- What a thread works with -----------------------------------------------------------------------------------------
 
 
-class Desk:
+class WorkerBuffers:
     """What one thread works with, whichever connection it serves. To be closed."""
 
     def __init__(self) -> None:
@@ -183,14 +183,14 @@ class PlainStream(_Connection):
         super().__init__(fd, ahead=ahead, left=left)
         self._response = response
 
-    def receive(self, desk: Desk, pen: Pen, at: int, most: int) -> Step:
+    def receive(self, desk: WorkerBuffers, pen: OffsetWriter, at: int, most: int) -> Chunk:
         try:
             count = self._move(desk, pen, at, min(most, BLOCK))
         except (OSError, BulkdlError) as error:
-            return Step(0, error=error)
-        return Step(count or 0, ended=count == 0)
+            return Chunk(0, error=error)
+        return Chunk(count or 0, ended=count == 0)
 
-    def _move(self, desk: Desk, pen: Pen, at: int, most: int) -> int | None:
+    def _move(self, desk: WorkerBuffers, pen: OffsetWriter, at: int, most: int) -> int | None:
         """Move up to `most` bytes that are here to the file; None for none, 0 at the end of the connection."""
         try:
             if desk.pipe is None:
@@ -242,15 +242,15 @@ class TlsStream(_Connection):
     def wake_for(self, wanted: int) -> None:
         super().wake_for(wanted - _RECORD)
 
-    def receive(self, desk: Desk, pen: Pen, at: int, most: int) -> Step:
+    def receive(self, desk: WorkerBuffers, pen: OffsetWriter, at: int, most: int) -> Chunk:
         step = self._fill(desk, min(most, BLOCK))
         try:
             pen.write(at, desk.block[: step.count])
         except BulkdlError as error:
-            return Step(0, error=error)
+            return Chunk(0, error=error)
         return step
 
-    def _fill(self, desk: Desk, most: int) -> Step:
+    def _fill(self, desk: WorkerBuffers, most: int) -> Chunk:
         """Decrypt what is here into the block, up to `most` bytes.
 
         Nothing that could be decrypted is left behind unless `most` bytes are there: the socket would not tell of it.
@@ -262,7 +262,7 @@ class TlsStream(_Connection):
                     while count < most:
                         length: int = read(most - count, block[count:])  # type: ignore[assignment]  # into a buffer
                         if not length:
-                            return Step(count, ended=True)
+                            return Chunk(count, ended=True)
                         count += length
                 except ssl.SSLWantReadError:
                     if self._tls.outgoing.pending:  # the answer to a new handshake
@@ -271,10 +271,10 @@ class TlsStream(_Connection):
                         break
                     drained = self._feed(desk.encrypted)
         except ssl.SSLEOFError:
-            return Step(count, ended=True)
+            return Chunk(count, ended=True)
         except OSError as error:
-            return Step(count, error=error)
-        return Step(count)
+            return Chunk(count, error=error)
+        return Chunk(count)
 
     def _feed(self, buffer: memoryview) -> bool:
         """Bring more of what is encrypted; True when there was no more."""

@@ -32,17 +32,17 @@ from typing import TYPE_CHECKING, Final, Self
 from bulkdl.core.errors import UsageError
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.units import parse_size
-from bulkdl.http.fast_lane.mover_threads import Movers
-from bulkdl.http.fast_lane.streams import PlainStream, Step, Stream, TlsObject, TlsStream
+from bulkdl.http.fast_lane.mover_threads import TransferThreads
+from bulkdl.http.fast_lane.streams import Chunk, PlainStream, Stream, TlsObject, TlsStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import aiohttp
 
-    from bulkdl.storage.offset_writer import Pen
+    from bulkdl.storage.offset_writer import OffsetWriter
 
-__all__ = ["Lane", "lane_of", "may_apply", "take_over"]
+__all__ = ["FastLane", "fast_lane_for", "may_apply", "take_over"]
 
 LEAST: Final = 32 * 1024 * 1024
 """What must still be missing for a connection to be taken over: it is lost afterwards, and a new one starts slowly."""
@@ -59,7 +59,7 @@ def may_apply(value: str | None, *, limited: bool) -> bool:
     return not limited and value != "0"
 
 
-def lane_of(value: str | None, *, limited: bool) -> Lane | None:
+def fast_lane_for(value: str | None, *, limited: bool) -> FastLane | None:
     """The lane that `BULKDL_FAST_LANE` asks for: `0` for none, a size such as `64K` for the least body, else the usual one.
 
     None where the rate is `limited` too. Raise `UsageError` for what is no size.
@@ -67,19 +67,19 @@ def lane_of(value: str | None, *, limited: bool) -> Lane | None:
     if not may_apply(value, limited=limited):
         return None
     try:
-        return Lane(least=parse_size(value) if value and value != "1" else LEAST)
+        return FastLane(least=parse_size(value) if value and value != "1" else LEAST)
     except ValueError as error:
         raise UsageError(f"BULKDL_FAST_LANE: {error}", hint="Use 0 to turn the fast lane off, or remove it") from None
 
 
-class Lane:
+class FastLane:
     """The lane of one run: its threads, and what is worth a place in it. To be used in `with`."""
 
     def __init__(self, *, least: int = LEAST, first: int = FIRST, places: int = PLACES) -> None:
         """`least`: bytes that a body must still have, `first` of them not counted; `places`: connections at once."""
         self.first = max(_TELLING, min(first, least))
         self.least = least
-        self._movers = Movers()
+        self._movers = TransferThreads()
         self._free = places
 
     def __enter__(self) -> Self:
@@ -98,7 +98,7 @@ class Lane:
         finally:
             self._free += granted
 
-    async def step(self, stream: Stream, pen: Pen, *, at: int, end: int) -> Step:
+    async def step(self, stream: Stream, pen: OffsetWriter, *, at: int, end: int) -> Chunk:
         """Receive what belongs to `at` and after, up to `end`, and write it, for a while; return when that is over."""
         return await self._movers.step(stream, pen, at=at, end=end)
 

@@ -1,7 +1,7 @@
 """Brief exchanges: responses that are here whole at once, or nearly so, over connections that are kept for the next.
 
 For a product of a few KiB aiohttp's `ClientResponse`, its timers and the way into its pool and back are most of the work.
-A connection of that pool stays with its origin's `Lines` as long as one brief exchange follows the other, one timer
+A connection of that pool stays with its origin's `KeepAlivePool` as long as one brief exchange follows the other, one timer
 watches over all of them, and of the response only what aiohttp's parser has made is used. Any other response is put back
 for `ClientResponse` to take, as if nobody had looked.
 
@@ -20,7 +20,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.http.lightweight.pipelining_policy import Lead
+from bulkdl.http.lightweight.pipelining_policy import PipeliningPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from aiohttp.http import RawResponseMessage
     from multidict import CIMultiDictProxy
 
-__all__ = ["FIELD_SIZE", "Brief", "Line", "Lines", "brief_now", "brief_of", "has_known_parts", "prepared", "write"]
+__all__ = [
+    "FIELD_SIZE",
+    "KeepAlivePool",
+    "PooledConnection",
+    "SmallResponse",
+    "has_known_parts",
+    "prepared",
+    "small_response",
+    "small_response_now",
+    "write",
+]
 
 FIELD_SIZE: Final = 65536
 """Bytes of one field of a response's head, at most."""
@@ -64,7 +74,7 @@ _OF_PROTOCOL: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Brief:
+class SmallResponse:
     """A 200 that is here whole, and has nothing in its head that needs more than reading."""
 
     headers: CIMultiDictProxy[str]
@@ -72,7 +82,7 @@ class Brief:
 
 
 @dataclass(slots=True, eq=False)
-class Line:
+class PooledConnection:
     """A connection that is in use, or kept for the next exchange."""
 
     connection: Connection
@@ -122,11 +132,15 @@ def prepared(
     return protocol, transport
 
 
-class Lines:
+class KeepAlivePool:
     """The connections that brief exchanges with one origin go over."""
 
     def __init__(
-        self, connect: Callable[[], Awaitable[Connection]], *, silence_s: float | None, lead: Lead | None = None
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        *,
+        silence_s: float | None,
+        lead: PipeliningPolicy | None = None,
     ) -> None:
         """`connect` gives a connection of aiohttp's pool; `silence_s`: seconds without an answer before one is given up.
 
@@ -134,14 +148,14 @@ class Lines:
         """
         self._connect = connect
         self._silence_s = silence_s
-        self.lead = lead or Lead()
+        self.lead = lead or PipeliningPolicy()
         self._loop = asyncio.get_running_loop()
-        self._idle: list[Line] = []
+        self._idle: list[PooledConnection] = []
         """The one that was used last stands last."""
-        self._asked: set[Line] = set()
+        self._asked: set[PooledConnection] = set()
         self._watch: asyncio.TimerHandle | None = None
 
-    async def exchange(self, head: bytes) -> Brief | Connection:
+    async def exchange(self, head: bytes) -> SmallResponse | Connection:
         """The answer to a GET that is `head`; or the connection over which it comes, for `ClientResponse.start`.
 
         A head that takes longer than `silence_s` as a whole counts as silence. Raises what aiohttp raises.
@@ -153,7 +167,7 @@ class Lines:
             assert protocol is not None
             try:
                 message, payload = await protocol.read()
-                if (brief := await brief_of(message, payload)) is not None:
+                if (brief := await small_response(message, payload)) is not None:
                     self.lead.plain(brief.headers.get("Server", ""))
                     self.keep(line)
                     return brief
@@ -170,29 +184,29 @@ class Lines:
             raise
         return connection
 
-    async def take(self, *, silence_s: float | None = None) -> Line:
+    async def take(self, *, silence_s: float | None = None) -> PooledConnection:
         """A connection to ask on: watched over until it is kept or dropped, or `ClientResponse` has it.
 
         `silence_s`: where it is less than usual.
         """
-        connection = self.spare() or await self._connect()
-        line = Line(connection, self._loop.time(), silence_s or self._silence_s)
+        connection = self.idle_connection() or await self._connect()
+        line = PooledConnection(connection, self._loop.time(), silence_s or self._silence_s)
         self._asked.add(line)
         if self._watch is None:
             self._look_soon()
         return line
 
-    def keep(self, line: Line) -> None:
+    def keep(self, line: PooledConnection) -> None:
         """Every answer has come: the connection is there for the next."""
         self._asked.discard(line)
         self._idle.append(line)
 
-    def drop(self, line: Line) -> None:
+    def drop(self, line: PooledConnection) -> None:
         """Nothing that comes over the connection is wanted any more."""
         self._asked.discard(line)
         line.connection.close()
 
-    def spare(self) -> Connection | None:
+    def idle_connection(self) -> Connection | None:
         """One of the connections that are kept, for another kind of exchange; None where there is none."""
         while self._idle:
             connection = self._idle.pop().connection
@@ -227,17 +241,17 @@ class Lines:
             self._look_soon()
 
 
-async def brief_of(message: RawResponseMessage, payload: aiohttp.StreamReader) -> Brief | None:
+async def small_response(message: RawResponseMessage, payload: aiohttp.StreamReader) -> SmallResponse | None:
     """The response, where it is a plain 200 and all of it is here, or soon is; None where `ClientResponse` has to take it."""
     if payload.is_eof() or (message.code == 200 and _is_told(message.headers) and await _ends(message, payload)):
-        return brief_now(message, payload)
+        return small_response_now(message, payload)
     return None
 
 
-def brief_now(message: RawResponseMessage, payload: aiohttp.StreamReader) -> Brief | None:
+def small_response_now(message: RawResponseMessage, payload: aiohttp.StreamReader) -> SmallResponse | None:
     """The same of a response whose body has ended."""
     if message.code == 200 and _is_told(message.headers):
-        return Brief(message.headers, payload.read_nowait())
+        return SmallResponse(message.headers, payload.read_nowait())
     return None
 
 

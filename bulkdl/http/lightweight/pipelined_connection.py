@@ -13,27 +13,27 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 from aiohttp.http import HttpProcessingError
 
-from bulkdl.http.lightweight.keepalive_pool import brief_now, brief_of, prepared
+from bulkdl.http.lightweight.keepalive_pool import prepared, small_response, small_response_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiohttp.client_proto import ResponseHandler
 
-    from bulkdl.http.lightweight.keepalive_pool import Brief, Line, Lines
+    from bulkdl.http.lightweight.keepalive_pool import KeepAlivePool, PooledConnection, SmallResponse
 
-__all__ = ["Pipeline"]
+__all__ = ["PipelinedConnection"]
 
 _TRIAL_S: Final = 5.0
 """Seconds that an answer takes at most while the order of answers is on trial: some servers forget what was asked ahead."""
 
 
-class Pipeline:
+class PipelinedConnection:
     """Gives the answers in the order of the requests. `close` it, whatever has happened."""
 
-    def __init__(self, lines: Lines) -> None:
+    def __init__(self, lines: KeepAlivePool) -> None:
         self._lines = lines
-        self._line: Line | None = None
+        self._line: PooledConnection | None = None
         self._protocol: ResponseHandler | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._loop = asyncio.get_running_loop()
@@ -58,12 +58,12 @@ class Pipeline:
         self.under_way += len(heads)
         self._transport.write(b"".join(heads))
 
-    async def answers(self) -> list[Brief]:
+    async def answers(self) -> list[SmallResponse]:
         """The answers that are here, of those under way; where none is, the next one.
 
         None at all where that is no plain one, or will not come: then what is under way has to be asked anew.
         """
-        found: list[Brief] = []
+        found: list[SmallResponse] = []
         protocol, line = self._protocol, self._line
         if protocol is None or line is None or self._is_over:
             return found
@@ -71,7 +71,9 @@ class Pipeline:
             while not found or (self.under_way and len(protocol)):
                 message, payload = await protocol.read()
                 # Most are here whole, and that is seen without another turn.
-                brief = brief_now(message, payload) if payload.is_eof() else await brief_of(message, payload)
+                brief = (
+                    small_response_now(message, payload) if payload.is_eof() else await small_response(message, payload)
+                )
                 # Of more answers than were asked for nobody can tell which one is too many.
                 if brief is None or len(protocol) >= self.under_way or not self._trusts(brief):
                     self._is_over = True
@@ -85,7 +87,7 @@ class Pipeline:
         line.since = self._loop.time()
         return found
 
-    def _trusts(self, brief: Brief) -> bool:
+    def _trusts(self, brief: SmallResponse) -> bool:
         return self._lines.lead.trusts(brief.headers.get("Server", ""))
 
     @property
@@ -103,7 +105,7 @@ class Pipeline:
             self._lines.keep(self._line)
         self._line = None
 
-    async def on_trial(self, first: bytes, second: bytes) -> tuple[bool | None, list[Brief]]:
+    async def on_trial(self, first: bytes, second: bytes) -> tuple[bool | None, list[SmallResponse]]:
         """Ask for both at once, then for each alone: whether the answers come in order, and those that came alone.
 
         None in the place of the former: nobody can tell, since the two are alike or one did not come. Where the two ways
@@ -119,7 +121,7 @@ class Pipeline:
             return False, []
         return (None if told[0] == told[1] else True), alone
 
-    async def _asked(self, heads: Sequence[bytes], before: Sequence[Brief]) -> list[Brief]:
+    async def _asked(self, heads: Sequence[bytes], before: Sequence[SmallResponse]) -> list[SmallResponse]:
         """The answers to `heads` behind those that came `before`, as far as they come soon."""
         found = list(before)
         if self._is_over:
@@ -132,6 +134,6 @@ class Pipeline:
         return found
 
 
-def _told(brief: Brief) -> tuple[bytes, str]:
+def _told(brief: SmallResponse) -> tuple[bytes, str]:
     """What tells one representation from another."""
     return brief.body, brief.headers.get("ETag", "")

@@ -7,32 +7,34 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from bulkdl.http.head_parser import brief_head
-from bulkdl.http.lightweight.pipelined_connection import Pipeline
-from bulkdl.http.lightweight.pipelining_policy import Order
-from bulkdl.http.redirects import signed_headers, signed_target
+from bulkdl.http.head_parser import parse_small_head
+from bulkdl.http.lightweight.pipelined_connection import PipelinedConnection
+from bulkdl.http.lightweight.pipelining_policy import OrderProof
+from bulkdl.http.redirects import signed_headers, target_with_credential
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bulkdl.auth.base import Credential, Signer
+    from bulkdl.auth.base import Authenticator, Credential
     from bulkdl.core.urls import HostList, Url
-    from bulkdl.http.lightweight.keepalive_pool import Brief, Lines
-    from bulkdl.http.lightweight.sender import Sender
+    from bulkdl.http.lightweight.keepalive_pool import KeepAlivePool, SmallResponse
+    from bulkdl.http.lightweight.sender import LightweightSender
     from bulkdl.protocol.response_head import Head
 
-__all__ = ["Ahead"]
+__all__ = ["PipelinedRequests"]
 
 
-class Ahead:
+class PipelinedRequests:
     """One worker's requests on one connection. `close` it, whatever has happened."""
 
-    def __init__(self, sender: Sender, lines: Lines, url: Url, *, signer: Signer, allowed: HostList) -> None:
+    def __init__(
+        self, sender: LightweightSender, lines: KeepAlivePool, url: Url, *, signer: Authenticator, allowed: HostList
+    ) -> None:
         self._sender = sender
         self._lead = lines.lead
         self._signer = signer
         self._may_sign = allowed.allows(url)
-        self._pipeline = Pipeline(lines)
+        self._pipeline = PipelinedConnection(lines)
         self._asked = 0
         """Requests without an answer."""
         self._credential: Credential | None = None
@@ -45,7 +47,7 @@ class Ahead:
     @property
     def wants_trial(self) -> bool:
         """Whether the origin is to show now that it keeps the order of requests: then there is only `on_trial`."""
-        return self._lead.may_ask_ahead and self._lead.order is Order.UNKNOWN
+        return self._lead.may_ask_ahead and self._lead.order is OrderProof.UNKNOWN
 
     def room(self, size: int) -> int:
         """So many more products of about `size` bytes may be asked for now; 0 until all are answered that have been asked for."""
@@ -71,7 +73,7 @@ class Ahead:
         None at all where one of them is not plain, or will not come; then all has to be asked anew: of answers that are too few
         nobody can tell which one is missing, and those behind it are answers to other requests than they seem.
         """
-        briefs: list[Brief] = []
+        briefs: list[SmallResponse] = []
         while len(briefs) < self._asked and (more := await self._pipeline.answers()):
             briefs += more
         if not briefs or len(briefs) < self._asked:
@@ -81,7 +83,7 @@ class Ahead:
         self._lead.took(self._loop.time() - self._since, answers=len(briefs))
         self._asked = 0
         self._took(self._credential)
-        return [(brief_head(brief), brief.body) for brief in briefs]
+        return [(parse_small_head(brief), brief.body) for brief in briefs]
 
     async def on_trial(self, first: Url, second: Url) -> list[tuple[Head, bytes]]:
         """Find out whether the origin keeps the order; the answers to both, where they can be believed. Raise `AccountStopped`."""
@@ -90,7 +92,7 @@ class Ahead:
             return []
         self._lead.on_trial()
         kept: bool | None = None
-        alone: list[Brief] = []
+        alone: list[SmallResponse] = []
         try:
             kept, alone = await self._pipeline.on_trial(*signed[1])
         except (aiohttp.ClientError, OSError):
@@ -99,7 +101,7 @@ class Ahead:
             self._lead.tried(kept=kept)
         if alone:
             self._took(signed[0])
-        return [(brief_head(brief), brief.body) for brief in alone]
+        return [(parse_small_head(brief), brief.body) for brief in alone]
 
     def of_no_use(self) -> None:
         """An answer was plain and yet not the product: as with any other odd one, much has to be shown anew."""
@@ -111,7 +113,7 @@ class Ahead:
     async def _signed(self, urls: Sequence[Url]) -> tuple[Credential | None, list[bytes]] | None:
         """The requests, and what they are signed with; None where one of them has to go another way."""
         credential = await self._signer.credential() if self._may_sign else None
-        targets = [signed_target(url, credential) for url in urls]
+        targets = [target_with_credential(url, credential) for url in urls]
         heads = self._sender.heads(urls[0], targets, headers=signed_headers({}, credential))
         return None if heads is None else (credential, heads)
 

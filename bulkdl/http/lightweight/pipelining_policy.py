@@ -14,7 +14,15 @@ from functools import lru_cache
 from bulkdl.core.errors import UsageError
 from bulkdl.core.fast_dataclass import dataclass
 
-__all__ = ["FIRST_ROW", "MOST", "Lead", "Order", "Row", "answers_in_turn", "row_of"]
+__all__ = [
+    "FIRST_ROW",
+    "MOST",
+    "OrderProof",
+    "PipeliningConfig",
+    "PipeliningPolicy",
+    "is_known_in_order",
+    "pipelining_config",
+]
 
 FIRST_ROW = 256
 """Plain answers in a row before anything is asked ahead."""
@@ -39,14 +47,14 @@ _IN_TURN = frozenset({"apache", "caddy", "envoy", "istio-envoy", "jetty", "light
 
 
 @lru_cache(maxsize=64)
-def answers_in_turn(server: str) -> bool:
+def is_known_in_order(server: str) -> bool:
     """Whether a `Server` field (RFC 9110 §10.2.4) names a server of which that is known."""
     product = server.strip().partition(" ")[0].partition("(")[0].partition("/")[0]
     return product.lower() in _IN_TURN
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PipeliningConfig:
     """What has to be seen of an origin before anything is asked ahead."""
 
     length: int = FIRST_ROW
@@ -54,21 +62,21 @@ class Row:
     """Whoever its server says that it is."""
 
 
-def row_of(value: str | None) -> Row | None:
+def pipelining_config(value: str | None) -> PipeliningConfig | None:
     """What `BULKDL_ASK_AHEAD` asks for: `0` for None, nothing ahead; another number for so long a row, of any server.
 
     Raise `UsageError` where it is no number.
     """
     if value is None or value == "":
-        return Row()
+        return PipeliningConfig()
     if not (value.isascii() and value.isdecimal()) or len(value) > 9:
         raise UsageError(
             "BULKDL_ASK_AHEAD: expected a whole number", hint="Use 0 to ask for nothing ahead, or remove it"
         )
-    return Row(int(value), of_any=True) if int(value) else None
+    return PipeliningConfig(int(value), of_any=True) if int(value) else None
 
 
-class Order(Enum):
+class OrderProof(Enum):
     """What is known of the order of answers."""
 
     UNKNOWN = "unknown"
@@ -78,7 +86,7 @@ class Order(Enum):
 
 
 @dataclass(slots=True)
-class Lead:
+class PipeliningPolicy:
     """What one origin has shown in this run."""
 
     row: int = 0
@@ -86,8 +94,8 @@ class Lead:
     wanted: int = FIRST_ROW
     """Of them, before anything is asked ahead."""
     of_any: bool = False
-    """See `Row`."""
-    order: Order = Order.UNKNOWN
+    """See `PipeliningConfig`."""
+    order: OrderProof = OrderProof.UNKNOWN
     between_s: float = 0.0
     """Seconds from one answer to the next on a connection, smoothed."""
     trials: int = 0
@@ -98,7 +106,7 @@ class Lead:
 
     @property
     def may_ask_ahead(self) -> bool:
-        return self.row >= self.wanted and self.order in (Order.UNKNOWN, Order.KEPT)
+        return self.row >= self.wanted and self.order in (OrderProof.UNKNOWN, OrderProof.KEPT)
 
     def plain(self, server: str) -> None:
         """A small product that was asked for alone was answered plainly, by a `server` that calls itself so."""
@@ -106,14 +114,14 @@ class Lead:
 
     def trusts(self, server: str) -> bool:
         """Whether a server that calls itself so may be asked ahead at all."""
-        return self.of_any or answers_in_turn(server)
+        return self.of_any or is_known_in_order(server)
 
     def other(self) -> None:
         """The answer was something else: a larger product, an error, a redirect."""
         self.row = 0
 
     def on_trial(self) -> None:
-        self.order = Order.ON_TRIAL
+        self.order = OrderProof.ON_TRIAL
 
     def tried(self, *, kept: bool | None) -> None:
         """What the trial has shown; None: nothing, since the answers could not be told apart, or one did not come."""
@@ -121,9 +129,9 @@ class Lead:
         if kept is None:
             self._breached()
         if kept:
-            self.order = Order.KEPT
+            self.order = OrderProof.KEPT
         else:
-            self.order = Order.UNKNOWN if kept is None and self.trials < TRIALS else Order.BROKEN
+            self.order = OrderProof.UNKNOWN if kept is None and self.trials < TRIALS else OrderProof.BROKEN
 
     def ahead(self, answers: int) -> None:
         """So much of what was asked ahead was answered plainly."""

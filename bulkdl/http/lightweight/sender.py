@@ -22,8 +22,8 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.http.lightweight.keepalive_pool import Brief, Lines, has_known_parts, write
-from bulkdl.http.lightweight.pipelining_policy import Lead, Row
+from bulkdl.http.lightweight.keepalive_pool import KeepAlivePool, SmallResponse, has_known_parts, write
+from bulkdl.http.lightweight.pipelining_policy import PipeliningConfig, PipeliningPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from bulkdl.core.urls import Url
 
-__all__ = ["Sender", "is_as_known"]
+__all__ = ["LightweightSender", "is_as_known"]
 
 _FRAMING: Final = frozenset(
     {"connection", "content-length", "cookie", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -41,7 +41,7 @@ _BREAKS: Final = re.compile("[\r\n\0\ud800-\udfff]")
 """What cannot stand in a head as it is, or not in UTF-8: the session knows what to do with it."""
 
 
-_ROW: Final = Row()
+_ROW: Final = PipeliningConfig()
 
 
 class _Sent:
@@ -72,10 +72,10 @@ class _Origin:
     info: aiohttp.RequestInfo
     fields: str
     """The usual header fields, as they go out."""
-    lines: Lines
+    lines: KeepAlivePool
 
 
-class Sender:
+class LightweightSender:
     """Sends the requests of one session; `session`'s own headers go with each."""
 
     def __init__(
@@ -83,7 +83,7 @@ class Sender:
         session: aiohttp.ClientSession,
         *,
         response_class: type[aiohttp.ClientResponse],
-        row: Row | None = _ROW,
+        row: PipeliningConfig | None = _ROW,
     ) -> None:
         """`row`: what an origin has to show before anything is asked ahead there; None: nothing ever is."""
         self._row = row
@@ -95,10 +95,10 @@ class Sender:
 
     async def send(
         self, method: str, url: Url, target: str, *, headers: Mapping[str, str], proxy: str | None, brief: bool = False
-    ) -> aiohttp.ClientResponse | Brief:
+    ) -> aiohttp.ClientResponse | SmallResponse:
         """The response to a request for `target` (path and query) at `url`'s origin; its head has arrived.
 
-        `brief`: where all of it has arrived, it may come as a `Brief`. Redirects are not followed. Raises what aiohttp raises.
+        `brief`: where all of it has arrived, it may come as a `SmallResponse`. Redirects are not followed. Raises what aiohttp raises.
         """
         beginning = url.beginning
         if not self._lean or proxy is not None or not self._is_plain(method, url, target, headers):
@@ -117,7 +117,7 @@ class Sender:
             # A connection that was kept may be closed by the server at any time (RFC 9112 §9.3.1).
             return await self._sent(origin, method, target, head)
 
-    def lines_ahead(self, url: Url) -> Lines | None:
+    def lines_ahead(self, url: Url) -> KeepAlivePool | None:
         """The connections to `url`'s origin, where requests may go out ahead of answers; None where they may not."""
         origin = self._origins.get(url.beginning)
         if origin is None or self._row is None or not origin.lines.lead.may_ask_ahead:
@@ -152,8 +152,8 @@ class Sender:
         )
         fields = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
         row = self._row or _ROW
-        lead = Lead(wanted=row.length, of_any=row.of_any)
-        lines = Lines(lambda: self._connected(request), silence_s=self._session.timeout.sock_read, lead=lead)
+        lead = PipeliningPolicy(wanted=row.length, of_any=row.of_any)
+        lines = KeepAlivePool(lambda: self._connected(request), silence_s=self._session.timeout.sock_read, lead=lead)
         found = self._origins[beginning] = _Origin(request, request.request_info, fields, lines)
         return found
 
@@ -164,9 +164,11 @@ class Sender:
         merged.update(headers)
         return "".join(f"{name}: {value}\r\n" for name, value in merged.items())
 
-    async def _briefly(self, origin: _Origin, method: str, target: str, head: bytes) -> aiohttp.ClientResponse | Brief:
+    async def _briefly(
+        self, origin: _Origin, method: str, target: str, head: bytes
+    ) -> aiohttp.ClientResponse | SmallResponse:
         found = await origin.lines.exchange(head)
-        return found if isinstance(found, Brief) else await self._received(origin, method, target, found)
+        return found if isinstance(found, SmallResponse) else await self._received(origin, method, target, found)
 
     def close(self) -> None:
         """Give back the connections that are kept. To be called before the session is closed."""
@@ -182,7 +184,7 @@ class Sender:
             raise aiohttp.ConnectionTimeoutError from error
 
     async def _sent(self, origin: _Origin, method: str, target: str, head: bytes) -> aiohttp.ClientResponse:
-        connection = origin.lines.spare() or await self._connected(origin.request)
+        connection = origin.lines.idle_connection() or await self._connected(origin.request)
         try:
             write(connection, head, skip_payload=method == "HEAD", read_timeout=self._session.timeout.sock_read)
         except BaseException:

@@ -9,8 +9,8 @@ from contextlib import nullcontext
 
 import pytest
 
-from bulkdl.auth.factory import signer_for
-from bulkdl.auth.oidc.login_lock import LoginTurns
+from bulkdl.auth.factory import make_authenticator
+from bulkdl.auth.oidc.login_lock import LoginLock
 from bulkdl.auth.oidc.token_manager import Patience
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped
@@ -55,21 +55,21 @@ async def test_without_a_turn_the_server_would_refuse_the_second_like_a_wrong_pa
 
 
 async def test_different_users_do_not_wait_for_each_other(tmp_path):
-    turns, clock = LoginTurns(tmp_path, clock=ImpatientClock()), ImpatientClock()
+    turns, clock = LoginLock(tmp_path, clock=ImpatientClock()), ImpatientClock()
     async with turns.turn(URL, "anna"), turns.turn(URL, "otto"):
         assert not clock.slept
 
 
 async def test_a_turn_that_nobody_gives_back_is_waited_for_two_minutes(tmp_path):
     clock = ImpatientClock()
-    turns = LoginTurns(tmp_path, clock=clock)
+    turns = LoginLock(tmp_path, clock=clock)
     async with turns.turn(URL, "anna"), turns.turn(URL, "anna"):
         assert 119 <= sum(clock.slept) <= 121
 
 
 @pytest.mark.parametrize("error", [True, False])
 async def test_a_turn_is_given_back_whatever_becomes_of_the_login(tmp_path, error):
-    turns = LoginTurns(tmp_path, clock=SystemClock())
+    turns = LoginLock(tmp_path, clock=SystemClock())
     with pytest.raises(RuntimeError) if error else nullcontext():
         async with turns.turn(URL, "anna"):
             if error:
@@ -81,12 +81,12 @@ async def test_a_turn_is_given_back_whatever_becomes_of_the_login(tmp_path, erro
 async def test_where_no_file_can_be_written_the_login_goes_ahead(tmp_path):
     (tmp_path / "file").write_text("in the way")
     clock = ImpatientClock()
-    async with LoginTurns(tmp_path / "file" / "state", clock=clock).turn(URL, "anna"):
+    async with LoginLock(tmp_path / "file" / "state", clock=clock).turn(URL, "anna"):
         assert not clock.slept
 
 
 async def test_the_lock_names_no_user(tmp_path):
-    async with LoginTurns(tmp_path, clock=SystemClock()).turn(URL, "anna"):
+    async with LoginLock(tmp_path, clock=SystemClock()).turn(URL, "anna"):
         (path,) = tmp_path.iterdir()
     assert "anna" not in path.name
     assert path.read_bytes() == b""
@@ -94,7 +94,7 @@ async def test_the_lock_names_no_user(tmp_path):
 
 def _take_and_die(folder, taken):
     async def take():
-        async with LoginTurns(folder, clock=SystemClock()).turn(URL, "anna"):
+        async with LoginLock(folder, clock=SystemClock()).turn(URL, "anna"):
             taken.set()
             os._exit(1)
 
@@ -109,7 +109,7 @@ async def test_a_process_that_dies_in_its_turn_holds_up_nobody(tmp_path):
     await asyncio.to_thread(process.join)
     assert taken.is_set()
     clock = ImpatientClock()
-    async with LoginTurns(tmp_path, clock=clock).turn(URL, "anna"):
+    async with LoginLock(tmp_path, clock=clock).turn(URL, "anna"):
         assert sum(clock.slept) < 1
 
 
@@ -120,7 +120,7 @@ def pair(realm, *passwords):
     """Accounts of one user, with these passwords, in one run."""
     logins = {}
     return [
-        signer_for(
+        make_authenticator(
             realm.account("anna", name=f"account{n}"),
             realm.credentials("anna", **({"password": password} if password else {})),
             **realm.parts(),

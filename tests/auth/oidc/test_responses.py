@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from bulkdl.auth.oidc.messages import (
     Client,
-    Reply,
     Token,
+    TokenResponse,
     client_credentials_form,
     logout_form,
     logout_url,
@@ -30,7 +30,7 @@ NOW = 1_750_000_000.0
 
 def read(status, body=b"", headers=None, secrets=()):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    reply = Reply(status=status, headers=headers or {}, body=raw, sent_at=10.0)
+    reply = TokenResponse(status=status, headers=headers or {}, body=raw, sent_at=10.0)
     return read_reply(reply, url=URL, secrets=secrets, now=NOW)
 
 
@@ -199,14 +199,14 @@ def jwt(claims):
     ],
 )
 def test_without_a_date_the_time_of_the_tokens_issue_tells_the_servers_clock(headers, body, skew):
-    reply = Reply(status=200, headers=headers, body=json.dumps(body).encode(), sent_at=0.0)
+    reply = TokenResponse(status=200, headers=headers, body=json.dumps(body).encode(), sent_at=0.0)
     assert clock_skew(reply, wall=NOW) == skew
 
 
 @pytest.mark.parametrize(("date", "skew"), [("Sun, 15 Jun 2025 15:06:45 GMT", 5.5), (None, None), ("yesterday", None)])
 def test_the_servers_clock_is_read_from_its_date(date, skew):
     headers = {} if date is None else {"Date": date}
-    assert clock_skew(Reply(status=200, headers=headers, body=b"", sent_at=0.0), wall=NOW) == skew
+    assert clock_skew(TokenResponse(status=200, headers=headers, body=b"", sent_at=0.0), wall=NOW) == skew
 
 
 def test_what_a_server_echoes_is_masked_cut_and_freed_of_control_characters(canary):

@@ -12,14 +12,14 @@ from bulkdl.demo_server.token_server import EndpointFault
 from tests.auth.realm import PASSWORD, Realm
 
 if TYPE_CHECKING:
-    from bulkdl.auth.oidc.authenticator import OidcSigner
+    from bulkdl.auth.oidc.authenticator import OidcAuthenticator
 
 
 def bearer(credential) -> str:
     return credential.header.reveal().removeprefix("Bearer ")
 
 
-async def herd(signer: OidcSigner, size: int = 50) -> list:
+async def herd(signer: OidcAuthenticator, size: int = 50) -> list:
     return await asyncio.gather(*(signer.credential() for _ in range(size)), return_exceptions=True)
 
 
@@ -29,7 +29,7 @@ async def until(condition) -> None:
         await asyncio.sleep(0)
 
 
-async def settled(signer: OidcSigner) -> None:
+async def settled(signer: OidcAuthenticator) -> None:
     """Return when no renewal is under way."""
     await asyncio.wait({signer.manager._task})
 

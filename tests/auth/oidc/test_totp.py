@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl.auth.oidc.totp import StepLedger, code_at, normalise
+from bulkdl.auth.oidc.totp import UsedCodeLedger, code_at, normalise
 from bulkdl.core.errors import AccountStopped
 from tests.auth.realm import TOTP, Realm
 from tests.clocks import ImpatientClock
@@ -29,8 +29,8 @@ class Collected(list):
         self.append(text)
 
 
-def ledger(tmp_path, clock, warnings=None) -> StepLedger:
-    return StepLedger(tmp_path, clock=clock, warn=Collected() if warnings is None else warnings)
+def ledger(tmp_path, clock, warnings=None) -> UsedCodeLedger:
+    return UsedCodeLedger(tmp_path, clock=clock, warn=Collected() if warnings is None else warnings)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ async def test_a_directory_that_cannot_be_written_is_said_once_and_steps_are_sti
 
 def _reserve_in_a_process(directory, start, out):
     clock = ImpatientClock(wall=start)
-    out.put(asyncio.run(StepLedger(directory, clock=clock, warn=print).reserve(SECRET)).reveal())
+    out.put(asyncio.run(UsedCodeLedger(directory, clock=clock, warn=print).reserve(SECRET)).reveal())
 
 
 def test_processes_that_start_in_one_step_get_different_codes(tmp_path):
@@ -234,7 +234,7 @@ class _Shifted:
 def test_no_step_is_ever_sent_twice_whatever_time_passes_between(start, pauses):
     async def scenario():
         clock = ImpatientClock(wall=float(start) + random.Random(start).random())
-        book = StepLedger(NOWHERE, clock=clock, warn=Collected())
+        book = UsedCodeLedger(NOWHERE, clock=clock, warn=Collected())
         steps = []
         for pause in pauses:
             await clock.advance(pause)

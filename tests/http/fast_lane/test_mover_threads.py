@@ -16,7 +16,7 @@ import pytest
 from bulkdl.http.fast_lane import mover_threads, streams
 from bulkdl.http.fast_lane.mover_threads import Movers
 from bulkdl.http.fast_lane.takeover import take_over
-from bulkdl.storage.offset_writer import Pen
+from bulkdl.storage.offset_writer import OffsetWriter
 from tests.harness import body_of
 from tests.servers import RawServer, Responder, ranges, stall
 
@@ -66,10 +66,10 @@ async def taken(responder: Responder) -> AsyncIterator[tuple[Stream, int]]:
 
 
 @contextmanager
-def opened(path: Path, mode: str = "r+b") -> Iterator[Pen]:
+def opened(path: Path, mode: str = "r+b") -> Iterator[OffsetWriter]:
     path.touch()
     with path.open(mode) as file:
-        yield Pen(file.fileno(), path, None)
+        yield OffsetWriter(file.fileno(), path, None)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked how long a round trip takes")
@@ -111,7 +111,7 @@ async def test_threads_start_when_they_are_needed_and_are_no_more_than_allowed(t
     movers = Movers(2)
     assert lane_threads() == []
     async with taken(stall(SIZE, BODIES[0][:1_000_000])) as (stream, at):
-        await movers.step(stream, Pen(-1, tmp_path, None), at=at, end=at)
+        await movers.step(stream, OffsetWriter(-1, tmp_path, None), at=at, end=at)
         assert len(lane_threads()) == 1
 
         async def fetch(number: int) -> None:

@@ -22,7 +22,7 @@ from bulkdl.core.stop_request import StopReason, StopSignal
 from bulkdl.http.fast_lane import streams, takeover
 from bulkdl.http.fast_lane.streams import TlsContext
 from bulkdl.http.fast_lane.takeover import Lane, lane_of, take_over
-from bulkdl.storage.offset_writer import Pen
+from bulkdl.storage.offset_writer import OffsetWriter
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, head, html, ranges, reply, reset, stall
 from tests.tls import TlsServer
@@ -432,7 +432,7 @@ async def test_a_write_that_fails_ends_the_step_with_what_was_written(tmp_path: 
 
 
 @contextmanager
-def opened(path: Path, mode: str = "r+b") -> Iterator[Pen]:
+def opened(path: Path, mode: str = "r+b") -> Iterator[OffsetWriter]:
     path.touch()
     with path.open(mode) as file:
-        yield Pen(file.fileno(), path, None)
+        yield OffsetWriter(file.fileno(), path, None)

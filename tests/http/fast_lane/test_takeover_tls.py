@@ -12,10 +12,10 @@ import pytest
 
 from bulkdl.core.events import Retrying
 from bulkdl.core.models import Settings
-from bulkdl.http.fast_lane.streams import Desk, Step, TlsContext, TlsStream
-from bulkdl.http.fast_lane.takeover import Lane, may_apply, take_over
-from bulkdl.http.tls import trusted
-from bulkdl.storage.offset_writer import Pen
+from bulkdl.http.fast_lane.streams import Chunk, TlsContext, TlsStream, WorkerBuffers
+from bulkdl.http.fast_lane.takeover import FastLane, may_apply, take_over
+from bulkdl.http.tls import trusted_context
+from bulkdl.storage.offset_writer import OffsetWriter
 from tests.harness import Place, body_of
 from tests.servers import ranges, stall
 from tests.tls import TlsServer
@@ -45,10 +45,10 @@ async def taken(url: str, certificate: Path) -> AsyncIterator[tuple[Stream, int]
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Pen]:
+def opened(path: Path) -> Iterator[OffsetWriter]:
     path.touch()
     with path.open("r+b") as file:
-        yield Pen(file.fileno(), path, None)
+        yield OffsetWriter(file.fileno(), path, None)
 
 
 class Meddler:
@@ -103,7 +103,7 @@ async def test_a_bit_that_was_turned_on_the_way_ends_the_step_before_anything_wr
         taken(meddler.url, certificate) as (stream, start),
     ):
         at, error = start, None
-        with Lane() as lane, opened(tmp_path / "x") as pen:
+        with FastLane() as lane, opened(tmp_path / "x") as pen:
             while error is None:
                 step = await lane.step(stream, pen, at=at, end=SIZE)
                 at, error = at + step.count, step.error
@@ -132,7 +132,7 @@ async def test_what_is_decrypted_already_needs_no_further_byte_from_the_socket(c
         taken(server.url(), certificate) as (stream, start),
     ):
         at, counts, waits = start, set(), []
-        with Lane() as lane, opened(tmp_path / "x") as pen:
+        with FastLane() as lane, opened(tmp_path / "x") as pen:
             while at + 5_000 <= sent:
                 step = await lane.step(stream, pen, at=at, end=at + 5_000)
                 at += step.count
@@ -159,12 +159,12 @@ async def test_what_a_server_may_ask_for_within_a_body_is_done(
     async with openssl_server(certificate, version) as (url, say):
         say.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + half)
         async with taken(url, certificate) as (stream, start):
-            with Lane() as lane, closing(Desk()) as desk, opened(tmp_path / "x") as pen:
+            with FastLane() as lane, closing(WorkerBuffers()) as desk, opened(tmp_path / "x") as pen:
                 await stepped(lane, stream, pen, start, len(half))
                 say.write(command)
                 for _ in range(flights):
                     await readable(stream)
-                    assert stream.receive(desk, pen, len(half), len(half)) == Step(0)
+                    assert stream.receive(desk, pen, len(half), len(half)) == Chunk(0)
                 say.write(half)
                 await stepped(lane, stream, pen, len(half), 2 * len(half))
             assert (tmp_path / "x").read_bytes() == bytes(2_000_000)
@@ -205,7 +205,7 @@ async def readable(stream: Stream) -> None:
         loop.remove_reader(stream.fileno())
 
 
-async def stepped(lane: Lane, stream: Stream, pen: Pen, at: int, end: int) -> None:
+async def stepped(lane: FastLane, stream: Stream, pen: OffsetWriter, at: int, end: int) -> None:
     position = at
     while position < end:
         step = await lane.step(stream, pen, at=position, end=end)
@@ -225,6 +225,6 @@ def test_connections_can_be_taken_over_unless_there_is_no_lane(*, value: str | N
 @pytest.mark.parametrize("value", [None, "0"])
 def test_the_usual_context_is_used_where_the_lane_is_turned_off(certificate: Path, value: str | None):
     environ = {"SSL_CERT_FILE": str(certificate)} | ({} if value is None else {"BULKDL_FAST_LANE": value})
-    context = trusted(Settings(), environ)
+    context = trusted_context(Settings(), environ)
     assert isinstance(context, TlsContext) == (value is None)
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)

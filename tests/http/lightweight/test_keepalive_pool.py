@@ -12,8 +12,8 @@ from yarl import URL
 
 from bulkdl.core.urls import Url
 from bulkdl.http.aiohttp_compat import _Response
-from bulkdl.http.lightweight.keepalive_pool import Brief, Lines, has_known_parts
-from bulkdl.http.lightweight.sender import Sender
+from bulkdl.http.lightweight.keepalive_pool import KeepAlivePool, SmallResponse, has_known_parts
+from bulkdl.http.lightweight.sender import LightweightSender
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -58,7 +58,7 @@ class Site:
 @asynccontextmanager
 async def site(
     *answers: list[bytes], response_class: type[aiohttp.ClientResponse] = aiohttp.ClientResponse
-) -> AsyncIterator[tuple[Site, Sender, aiohttp.ClientSession]]:
+) -> AsyncIterator[tuple[Site, LightweightSender, aiohttp.ClientSession]]:
     made = Site(*answers)
     server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
     made.port = server.sockets[0].getsockname()[1]
@@ -66,7 +66,7 @@ async def site(
     jar = aiohttp.CookieJar(unsafe=True)
     try:
         async with aiohttp.ClientSession(timeout=timeout, cookie_jar=jar, auto_decompress=False) as session:
-            sender = Sender(session, response_class=response_class)
+            sender = LightweightSender(session, response_class=response_class)
             try:
                 yield made, sender, session
             finally:
@@ -76,7 +76,7 @@ async def site(
         await server.wait_closed()  # of connections too, from Python 3.12.1 on: the session has closed its own
 
 
-async def ask(there: Site, sender: Sender, method: str = "GET") -> aiohttp.ClientResponse | Brief:
+async def ask(there: Site, sender: LightweightSender, method: str = "GET") -> aiohttp.ClientResponse | SmallResponse:
     url = Url(f"http://127.0.0.1:{there.port}/a")
     return await sender.send(method, url, url.target, headers={}, proxy=None, brief=True)
 
@@ -90,7 +90,7 @@ async def test_what_is_here_whole_is_brief_and_its_connection_is_used_again():
     async with site([OK]) as (there, sender, _):
         for _ in range(3):
             response = await ask(there, sender)
-            assert isinstance(response, Brief)
+            assert isinstance(response, SmallResponse)
             assert (response.body, response.headers["ETag"]) == (b"hi", '"e"')
         assert there.connections == 1
 
@@ -122,7 +122,7 @@ async def test_a_short_body_that_comes_in_parts_is_brief(size: int):
         there.go_on.set()
         for _ in range(2):
             response = await ask(there, sender)
-            assert isinstance(response, Brief)
+            assert isinstance(response, SmallResponse)
             assert response.body == body
         assert there.connections == 1
 
@@ -169,7 +169,7 @@ async def test_a_silent_connection_is_given_up_while_others_go_on():
         silent = asyncio.create_task(ask(there, sender))
         await there.asked.wait()
         while not silent.done():
-            assert isinstance(await ask(there, sender), Brief)
+            assert isinstance(await ask(there, sender), SmallResponse)
         assert isinstance(silent.exception(), TimeoutError)
 
 
@@ -178,7 +178,7 @@ async def test_a_response_that_nobody_asked_for_answers_nothing():
     async with site([OK + other], [OK]) as (there, sender, _):
         for _ in range(2):
             response = await ask(there, sender)
-            assert isinstance(response, Brief)
+            assert isinstance(response, SmallResponse)
             assert response.body == b"hi"
         assert there.connections == 2
 
@@ -186,7 +186,7 @@ async def test_a_response_that_nobody_asked_for_answers_nothing():
 async def test_a_connection_that_is_to_be_closed_is_not_used_again():
     async with site([OK.replace(b"ETag", b"Connection: close\r\nETag")]) as (there, sender, _):
         for _ in range(2):
-            assert isinstance(await ask(there, sender), Brief)
+            assert isinstance(await ask(there, sender), SmallResponse)
         assert there.connections == 2
 
 
@@ -194,11 +194,11 @@ async def test_every_way_to_send_uses_the_connections_that_are_kept():
     cookie = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: a=1\r\n\r\nhi"
     head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
     async with site([OK], [head], [OK], [cookie], [OK]) as (there, sender, session):
-        assert isinstance(await ask(there, sender), Brief)
+        assert isinstance(await ask(there, sender), SmallResponse)
         by_head = await ask(there, sender, "HEAD")
         assert isinstance(by_head, aiohttp.ClientResponse)
         by_head.release()
-        assert isinstance(await ask(there, sender), Brief)
+        assert isinstance(await ask(there, sender), SmallResponse)
         for _ in range(2):  # the second has a cookie, and goes through the session
             response = await ask(there, sender)
             assert isinstance(response, aiohttp.ClientResponse)
@@ -221,17 +221,17 @@ async def test_a_body_without_a_length_is_cut_where_its_connection_was_lost_befo
     monkeypatch: pytest.MonkeyPatch,
 ):
     """Whether it was closed or broken cannot be told any more, so that it must not pass for a whole one."""
-    exchange = Lines.exchange
+    exchange = KeepAlivePool.exchange
 
-    async def late(lines: Lines, head: bytes) -> Brief | Connection:
+    async def late(lines: KeepAlivePool, head: bytes) -> SmallResponse | Connection:
         found = await exchange(lines, head)
-        assert not isinstance(found, Brief)
+        assert not isinstance(found, SmallResponse)
         protocol = found.protocol
         assert protocol is not None
         await until(lambda: not protocol.is_connected())
         return found
 
-    monkeypatch.setattr(Lines, "exchange", late)
+    monkeypatch.setattr(KeepAlivePool, "exchange", late)
     async with site([b"HTTP/1.0 200 OK\r\n\r\npart"], response_class=_Response) as (there, sender, _):
         there.breaks = True
         response = await ask(there, sender)

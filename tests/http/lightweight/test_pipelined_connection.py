@@ -12,11 +12,11 @@ import pytest
 
 from bulkdl.core.models import Settings
 from bulkdl.core.urls import Url
-from bulkdl.http.lightweight.keepalive_pool import Brief
-from bulkdl.http.lightweight.pipelined_connection import Pipeline
-from bulkdl.http.lightweight.pipelining_policy import Row
-from bulkdl.http.lightweight.sender import Sender
-from bulkdl.http.tls import trusted
+from bulkdl.http.lightweight.keepalive_pool import SmallResponse
+from bulkdl.http.lightweight.pipelined_connection import PipelinedConnection
+from bulkdl.http.lightweight.pipelining_policy import PipeliningConfig
+from bulkdl.http.lightweight.sender import LightweightSender
+from bulkdl.http.tls import trusted_context
 from tests.http.lightweight.test_keepalive_pool import until
 from tests.waiting import CLOSE, CUT, RESET, Asked, Respond, Site, answer, ok
 
@@ -34,20 +34,20 @@ SILENCE_S = 0.2
 class Client:
     """Requests to one site, alone and ahead; one has been answered alone already."""
 
-    def __init__(self, site: Site, sender: Sender) -> None:
+    def __init__(self, site: Site, sender: LightweightSender) -> None:
         self.site = site
         self.sender = sender
 
     async def alone(self, path: str = "/alone") -> bytes:
         url = Url(self.site.url(path))
         found = await self.sender.send("GET", url, url.target, headers={}, proxy=None, brief=True)
-        assert isinstance(found, Brief)
+        assert isinstance(found, SmallResponse)
         return found.body
 
-    def pipeline(self) -> Pipeline:
+    def pipeline(self) -> PipelinedConnection:
         lines = self.sender.lines_ahead(Url(self.site.url("/")))
         assert lines is not None
-        return Pipeline(lines)
+        return PipelinedConnection(lines)
 
     def heads(self, *paths: str) -> list[bytes]:
         return self.sender.heads(Url(self.site.url("/")), paths, headers={}) or []
@@ -56,7 +56,7 @@ class Client:
 @cache
 def trusting(certificate: Path) -> ssl.SSLContext:
     """As a run has it; reading the system's certificates takes longer than all else in a test here."""
-    return trusted(Settings(ca_file=certificate), {})
+    return trusted_context(Settings(ca_file=certificate), {})
 
 
 @asynccontextmanager
@@ -67,7 +67,7 @@ async def opened(respond: Respond, certificate: Path | None = None) -> AsyncIter
         Site(echo, certificate=certificate) as site,
         aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
     ):
-        sender = Sender(session, response_class=aiohttp.ClientResponse, row=Row(1, of_any=True))
+        sender = LightweightSender(session, response_class=aiohttp.ClientResponse, row=PipeliningConfig(1, of_any=True))
         made = Client(site, sender)
         try:
             await made.alone()
@@ -91,7 +91,7 @@ def echo(batch: list[Asked]) -> list[bytes]:
     return [ok(body(asked.path)) for asked in batch]
 
 
-async def answers(pipeline: Pipeline, most: int = 10) -> list[bytes]:
+async def answers(pipeline: PipelinedConnection, most: int = 10) -> list[bytes]:
     """As far as there are any."""
     found: list[bytes] = []
     while len(found) < most and pipeline.under_way and (briefs := await pipeline.answers()):

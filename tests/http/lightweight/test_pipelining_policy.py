@@ -17,23 +17,23 @@ from bulkdl.http.lightweight.pipelining_policy import (
     QUICK_S,
     SLOW_S,
     TRIALS,
-    Lead,
-    Order,
-    Row,
-    answers_in_turn,
-    row_of,
+    OrderProof,
+    PipeliningConfig,
+    PipeliningPolicy,
+    is_known_in_order,
+    pipelining_config,
 )
 
 
-def kept(row: int = 3) -> Lead:
+def kept(row: int = 3) -> PipeliningPolicy:
     """An origin that has shown that it keeps the order."""
-    lead = Lead(row=row, wanted=row)
+    lead = PipeliningPolicy(row=row, wanted=row)
     lead.on_trial()
     lead.tried(kept=True)
     return lead
 
 
-def plain(lead: Lead, count: int) -> None:
+def plain(lead: PipeliningPolicy, count: int) -> None:
     for _ in range(count):
         lead.plain("nginx")
 
@@ -41,31 +41,31 @@ def plain(lead: Lead, count: int) -> None:
 @pytest.mark.parametrize(
     ("value", "row"),
     [
-        (None, Row(FIRST_ROW)),
-        ("", Row(FIRST_ROW)),
+        (None, PipeliningConfig(FIRST_ROW)),
+        ("", PipeliningConfig(FIRST_ROW)),
         ("0", None),
         ("000", None),
-        ("1", Row(1, of_any=True)),
-        ("0256", Row(256, of_any=True)),
-        ("999999999", Row(999_999_999, of_any=True)),
+        ("1", PipeliningConfig(1, of_any=True)),
+        ("0256", PipeliningConfig(256, of_any=True)),
+        ("999999999", PipeliningConfig(999_999_999, of_any=True)),
     ],
 )
 def test_the_variable_says_how_long_the_first_row_is_and_that_any_server_may_stand_in_it(
-    value: str | None, row: Row | None
+    value: str | None, row: PipeliningConfig | None
 ):
-    assert row_of(value) == row
+    assert pipelining_config(value) == row
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "many", " 1", "1 ", "٣", "²", "1_000", "1000000000", "0x10", "1e3"])
 def test_what_is_no_whole_number_is_refused_with_the_name_of_the_variable(value: str):
     with pytest.raises(UsageError, match="BULKDL_ASK_AHEAD"):
-        row_of(value)
+        pipelining_config(value)
 
 
 @given(st.text(max_size=12))
 def test_any_text_is_a_row_or_a_usage_error(value: str):
     try:
-        row = row_of(value)
+        row = pipelining_config(value)
     except UsageError:
         assert not value.isdigit() or not value.isascii() or len(value) > 9
     else:
@@ -93,27 +93,27 @@ def test_any_text_is_a_row_or_a_usage_error(value: str):
     ],
 )
 def test_only_servers_of_which_it_is_known_that_they_answer_in_turn_are_asked_ahead(server: str, *, known: bool):
-    assert answers_in_turn(server) is known
-    lead = Lead(wanted=1)
+    assert is_known_in_order(server) is known
+    lead = PipeliningPolicy(wanted=1)
     lead.plain(server)
     assert lead.may_ask_ahead is known
 
 
 def test_a_server_that_is_not_known_begins_the_row_again():
-    lead = Lead(wanted=2)
+    lead = PipeliningPolicy(wanted=2)
     plain(lead, 5)
     lead.plain("a server of ours")
     assert (lead.row, lead.may_ask_ahead) == (0, False)
 
 
 def test_who_asks_for_it_asks_any_server_ahead():
-    lead = Lead(wanted=1, of_any=True)
+    lead = PipeliningPolicy(wanted=1, of_any=True)
     lead.plain("a server of ours")
     assert lead.may_ask_ahead
 
 
 def test_nothing_is_asked_ahead_before_the_row_is_long_enough():
-    lead = Lead(wanted=3)
+    lead = PipeliningPolicy(wanted=3)
     plain(lead, 2)
     assert not lead.may_ask_ahead
     lead.plain("nginx")
@@ -121,7 +121,7 @@ def test_nothing_is_asked_ahead_before_the_row_is_long_enough():
 
 
 def test_any_other_answer_begins_the_row_again_and_makes_it_no_longer():
-    lead = Lead(wanted=3)
+    lead = PipeliningPolicy(wanted=3)
     plain(lead, 2)
     lead.other()
     plain(lead, 2)
@@ -131,7 +131,7 @@ def test_any_other_answer_begins_the_row_again_and_makes_it_no_longer():
 
 
 def test_only_one_trial_is_under_way_at_a_time():
-    lead = Lead(row=3, wanted=3)
+    lead = PipeliningPolicy(row=3, wanted=3)
     lead.on_trial()
     assert not lead.may_ask_ahead
     plain(lead, 100)
@@ -140,20 +140,20 @@ def test_only_one_trial_is_under_way_at_a_time():
 
 def test_an_order_that_was_kept_is_believed_at_once():
     lead = kept()
-    assert (lead.order, lead.may_ask_ahead, lead.wanted) == (Order.KEPT, True, 3)
+    assert (lead.order, lead.may_ask_ahead, lead.wanted) == (OrderProof.KEPT, True, 3)
 
 
 def test_an_order_that_was_broken_is_never_believed_again():
-    lead = Lead(row=3, wanted=3)
+    lead = PipeliningPolicy(row=3, wanted=3)
     lead.on_trial()
     lead.tried(kept=False)
     plain(lead, 100_000)
-    assert (lead.order, lead.may_ask_ahead) == (Order.BROKEN, False)
+    assert (lead.order, lead.may_ask_ahead) == (OrderProof.BROKEN, False)
 
 
 def test_a_trial_that_shows_nothing_is_made_again_after_a_longer_row_and_given_up_in_the_end():
-    lead, rows = Lead(wanted=2), []
-    while lead.order is Order.UNKNOWN:
+    lead, rows = PipeliningPolicy(wanted=2), []
+    while lead.order is OrderProof.UNKNOWN:
         row = 0
         while not lead.may_ask_ahead:
             lead.plain("nginx")
@@ -162,13 +162,13 @@ def test_a_trial_that_shows_nothing_is_made_again_after_a_longer_row_and_given_u
         lead.on_trial()
         lead.tried(kept=None)
     assert rows == [2 * LONGER**n for n in range(TRIALS)]
-    assert lead.order is Order.BROKEN
+    assert lead.order is OrderProof.BROKEN
 
 
 def test_an_answer_that_fails_to_come_makes_the_next_row_longer_and_leaves_the_order_known():
     lead = kept(3)
     lead.ended(cut=False)
-    assert (lead.order, lead.may_ask_ahead, lead.wanted) == (Order.KEPT, False, 3 * LONGER)
+    assert (lead.order, lead.may_ask_ahead, lead.wanted) == (OrderProof.KEPT, False, 3 * LONGER)
     plain(lead, 3 * LONGER)
     assert lead.may_ask_ahead
 
@@ -212,12 +212,12 @@ def test_one_slow_answer_among_quick_ones_changes_nothing():
     [(0, MOST), (1, MOST), (HELD // MOST, MOST), (HELD // MOST + 1, MOST - 1), (HELD, 2), (1 << 40, 2)],
 )
 def test_the_larger_products_are_the_fewer_are_asked_ahead(size: int, depth: int):
-    assert Lead().depth(size) == depth
+    assert PipeliningPolicy().depth(size) == depth
 
 
 @given(size=st.integers(0, 1 << 50), between=st.floats(0, 1000))
 def test_never_more_than_the_most_and_never_fewer_than_two_are_under_way(size: int, between: float):
-    assert 2 <= Lead(between_s=between).depth(size) <= MOST
+    assert 2 <= PipeliningPolicy(between_s=between).depth(size) <= MOST
 
 
 steps = st.lists(
@@ -230,7 +230,7 @@ steps = st.lists(
 def test_whatever_happens_the_order_is_proven_before_anything_is_asked_ahead_and_breaches_only_lengthen_the_row(
     steps: list[str], wanted: int
 ):
-    lead, proven, broken, trials = Lead(wanted=wanted), False, False, 0
+    lead, proven, broken, trials = PipeliningPolicy(wanted=wanted), False, False, 0
     for step in steps:
         before = lead.wanted
         match step:
@@ -238,20 +238,20 @@ def test_whatever_happens_the_order_is_proven_before_anything_is_asked_ahead_and
                 lead.plain("nginx")
             case "other":
                 lead.other()
-            case "ahead" if lead.may_ask_ahead and lead.order is Order.KEPT:
+            case "ahead" if lead.may_ask_ahead and lead.order is OrderProof.KEPT:
                 lead.ahead(1)
-            case "cut" | "end" if lead.order is Order.KEPT:
+            case "cut" | "end" if lead.order is OrderProof.KEPT:
                 lead.ended(cut=step == "cut")
-            case "slow" if lead.order is Order.KEPT:
+            case "slow" if lead.order is OrderProof.KEPT:
                 lead.took(1.0, answers=1)
             case "trial" | "trial broken" | "trial without a sign" if (
-                lead.may_ask_ahead and lead.order is Order.UNKNOWN
+                lead.may_ask_ahead and lead.order is OrderProof.UNKNOWN
             ):
                 trials += 1
                 lead.on_trial()
                 lead.tried(kept={"trial": True, "trial broken": False}.get(step))
                 proven, broken = proven or step == "trial", broken or step == "trial broken"
-        assert (lead.order is Order.KEPT) == proven
+        assert (lead.order is OrderProof.KEPT) == proven
         assert lead.wanted in (before, before * LONGER)
         assert not (lead.may_ask_ahead and lead.row < lead.wanted)
         assert not (broken and lead.may_ask_ahead)

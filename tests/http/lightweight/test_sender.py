@@ -13,8 +13,8 @@ import pytest
 from yarl import URL
 
 from bulkdl.core.urls import Url
-from bulkdl.http.lightweight.keepalive_pool import Brief
-from bulkdl.http.lightweight.sender import Sender, is_as_known
+from bulkdl.http.lightweight.keepalive_pool import SmallResponse
+from bulkdl.http.lightweight.sender import LightweightSender, is_as_known
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -72,13 +72,13 @@ async def site(*answers: bytes | None) -> AsyncIterator[Site]:
 
 
 @asynccontextmanager
-async def sender(*, read_s: float = 30.0) -> AsyncIterator[tuple[Sender, aiohttp.ClientSession]]:
+async def sender(*, read_s: float = 30.0) -> AsyncIterator[tuple[LightweightSender, aiohttp.ClientSession]]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=read_s)
     jar = aiohttp.CookieJar(unsafe=True)  # takes the cookies of an address
     async with aiohttp.ClientSession(
         headers=USUAL, timeout=timeout, cookie_jar=jar, auto_decompress=False, requote_redirect_url=False
     ) as session:
-        made = Sender(session, response_class=aiohttp.ClientResponse)
+        made = LightweightSender(session, response_class=aiohttp.ClientResponse)
         yield made, session
         made.close()
 
@@ -92,10 +92,10 @@ def brief(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 WAY = {"brief": False}
 
 
-async def send(sender: Sender, url: Url, method: str = "GET", **headers: str) -> tuple[int, bytes]:
+async def send(sender: LightweightSender, url: Url, method: str = "GET", **headers: str) -> tuple[int, bytes]:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
     response = await sender.send(method, url, url.target, headers=fields, proxy=None, **WAY)
-    if isinstance(response, Brief):
+    if isinstance(response, SmallResponse):
         return 200, response.body
     try:
         return response.status, await response.read()
