@@ -45,7 +45,7 @@ _HOMES = {
     "bulkdl.core.errors": ("BulkdlError", "ManifestError", "Problem", "RunStopped", "UsageError"),
     "bulkdl.manifest.loader": ("from_mapping", "load"),
     "bulkdl.core.models": ("Checksum", "Failure", "FailureKind", "Manifest", "Outcome", "Product", "State"),
-    "bulkdl.operations.run": ("AccountUse", "RunResult"),
+    "bulkdl.operations.result": ("AccountUse", "RunResult"),
 }
 
 

@@ -171,7 +171,7 @@ def test_a_plan_is_made_without_a_collection_but_for_one_at_its_end(tmp_path):
     manifest.write_text("version: 1\nproducts:\n- https://archive.example.org/a.zip\n")
     script = (
         "import gc, sys\n"
-        "from bulkdl.cli import collector, main\n"
+        "from bulkdl.cli import gc_tuning, main\n"
         "gc.collect()\n"
         "seen = []\n"
         "gc.callbacks.append(lambda phase, _: phase == 'start' and seen.append(phase))\n"

@@ -11,7 +11,7 @@ import pytest
 from yarl import URL
 
 from bulkdl.core.urls import Url
-from bulkdl.http.aiohttp_compat import _Response
+from bulkdl.http.aiohttp_compat import WatchedResponse
 from bulkdl.http.lightweight.keepalive_pool import KeepAlivePool, SmallResponse, has_known_parts
 from bulkdl.http.lightweight.sender import LightweightSender
 
@@ -232,10 +232,10 @@ async def test_a_body_without_a_length_is_cut_where_its_connection_was_lost_befo
         return found
 
     monkeypatch.setattr(KeepAlivePool, "exchange", late)
-    async with site([b"HTTP/1.0 200 OK\r\n\r\npart"], response_class=_Response) as (there, sender, _):
+    async with site([b"HTTP/1.0 200 OK\r\n\r\npart"], response_class=WatchedResponse) as (there, sender, _):
         there.breaks = True
         response = await ask(there, sender)
-        assert isinstance(response, _Response)
+        assert isinstance(response, WatchedResponse)
         assert response.was_cut
 
 
