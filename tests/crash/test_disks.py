@@ -274,7 +274,7 @@ async def test_a_product_that_has_no_room_to_be_unpacked_is_unpacked_later(tmp_p
             place.folder = tmp_path
             place.extra = {item.name: {"extract": True}}
             process = await place.start("--wait-for-space")
-            assert "Could not extract" in await until_said(process, "waiting for room")
+            assert "Could not extract" in await until_said(process, "paused until space is free")
             ballast.unlink()
             done = await ended(process)
             assert done.code == 0, done.err

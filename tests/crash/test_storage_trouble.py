@@ -99,7 +99,7 @@ async def test_with_wait_for_space_a_run_pauses_and_goes_on_when_there_is_room(t
         ballast.write_bytes(bytes(6 * MB))
         async with scene(tmp_path, items=items(*large), name="disk/products") as place:
             process = await place.start("--wait-for-space")
-            said = await until_said(process, "waiting for room")
+            said = await until_said(process, "paused until space is free")
             assert "no room for large-1.bin" in said
             while place.finished() != {item.name for item in SMALL}:
                 await asyncio.sleep(0.01)
@@ -107,7 +107,7 @@ async def test_with_wait_for_space_a_run_pauses_and_goes_on_when_there_is_room(t
             ballast.unlink()
             done = await ended(process)
             assert done.code == 0, done.err
-            assert "there was room again for large-1.bin" in done.err
+            assert "space available again: large-1.bin resumed" in done.err
             place.assert_complete()
 
 
@@ -118,7 +118,7 @@ async def test_a_product_of_unknown_size_is_not_asked_for_while_there_is_little_
         async with scene(tmp_path, items=[item], name="disk/products") as place:
             place.archive.faults.add(Chunked(), times=None)
             process = await place.start("--wait-for-space", "-v")
-            await until_said(process, "waiting for room")
+            await until_said(process, "paused until space is free")
             await asyncio.sleep(3 * LOOK_S)  # that nothing happens can only be seen by looking for a while
             assert len(place.archive.log) == 1
             enlarge(disk, "128m")
@@ -133,7 +133,7 @@ async def test_a_run_that_waits_for_room_can_be_interrupted(tmp_path: Path):
     with mounted(tmp_path / "disk", "size=8m"):
         async with scene(tmp_path, items=[Item(name="large.bin", size=9 * MB)], name="disk/products") as place:
             process = await place.start("--wait-for-space")
-            await until_said(process, "waiting for room")
+            await until_said(process, "paused until space is free")
             process.send_signal(signal.SIGINT)
             assert (await ended(process)).code == 130
 
