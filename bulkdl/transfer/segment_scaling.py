@@ -1,4 +1,4 @@
-"""How many further connections one product is given, and how small a stretch of it is worth one."""
+"""How many extra connections one product opens, and the smallest segment that is worth one."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ if TYPE_CHECKING:
 __all__ = ["AUTO_SEGMENTS", "MANY_SEGMENTS", "SegmentScaling"]
 
 MIN_SPLIT = 4 * 1024 * 1024
-"""No connection is opened for less than this many bytes."""
+"""Least bytes of a segment that a connection is opened for."""
 MIN_SPLIT_S = 1.0
-"""Nor for what the others would have fetched this soon: a connection that is cut short loses what it has under way."""
+"""Least seconds that the other connections would take for it: a split wastes what the cut connection has under way."""
 MIN_SPLIT_SLOW, MIN_SPLIT_SLOW_S = 1024 * 1024, 0.3
-"""The same where every connection seems to be held back: what one has under way is little, and another brings as much."""
+"""Both limits where the server throttles each connection: little is under way then, and a further one adds its own rate."""
 AUTO_SEGMENTS, MANY_SEGMENTS = 16, 32
-"""Most connections to one product, and the same once more of them have brought more from its host."""
+"""Most connections to one product; the second once more connections have brought more from its host."""
 LOOK_AGAIN_S, OFFER_S = 0.05, 0.2
-"""How often it is seen whether there is room for more connections, and how often some are opened where their number is settled."""
+"""Seconds between two looks for free slots, and between two openings once the number of connections is settled."""
 PIECE, PIECE_S, PIECES = 8 * 1024 * 1024, 0.5, 64
-"""Where a checksum follows, a connection fetches no less at once, nor for a shorter time, and a product takes no more requests."""
-WASTES = 20
-"""Nor is a piece so short that asking for it would cost more than one part in so many."""
+"""With a checksum in the manifest: least bytes and seconds of a segment, and most requests of a product.
+
+Segments are leased from the front then, so that hashing keeps up."""
+REQUEST_COSTS = 20
+"""A segment must take at least this many times the time that the last request took to be answered."""
 
 
 class SegmentScaling:
-    """The plan of one product's stretches, and what decides how many connections share in it."""
+    """The segment plan of one product, and the number of connections that share it."""
 
     def __init__(self, context: RunContext, task: DownloadTask, gaps: Iterable[Range], *, total: int | None) -> None:
         """`gaps`: what is missing of the product; `total`: its bytes, where they are known."""
@@ -46,9 +48,9 @@ class SegmentScaling:
         self._left_over = 0
         self.plan = self._planned(gaps)
         self.measured = asyncio.Event()
-        """Set once it is known what a connection brings."""
+        """Set once the rate of a connection is known."""
         self.answered_s = 0.0
-        """How long the last further request took to be answered."""
+        """Seconds until the last request for a segment was answered."""
 
     @property
     def may_be_several(self) -> bool:
@@ -56,27 +58,27 @@ class SegmentScaling:
         return self._most(AUTO_SEGMENTS) > 1
 
     def offered(self, live: int) -> int:
-        """How many connections to open now, beside `live` ones; where there are too few places, that is said."""
+        """Return how many connections to open now beside `live` ones; report saturation where slots are missing."""
         account, host = self._task.product.account, self._task.source.host
         places, now = self._context.connections, self._context.clock.monotonic()
         grows = places.grows(account, host)
         self._set_least(grows=grows)
         wanted = self._lacking(MANY_SEGMENTS, live)
-        spare = min(
+        free = min(
             places.free_slots(account=account, host=host), wanted if grows else self._lacking(AUTO_SEGMENTS, live)
         )
         share = places.share(account, host, among=len(self._context.hub.counters.flights))
-        new, opened = min(spare, max(self._left_over, share - live)), 0
+        new, opened = min(free, max(self._left_over, share - live)), 0
         if new > 0 and (grows or now >= self._offer_at):
             opened = self.plan.offer(new)
-            self._offer_at = now + OFFER_S if self.measured.is_set() and new == spare else 0.0
-        self._left_over = spare - max(0, new)  # whoever else wants it has had the time
-        if spare < wanted and (self.plan.has_work() or self.plan.left_s >= MIN_SPLIT_S):
+            self._offer_at = now + OFFER_S if self.measured.is_set() and new == free else 0.0
+        self._left_over = free - max(0, new)  # other products had time to take these slots
+        if free < wanted and (self.plan.has_work() or self.plan.left_s >= MIN_SPLIT_S):
             places.report_saturation(account, host)
         return opened
 
     def ended(self) -> SegmentPlan:
-        """Nothing is missing any more; the plan that says so."""
+        """Replace the plan: nothing is missing any more."""
         self.plan = self._planned(())
         return self.plan
 
@@ -84,7 +86,7 @@ class SegmentScaling:
         return SegmentPlan(gaps, min_split=MIN_SPLIT, min_split_s=MIN_SPLIT_S)
 
     async def look_again(self) -> None:
-        """Return after a moment, or once it is known what the first connection brings, or more may be opened."""
+        """Return after a moment, or once the first rate is known, or once the host may have more connections."""
         news = self._context.connections.grown if self.measured.is_set() else self.measured
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AGAIN_S):
@@ -97,16 +99,16 @@ class SegmentScaling:
             self.plan.piece = self._piece()
 
     def _piece(self) -> int:
-        """Bytes that a connection takes at once where they are hashed in their order while they arrive."""
-        seconds = max(PIECE_S, WASTES * self.answered_s)  # to ask costs about as much as comes until the answer
+        """Return the bytes of a segment where they are hashed in their order while they arrive."""
+        seconds = max(PIECE_S, REQUEST_COSTS * self.answered_s)  # a request costs as much as arrives until its answer
         return max(PIECE, (self._total or 0) // PIECES, int(self.plan.fastest * seconds))
 
     def _lacking(self, auto: int, live: int) -> int:
-        """How many connections more there may be."""
-        return 0 if self._has_its_share() else max(0, self._most(auto) - live)
+        """Return how many more connections the product may have."""
+        return 0 if self._has_enough() else max(0, self._most(auto) - live)
 
-    def _has_its_share(self) -> bool:
-        """Whether more connections would only take from others: each is fast, and every worker has a product in flight."""
+    def _has_enough(self) -> bool:
+        """Whether more connections would only take from other products: each is fast, and every worker has one in flight."""
         busy = len(self._context.hub.counters.flights) >= self._context.settings.workers > 1
         return busy and self._context.settings.segments is None and self.plan.fastest >= FAST
 

@@ -111,7 +111,7 @@ async def test_segments_of_a_product_with_a_checksum_are_fetched_from_the_front(
         ("MIN_SPLIT", MIB // 4),
         ("PIECE", MIB),
         ("PIECE_S", 0.0),
-        ("WASTES", 0),
+        ("REQUEST_COSTS", 0),
     ):
         monkeypatch.setattr(segment_scaling, constant, value)
     server = await raw_server(paced(BODY, rate=5 * MIB))

@@ -260,7 +260,7 @@ class Trace:
             "put": lambda entry: [entry],
             "put_all": list,
             "put_moves": lambda moves: list(map(moving, moves)),
-            "put_moved": lambda _batch, moves, left=(): [*map(moved, moves), *map(moving, left)],
+            "finish_batch": lambda _batch, moves, left=(): [*map(moved, moves), *map(moving, left)],
             "forget": lambda id_: [id_],
         }
         for method, entries_of in told.items():

@@ -20,7 +20,7 @@ from bulkdl.demo_server.generated_files import Kind
 from bulkdl.demo_server.server import Archive, Route
 from bulkdl.journal.journal import Journal
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.transfer import receiver, segment_scaling
+from bulkdl.transfer import body_reader, checkpoints, segment_scaling
 from tests.crash.powercut import Trace, Wreck, Write
 from tests.harness import Place
 
@@ -202,8 +202,8 @@ def quick_folder(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks and checkpoints so small that a product has many of them."""
-    monkeypatch.setattr(receiver, "BLOCK", 16 * KIB)
-    monkeypatch.setattr(receiver, "CHECKPOINT_BYTES", 48 * KIB)
+    monkeypatch.setattr(body_reader, "BLOCK", 16 * KIB)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_BYTES", 48 * KIB)
     monkeypatch.setattr(segment_scaling, "MIN_SPLIT", 64 * KIB)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.transfer import receiver, segment_scaling
+from bulkdl.transfer import body_reader, segment_scaling
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, hang, head, html, redirect, reply, reset
 
@@ -92,9 +92,9 @@ async def test_a_product_is_right_although_a_further_connection_meets(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """With an ETag alone, and with a checksum too."""
-    monkeypatch.setattr(receiver, "RATE_S", 0.001)
+    monkeypatch.setattr(body_reader, "RATE_S", 0.001)
     keen = {"MIN_SPLIT": 65_536, "MIN_SPLIT_S": 0.001, "LOOK_AGAIN_S": 0.02}
-    keen |= {"PIECE": 100_000, "PIECE_S": 0.001, "WASTES": 0}
+    keen |= {"PIECE": 100_000, "PIECE_S": 0.001, "REQUEST_COSTS": 0}
     for constant, value in keen.items():
         monkeypatch.setattr(segment_scaling, constant, value)
     sides = {"tagged": OneGood(HOSTILE[name]), "summed": OneGood(HOSTILE[name])}

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from bulkdl.http.fast_lane import mover_threads, streams
-from bulkdl.http.fast_lane.mover_threads import Movers
+from bulkdl.http.fast_lane.mover_threads import TransferThreads
 from bulkdl.http.fast_lane.takeover import take_over
 from bulkdl.storage.offset_writer import OffsetWriter
 from tests.harness import body_of
@@ -23,7 +23,7 @@ from tests.servers import RawServer, Responder, ranges, stall
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from bulkdl.http.fast_lane.streams import Step, Stream
+    from bulkdl.http.fast_lane.streams import Chunk, Stream
 
 SIZE = 3_000_000
 BODIES = [body_of(SIZE, seed) for seed in range(12)]
@@ -38,9 +38,9 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.fixture
-def one() -> Iterator[Movers]:
+def one() -> Iterator[TransferThreads]:
     """A single thread, so that all connections share it."""
-    movers = Movers(1)
+    movers = TransferThreads(1)
     yield movers
     movers.close()
     assert lane_threads() == []
@@ -85,7 +85,7 @@ async def test_where_the_system_does_not_tell_the_round_trip_is_unknown(monkeypa
         assert stream.round_trip_s is None
 
 
-async def moved(movers: Movers, stream: Stream, path: Path, at: int, *, end: int = SIZE) -> Step:
+async def moved(movers: TransferThreads, stream: Stream, path: Path, at: int, *, end: int = SIZE) -> Chunk:
     """All steps until the end, or until something ends them; the last one."""
     with opened(path) as pen:
         while True:
@@ -95,7 +95,7 @@ async def moved(movers: Movers, stream: Stream, path: Path, at: int, *, end: int
                 return step
 
 
-async def test_connections_that_share_a_thread_each_fill_their_own_file(one: Movers, tmp_path: Path):
+async def test_connections_that_share_a_thread_each_fill_their_own_file(one: TransferThreads, tmp_path: Path):
     async def fetch(number: int) -> int:
         async with taken(ranges(BODIES[number])) as (stream, start):
             step = await moved(one, stream, tmp_path / str(number), start)
@@ -108,7 +108,7 @@ async def test_connections_that_share_a_thread_each_fill_their_own_file(one: Mov
 
 
 async def test_threads_start_when_they_are_needed_and_are_no_more_than_allowed(tmp_path: Path):
-    movers = Movers(2)
+    movers = TransferThreads(2)
     assert lane_threads() == []
     async with taken(stall(SIZE, BODIES[0][:1_000_000])) as (stream, at):
         await movers.step(stream, OffsetWriter(-1, tmp_path, None), at=at, end=at)
@@ -124,7 +124,7 @@ async def test_threads_start_when_they_are_needed_and_are_no_more_than_allowed(t
     assert lane_threads() == []
 
 
-async def test_what_a_failed_write_leaves_behind_reaches_no_other_file(one: Movers, tmp_path: Path):
+async def test_what_a_failed_write_leaves_behind_reaches_no_other_file(one: TransferThreads, tmp_path: Path):
     async with taken(ranges(BODIES[0])) as (broken, at), taken(ranges(BODIES[1])) as (sound, start):
         with opened(tmp_path / "0", "rb") as unwritable:
             step = await one.step(broken, unwritable, at=at, end=SIZE)
@@ -134,7 +134,7 @@ async def test_what_a_failed_write_leaves_behind_reaches_no_other_file(one: Move
         assert (tmp_path / "0").read_bytes() == b""
 
 
-async def test_the_silence_of_one_connection_is_its_own(one: Movers, tmp_path: Path):
+async def test_the_silence_of_one_connection_is_its_own(one: TransferThreads, tmp_path: Path):
     async with taken(stall(SIZE, BODIES[0][:1_000_000])) as (quiet, first), taken(ranges(BODIES[1])) as (busy, start):
         with opened(tmp_path / "0") as pen:
             at = first
@@ -147,7 +147,7 @@ async def test_the_silence_of_one_connection_is_its_own(one: Movers, tmp_path: P
         assert busy.silence_s == 0
 
 
-async def test_a_cancelled_step_is_over_when_the_cancellation_is(one: Movers, tmp_path: Path):
+async def test_a_cancelled_step_is_over_when_the_cancellation_is(one: TransferThreads, tmp_path: Path):
     async with taken(stall(SIZE, BODIES[0][:1_000_000])) as (stream, at):
         with opened(tmp_path / "x") as pen:
             step = asyncio.create_task(one.step(stream, pen, at=at, end=SIZE))
@@ -172,7 +172,7 @@ class Defective:
     def fileno(self) -> int:
         return self._sock.fileno()
 
-    def receive(self, *_: object) -> Step:
+    def receive(self, *_: object) -> Chunk:
         raise LookupError("a defect")
 
     def wake_for(self, wanted: int) -> None:
@@ -182,7 +182,7 @@ class Defective:
         self._sock.close()
 
 
-async def test_a_defect_is_told_to_who_waits_and_the_thread_goes_on(one: Movers, tmp_path: Path):
+async def test_a_defect_is_told_to_who_waits_and_the_thread_goes_on(one: TransferThreads, tmp_path: Path):
     ours, theirs = socket.socketpair()
     with ours, theirs, opened(tmp_path / "0") as pen, pytest.raises(LookupError):
         await one.step(Defective(ours), pen, at=0, end=SIZE)
@@ -191,7 +191,7 @@ async def test_a_defect_is_told_to_who_waits_and_the_thread_goes_on(one: Movers,
     assert (tmp_path / "1").read_bytes()[start:] == BODIES[1][start:]
 
 
-async def test_a_connection_that_cannot_be_watched_ends_its_step_alone(one: Movers, tmp_path: Path):
+async def test_a_connection_that_cannot_be_watched_ends_its_step_alone(one: TransferThreads, tmp_path: Path):
     async with taken(ranges(BODIES[0])) as (closed, at), taken(ranges(BODIES[1])) as (stream, start):
         closed.close()
         with opened(tmp_path / "0") as pen, pytest.raises(ValueError, match="file"):
@@ -207,7 +207,7 @@ def descriptors() -> int:
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
 async def test_every_descriptor_is_given_back(tmp_path: Path):
     before = descriptors()
-    movers = Movers(2)
+    movers = TransferThreads(2)
     for number in range(3):
         async with taken(ranges(BODIES[number])) as (stream, start):
             await moved(movers, stream, tmp_path / str(number), start)
@@ -216,7 +216,7 @@ async def test_every_descriptor_is_given_back(tmp_path: Path):
     assert descriptors() == before
 
 
-async def test_a_step_brings_no_more_than_its_bound(one: Movers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_a_step_brings_no_more_than_its_bound(one: TransferThreads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mover_threads, "STEP_BYTES", 100_000)
     async with taken(ranges(BODIES[0])) as (stream, at):
         with opened(tmp_path / "x") as pen:

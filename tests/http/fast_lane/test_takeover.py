@@ -21,7 +21,7 @@ from bulkdl.core.events import Retrying
 from bulkdl.core.stop_request import StopReason, StopSignal
 from bulkdl.http.fast_lane import streams, takeover
 from bulkdl.http.fast_lane.streams import TlsContext
-from bulkdl.http.fast_lane.takeover import Lane, lane_of, take_over
+from bulkdl.http.fast_lane.takeover import FastLane, fast_lane_for, take_over
 from bulkdl.storage.offset_writer import OffsetWriter
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, head, html, ranges, reply, reset, stall
@@ -329,7 +329,7 @@ async def test_a_rate_limit_keeps_to_the_ordinary_way(tmp_path: Path, monkeypatc
 
 
 def test_no_place_is_left_when_all_are_taken():
-    with Lane(places=1) as one:
+    with FastLane(places=1) as one:
         with one.place() as first, one.place() as second:
             assert (first, second) == (True, False)
         with one.place() as again:
@@ -349,13 +349,13 @@ def test_no_place_is_left_when_all_are_taken():
     ],
 )
 def test_the_variable_turns_it_off_or_says_the_least_body(*, value: str | None, limited: bool, least: int):
-    made = lane_of(value, limited=limited)
+    made = fast_lane_for(value, limited=limited)
     assert (made.least if made else 0) == least
 
 
 def test_a_variable_that_is_no_size_is_named():
     with pytest.raises(UsageError, match="BULKDL_FAST_LANE"):
-        lane_of("quick", limited=False)
+        fast_lane_for("quick", limited=False)
 
 
 # ---- What it stands on
@@ -408,7 +408,7 @@ async def test_a_step_ends_by_itself_when_nothing_comes(tmp_path: Path):
         stream = await take_over(response, given=len(first))
         assert not isinstance(stream, bytes)
         begin = at = len(first) + len(stream.ahead)
-        with Lane() as own, opened(tmp_path / "x") as pen:
+        with FastLane() as own, opened(tmp_path / "x") as pen:
             while at < 1_000_000:
                 at += (await own.step(stream, pen, at=at, end=SIZE)).count
             last = await own.step(stream, pen, at=at, end=SIZE)
@@ -423,7 +423,7 @@ async def test_a_write_that_fails_ends_the_step_with_what_was_written(tmp_path: 
         first = await response.content.readany()
         stream = await take_over(response, given=len(first))
         assert not isinstance(stream, bytes)
-        with Lane() as own, opened(tmp_path / "x", "rb") as unwritable:
+        with FastLane() as own, opened(tmp_path / "x", "rb") as unwritable:
             step = await own.step(stream, unwritable, at=0, end=SIZE)
         assert step.count == 0
         assert step.error is not None
