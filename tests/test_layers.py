@@ -153,6 +153,12 @@ def test_an_import_for_type_checkers_and_a_lazy_one_are_both_seen(tmp_path):
     assert imported("cli/main", path, at_runtime=True) == {"core/secret"}
 
 
+def test_the_design_page_has_a_heading_for_each_package():
+    text = (ROOT / "DESIGN.md").read_text(encoding="utf-8")
+    missing = [p for p in PACKAGES if (PACKAGE / p).is_dir() and not re.search(rf"^#+ .*`{p}/`", text, re.MULTILINE)]
+    assert not missing, f"give each of these a heading in DESIGN.md: {missing}"
+
+
 def places(module: str, *, where) -> list[str]:
     return [f"bulkdl/{module}.py:{node.lineno}" for node in ast.walk(tree(modules()[module])) if where(node)]
 

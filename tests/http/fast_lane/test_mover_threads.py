@@ -216,7 +216,9 @@ async def test_every_descriptor_is_given_back(tmp_path: Path):
     assert descriptors() == before
 
 
-async def test_a_step_brings_no_more_than_its_bound(one: TransferThreads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_a_step_brings_no_more_than_its_bound(
+    one: TransferThreads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(mover_threads, "STEP_BYTES", 100_000)
     async with taken(ranges(BODIES[0])) as (stream, at):
         with opened(tmp_path / "x") as pen:
