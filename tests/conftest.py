@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,7 +20,11 @@ from tests.tls import make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
+
+NO_AUTHORITY = Path(__file__).with_name("no_authority.pem")
+"""One certificate, which has signed nothing, in the place of the system's hundreds: reading those is most of what a small
+run costs. A test that is about the system's own asks for `system_certificates`."""
+os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)
 
 settings.register_profile(
     "bulkdl",
@@ -67,6 +72,12 @@ async def raw_server() -> AsyncIterator[Callable[..., Awaitable[RawServer]]]:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For 127.0.0.1, with its key; skips the test where there is no `openssl`."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture
+def system_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the system trusts is read, as it is without these tests."""
+    monkeypatch.delenv("SSL_CERT_FILE")
 
 
 @pytest.fixture

@@ -315,7 +315,8 @@ class Place:
         folder.mkdir()
         (folder / "in").write_text(stdin or "", encoding="utf-8")
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SYSTEMROOT") if name in os.environ}
-        environ = {**kept, "HOME": str(self.home), "LANG": "C.UTF-8", **SECRETS, **(env or {})}
+        given = {"HOME": str(self.home), "LANG": "C.UTF-8", "SSL_CERT_FILE": os.environ["SSL_CERT_FILE"], **SECRETS}
+        environ = {**kept, **given, **(env or {})}
         with (
             (folder / "in").open("rb") as given,
             (folder / "out").open("wb") as out,

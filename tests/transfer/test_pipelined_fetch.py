@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import tempfile
 from datetime import datetime, timedelta
@@ -28,12 +27,6 @@ from tests.waiting import CLOSE, CUT, RESET, Asked, Respond, Site, answer, ok
 if TYPE_CHECKING:
     from bulkdl.core.events import Event
     from tests.harness import Done
-
-
-@pytest.fixture(autouse=True)
-def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No archive here has one of the system's hundreds; reading them is most of what a small run costs."""
-    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
 
 
 ROW = 4

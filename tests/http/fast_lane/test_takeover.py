@@ -361,6 +361,7 @@ def test_a_variable_that_is_no_size_is_named():
 # ---- What it stands on
 
 
+@pytest.mark.usefixtures("system_certificates")
 def test_the_context_trusts_and_refuses_what_the_usual_one_does():
     usual, own = ssl.create_default_context(), TlsContext.create()
     for name in ("verify_mode", "check_hostname", "options", "verify_flags", "minimum_version", "maximum_version"):
