@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,11 @@ from tests.servers import RawServer, Responder
 from tests.tls import make_certificate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+# Bytecode is kept, also for the programs that tests start: compiling the code costs more than most tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 NO_AUTHORITY = Path(__file__).with_name("no_authority.pem")
 """One certificate, which has signed nothing, in the place of the system's hundreds: reading those is most of what a small
@@ -39,6 +44,29 @@ settings.load_profile("bulkdl")
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`: one more than there are processors, since tests wait for sockets and programs half of their time."""
     return (os.cpu_count() or 1) + 1
+
+
+def _worker(config: pytest.Config) -> tuple[int, int]:
+    """Number of this process among the workers of pytest-xdist, and how many there are."""
+    told = getattr(config, "workerinput", None)
+    return (int(told["workerid"].removeprefix("gw")), int(told["workercount"])) if told else (0, 1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
+    """Each worker begins to collect at another module, and finds compiled what another worker has collected before it."""
+    report = yield
+    number, count = _worker(collector.config)
+    if isinstance(collector, pytest.Directory) and number and report.passed:
+        at = len(report.result) * number // count
+        report.result = [*report.result[at:], *report.result[:at]]
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put them into one order for all workers."""
+    items.sort(key=lambda item: str(item.path))
 
 
 SMALL_CATALOGUE = (
