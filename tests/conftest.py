@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import AsyncExitStack
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ from tests.servers import RawServer, Responder
 from tests.tls import make_certificate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
 # Bytecode is kept, also for the programs that tests start: compiling the code costs more than most tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -42,8 +43,8 @@ settings.load_profile("bulkdl")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: one more than there are processors, since tests wait for sockets and programs half of their time."""
-    return (os.cpu_count() or 1) + 1
+    """For `-n auto`: two more than there are processors, since tests wait for sockets and programs half of their time."""
+    return (os.cpu_count() or 1) + 2
 
 
 def _worker(config: pytest.Config) -> tuple[int, int]:
@@ -63,10 +64,28 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
     return report
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put them into one order for all workers."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Let each worker begin with modules that are marked `long`."""
     items.sort(key=lambda item: str(item.path))
+    yield
+    _, workers = _worker(config)
+    if workers > 1:
+        items[:] = _shares(items, workers)
+
+
+def _shares(items: Sequence[pytest.Item], workers: int) -> Iterator[pytest.Item]:
+    """`--dist=worksteal` gives each worker an equal share of the row: put long modules at the beginning of each share."""
+    long = [item for item in items if item.get_closest_marker("long")]
+    rest = iter([item for item in items if not item.get_closest_marker("long")])
+    dealt: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for _, module in groupby(long, key=lambda item: item.path):
+        min(dealt, key=len).extend(module)
+    size = -(-len(items) // workers)
+    for share in dealt:
+        yield from share
+        yield from islice(rest, max(0, size - len(share)))
+    yield from rest
 
 
 SMALL_CATALOGUE = (

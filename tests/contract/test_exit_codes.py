@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from bulkdl.demo_server.catalog import Item
 
 
+pytestmark = pytest.mark.long
+
+
 class Night:
     """One run in which products fail in every way."""
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from bulkdl.demo_server.catalog import Item
     from tests.servers import RawRequest, Wire
 
+pytestmark = pytest.mark.long
+
 OTHER = b"the user's own file"
 
 

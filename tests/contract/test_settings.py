@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tests.servers import RawRequest, Wire
 
 
+pytestmark = pytest.mark.long
+
+
 @dataclass(frozen=True)
 class Effect:
     """A setting, three values of it, and what a run shows of it."""

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from tests.crash.scene import Scene
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has other signals"),
+]
 
 RATE = 1_500_000
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from tests.harness import Done
 
+pytestmark = pytest.mark.long
+
 KIB = 1024
 ITEMS = (
     Item(name="tagged.bin", size=300 * KIB, seed=1, validators=Validators.ETAG),

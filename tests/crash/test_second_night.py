@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.crash.scene import Done, Scene
 
+pytestmark = pytest.mark.long
+
 ZIP = Item(name="scene.zip", size=MB // 4, seed=3, kind=Kind.ZIP)
 
 

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
     from tests.crash.scene import Scene
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has other trouble")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform == "win32", reason="Windows has other trouble"),
+]
 
 MB = 1_000_000
 RATE = 4_000_000

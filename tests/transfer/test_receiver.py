@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.harness import Done
     from tests.servers import Responder
 
+pytestmark = pytest.mark.long
+
 KIB = 1024
 BODY = body_of(8_000_000, 11)
 E1 = ("ETag", '"1"')
