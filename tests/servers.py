@@ -103,6 +103,16 @@ class Wire:
             while await self.reader.read(65536):
                 pass
 
+    async def closed_within(self, seconds: float) -> bool:
+        """Send nothing for so long; True as soon as the client has closed."""
+        try:
+            async with asyncio.timeout(seconds):
+                return not await self.reader.read(1)
+        except TimeoutError:
+            return False
+        except ConnectionError:
+            return True
+
     def reset(self) -> None:
         """End with a TCP reset instead of an orderly close; bytes on their way may be lost."""
         raw = self.writer.get_extra_info("socket")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import sys
 import threading
@@ -87,7 +86,8 @@ def paced(body: bytes, *, rate: float) -> Responder:
         await wire.send(head(206 if part else 200, *fields))
         for at in range(start, stop, 256 * 1024):
             await wire.send(body[at : min(stop, at + 256 * 1024)])
-            await asyncio.sleep(256 * 1024 / rate)
+            if await wire.closed_within(256 * 1024 / rate):
+                return
 
     return respond
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -248,7 +247,8 @@ def ignoring_server(body: bytes, *, rate: float = 40_000_000) -> Responder:
         await wire.send(head(200, *fields))
         for at in range(0, len(body), 1 << 18):
             await wire.send(body[at : at + (1 << 18)])
-            await asyncio.sleep((1 << 18) / rate)
+            if await wire.closed_within((1 << 18) / rate):
+                return
 
     return respond
 

@@ -181,7 +181,8 @@ def paced(body: bytes, tag: str, *, rate: float = 40_000_000) -> Responder:
         await wire.send(head(200 if part is None else 206, *fields, ("Connection", "close")))
         for at in range(start, stop, 1 << 18):
             await wire.send(body[at : min(stop, at + (1 << 18))])
-            await asyncio.sleep((1 << 18) / rate)
+            if await wire.closed_within((1 << 18) / rate):
+                return
 
     return respond
 
@@ -248,7 +249,8 @@ async def test_an_edition_that_changes_between_segments_is_never_spliced(checked
         await wire.send(head(200, ("Content-Length", len(LARGE)), ("Accept-Ranges", "bytes"), ("ETag", '"1"')))
         for at in range(0, 6_000_000, 1 << 18):
             await wire.send(LARGE[at : at + (1 << 18)])
-            await asyncio.sleep(0.03)
+            if await wire.closed_within(0.03):
+                return
 
     async with RawServer(old_then_cut, old, new) as server:
         more = {"checksum": sha256(NEWER)} if checked else {}

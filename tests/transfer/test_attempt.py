@@ -367,7 +367,7 @@ async def test_a_stream_below_the_least_rate_is_given_up_and_continued(tmp_path:
         await wire.send(head(200, ("Content-Length", SIZE), E1))
         for at in range(100):
             await wire.send(BODY[at * 10 : at * 10 + 10])
-            if await closed_within(wire, 0.02):
+            if await wire.closed_within(0.02):
                 return
 
     async with RawServer(dribble, ranges(BODY)) as server:
@@ -375,17 +375,6 @@ async def test_a_stream_below_the_least_rate_is_given_up_and_continued(tmp_path:
         assert (done.code, place.file("x.bin")) == (0, BODY)
         assert "bytes a second" in done.of(Retrying)[0].reason
         assert server.log[1].header("If-Range") == '"1"'
-
-
-async def closed_within(wire: Wire, seconds: float) -> bool:
-    """Pace a dribble; true as soon as the client has closed."""
-    try:
-        async with asyncio.timeout(seconds):
-            return not await wire.reader.read(1)
-    except TimeoutError:
-        return False
-    except ConnectionError:
-        return True
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,8 @@ class Archive:
         await wire.send(head(200 if part is None else 206, *fields))
         for at in range(start, stop, PIECE):
             await wire.send(BODY[at : min(stop, at + PIECE)])
-            with suppress(TimeoutError):
-                async with asyncio.timeout(PIECE / min(self.each, self.link / self.now)):
-                    await wire.reader.read(1)
-                    return  # the client has closed
+            if await wire.closed_within(PIECE / min(self.each, self.link / self.now)):
+                return
 
 
 TRIES = 4

@@ -145,23 +145,13 @@ async def test_a_body_below_the_least_rate_is_given_up_and_resumed(way: Ways):
         await wire.send(head(200, ("Content-Length", SIZE), E1) + BODY[:2_000_000])
         for at in range(2_000_000, SIZE, 20):
             await wire.send(BODY[at : at + 20])
-            if await closed_within(wire, 0.02):
+            if await wire.closed_within(0.02):
                 return
 
     async with way.server(dribble, *answers) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"}, segments=1)
         assert (done.code, place.file("x.bin")) == (0, BODY)
         assert "bytes a second" in done.of(Retrying)[0].reason
-
-
-async def closed_within(wire: Wire, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return not await wire.reader.read(1)
-    except TimeoutError:
-        return False
-    except ConnectionError:
-        return True
 
 
 async def test_bytes_after_the_announced_length_never_reach_the_file(way: Ways):
@@ -233,9 +223,8 @@ def throttled(body: bytes, *, per_step: int, pause_s: float) -> Responder:
         await wire.send(head(200 if asked is None else 206, *fields))
         for at in range(start, stop, per_step):
             await wire.send(body[at : min(stop, at + per_step)])
-            if wire.writer.is_closing():
+            if await wire.closed_within(pause_s):
                 return
-            await asyncio.sleep(pause_s)
 
     return respond
 
