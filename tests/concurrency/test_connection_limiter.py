@@ -129,7 +129,7 @@ async def test_an_arrival_between_a_cancellation_and_its_end_does_not_wait_for_e
         await settle()
         waiting.cancel()  # it still stands in the queue until it runs
         await stack.aclose()
-        async with asyncio.timeout(5), connections.slot(account=None, host="h"):
+        async with asyncio.timeout(60), connections.slot(account=None, host="h"):
             pass
     await end(waiting)
 

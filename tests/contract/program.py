@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["SECRETS", "Done", "Place", "Routes", "Running", "Site", "Stage", "eventually"]
 
 _T = TypeVar("_T")
-PATIENCE_S = 40.0
+PATIENCE_S = 100.0
+"""What has not come by then is a failure; nothing is judged by how long it took."""
 TOTP_SECRETS = {"tina": "gezd gnbv gy3t qojq gezd gnbv gy3t qojq", "ines": "MFRG GZDF MZTW Q2LK NNWG 23TP"}
 SECRETS = {
     "JO_PASSWORD": "pÄss wörd+&=%€",

@@ -263,7 +263,7 @@ def deadlines(site: Site, tmp_path_factory) -> dict[str, tuple[Place, Done]]:
         "window": ([site.entry(fine)], ("--window", window(*LATER))),
     }
     places = {name: Place(tmp_path_factory.mktemp(name)) for name in cases}
-    until, running = ahead(10), {}
+    until, running = ahead(15), {}
     for name, (products, more) in cases.items():
         places[name].write(products, accounts=accounts)
         running[name] = places[name].start("run", "m.yaml", "--json", "--until", until, *more)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ITEMS", "PATIENCE_S", "Done", "Scene", "program"]
 
-PATIENCE_S = 60.0
+PATIENCE_S = 100.0
 """A process that has not ended by then is a failure; nothing is judged by how long it took."""
 
 ITEMS: Mapping[str, Item] = {

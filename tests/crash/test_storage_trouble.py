@@ -20,7 +20,7 @@ from bulkdl.demo_server.catalog import Item, Validators
 from bulkdl.demo_server.faults import Chunked
 from bulkdl.journal.journal import Journal
 from bulkdl.journal.records import Entry, Phase
-from tests.crash.scene import Done, ended, scene
+from tests.crash.scene import PATIENCE_S, Done, ended, scene
 from tests.storage.storage_places import mounted
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def until_said(process: asyncio.subprocess.Process, words: str) -> str:
     """What the process wrote to standard error until `words` came."""
     assert process.stderr is not None
     said = ""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE_S):
         while words not in said:
             line = await process.stderr.readline()
             assert line, f"it ended without saying '{words}', but:\n{said}"

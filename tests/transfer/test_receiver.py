@@ -153,7 +153,7 @@ async def both_arrive(tmp_path: Path, respond: Responder, *, most: int) -> Done:
     async with RawServer(respond) as server:
         host = {"hosts": [f"127.0.0.1:{server.port}"], "auth": "none", "max_connections": most}
         products = [{"url": server.url(f"/{n}"), "file": n, "account": "own"} for n in ("large", "late")]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             done = await place.run(*products, accounts={"own": host}, clock=SystemClock())
     assert (done.code, place.file("large") == BODY, place.file("late")) == (0, True, b"late")
     return done
