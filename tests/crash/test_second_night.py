@@ -110,6 +110,7 @@ async def test_a_renewed_url_goes_on_where_the_old_one_was(tmp_path: Path):
     async with scene(tmp_path, items=[item], rate=RATE) as place:
         await begun(place, "signature=old", item)
         place.extra = {item.name: {"url": f"{place.archive.url(item, Route.DOWNLOAD)}?signature=new"}}
+        place.archive.rate = None
         done = await place.run()
         assert done.code == 0, done.err
         assert done.summary["bytes"]["resumed"] >= MB
