@@ -199,7 +199,8 @@ async def survive(case: Case, tmp_path: Path, *, lane: str = "0") -> None:
 
     `lane`: the least body that goes past the event loop, such as `16K`; `0`: none does.
     """
-    place, archive = Place(tmp_path, workers=20, **case.settings), Archive(case.answer)
+    workers = len(DOSES) * len(case.only)  # each product has one; more would only be woken for nothing
+    place, archive = Place(tmp_path, workers=workers, **case.settings), Archive(case.answer)
     place.environ["BULKDL_FAST_LANE"] = lane
     editions = (BODY, OTHER) if case.changed else (BODY,)
     async with RawServer(archive) as server:
