@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from bulkdl.demo_server.catalog import Item
 from bulkdl.demo_server.generated_files import Kind
 from bulkdl.demo_server.server import Archive
 from tests.canary import Canary
 from tests.clocks import ImpatientClock, ManualClock
+from tests.effort import effort
 from tests.servers import RawServer, Responder
 from tests.tls import make_certificate
 
@@ -35,7 +36,7 @@ os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)
 settings.register_profile(
     "bulkdl",
     deadline=None,
-    max_examples=60,
+    max_examples=effort(20, 100),
     derandomize="CI" in os.environ,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
@@ -66,7 +67,10 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Let each worker begin with modules that are marked `long`."""
+    """Mark tests with examples as `thorough`, and let each worker begin with modules that are marked `long`."""
+    for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker("thorough")
     items.sort(key=lambda item: str(item.path))
     yield
     _, workers = _worker(config)

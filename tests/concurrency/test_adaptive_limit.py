@@ -19,6 +19,7 @@ from bulkdl.concurrency.adaptive_limit import (
     next_limit,
     on_refused,
 )
+from tests.effort import effort
 
 BASE = ConcurrencyLimit.of(16)
 TRIAL = replace(BASE, allowed=32, rate=100.0)
@@ -134,7 +135,7 @@ def test_whatever_is_seen_the_limit_stays_between_the_beginning_and_the_cap(base
         assert crowd.allowed <= 4 * max(before.proven, before.allowed)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=effort(10, 60), deadline=None)
 @given(st.integers(1, 32), st.floats(1, 100), st.floats(0.5, 8))
 def test_a_shared_link_has_more_than_at_the_beginning_in_moments_only(base, capacity, fill):
     """The link is full with the connections of the beginning, or with `fill` times as many."""

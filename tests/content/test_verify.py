@@ -26,6 +26,7 @@ from bulkdl.content.verify import check_product, digests
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.models import Checksum, FailureKind, Product, Verify
 from bulkdl.core.urls import Url
+from tests.effort import effort
 
 MIB = 1024 * 1024
 
@@ -88,7 +89,7 @@ def saved(folder: Path, data: bytes) -> Path:
     size=st.one_of(st.integers(0, 3000), st.sampled_from([n * MIB + d for n in (1, 2) for d in (-1, 0, 1)])),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=effort(10, 50), deadline=None)
 def test_digests_equal_those_of_hashlib_around_the_borders_of_blocks(size, seed):
     data = random.Random(seed).randbytes(size)
     with tempfile.TemporaryDirectory() as folder:
@@ -260,7 +261,7 @@ methods = st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP
 
 
 @given(members, methods, st.binary(max_size=30).map(lambda b: b.replace(b"P", b"p")), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=effort(20, 120), deadline=None)
 def test_a_zip_passes_whole_and_fails_wherever_it_is_cut(contents, method, comment, data):
     """Comments without `P`: zipfile takes an end record's mark inside a comment for the end record."""
     whole = zip_of(contents, method=method, comment=comment)
@@ -272,7 +273,7 @@ def test_a_zip_passes_whole_and_fails_wherever_it_is_cut(contents, method, comme
 
 
 @given(members, methods, st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=effort(20, 120), deadline=None)
 def test_a_flipped_byte_in_a_zip_member_fails_deep_unless_the_contents_are_the_same(contents, method, data):
     """Deflate has bits after its end that mean nothing; in stored members every bit counts."""
     whole = bytearray(zip_of(contents, method=method))
@@ -296,7 +297,7 @@ def test_a_flipped_byte_in_a_zip_member_fails_deep_unless_the_contents_are_the_s
 
 
 @given(members, st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=effort(20, 120), deadline=None)
 def test_a_zip_damaged_anywhere_passes_or_fails_as_a_product_and_never_otherwise(contents, data):
     whole = bytearray(zip_of(contents))
     for _ in range(data.draw(st.integers(1, 4))):
@@ -458,7 +459,7 @@ async def test_a_packed_file_passes_deep_whole_and_fails_cut_or_flipped(tmp_path
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=effort(15, 80), deadline=None)
 def test_a_tar_passes_whole_and_fails_wherever_it_is_cut_before_its_end(data):
     whole = tar_of({"a": b"x" * 700, "ä" * 80: b"y" * 512, "c": b""})
     cut = data.draw(st.integers(1, len(whole.rstrip(b"\0"))))

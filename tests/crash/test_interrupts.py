@@ -20,6 +20,7 @@ import pytest
 from bulkdl.demo_server.catalog import Item
 from bulkdl.demo_server.faults import Stall
 from tests.crash.scene import ended, scene
+from tests.effort import effort
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,15 +43,20 @@ async def until_bytes(place: Scene, process: asyncio.subprocess.Process, count: 
         await asyncio.sleep(0.002)
 
 
+LANES = effort(1, 4)
+"""Destinations, with two signals in each."""
+
+
+@pytest.mark.thorough
 async def test_a_signal_at_any_moment_saves_everything_and_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """The first signal ends the run with its code and its summary; what arrived is not fetched again."""
     rng, took, again = random.Random(5), [], []
-    for lane in range(3):
+    for lane in range(LANES):
         async with scene(tmp_path, rate=RATE, name=f"products-{lane}") as place:
             while place.finished() != {item.name for item in place.items} and len(took) < 2 * (lane + 1):
-                which = rng.choice(list(CODES))
+                which = list(CODES)[len(took) % 2]
                 sent, known = place.archive.bytes_sent, place.durable()
                 process = await place.start()
                 await until_bytes(place, process, rng.randrange(1, 6_000_000))

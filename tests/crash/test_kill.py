@@ -10,6 +10,7 @@ import pytest
 
 from tests.crash.kills import Toll, endure
 from tests.crash.scene import ITEMS
+from tests.effort import effort
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,13 +21,12 @@ pytestmark = [
 ]
 
 RATE = 2_000_000
-KILLS = 10
+KILLS = effort(3, 10)
 """In each of two lanes."""
 
 
-async def test_twenty_kills_cost_no_finished_product_and_little_else(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+@pytest.mark.thorough
+async def test_kills_cost_no_finished_product_and_little_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """After every kill what stands at a final name is right and the journal is sound; at the end all is complete."""
     tolls = await asyncio.gather(*(endure(tmp_path, kills=KILLS, seed=seed, rate=RATE) for seed in (11, 12)))
     both = Toll()

@@ -6,11 +6,12 @@ answer was cut. A dose says whether the hostile answer comes once, or whenever t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.protocol.byte_ranges import normalise
+from tests.effort import effort
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, head
 
@@ -62,6 +63,8 @@ MODES = {
     "cut, overlap": Mode(cut=True, product={"resume": "overlap"}),
 }
 DOSES = ("once", "always")
+MOST = effort(("new", "cut, ETag", "cut, date", "cut, checksum", "cut, overlap"), tuple(MODES))
+"""All of them in the long form; the others are near relations of these."""
 
 
 @dataclass(slots=True)
@@ -192,6 +195,10 @@ class Case:
     def expected(self) -> dict[str, str]:
         ends = {f"{dose}, {mode}": getattr(self, dose) for dose in DOSES for mode in self.only}
         return ends | {key: end for key, end in self.but.items() if key in ends}
+
+
+def in_most(case: Case) -> Case:
+    return replace(case, only=tuple(mode for mode in case.only if mode in MOST))
 
 
 async def survive(case: Case, tmp_path: Path, *, lane: str = "0") -> None:

@@ -23,6 +23,7 @@ from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.sqlite_file import open_or_renew
 from bulkdl.journal.writer_thread import JournalWriter
 from bulkdl.storage.filesystem_type import network_filesystem
+from tests.effort import effort
 from tests.storage.storage_places import child, mounted, read_only
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=effort(12, 80))
 @given(script=operations)
 def test_any_sequence_of_changes_equals_a_dict_and_survives_reopening(script: list[tuple[str, Entry | None]]) -> None:
     from tests.clocks import ManualClock  # noqa: PLC0415

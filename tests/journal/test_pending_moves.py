@@ -19,6 +19,7 @@ from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.row_codec import encode, encode_done
 from bulkdl.storage.file_info import FileFacts
+from tests.effort import effort
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +134,7 @@ async def test_an_unreadable_row_is_said_and_costs_only_its_own_products(tmp_pat
     st.integers(0, 2**62),
     st.lists(st.sampled_from(["md5", "sha256"]), unique=True),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=effort(10, 60), deadline=None)
 def test_any_name_and_header_comes_back_as_it_was(text: str, etag: str | None, size: int, sums: list[str]):
     import asyncio  # noqa: PLC0415
 

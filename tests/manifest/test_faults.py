@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bulkdl.core.errors import ManifestError
 from bulkdl.manifest.loader import from_mapping
+from tests.effort import effort
 from tests.manifest.reading import problem, problems, read
 
 P = "products: [https://x.example/a]\n"
@@ -207,7 +208,7 @@ def outcome(read_it):
         return error.lines()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=effort(40, 300), deadline=None)
 @given(st.one_of(st.text(max_size=80), st.binary(max_size=80), st.text("ab:-[]{}&*!|>%@,?# \n\t'\"", max_size=80)))
 def test_any_input_is_a_manifest_or_a_manifest_error(text):
     if isinstance(text, str):
@@ -225,7 +226,7 @@ VALUES = st.recursive(
 KEYS = st.sampled_from(["version", "destination", "settings", "accounts", "defaults", "products"])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=effort(40, 300), deadline=None)
 @given(st.dictionaries(KEYS, VALUES | st.lists(VALUES, max_size=3), max_size=6))
 def test_any_values_under_known_keys_are_a_manifest_or_a_manifest_error(data):
     assert outcome(lambda: from_mapping(data, environ={}))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from bulkdl.planning.name_registry import NameRegistry
+from tests.effort import effort
 
 SPELLINGS = ("Ångström.zip", "a\u030angstro\u0308m.ZIP", "ÅNGSTRÖM.zip")
 NAMES = (*SPELLINGS, "b.zip", "folder/b.zip")
@@ -65,7 +66,7 @@ class Contest(RuleBasedStateMachine):
 
 
 TestContest = Contest.TestCase
-TestContest.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestContest.settings = settings(max_examples=effort(15, 100), stateful_step_count=25, deadline=None)
 
 
 @pytest.mark.parametrize("other", SPELLINGS)

@@ -12,6 +12,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from bulkdl.protocol.byte_ranges import ContentRange, cover, missing, normalise, parse_content_range
 from bulkdl.transfer.segment_plan import SegmentLease, SegmentPlan
+from tests.effort import effort
 
 RANGES = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 120)), max_size=8)
 TOTALS = st.integers(0, 130)
@@ -227,7 +228,7 @@ class Plan(RuleBasedStateMachine):
 
 
 TestPlan = Plan.TestCase
-TestPlan.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+TestPlan.settings = settings(max_examples=effort(15, 100), stateful_step_count=25, deadline=None)
 
 
 def test_gaps_are_claimed_in_order_then_the_stretch_that_would_take_longest_is_halved():

@@ -23,6 +23,7 @@ from bulkdl.protocol.resume import (
     next_request,
     validator,
 )
+from tests.effort import effort
 
 HERE, MIRROR = "https://a.example.org:443/p", "https://b.example.org:443/p"
 STRONG, WEAK, OTHER = '"one"', 'W/"one"', '"two"'
@@ -365,7 +366,7 @@ def exchanges(draw):
     return known, request, head, draw(st.none() | SMALL)
 
 
-@settings(max_examples=400)
+@settings(max_examples=effort(100, 1000))
 @given(exchanges())
 def test_nothing_is_spliced_whatever_the_server_says(exchange):
     known, request, head, expected_size = exchange
@@ -396,7 +397,7 @@ def test_nothing_is_spliced_whatever_the_server_says(exchange):
         assert mine is not None or known.last_modified == head.last_modified is not None
 
 
-@settings(max_examples=400)
+@settings(max_examples=effort(100, 1000))
 @given(HEADS.map(lambda head: replace(head, content_range=None)) | HEADS, st.none() | SMALL)
 def test_what_is_taken_without_a_judgement_would_be_judged_so(head, expected_size):
     length = is_plain_full_response(head, expected_size=expected_size)

@@ -16,6 +16,7 @@ from bulkdl.core.events import Retrying
 from bulkdl.core.stop_request import StopReason, StopSignal
 from bulkdl.protocol.byte_ranges import cover
 from bulkdl.transfer import segment_scaling
+from tests.effort import effort
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Wire, announce, head, html, ranges, reply, reset
 
@@ -326,7 +327,7 @@ answers = st.tuples(
 )
 
 
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=effort(5, 40))
 @given(row=st.lists(answers, max_size=9), size=st.sampled_from([0, 1, 70_000, 2_500_000]), retries=st.integers(1, 3))
 async def test_whatever_the_server_does_the_file_is_one_edition_whole_or_not_there(
     row: list[tuple[str, int]], size: int, retries: int

@@ -18,10 +18,11 @@ from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.storage.destination import Storage
 from bulkdl.storage.file_info import FileFacts
 from bulkdl.storage.partial_file import Partial
+from tests.effort import effort
 from tests.storage.storage_places import descriptors, make_link, mounted
 
 
-@settings(max_examples=40)
+@settings(max_examples=effort(15, 80))
 @given(
     writes=st.lists(
         st.tuples(st.integers(0, 300), st.binary(max_size=60), st.sampled_from([bytes, bytearray, memoryview]))

@@ -21,6 +21,7 @@ from bulkdl.demo_server.token_server import ClientApp, Identity, Policy, User
 from bulkdl.http.lightweight import pipelining_policy
 from bulkdl.transfer import batch_finalize, disk_space
 from tests.clocks import ManualClock
+from tests.effort import effort
 from tests.harness import HurriedClock, Place, body_of, sha256
 from tests.waiting import CLOSE, CUT, RESET, Asked, Respond, Site, answer, ok
 
@@ -527,7 +528,7 @@ class Weather:
         return answers
 
 
-@settings(max_examples=25)
+@settings(max_examples=effort(8, 60))
 @given(row=st.lists(st.tuples(HAPPENINGS, st.integers(0, 1000)), max_size=30), workers=st.integers(1, 4))
 @example(row=[("plain", 0)] * 4 + [("forget", 4)], workers=1)
 @example(row=[("plain", 0)] * 4 + [("skip", 2)], workers=1)
