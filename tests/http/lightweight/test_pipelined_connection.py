@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     Opens = Callable[[Respond], AbstractAsyncContextManager["Client"]]
 
-SILENCE_S = 0.2
+SILENCE_S = 1.0
+"""So long that no machine is too busy to answer before."""
 
 
 class Client:
