@@ -6,7 +6,7 @@ import asyncio
 import heapq
 from itertools import count
 
-__all__ = ["ImpatientClock", "ManualClock"]
+__all__ = ["ImpatientClock", "JustBooted", "ManualClock"]
 
 _TURNS = 20
 """Rounds of the event loop after each step, so that whoever woke can act and sleep again before time goes on."""
@@ -89,3 +89,11 @@ class ImpatientClock(ManualClock):
 async def _settle() -> None:
     for _ in range(_TURNS):
         await asyncio.sleep(0)
+
+
+class JustBooted(ManualClock):
+    """The clock of a machine that has just started: its monotonic time begins near zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0

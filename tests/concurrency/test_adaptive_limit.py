@@ -8,19 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkdl.concurrency.adaptive_limit import (
-    FAST,
-    LONGEST_REST_S,
-    LONGEST_TRIAL_S,
-    PATIENCE_S,
-    REST_S,
-    ConcurrencyLimit,
-    ThroughputSample,
-    next_limit,
-    on_refused,
-)
+from bulkdl.concurrency.adaptive_limit import ConcurrencyLimit, ThroughputSample, next_limit, on_refused
 from tests.effort import effort
 
+FAST = 32 * 1024 * 1024
+PATIENCE_S, LONGEST_TRIAL_S = 2.0, 6.0
+REST_S, LONGEST_REST_S = 60.0, 3600.0
 BASE = ConcurrencyLimit.of(16)
 TRIAL = replace(BASE, allowed=32, rate=100.0)
 PROVEN = replace(BASE, proven=64, allowed=64)
@@ -50,6 +43,9 @@ TABLE = {
     "it has half, and patience is over": (BASE, sight(lasted=9.0, alone=10.0, among=5.0), 16, 16, True),
     "they begin alike, and fast": (BASE, sight(lasted=9.0, alone=FAST, among=FAST), 16, 16, False),
     "nothing was learnt, and they are fast": (BASE, sight(lasted=9.0, rate=16.0 * FAST), 16, 16, False),
+    "it has little more than half": (BASE, sight(lasted=0.6, alone=20.0, among=13.0), 16, 16, True),
+    "it has half, once that is sure": (BASE, sight(lasted=0.5, alone=10.0, among=5.0), 16, 16, True),
+    "nothing was learnt, and they are half as fast": (BASE, sight(lasted=9.0, rate=8.0 * FAST), 16, 32, False),
     "between the two": (BASE, sight(lasted=0.6, alone=10.0, among=7.0), 16, 16, False),
     "nothing was learnt in all the time": (BASE, sight(lasted=PATIENCE_S), 16, 32, False),
     "it rests": (replace(BASE, quiet_until=NOW + 1), sight(lasted=9.0, alone=1.0, among=1.0), 16, 16, False),
@@ -59,6 +55,8 @@ TABLE = {
     "twice as many bring little more": (TRIAL, sight(rate=130.0), 16, 32, False),
     "little more, but each begins as well": (TRIAL, sight(rate=130.0, alone=1.0, among=0.9), 32, 128, False),
     "no more, though each begins as well": (TRIAL, sight(rate=105.0, alone=1.0, among=1.0), 16, 32, False),
+    "more, while they hardly gather speed": (TRIAL, sight(rate=200.0, rising=2.5), 32, 64, False),
+    "more, while they gather some speed": (TRIAL, sight(rate=200.0, rising=2.6), 16, 32, False),
     "more, while they gather speed": (TRIAL, sight(rate=200.0, rising=4.0), 16, 32, False),
     "more and more, and each begins as well": (TRIAL, sight(rate=200.0, rising=4.0, alone=1.0, among=1.0), 32, 128, False),
     "as much more at last, and each begins as well": (
@@ -66,6 +64,7 @@ TABLE = {
     ),
     "more at last, and nothing else is known": (TRIAL, sight(rate=130.0, rising=2.0), 16, 32, False),
     "twice as much, at the first glance": (TRIAL, sight(lasted=0.1, rate=200.0), 16, 32, False),
+    "twice as much, after the first glance": (TRIAL, sight(lasted=0.15, rate=200.0), 32, 64, False),
     "twice as much at the first glance, and each begins as well": (
         TRIAL, sight(lasted=0.1, rate=200.0, alone=1.0, among=1.0), 32, 128, False,
     ),
@@ -86,6 +85,19 @@ def test_what_is_allowed_when(name: str):
     crowd, seen, proven, allowed, rests = TABLE[name]
     found = next_limit(crowd, seen)
     assert (found.proven, found.allowed, found.quiet_until > crowd.quiet_until) == (proven, allowed, rests)
+
+
+def test_at_the_cap_nothing_is_learnt_any_more():
+    crowd = replace(PROVEN, proven=128, allowed=128, rate=5.0)
+    for seen in (sight(lasted=9.0, alone=1.0, among=1.0), sight(lasted=9.0, alone=1.0, among=0.1), sight(lasted=9.0)):
+        assert next_limit(crowd, seen) == crowd
+
+
+def test_nothing_is_known_at_first():
+    assert ConcurrencyLimit.of(16) == ConcurrencyLimit(
+        base=16, proven=16, allowed=16, rate=0.0, quiet_until=0.0, rest_s=60.0
+    )
+    assert ThroughputSample(now=NOW, lasted=0.2, rate=100.0, rising=1.0) == sight(begun=True, alone=None, among=None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from bulkdl.concurrency.connection_limiter import ConnectionLimiter
-from tests.clocks import ManualClock
+from tests.clocks import JustBooted, ManualClock
 
 
 class Worker:
@@ -134,6 +134,42 @@ async def test_an_arrival_between_a_cancellation_and_its_end_does_not_wait_for_e
     await end(waiting)
 
 
+async def test_a_host_has_sixteen_connections_where_nothing_else_is_said():
+    connections = ConnectionLimiter(most=99, accounts={}, clock=ManualClock())
+    assert connections.free_slots(account=None, host="h") == 16
+
+
+async def test_places_are_wanted_as_long_as_someone_waits():
+    connections = ConnectionLimiter(most=1, accounts={}, clock=ManualClock())
+    wanted = [connections.are_wanted]
+    workers = [Worker(connections) for _ in range(3)]
+    await settle()
+    wanted.append(connections.are_wanted)
+    await end(workers[1])
+    wanted.append(connections.are_wanted)
+    workers[0].leave()
+    await settle()
+    wanted.append(connections.are_wanted)
+    assert wanted == [False, True, True, False]
+    last = Worker(connections)
+    await settle()
+    assert connections.are_wanted
+    await end(last)
+    assert not connections.are_wanted
+    await end(*workers)
+
+
+async def test_an_extra_connection_that_has_gone_is_not_asked_to_leave():
+    connections = ConnectionLimiter(most=1, accounts={}, clock=ManualClock())
+    left: list[str] = []
+    async with connections.extra(account=None, host="h", leave=lambda: left.append("x")) as granted:
+        assert granted
+    workers = [Worker(connections) for _ in range(2)]
+    await settle()
+    assert (having(workers), left) == ([True, False], [])
+    await end(*workers)
+
+
 async def test_an_extra_connection_takes_only_what_is_free():
     connections = ConnectionLimiter(most=3, accounts={"a": 2}, clock=ManualClock())
     async with connections.slot(account="a", host="h"):
@@ -219,6 +255,14 @@ async def test_a_lowered_limit_comes_back_one_by_one_while_it_is_quiet():
         await end(worker)
         found.append(connections.free_slots(account="a", host="h"))
     assert found == [2, 3, 3]
+
+
+async def test_the_first_refusal_lowers_the_limit_also_on_a_machine_that_has_just_started():
+    connections = ConnectionLimiter(most=16, accounts={}, host=4, clock=JustBooted())
+    workers = [Worker(connections) for _ in range(3)]
+    await settle()
+    assert connections.reduce(None, "h") == 2
+    await end(*workers)
 
 
 async def test_without_an_account_of_its_own_the_hosts_limit_is_lowered():
@@ -345,6 +389,31 @@ async def test_a_trial_begins_with_the_look_at_those_who_joined():
         assert (host.connections.grows(None, "h"), grown.is_set()) == (True, True)
 
 
+@pytest.mark.parametrize(("idle", "grows"), [(0.5, True), (0.51, False)])
+async def test_no_trial_begins_once_nobody_has_wanted_more_for_half_a_second(idle, grows):
+    async with AsyncExitStack() as stack:
+        host = Host(stack, most=8)
+        await stack.enter_async_context(host.connections.slot(account=None, host="h"))
+        host.held = 1
+        host.connections.measured(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
+        await host.pass_time(0.2, own=100)
+        opened = host.clock.monotonic()
+        await host.clock.advance(idle)
+        for _ in range(4):
+            host.connections.measured(None, "h", count=100, rate=100.0, opened=opened)
+        assert host.connections.grows(None, "h") is grows
+
+
+async def test_a_host_that_refused_one_of_its_first_connections_may_still_grow():
+    async with AsyncExitStack() as stack:
+        host = Host(stack)
+        await host.pass_time(1, own=1000)
+        host.connections.connection_refused(None, "h")
+        assert host.allowed == 4
+        await host.pass_time(1.2, own=1000)
+        assert host.allowed == 8
+
+
 async def test_a_trial_is_not_over_before_those_who_came_for_it_have_begun():
     async with AsyncExitStack() as stack:
         host = Host(stack)
@@ -382,6 +451,43 @@ async def test_connections_that_took_from_the_first_are_reason_enough_for_none()
             host.connections.measured(None, "h", count=12, rate=12.0, opened=host.clock.monotonic())
         await host.pass_time(30, own=100, link=100)
         assert host.allowed == 8
+
+
+async def test_a_host_that_is_not_full_does_not_grow():
+    async with AsyncExitStack() as stack:
+        host = Host(stack)
+        for _ in range(3):
+            extra = host.connections.extra(account=None, host="h")
+            assert await stack.enter_async_context(extra)
+        for _ in range(60):
+            await host.clock.advance(0.05)
+            host.connections.brought(None, "h", 150)
+            host.connections.report_saturation(None, "h")
+        assert host.connections.free_slots(account=None, host="h") == 1
+
+
+async def test_a_product_that_waits_is_given_a_place_that_a_host_has_grown_by():
+    async with AsyncExitStack() as stack:
+        host = Host(stack)
+        workers = [Worker(host.connections) for _ in range(6)]
+        await settle()
+        host.held = 4
+        await host.pass_time(1.9, own=1000)
+        assert having(workers) == [True] * 4 + [False] * 2
+        await host.pass_time(0.3, own=1000)
+        assert having(workers) == [True] * 6
+        await end(*workers)
+
+
+@pytest.mark.parametrize(("apart", "refusals"), [(0.5, 1), (0.99, 1), (1.0, 2), (5.0, 2)])
+async def test_refusals_that_come_within_a_second_are_one(apart, refusals):
+    async with AsyncExitStack() as stack:
+        host = Host(stack)
+        await host.pass_time(20, own=1000)
+        host.connections.connection_refused(None, "h")
+        await host.clock.advance(apart)
+        host.connections.connection_refused(None, "h")
+        assert host.held - len(host.left) == 32 // 2**refusals
 
 
 async def test_what_an_account_may_hold_never_grows():

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from bulkdl.concurrency.rate_limiter import HostBackoff, RateLimit
+from tests.clocks import ImpatientClock, JustBooted
 
 
 async def test_without_a_rate_nothing_waits(clock):
@@ -58,3 +59,18 @@ async def test_a_host_is_left_alone_until_its_longest_pause_is_over(clock):
     assert pauses.left("a") == 1
     await clock.advance(2)
     assert pauses.left("a") == 0
+
+
+async def test_a_rate_that_is_kept_needs_no_wait():
+    clock = ImpatientClock()
+    limit = RateLimit(1000, clock=clock)
+    await clock.advance(1)
+    await limit.take(250)
+    await limit.take(100)
+    assert clock.slept == pytest.approx([0.1])
+
+
+async def test_a_pause_on_a_machine_that_has_just_started_is_no_longer_than_asked_for():
+    pauses = HostBackoff(clock=JustBooted())
+    pauses.pause("a", 0.5)
+    assert pauses.left("a") == 0.5

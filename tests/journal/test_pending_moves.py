@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkdl.core.clock import SystemClock
-from bulkdl.core.models import Checksum
+from bulkdl.core.models import Checksum, FailureKind
 from bulkdl.journal.journal import Journal
-from bulkdl.journal.pending_moves import PendingRename, moved, moving
+from bulkdl.journal.pending_moves import PendingRename, moved, moving, placed_entry
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.row_codec import encode, encode_done
@@ -66,12 +68,34 @@ def without_time(entries: dict[str, Entry]) -> dict[str, dict[str, object]]:
     return {id_: told(entry) for id_, entry in entries.items()}
 
 
+@pytest.mark.parametrize(
+    ("phase", "size", "ranges", "part"),
+    [
+        (Phase.PLACING, 4096, ((0, 4096),), "a.part"),
+        (Phase.REQUEUED, 4096, ((0, 4096),), "a.part"),
+        (Phase.PLACING, 0, (), "a.part"),
+        (Phase.DONE, 4096, (), None),
+        (Phase.DONE, 0, (), None),
+    ],
+)
+def test_a_partial_is_known_until_the_product_has_its_name(
+    phase: Phase, size: int, ranges: tuple[tuple[int, int], ...], part: str | None
+):
+    before = dataclasses.replace(move("a").entry, note="n", failure_kind=FailureKind.HTTP, failure_reason="r")
+    sums = (Checksum("md5", "00"),)
+    after = placed_entry(before, phase, FileFacts(size, 7, is_file=True), sums)
+    assert after == dataclasses.replace(
+        before, phase=phase, total=size, size=size, mtime_ns=7, digests=sums, ranges=ranges, part=part
+    )
+
+
 async def test_the_next_run_finds_each_of_them_as_it_was_about_to_have_its_name(tmp_path: Path):
     moves = [move("a.bin"), move("b/c.bin"), move("empty", size=0, etag=None)]
     await left(tmp_path, *moves)
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
         found = await journal.entries()
         unfinished = await journal.unfinished()
+        assert journal.recovered == ""
     assert without_time(found) == without_time({m.entry.id: moving(m) for m in moves}) == without_time(unfinished)
     assert batches(tmp_path) == []
 
@@ -120,11 +144,12 @@ async def test_an_unreadable_row_is_said_and_costs_only_its_own_products(tmp_pat
         await journal.put(done("old.bin"))
         await journal.put_moves([move("a.bin")])
         await journal.put_moves([move("b.bin")])
+        await journal.put_moves([move("c.bin"), move("d.bin")])
     with closing(sqlite3.connect(tmp_path / ".bulkdl" / "journal.sqlite")) as connection, connection:
-        connection.execute("UPDATE moving SET moves = replace(moves, 'a.bin', 'x.bin') WHERE batch = 1")
+        connection.execute("UPDATE moving SET moves = replace(moves, '.bin', '.xyz') WHERE batch <> 2")
     async with Journal.open(tmp_path, clock=clock) as journal:
         assert set(await journal.entries()) == {"old.bin", "b.bin"}
-        assert "unreadable" in journal.recovered
+        assert journal.recovered.startswith("The journal has 2 unreadable records")
     assert batches(tmp_path) == []
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from bulkdl.core.models import Checksum, Product
@@ -19,6 +21,10 @@ FOLDER = FileFacts(size=10, mtime_ns=7, is_file=False)
 
 def product(size: int | None = None, *checksums: Checksum) -> Product:
     return Product(index=0, url=Url("https://a.example.org/a"), file="a", size=size, checksums=checksums)
+
+
+def unpacked() -> Product:
+    return replace(product(10), extract=True)
 
 
 def entry(phase: Phase, size: int | None = 10, mtime: int | None = 7, *digests: Checksum) -> Entry:
@@ -73,6 +79,12 @@ ROWS = [
     ("a crash before the move left the old file", product(), entry(PLACING, 10, 8), HERE, LocalFileStatus.UNKNOWN),
     ("the same, with a digest", product(), entry(PLACING, 10, 8, MD5), HERE, LocalFileStatus.HASH),
     ("the same, with another size", product(), entry(PLACING, 11, 8), HERE, LocalFileStatus.DISAGREES),
+    ("to be unpacked, no file", unpacked(), None, None, LocalFileStatus.ABSENT),
+    ("to be unpacked, a file of its size", unpacked(), None, HERE, LocalFileStatus.HASH),
+    ("to be unpacked, another size", replace(unpacked(), size=11), None, HERE, LocalFileStatus.DISAGREES),
+    ("unpacked and done", unpacked(), entry(DONE), HERE, LocalFileStatus.IN_PLACE),
+    ("unpacked and done, no file", unpacked(), entry(DONE), None, LocalFileStatus.ABSENT),
+    ("moved before a crash, and to be unpacked", unpacked(), entry(PLACING), HERE, LocalFileStatus.HASH),
 ]
 
 

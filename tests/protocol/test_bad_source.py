@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from bulkdl.core.models import Checksum
 from bulkdl.protocol.bad_source import (
-    MOST_SEEN,
-    UNSEEN_S,
     BadSourceEvidence,
     Comparison,
     Recheck,
@@ -25,6 +23,7 @@ from bulkdl.protocol.response_head import Head
 A, B = "https://a.example.org:443/x", "https://b.example.org:443/x"
 MONDAY, TUESDAY = "Mon, 14 Nov 1994 12:45:26 GMT", "Tue, 15 Nov 1994 12:45:26 GMT"
 NOW = 1_750_000_000.0
+DAY = 86400.0
 
 
 def sums(seed: int) -> tuple[Checksum, ...]:
@@ -67,6 +66,8 @@ def evidence(**facts: Any) -> BadSourceEvidence:
         ({"etag": '"1"', "last_modified": MONDAY}, {"etag": '"1"', "last_modified": TUESDAY}, Comparison.SAME),
         ({"etag": '"1"', "last_modified": MONDAY}, {"etag": '"2"', "last_modified": MONDAY}, Comparison.OTHER),
         ({"etag": 'W/"1"', "last_modified": MONDAY}, {"etag": 'W/"1"', "last_modified": TUESDAY}, Comparison.OTHER),
+        ({"etag": '"1"', "last_modified": MONDAY}, {"etag": 'W/"1"', "last_modified": TUESDAY}, Comparison.OTHER),
+        ({"etag": 'W/"1"', "last_modified": MONDAY}, {"etag": '"1"', "last_modified": TUESDAY}, Comparison.OTHER),
     ],
 )
 def test_an_edition_is_told_by_its_marks(before: dict[str, Any], now: dict[str, Any], edition: Comparison):
@@ -92,14 +93,15 @@ def test_etags_that_change_without_the_bytes_tell_nothing(etag: str, dates: tupl
     [
         ((), {"etag": '"1"'}, 0.0, Recheck.ANEW),  # never asked before
         ((seen(B, etag='"1"'),), {"etag": '"1"'}, 0.0, Recheck.ANEW),
-        ((seen(etag='"1"'),), {"etag": '"1"'}, 99 * UNSEEN_S, Recheck.STANDS),
+        ((seen(etag='"1"'),), {"etag": '"1"'}, 99 * DAY, Recheck.STANDS),
         ((seen(etag='"1"'),), {"etag": '"2"'}, 0.0, Recheck.ANEW),
         ((seen(etag='"1"'), seen(etag='"2"')), {"etag": '"2"'}, 0.0, Recheck.STANDS),
         ((seen(), seen(etag='"2"')), {"etag": '"3"'}, 0.0, Recheck.ANEW),
-        ((seen(),), {}, UNSEEN_S - 1, Recheck.STANDS),
-        ((seen(),), {}, UNSEEN_S, Recheck.ANEW),
+        ((seen(),), {}, 7 * DAY - 1, Recheck.STANDS),
+        ((seen(),), {}, 7 * DAY, Recheck.ANEW),
         ((seen(),), {}, -60.0, Recheck.STANDS),
-        ((seen(),), {}, -90_000.0, Recheck.ANEW),
+        ((seen(),), {}, -DAY, Recheck.STANDS),
+        ((seen(),), {}, -DAY - 1, Recheck.ANEW),
     ],
 )
 def test_a_source_is_fetched_from_again_when_it_may_have_something_else(
@@ -137,6 +139,14 @@ def test_the_marks_of_other_bytes_are_forgotten_and_the_place_of_the_kept_ones_i
     assert [s.etag for s in same.seen] == ['"1"', '"2"']
 
 
+def test_the_marks_of_the_sixteen_newest_editions_are_kept():
+    known: BadSourceEvidence | None = None
+    for at in range(20):
+        known = with_new_evidence(known, evidence(seen=(seen(etag=f'"{at}"'),)), earlier=0, everywhere=True)
+    assert known is not None
+    assert [s.etag for s in known.seen] == [f'"{at}"' for at in range(4, 20)]
+
+
 @given(st.lists(st.integers(0, 3), max_size=40))
 def test_however_fetches_follow_each_other_only_equal_ones_prove_anything(row: list[int]):
     known: BadSourceEvidence | None = None
@@ -145,5 +155,5 @@ def test_however_fetches_follow_each_other_only_equal_ones_prove_anything(row: l
         known = with_new_evidence(known, latest, earlier=row[:at].count(found), everywhere=True)
         assert known.proven == (found in row[:at])
         assert known.fetches <= at + 1
-        assert len(known.seen) <= MOST_SEEN
+        assert len(known.seen) <= 16
         assert known.seen[-1] == latest.seen[0]

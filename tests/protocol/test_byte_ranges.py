@@ -259,6 +259,45 @@ def test_each_stretch_is_divided_by_what_it_would_take():
     assert [(c.position, c.end) for c in (long, *others, short)] == [(0, 20), (20, 40), (40, 60), (100, 130)]
 
 
+def test_a_stretch_that_takes_longest_is_divided_until_another_would_take_longer():
+    plan = SegmentPlan([(0, 90), (100, 180)], min_split=10, min_split_s=1.0)
+    long, short = plan.claim(), plan.claim()
+    long.rate = short.rate = 1.0
+    assert plan.offer(3) == 3
+    others = [plan.claim() for _ in range(3)]
+    assert [(c.position, c.end) for c in (long, *others, short)] == [
+        (0, 30),
+        (30, 60),
+        (60, 90),
+        (140, 180),
+        (100, 140),
+    ]
+
+
+def test_the_quickest_connection_is_known_once_it_is_measured():
+    plan = SegmentPlan([(0, 60), (100, 130), (200, 210)], min_split=10, min_split_s=1.0)
+    found = [plan.fastest]
+    claims = [plan.claim() for _ in range(3)]
+    found.append(plan.fastest)
+    for claim, rate in zip(claims, (5.0, 9.0, 2.0), strict=True):
+        claim.rate = rate
+        found.append(plan.fastest)
+    assert found == [0.0, 0.0, 5.0, 9.0, 9.0]
+    plan.release(claims[1])
+    assert plan.fastest == 5.0
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(0.0, 0.0), (0.5, 40.0), (10.0, 2.0)])
+def test_a_stretch_takes_no_known_time_until_its_connection_is_measured(rate, seconds):
+    assert SegmentLease(0, 20, rate=rate).left_s == seconds
+
+
+def test_what_was_cut_off_comes_before_what_is_further_behind():
+    plan = SegmentPlan([(0, 40), (50, 100)], min_split=10, min_split_s=1.0)
+    plan.cut(plan.claim(), 10)
+    assert [(c.position, c.end) for c in (plan.claim(), plan.claim())] == [(10, 40), (50, 100)]
+
+
 def test_what_is_left_takes_as_long_as_all_who_fetch_need_together():
     plan = SegmentPlan([(0, 60), (100, 130)], min_split=10, min_split_s=1.0)
     first = plan.claim()
@@ -287,6 +326,62 @@ def test_the_last_piece_takes_what_would_be_no_piece_of_its_own():
     assert [(c.position, c.end) for c in (plan.claim(), plan.claim())] == [(0, 20), (20, 44)]
 
 
+@pytest.mark.parametrize(
+    ("total", "claims"),
+    [
+        (20, [(0, 20)]),
+        (24, [(0, 24)]),
+        (25, [(0, 20), (20, 25)]),
+        (44, [(0, 20), (20, 44)]),
+        (45, [(0, 20), (20, 40), (40, 45)]),
+    ],
+)
+def test_a_gap_has_as_many_pieces_as_are_claimed_of_it(total, claims):
+    plan = SegmentPlan([(100, 100 + total)], min_split=5, min_split_s=1.0)
+    plan.piece = 20
+    assert plan.offer(9) == len(claims)
+    assert [(c.position - 100, c.end - 100) for c in (plan.claim() for _ in claims)] == claims
+    assert plan.claim() is None
+
+
+def test_pieces_of_one_byte_are_possible():
+    plan = SegmentPlan([(0, 3)], min_split=3, min_split_s=1.0)
+    plan.piece = 1
+    assert plan.offer(9) == 1
+
+
+def test_nothing_is_cut_while_what_is_free_is_enough():
+    plan = SegmentPlan([(0, 200), (300, 310)], min_split=5, min_split_s=1.0)
+    first = plan.claim()
+    first.rate, plan.piece = 1.0, 20
+    assert (plan.offer(1), first.end) == (1, 200)
+    assert (plan.offer(2), first.end) == (2, 20)
+
+
+@pytest.mark.parametrize(
+    ("left", "rate", "piece", "kept"),
+    [
+        (39, 1.0, 20, 19),  # shorter than two pieces: halved
+        (40, 1.0, 20, 20),
+        (100, 1.0, 20, 20),
+        (100, 10.0, 20, 30),  # a connection keeps what comes in `min_split_s`
+        (100, 16.0, 20, 48),
+        (100, 17.0, 20, 100),  # over before a new connection helps
+        (120, 20.0, 20, 60),
+        (119, 20.0, 20, 119),
+        (19, 1.0, 2, 19),  # shorter than two of `min_split`
+        (20, 1.0, 2, 3),
+    ],
+)
+def test_a_long_stretch_is_cut_to_a_piece_or_what_comes_meanwhile(left, rate, piece, kept):
+    plan = SegmentPlan([(0, left)], min_split=5 if piece == 20 else 10, min_split_s=3.0)
+    first = plan.claim()
+    first.rate, plan.piece = rate, piece
+    works = plan.has_work()
+    assert (plan.offer(1), first.end) == (int(works), kept)
+    assert works == (kept < left)
+
+
 def test_what_is_cut_off_a_stretch_is_there_for_others():
     plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
     first = plan.claim()
@@ -294,6 +389,62 @@ def test_what_is_cut_off_a_stretch_is_there_for_others():
     plan.cut(first, 5)
     second = plan.claim()
     assert [(c.position, c.end) for c in (first, second)] == [(20, 25), (25, 100)]
+
+
+@pytest.mark.parametrize("keep", [100, 101, 5000])
+def test_nothing_is_cut_off_a_stretch_that_is_no_longer_than_what_it_keeps(keep):
+    plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
+    first = plan.claim()
+    plan.cut(first, keep)
+    assert (first.end, plan.left, plan.has_work(), plan.claim()) == (100, 100, False, None)
+
+
+@pytest.mark.parametrize(
+    ("start", "claimed", "others"),
+    [
+        (9, (9, 9), [(10, 20), (30, 40)]),
+        (10, (10, 20), [(30, 40)]),
+        (11, (11, 20), [(10, 11), (30, 40)]),
+        (19, (19, 20), [(10, 19), (30, 40)]),
+        (20, (20, 20), [(10, 20), (30, 40)]),
+        (30, (30, 40), [(10, 20)]),
+    ],
+)
+def test_a_response_that_is_there_takes_what_is_missing_from_where_it_begins(start, claimed, others):
+    plan = SegmentPlan([(10, 20), (30, 40)], min_split=10, min_split_s=1.0)
+    claim = plan.claim_at(start)
+    assert (claim.position, claim.end, claim in plan) == (*claimed, True)
+    left = [plan.claim() for _ in others]
+    assert [(c.position, c.end) for c in left] == others
+    assert plan.claim() is None
+
+
+@pytest.mark.parametrize(
+    ("position", "limit", "fetched", "end", "others"),
+    [
+        (0, 100, 0, 100, []),
+        (49, 100, 0, 100, []),
+        (50, 100, 0, 50, [(50, 100)]),  # its body has ended
+        (0, 50, 0, 50, [(50, 100)]),  # its body goes no further
+        (0, 51, 0, 51, [(51, 100)]),
+        (0, 500, 0, 100, []),
+        (0, 100, 1, 50, [(51, 100)]),  # what came in between is here
+    ],
+)
+def test_a_stretch_that_was_refused_is_taken_back_by_a_connection_whose_body_goes_on_into_it(
+    position, limit, fetched, end, others
+):
+    plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
+    first = plan.claim()
+    first.rate = 1.0
+    second = plan.claim()
+    assert (second.position, second.end) == (50, 100)
+    first.position, first.limit, first.rate = position, limit, 0.0
+    second.position += fetched
+    plan.hand_back(second)
+    assert (first.end, second in plan) == (end, False)
+    assert [(c.position, c.end) for c in (plan.claim() for _ in others)] == others
+    assert plan.claim() is None
 
 
 @pytest.mark.parametrize(

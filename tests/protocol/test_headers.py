@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
@@ -76,3 +77,9 @@ def test_retry_after_is_seconds_or_a_date(value, seconds):
 def test_no_retry_after_at_all_is_negative_endless_or_an_error(value):
     seconds = parse_retry_after(value, now=NOW)
     assert seconds is None or 0 <= seconds <= DECADE
+
+
+@pytest.mark.parametrize("month", range(1, 13))
+def test_every_month_of_a_date_has_its_number(month):
+    moment = datetime(2022, month, 15, 10, 20, 30, tzinfo=UTC)
+    assert parse_http_date(moment.strftime("%a, %d %b %Y %H:%M:%S GMT")) == moment.timestamp()

@@ -64,6 +64,8 @@ ASKS = [
     ("everything is there", replace(HALF, ranges=((0, 100),)), {}, WHOLE),
     ("an empty product", replace(HALF, ranges=(), total=0), {}, WHOLE),
     ("an overlap", BIG, {"resume": Resume.OVERLAP}, RangeRequest(range=(OVERLAP, None), overlap=OVERLAP)),
+    ("an overlap of 64 KiB", PartialState(ranges=((0, 131072),), total=196608), {"resume": Resume.OVERLAP}, RangeRequest(range=(65536, None), overlap=65536)),
+    ("an overlap of all that is there", replace(BIG, ranges=((0, OVERLAP),)), {"resume": Resume.OVERLAP}, RangeRequest(range=(0, None), overlap=OVERLAP)),
     ("an overlap at another source", BIG, {"resume": Resume.OVERLAP, "source": MIRROR}, RangeRequest(range=(OVERLAP, None), overlap=OVERLAP)),
     ("an overlap, the total unknown", replace(BIG, total=None), {"resume": Resume.OVERLAP}, WHOLE),
     ("an overlap longer than what is there", replace(BIG, ranges=((0, OVERLAP - 1),)), {"resume": Resume.OVERLAP}, WHOLE),
@@ -195,6 +197,8 @@ JUDGED = [
     ("an unknown size", whole(None), WHOLE, PartialState(), {"expected_size": 100}, RESTART),
     ("an empty body for a product", whole(0), WHOLE, PartialState(), {"expected_size": 100}, SIZE),
     ("an empty body where half is on disk", whole(0), REST, HALF, {}, (Action.RETRY, DecisionReason.EMPTY)),
+    ("the longest length", whole(2**63 - 1), WHOLE, PartialState(), {}, RESTART),
+    ("the longest length of a coding that comes off", whole(2**63 - 1, content_encoding="gzip"), WHOLE, PartialState(), {}, RESTART),
     ("an absurd length", whole(2**63), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.ABSURD_LENGTH)),
     ("a partial that may not be continued", whole(), WHOLE, replace(HALF, etag=WEAK), {}, RESTART),
     # 200 to a range: If-Range did not match, or ranges are not honoured (§14.2, §13.1.5)
@@ -290,6 +294,20 @@ def test_a_rejection_has_the_kind_that_the_summary_names(head, kind):
     assert judged(head, WHOLE, PartialState(), expected_size=100).kind is kind
 
 
+@pytest.mark.parametrize(
+    ("coding", "shown"),
+    [
+        ("zstd", "zstd"),
+        ("a b~c", "a b~c"),
+        ("a\x1fb\x7fc\u00e9\n d", "a?b?c?? d"),
+        ("x" * 40, "x" * 40),
+        ("x" * 41, "x" * 40),
+    ],
+)
+def test_a_coding_that_is_refused_is_shown_in_letters_that_fit_a_message(coding, shown):
+    assert judged(whole(content_encoding=coding), WHOLE, PartialState()).detail == shown
+
+
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP ", "deflate", "identity, gzip"])
 def test_of_a_coded_answer_neither_length_nor_validators_nor_ranges_speak_of_the_product(coding):
     head = whole(7, content_encoding=coding, etag=STRONG, last_modified=DATE, accept_ranges="bytes", content_type="x/y")
@@ -297,6 +315,11 @@ def test_of_a_coded_answer_neither_length_nor_validators_nor_ranges_speak_of_the
     assert (decision.action, decision.total, decision.start) == (Action.RESTART, None, 0)
     assert decision.coding in {"gzip", "deflate"}
     assert uncoded(head) == Head(status=200, content_type="x/y")
+
+
+@pytest.mark.parametrize(("told", "shown"), [("bytes 49-98/100", "49-98"), ("bytes 0-0/100", "0-0")])
+def test_a_range_that_was_not_asked_for_is_shown_as_the_server_named_it(told, shown):
+    assert judged(part(told), REST, HALF).detail == shown
 
 
 def test_where_the_body_begins_and_how_long_the_whole_is():
@@ -328,6 +351,11 @@ COMPLETE = [
 @pytest.mark.parametrize(("known", "complete"), COMPLETE)
 def test_a_product_is_complete_when_every_byte_of_a_known_total_is_there(known, complete):
     assert known.complete == complete
+
+
+@pytest.mark.parametrize(("ranges", "have"), [((), 0), (((0, 50),), 50), (((0, 10), (5, 20), (30, 40)), 30)])
+def test_each_byte_that_is_there_counts_once(ranges, have):
+    assert PartialState(ranges=ranges).have == have
 
 
 ETAG = st.sampled_from([None, STRONG, OTHER, WEAK, 'W/"two"', '"', "one", ""])
@@ -407,8 +435,14 @@ def test_what_is_taken_without_a_judgement_would_be_judged_so(head, expected_siz
         assert (decision.total, decision.coding) == (length, "")
 
 
-def test_a_usual_response_is_taken_without_a_judgement():
-    assert is_plain_full_response(Head(status=200, content_length=7, etag=WEAK), expected_size=7) == 7
+@pytest.mark.parametrize(
+    ("length", "expected_size", "taken"),
+    [(7, 7, 7), (7, None, 7), (7, 8, None), (0, None, None), (2**63 - 1, None, 2**63 - 1), (2**63, None, None)],
+)
+def test_a_usual_response_is_taken_without_a_judgement(length, expected_size, taken):
+    assert (
+        is_plain_full_response(Head(status=200, content_length=length, etag=WEAK), expected_size=expected_size) == taken
+    )
 
 
 @given(KNOWN, st.sampled_from([HERE, MIRROR]), st.booleans(), st.sampled_from(Resume))

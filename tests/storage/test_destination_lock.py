@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from bulkdl.core.errors import StorageStopped
 from bulkdl.storage.destination_lock import DestinationLock, _take_without_locks
 from bulkdl.storage.filesystem import state_folder
-from tests.storage.storage_places import child, read_only
+from tests.storage.storage_places import child, mounted, read_only
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,6 +58,52 @@ async def test_two_runs_in_one_process_exclude_each_other_too(tmp_path: Path) ->
                 pass
     async with DestinationLock(tmp_path):
         pass
+
+
+async def test_a_destination_is_given_back_at_the_end_of_the_block(tmp_path: Path) -> None:
+    """Also while the lock itself is still referred to, and whichever thread gives it back."""
+    first, second = DestinationLock(tmp_path), DestinationLock(tmp_path)
+    async with first as entered:
+        assert entered is first
+    with second as entered:
+        assert entered is second
+    async with DestinationLock(tmp_path) as third:
+        assert third.took_over is None
+    third.release()  # a second time does nothing
+    assert [first.took_over, second.took_over] == [None, None]
+
+
+def test_a_folder_in_the_place_of_the_lock_stops_the_run(tmp_path: Path) -> None:
+    (state_folder(tmp_path) / "lock").mkdir()
+    with pytest.raises(StorageStopped, match=r"^Could not lock '\.bulkdl/lock'"):
+        DestinationLock(tmp_path).acquire()
+    assert not (tmp_path / ".bulkdl/lock.pid").exists()
+
+
+def test_a_destination_whose_holder_cannot_be_named_is_given_back(tmp_path: Path) -> None:
+    (state_folder(tmp_path) / "owner.json").mkdir()
+    lock = DestinationLock(tmp_path)
+    with pytest.raises(StorageStopped, match="Could not lock"):
+        lock.acquire()
+    (tmp_path / ".bulkdl/owner.json").rmdir()
+    with DestinationLock(tmp_path):
+        lock.release()  # it has nothing to give back
+        with pytest.raises(StorageStopped, match="Another run holds"):
+            lock.acquire()
+
+
+def test_a_full_disk_keeps_no_run_from_its_destination(tmp_path: Path) -> None:
+    with mounted(tmp_path / "full", "size=64k") as place:
+        state_folder(place)
+        with suppress(OSError), (place / "fill").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        lock = DestinationLock(place)
+        with lock:
+            assert not (place / ".bulkdl/owner.json").exists()
+            with pytest.raises(StorageStopped) as refused:
+                DestinationLock(place).acquire()
+            assert refused.value.reason == f"Another run holds the destination '{place}'"
 
 
 def test_an_unreadable_owner_file_neither_stops_a_run_nor_the_refusal_of_a_second(tmp_path: Path) -> None:
@@ -108,6 +155,8 @@ class TestWithoutLocks:
             holder.wait()
             release = _take_without_locks(file, tmp_path)
         assert json.loads(file.read_text())["pid"] == os.getpid()
+        assert file.stat().st_mode & 0o133 == 0
+        assert [path.name for path in file.parent.iterdir() if path.name.startswith("lock.pid")] == ["lock.pid"]
         with pytest.raises(StorageStopped):
             _take_without_locks(file, tmp_path)
         release()
@@ -133,4 +182,20 @@ class TestWithoutLocks:
             json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": "2026-01-01", "version": "0"})
         )
         _take_without_locks(file, tmp_path)()
+        assert not file.exists()
+
+    def test_a_file_with_our_own_id_that_came_after_we_gave_ours_back_is_taken_over(self, tmp_path: Path) -> None:
+        file = state_folder(tmp_path) / "lock.pid"
+        release = _take_without_locks(file, tmp_path)
+        left = file.read_text()
+        release()
+        file.write_text(left)
+        _take_without_locks(file, tmp_path)()
+        assert not file.exists()
+
+    def test_a_file_that_somebody_has_deleted_is_given_back_all_the_same(self, tmp_path: Path) -> None:
+        file = state_folder(tmp_path) / "lock.pid"
+        release = _take_without_locks(file, tmp_path)
+        file.unlink()
+        release()
         assert not file.exists()

@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import os
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.core.models import RunOptions
-from bulkdl.journal.records import Phase
+from bulkdl.core.errors import ProductFailed
+from bulkdl.core.models import Checksum, FailureKind, RunOptions
+from bulkdl.core.urls import Url
+from bulkdl.http.client import HttpClient
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.operations.verify import verify_products
+from bulkdl.planning.local_status import LocalFileStatus
+from bulkdl.transfer.existing_file import (
+    ask_archive,
+    ask_size,
+    compare_digests,
+    resolve_existing_file,
+    resolve_named_file,
+)
+from bulkdl.transfer.state import ExistingFile
+from tests.contexts import context_at, task_for
 from tests.harness import Place, body_of, sha256
-from tests.servers import RawRequest, RawServer, Responder, Wire, announce, ranges, reply
+from tests.servers import RawRequest, RawServer, Responder, Wire, announce, head, ranges, reply
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -174,3 +188,212 @@ async def test_a_file_that_is_to_be_replaced_stays_whole_until_then_also_where_i
         assert (cut.code, place.file("a.bin")) == (1, old)
         done = await place.run(wanted, options=OVERWRITE)
     assert (done.code, place.file("a.bin"), place.names()) == (0, new, ["a.bin"])
+
+
+# Step by step
+
+SUM, OTHER_SUM = (Checksum(*sha256(body).split(":")) for body in (BODY, SAME_SIZE))
+
+
+def there(folder: Path, body: bytes | None = BODY) -> None:
+    if body is not None:
+        (folder / "x.bin").write_bytes(body)
+
+
+@pytest.mark.parametrize(("body", "size"), [(BODY, 50_000), (SHORTER, 40_000), (None, 0)])
+async def test_a_file_that_is_trusted_unseen_is_recorded_with_the_size_that_it_has(
+    body: bytes | None, size: int, tmp_path: Path
+):
+    there(tmp_path, body)
+    async with context_at(tmp_path, trust_existing=True) as context:
+        task = task_for(context)
+        task.local_status = LocalFileStatus.UNKNOWN
+        assert await resolve_existing_file(context, task) == ExistingFile(size, note="existing, trusted unseen")
+
+
+@pytest.mark.parametrize(
+    ("standing", "overwrite", "settled"),
+    [
+        (LocalFileStatus.ABSENT, False, None),
+        (LocalFileStatus.REPLACE, False, None),
+        (LocalFileStatus.DISAGREES, True, None),
+        (LocalFileStatus.UNKNOWN, True, None),
+        (LocalFileStatus.HASH, True, None),
+        (LocalFileStatus.DISAGREES, False, FailureKind.CONFLICT),
+        (LocalFileStatus.HASH, False, FailureKind.CONFLICT),
+    ],
+)
+async def test_a_file_that_is_not_the_product_is_replaced_only_where_that_is_wished(
+    standing: LocalFileStatus, settled: FailureKind | None, *, overwrite: bool, tmp_path: Path
+):
+    there(tmp_path, SAME_SIZE)
+    async with context_at(tmp_path, overwrite=overwrite) as context:
+        task = task_for(context, checksums=(SUM,))
+        task.local_status = standing
+        if settled is not None:
+            with pytest.raises(ProductFailed) as failed:
+                await resolve_existing_file(context, task)
+            assert (failed.value.kind, task.overwrite, task.local_status) == (settled, False, standing)
+        else:
+            assert await resolve_existing_file(context, task) is None
+            assert (task.overwrite, task.local_status) == (
+                standing is not LocalFileStatus.ABSENT,
+                LocalFileStatus.ABSENT,
+            )
+
+
+@pytest.mark.parametrize(
+    ("checksums", "digests", "wanted"),
+    [
+        ((), None, ()),
+        ((), (), ()),
+        ((), (SUM,), (SUM,)),
+        ((SUM,), None, (SUM,)),
+        ((SUM,), (OTHER_SUM,), (SUM,)),  # the manifest goes before what an earlier run found
+        ((), (OTHER_SUM,), None),
+        ((OTHER_SUM,), (SUM,), None),
+        ((SUM, Checksum("md5", "00")), None, None),
+    ],
+)
+async def test_a_file_is_held_against_the_manifests_checksums_or_those_of_an_earlier_run(
+    checksums: tuple[Checksum, ...],
+    digests: tuple[Checksum, ...] | None,
+    wanted: tuple[Checksum, ...] | None,
+    tmp_path: Path,
+):
+    there(tmp_path)
+    async with context_at(tmp_path) as context:
+        task = task_for(context, checksums=checksums)
+        entry = None if digests is None else Entry(id="x.bin", phase=Phase.DONE, file="x.bin", digests=digests)
+        if wanted is None:
+            with pytest.raises(ProductFailed, match=r"is already there and its (sha256|md5) is .*, expected"):
+                await compare_digests(context, task, entry)
+        else:
+            assert await compare_digests(context, task, entry) == ExistingFile(50_000, wanted)
+        assert context.hub.counters.flights["x.bin"].phase == "verifying"
+
+
+async def test_a_file_that_is_gone_meanwhile_cannot_be_compared(tmp_path: Path):
+    async with context_at(tmp_path) as context:
+        assert await compare_digests(context, task_for(context), None) == ExistingFile(0)
+        with pytest.raises(ProductFailed, match="Could not read"):
+            await compare_digests(context, task_for(context, checksums=(SUM,)), None)
+
+
+CONFLICT = "conflict"
+
+
+@pytest.mark.parametrize(
+    ("body", "product", "remote", "options", "expected"),
+    [
+        (None, {}, 50_000, {}, None),
+        (BODY, {"size": 50_000}, None, {}, ExistingFile(50_000)),
+        (BODY, {"size": 50_000}, None, {"overwrite": True}, ExistingFile(50_000)),
+        (BODY, {"size": 40_000}, None, {}, CONFLICT),
+        (BODY, {"size": 40_000}, None, {"overwrite": True}, "replaced"),
+        (BODY, {"checksums": (SUM,)}, None, {}, ExistingFile(50_000, (SUM,))),
+        (BODY, {"checksums": (OTHER_SUM,)}, None, {}, CONFLICT),
+        (BODY, {"checksums": (OTHER_SUM,)}, None, {"overwrite": True}, "replaced"),
+        (BODY, {}, 50_000, {}, ExistingFile(50_000, note="existing, unverified")),
+        (BODY, {}, 40_000, {}, CONFLICT),
+        (BODY, {}, None, {}, CONFLICT),
+        (BODY, {}, None, {"trust_existing": True}, ExistingFile(50_000, note="existing, unverified")),
+        (BODY, {}, 50_000, {"overwrite": True}, "replaced"),
+    ],
+)
+async def test_a_file_at_a_name_that_only_the_archive_knew(
+    body: bytes | None,
+    product: dict[str, Any],
+    remote: int | None,
+    options: dict[str, bool],
+    expected: ExistingFile | str | None,
+    tmp_path: Path,
+):
+    there(tmp_path, body)
+    async with context_at(tmp_path, **options) as context:
+        task = task_for(context, **product)
+        if expected == CONFLICT:
+            with pytest.raises(ProductFailed) as failed:
+                await resolve_named_file(context, task, remote_size=remote)
+            assert (failed.value.kind, task.overwrite) == (FailureKind.CONFLICT, False)
+        else:
+            found = await resolve_named_file(context, task, remote_size=remote)
+            assert found == (expected if isinstance(expected, ExistingFile) else None)
+            assert task.overwrite == (expected == "replaced")
+
+
+@pytest.mark.parametrize(
+    ("parts", "body", "conflicts"),
+    [
+        ({"x.bin": "other"}, BODY, True),
+        ({"x.bin": "other"}, None, False),
+        ({"x.bin": "x.bin"}, BODY, False),
+        ({"y.bin": "other", "": "other"}, BODY, False),
+    ],
+)
+async def test_the_partial_of_another_product_is_never_taken_for_the_product(
+    parts: dict[str, str], body: bytes | None, *, conflicts: bool, tmp_path: Path
+):
+    there(tmp_path, body)
+    async with context_at(tmp_path, overwrite=True) as context:
+        context.parts.update(parts)
+        task = task_for(context, size=50_000)
+        if conflicts:
+            with pytest.raises(ProductFailed, match="is already there and is the partial of another product"):
+                await resolve_named_file(context, task, remote_size=None)
+        else:
+            await resolve_named_file(context, task, remote_size=None)
+
+
+GZIP = ("Content-Encoding", "gzip")
+
+
+def named(size: int, *headers: tuple[str, object], status: int = 200) -> Responder:
+    """A head that names a size, without a body."""
+
+    async def respond(request: RawRequest, wire: Wire) -> None:
+        await wire.send(head(status, ("Content-Length", size), ("Connection", "close"), *headers))
+
+    return respond
+
+
+@pytest.mark.parametrize(
+    ("answer", "file", "size"),
+    [
+        (named(50_000), "x.bin", 50_000),
+        (named(0), "x.bin", 0),
+        (named(50_000, status=404), "x.bin", None),
+        (no_length, "x.bin", None),
+        (named(50_000, GZIP), "x.bin", None),  # that of what is sent, not of the product
+        (named(50_000, GZIP), "x.csv.gz", 50_000),
+    ],
+)
+async def test_the_archive_is_asked_for_the_size_of_what_it_sends(
+    answer: Responder, file: str, size: int | None, tmp_path: Path
+):
+    async with (
+        RawServer(answer) as server,
+        HttpClient(timeout=10.0, tls=ssl.create_default_context()) as http,
+        context_at(tmp_path, http=http) as context,
+    ):
+        assert await ask_size(context, task_for(context, file, url=Url(server.url()))) == size
+        assert [request.method for request in server.log] == ["HEAD"]
+
+
+async def test_a_conflict_says_that_the_archive_names_no_size(tmp_path: Path):
+    there(tmp_path)
+    async with context_at(tmp_path) as context:
+        with pytest.raises(ProductFailed, match="has 50000 bytes, and the archive names no size"):
+            await resolve_named_file(context, task_for(context), remote_size=None)
+
+
+async def test_a_file_that_is_gone_meanwhile_is_as_an_empty_one_to_the_archive(tmp_path: Path):
+    async with (
+        RawServer(named(0), named(1)) as server,
+        HttpClient(timeout=10.0, tls=ssl.create_default_context()) as http,
+        context_at(tmp_path, http=http) as context,
+    ):
+        task = task_for(context, url=Url(server.url()))
+        assert await ask_archive(context, task) == ExistingFile(0, note="existing, unverified")
+        with pytest.raises(ProductFailed, match="has 0 bytes, and the archive names 1 bytes"):
+            await ask_archive(context, task)

@@ -24,6 +24,25 @@ def test_the_backoff_of_many_workers_is_spread():
     assert len(waits) == 50
 
 
+class Drawn(random.Random):
+    """A random source that gives the number at one share of every span."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(0)
+        self.share = share
+
+    def random(self) -> float:
+        return self.share
+
+
+@pytest.mark.parametrize(
+    ("attempt", "shortest", "longest"),
+    [(1, 0.5, 1), (2, 1, 2), (3, 2, 4), (6, 16, 32), (7, 30, 60), (8, 30, 60), (5000, 30, 60)],
+)
+def test_the_backoff_is_between_half_of_a_power_of_two_and_all_of_it(attempt, shortest, longest):
+    assert [backoff(attempt, rng=Drawn(share)) for share in (0.0, 1.0)] == [shortest, longest]
+
+
 def vain_attempts(retries: int, limit: int | None = None) -> int:
     """How many attempts without any progress make a failure."""
     budget = AttemptBudget(retries)
@@ -96,7 +115,7 @@ def test_a_fault_is_tried_again_after_a_backoff_until_the_budget_is_spent():
 
 
 def test_a_single_vain_attempt_is_told_as_one():
-    assert step(fault(), AttemptBudget(1)).give_up == "the attempt got no further"
+    assert step(fault(), AttemptBudget(1)) == Next(wait=0.0, give_up="the attempt got no further")
 
 
 def test_a_fault_with_a_limit_of_its_own_ends_sooner():
@@ -159,6 +178,23 @@ def test_a_product_that_is_being_prepared_is_no_failure_until_max_wait():
 @pytest.mark.parametrize(("wish", "wait"), [(0, 1), (0.2, 1), (30, 30), (3600, 3600)])
 def test_polls_of_a_product_in_preparation_keep_the_servers_pace(wish, wait):
     assert step(fault(FailureKind.OFFLINE, wait=wish), AttemptBudget(1)) == Next(wait=wait)
+
+
+def test_polls_of_a_product_in_preparation_come_less_and_less_often_until_progress():
+    budget, drawn = AttemptBudget(1), Drawn(1.0)
+    waits = [next_step(fault(FailureKind.OFFLINE), budget, max_wait=3600.0, rng=drawn).wait for _ in range(4)]
+    budget.progressed(1)
+    again = next_step(fault(FailureKind.OFFLINE), budget, max_wait=3600.0, rng=drawn)
+    assert (waits, again, budget.waited_s) == ([1, 2, 4, 8], Next(wait=1.0), 1.0)
+
+
+def test_only_the_attempt_that_got_further_costs_nothing():
+    budget = AttemptBudget(3)
+    assert budget.progressed(5) is True
+    assert [budget.spend() for _ in range(3)] == [True, True, True]
+    assert budget.attempts_without_progress == 2
+    assert budget.progressed(5) is False
+    assert (budget.spend(), budget.attempts_without_progress) == (False, 3)
 
 
 def test_a_preparation_after_progress_forgives_no_later_fault():

@@ -62,6 +62,10 @@ def oauth(error, description=None):
         (401, {"error": {"code": 7}}, Refused, "401"),
         (429, {"message": "slow down"}, Unavailable, "slow down"),
         (408, b"", Unavailable, "408"),
+        (425, b"", Unavailable, "425"),
+        (426, b"", Misconfigured, "426"),
+        (300, {"access_token": "at"}, Misconfigured, "300, a redirect"),
+        (299, {}, Misconfigured, "299 without a usable access_token"),
         (500, b"oops", Unavailable, "500"),
         (503, b"", Unavailable, "503"),
         (404, b"<html>", Misconfigured, "404"),
@@ -123,11 +127,63 @@ def test_a_session_that_is_gone_is_told_from_one_that_may_be_alive(description, 
     assert read(400, oauth("invalid_grant", description)).session_over is over
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (oauth("invalid_grant", "Bad credentials"), " (invalid_grant: Bad credentials)"),
+        (oauth("invalid_grant"), " (invalid_grant)"),
+        ({"message": "No active account"}, " (No active account)"),
+        ({"error_description": "", "detail": "No active account"}, " (No active account)"),
+        ({"error_description": 7, "title": "No active account"}, " (No active account)"),
+        ({"error": 7}, ""),
+        (b"<html>", ""),
+    ],
+)
+def test_what_a_server_says_for_itself_is_quoted_in_brackets(body, said):
+    assert read(401, body).reason == f"the token endpoint sso.example.org answered 401{said}"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "definite"),
+    [
+        (401, oauth("invalid_client"), True),
+        (400, oauth("invalid_scope"), True),
+        (404, b"", False),
+        (302, b"", False),
+        (200, b"<html>", False),
+        (200, {}, False),
+    ],
+)
+def test_what_a_token_endpoint_itself_says_is_definite_and_a_page_before_it_is_not(status, body, definite):
+    assert read(status, body).definite is definite
+
+
+def test_a_verdict_claims_no_more_than_it_was_told():
+    assert (Refused(reason="x").session_over, Misconfigured(reason="x", hint="y").definite) == (False, True)
+
+
 def test_a_redirect_is_named_with_its_target_and_without_its_query():
     verdict = read(302, b"", {"Location": "https://login.example.org/page?secret=1"})
     assert "https://login.example.org/page?***" in verdict.reason
     assert isinstance(verdict, Misconfigured)
     assert not verdict.definite
+
+
+@pytest.mark.parametrize("location", [None, "", "http://["])
+def test_a_redirect_without_a_usable_target_is_named_alone(location):
+    verdict = read(302, b"", {} if location is None else {"Location": location})
+    assert verdict.reason.endswith(" answered 302, a redirect; it is not followed")
+
+
+def test_a_token_may_have_every_character_that_fits_a_header():
+    access = "".join(map(chr, range(33, 127)))
+    assert read(200, {"access_token": access}).access == Secret(access)
+
+
+@pytest.mark.parametrize(("refresh", "usable"), [("rt", True), ("", False), (7, False), (["rt"], False), (None, False)])
+def test_a_refresh_token_is_a_text_that_is_not_empty(refresh, usable):
+    token = read(200, {"access_token": "at", "refresh_token": refresh})
+    assert token.refresh == (Secret("rt") if usable else None)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +220,8 @@ def test_a_lifetime_is_read_whatever_form_it_has(fields, lifetime):
         ({"refresh_expires_in": -1}, True),
         ({"refresh_expires_in": "1800"}, False),
         ({"refresh_expires_in": 3601}, True),
+        ({"refresh_expires_in": 1}, False),
+        ({"refresh_expires_in": 0.5}, False),
     ],
 )
 def test_a_refresh_token_without_a_known_end_is_tried(fields, alive_after_an_hour):
@@ -190,6 +248,12 @@ def jwt(claims):
     [
         ({}, jwt({"iat": NOW + 90}), 90.5),
         ({"Date": "Sun, 15 Jun 2025 15:06:45 GMT"}, jwt({"iat": NOW + 90}), 5.5),
+        ({}, jwt({"iat": NOW + 90, "a": ""}), 90.5),  # each length of what base64 leaves to fill up
+        ({}, jwt({"iat": NOW + 90, "a": "b"}), 90.5),
+        ({}, jwt({"iat": NOW + 90, "a": "bc"}), 90.5),
+        ({}, jwt({"iat": 0}), None),
+        ({}, jwt({"iat": -5}), None),
+        ({}, jwt({"iat": 1}), 1.5 - NOW),
         ({}, jwt({"iat": "soon"}), None),
         ({}, jwt({"iat": True}), None),
         ({}, jwt([1]), None),
@@ -216,6 +280,17 @@ def test_what_a_server_echoes_is_masked_cut_and_freed_of_control_characters(cana
     canary.assert_absent(verdict.reason, repr(verdict))
     assert verdict.reason.isprintable()
     assert len(verdict.reason) < 300
+
+
+def test_a_secret_is_masked_in_its_longest_form():
+    assert clean("x+abc+y%20abc%20z", [Secret(" abc ")]) == "x***y***z"
+
+
+@pytest.mark.parametrize(
+    ("length", "shown"), [(199, "x" * 199), (200, "x" * 200), (201, "x" * 199 + "…"), (900, "x" * 199 + "…")]
+)
+def test_text_of_a_server_is_cut_at_two_hundred_letters(length, shown):
+    assert clean("x" * length, []) == shown
 
 
 @given(st.text(max_size=300), st.text(min_size=3, max_size=20))

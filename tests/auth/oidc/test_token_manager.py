@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING
 
 import pytest
 
+from bulkdl.auth.oidc.token_lifetime import RenewalReason, TokenPhase
+from bulkdl.auth.oidc.token_manager import Patience
 from bulkdl.core.errors import AccountStopped
 from bulkdl.demo_server.token_server import EndpointFault
 from tests.auth.realm import PASSWORD, Realm
+from tests.clocks import ImpatientClock, ManualClock
 
 if TYPE_CHECKING:
     from bulkdl.auth.oidc.authenticator import OidcAuthenticator
+    from bulkdl.auth.oidc.token_manager import TokenManager
+    from bulkdl.core.events import Event
 
 
 def bearer(credential) -> str:
@@ -32,6 +38,40 @@ async def until(condition) -> None:
 async def settled(signer: OidcAuthenticator) -> None:
     """Return when no renewal is under way."""
     await asyncio.wait({signer.manager._task})
+
+
+def manager_of(signer: OidcAuthenticator, *, draw: float = 0.0, **patience: float) -> TokenManager:
+    """The signer's manager, with the random waits at this share of the longest that is possible."""
+    manager = signer._made()
+    manager._rng = Drawn(draw)
+    manager._patience = Patience(**patience)
+    return manager
+
+
+class Drawn(random.Random):
+    """A random source that gives the number at one share of every span."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(0)
+        self.share = share
+
+    def random(self) -> float:
+        return self.share
+
+
+class ShiftedClock(ImpatientClock):
+    """The clock of a server that is ahead of `clock` by some seconds."""
+
+    def __init__(self, clock: ManualClock, by: float) -> None:
+        super().__init__()
+        self.clock = clock
+        self.by = by
+
+    def monotonic(self) -> float:
+        return self.clock.monotonic()
+
+    def wall(self) -> float:
+        return self.clock.wall() + self.by
 
 
 async def test_a_hundred_cold_workers_cost_one_login():
@@ -377,3 +417,589 @@ async def test_client_credentials_bring_a_token_and_a_new_one_when_it_ends():
             assert realm.identity.check(bearer(await signer.credential()))
             await realm.clock.advance(101)
         assert signer.logins == realm.identity.count("client_credentials") == 3
+
+
+# What the manager tells
+
+
+@pytest.mark.parametrize(("user", "totp"), [("anna", False), ("otto", True)])
+async def test_a_manager_tells_its_account_its_token_and_the_clock_of_the_server(user: str, *, totp: bool):
+    async with Realm() as realm:
+        manager = manager_of(realm.signer(user))
+        assert (manager.held, manager.skew, manager.stopped) == (None, None, None)
+        held = await manager.get()
+        assert manager.held is held
+        assert (held.generation, held.because) == (1, RenewalReason.FIRST)
+        assert (manager.account, manager.uses_totp, manager.skew) == (user, totp, 0.5)
+        assert realm.hub.counters.accounts == {user: "token valid 300 s"}
+
+
+@pytest.mark.parametrize(
+    ("ahead", "said"),
+    [
+        (14.4, None),
+        (14.5, "15 s behind"),
+        (600.0, "600 s behind"),
+        (-14.5, None),
+        (-15.5, "15 s ahead of"),
+        (-16.5, "16 s ahead of"),
+    ],
+)
+async def test_a_clock_that_is_off_by_fifteen_seconds_is_noted_once(ahead: float, said: str | None):
+    clock = ImpatientClock(wall=1_750_000_000.5)
+    async with Realm(clock=clock, server_clock=ShiftedClock(clock, ahead)) as realm:
+        manager = manager_of(realm.signer())
+        for _ in range(2):
+            await manager.renew(RenewalReason.REHEARSAL)
+        text = f"anna: this machine's clock is {said} the token endpoint's; one-time codes are corrected for it"
+        assert realm.notes() == ([] if said is None else [text])
+
+
+async def test_a_wait_for_a_one_time_code_is_told():
+    async with Realm() as realm:
+        manager, shown = manager_of(realm.signer("otto")), []
+        realm.hub.subscribe(lambda _event: shown.append(realm.hub.counters.accounts["otto"]))
+        await manager.get()
+        await manager.renew(RenewalReason.SECOND_LOGIN)
+        (told,) = realm.told("waiting")
+        seconds, _, rest = told.partition(" ")
+        assert rest == "s for the next one-time code (each is good for one login)"
+        assert f"waiting {seconds} s for a one-time code" in shown
+
+
+# What the manager is told
+
+
+async def test_a_refused_generation_is_over_and_costs_one_refresh():
+    async with Realm() as realm:
+        signer = realm.signer()
+        manager = manager_of(signer)
+        manager.reject(1)  # nothing is held yet
+        first = await manager.get()
+        manager.reject(first.generation + 1)
+        assert manager.held is first
+        manager.reject(first.generation)
+        assert manager.held is not None
+        assert manager.held.phase(realm.clock.monotonic()) is TokenPhase.OVER
+        second = await manager.get()
+        manager.reject(first.generation)
+        assert (second.generation, second.because, manager.held) == (2, RenewalReason.REJECTED, second)
+        assert (manager.logins, manager.refreshes, realm.identity.refreshes) == (1, 1, 1)
+
+
+async def test_a_refused_generation_of_a_session_that_is_over_costs_a_login():
+    async with Realm() as realm:
+        manager = manager_of(realm.signer())
+        first = await manager.get()
+        manager.reject(first.generation, session_over=True)
+        second = await manager.get()
+        assert (second.generation, second.because) == (2, RenewalReason.REJECTED)
+        assert (manager.logins, realm.identity.count("refresh_token")) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("reason", "logins", "refreshes"),
+    [(RenewalReason.REHEARSAL, 1, 1), (RenewalReason.SECOND_LOGIN, 2, 0), (RenewalReason.AGEING, 1, 1)],
+)
+async def test_a_renewal_that_is_asked_for_comes_whatever_the_phase(reason: RenewalReason, logins: int, refreshes: int):
+    async with Realm() as realm:
+        manager = manager_of(realm.signer())
+        first = await manager.get()
+        held = await manager.renew(reason)
+        assert (held.generation, held.because) == (first.generation + 1, reason)
+        assert (manager.logins, manager.refreshes) == (logins, refreshes)
+        assert (realm.identity.logins, realm.identity.count("refresh_token")) == (logins, refreshes)
+
+
+@pytest.mark.parametrize(("later", "waits"), [(0.0, [0.5]), (0.125, [0.375]), (0.5, []), (9.0, [])])
+async def test_requests_to_the_endpoint_are_half_a_second_apart(later: float, waits: list[float]):
+    async with Realm() as realm:
+        manager = manager_of(realm.signer())
+        await manager.get()
+        before = len(realm.clock.slept)
+        await realm.clock.advance(later)
+        await manager.renew(RenewalReason.REHEARSAL)
+        assert realm.clock.slept[before:] == waits
+
+
+async def test_the_last_of_those_who_use_a_manager_closes_it():
+    async with Realm() as realm:
+        manager = manager_of(realm.signer())  # the signer is the first
+        manager.join()
+        await manager.get()
+        await manager.leave()
+        assert realm.identity.sessions == 1
+        await manager.leave()
+        assert realm.identity.sessions == 0
+        before = len(realm.identity.log)
+        for use in (manager.get(), manager.renew(RenewalReason.REHEARSAL)):
+            with pytest.raises(AccountStopped, match="closed") as stop:
+                await use
+            assert stop.value.account == "anna"
+        assert len(realm.identity.log) == before
+
+
+# Trouble of the endpoint
+
+ENDLESS = 40
+
+
+def waited(realm: Realm) -> list[float]:
+    """How long the manager said that it waits for the endpoint, each time."""
+    return [float(told.split()[-2]) for told in realm.told("waiting")]
+
+
+@pytest.mark.parametrize(
+    ("draw", "faults", "waits"),
+    [
+        (1.0, [EndpointFault(status=502)] * ENDLESS, [1, 2, 4]),
+        (0.5, [EndpointFault(status=502)] * ENDLESS, [0.5, 1, 2]),
+        (0.0, [EndpointFault(status=502)] * ENDLESS, [0.2, 0.2, 0.2]),
+        # Half a minute, in which each answer takes fourteen seconds
+        (1.0, [EndpointFault(status=502, delay=14)] * ENDLESS, [1, 1]),
+        (1.0, [EndpointFault(status=502, delay=30)] * ENDLESS, []),
+        # The server's own wish
+        (1.0, [EndpointFault(status=429, headers={"Retry-After": "50"})] * ENDLESS, [50] * 6),
+        (1.0, [EndpointFault(status=429, headers={"Retry-After": "200"})] * ENDLESS, [200, 100]),
+        (1.0, [EndpointFault(status=429, headers={"Retry-After": "0"})] * 3, [1, 2, 4]),
+    ],
+)
+async def test_a_new_account_asks_again_after_waits_that_double(
+    draw: float, faults: list[EndpointFault], waits: list[float]
+):
+    async with Realm() as realm:
+        manager = manager_of(realm.signer(), draw=draw)
+        realm.identity.script(*faults)
+        if len(faults) < ENDLESS:
+            assert (await manager.get()).generation == 1
+        else:
+            with pytest.raises(AccountStopped, match=f"{faults[0].status}; {len(waits) + 1} tries\\. ") as stop:
+                await manager.get()
+            assert (stop.value.account, stop.value.hint[:9]) == ("anna", "Run again")
+            assert realm.hub.counters.accounts["anna"] == "stopped"
+        assert waited(realm) == waits
+
+
+@pytest.mark.parametrize(
+    ("age", "rejected", "patience"),
+    [
+        (87, False, 313),  # from the end of the token, which others use until then
+        (95, False, 305),
+        (101, False, 300),
+        (10, True, 300),
+        (87, True, 300),
+    ],
+)
+async def test_an_account_that_worked_is_patient_for_five_minutes_without_a_token(
+    age: float, patience: float, *, rejected: bool
+):
+    async with Realm(expires_in=100) as realm:
+        signer = realm.signer()
+        manager = manager_of(signer, draw=1.0)
+        held = await manager.get()
+        await realm.clock.advance(age)
+        if rejected:
+            manager.reject(held.generation)
+        realm.identity.script(EndpointFault(status=503), times=ENDLESS)
+        asking = asyncio.ensure_future(signer.credential())
+        await asyncio.wait({asking})
+        await settled(signer)
+        assert manager.stopped is not None
+        waits = [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
+        whole = [wait for n, wait in enumerate(waits) if sum(waits[: n + 1]) <= patience]
+        assert waited(realm) == [*whole, patience - sum(whole)]
+        assert f"{len(whole) + 2} tries" in manager.stopped.reason
+        assert asking.exception() is None or isinstance(asking.exception(), AccountStopped)
+
+
+async def test_each_wait_for_the_endpoint_is_told():
+    async with Realm() as realm:
+        manager, shown = manager_of(realm.signer(), draw=1.0), []
+        realm.hub.subscribe(lambda _event: shown.append(realm.hub.counters.accounts["anna"]))
+        realm.identity.script(EndpointFault(status=503), times=2)
+        await manager.get()
+        said = f"the token endpoint {realm.url.host} answered 503"
+        assert realm.told("waiting") == [f"{said}; next try in 1.0 s", f"{said}; next try in 2.0 s"]
+        assert shown[:2] == [f"token endpoint in trouble, next try in {n} s" for n in (1, 2)]
+
+
+@pytest.mark.parametrize(("age", "served"), [(96, True), (101, False)])
+async def test_a_token_at_its_end_is_used_while_the_endpoint_is_in_trouble_and_an_expired_one_is_not(
+    age: float, *, served: bool
+):
+    async with Realm(expires_in=100) as realm:
+        signer = realm.signer()
+        first = await signer.credential()
+        await realm.clock.advance(age)
+        answer = asyncio.Event()
+        realm.identity.script(EndpointFault(status=503), EndpointFault(until=answer))
+        waiting = asyncio.ensure_future(signer.credential())
+        await until(lambda: realm.identity.count("refresh_token") == 2)
+        second = asyncio.ensure_future(signer.credential())
+        await asyncio.sleep(0)
+        assert (second.done(), waiting.done()) == (served, False)
+        answer.set()
+        assert (await second).generation == first.generation + (not served)
+        assert (await waiting).generation == first.generation + 1
+
+
+async def test_once_the_trouble_is_over_all_wait_for_the_renewal_again():
+    async with Realm(expires_in=100) as realm:
+        signer = realm.signer()
+        realm.identity.script(EndpointFault(status=503))
+        first = await signer.credential()
+        await realm.clock.advance(96)
+        assert (await signer.credential()).generation == first.generation + 1
+
+
+@pytest.mark.parametrize(
+    ("before", "fault", "requests"),
+    [
+        (False, EndpointFault(status=200, body=b"<html>"), 1),  # a page where no login has worked yet
+        (True, EndpointFault(status=401, body={"error": "invalid_client"}), 3),  # after a refresh that was refused
+    ],
+)
+async def test_what_a_person_has_to_mend_is_not_asked_for_again(fault: EndpointFault, requests: int, *, before: bool):
+    async with Realm(expires_in=100) as realm:
+        signer = realm.signer()
+        if before:
+            await signer.credential()
+            await realm.clock.advance(101)
+        realm.identity.script(fault, times=3)
+        with pytest.raises(AccountStopped, match="cannot log in"):
+            await signer.credential()
+        assert sum(call.kind != "logout" for call in realm.identity.log) == requests
+        assert sum(realm.clock.slept) == 0
+
+
+# Renewals and logins
+
+
+@pytest.mark.parametrize(
+    ("happening", "fault", "reason", "requests", "logouts"),
+    [
+        ("expired", EndpointFault(status=400, body={"error": "invalid_request"}), RenewalReason.REFRESH_REFUSED, 1, 1),
+        ("expired", EndpointFault(status=400, body={"error": "invalid_client"}), RenewalReason.REFRESH_REFUSED, 1, 1),
+        (
+            "expired",
+            EndpointFault(status=400, body={"error": "invalid_grant", "error_description": "Session not active"}),
+            RenewalReason.REFRESH_REFUSED,
+            1,
+            0,
+        ),
+        ("session over", EndpointFault(), RenewalReason.REFRESH_EXPIRED, 0, 1),
+        ("refused", EndpointFault(status=400, body={"error": "invalid_grant"}), RenewalReason.REFRESH_REFUSED, 1, 1),
+        ("refused", EndpointFault(body={"access_token": "at.1"}), RenewalReason.REJECTED, 1, 1),
+    ],
+)
+async def test_a_refresh_that_brings_nothing_leads_to_a_login_that_says_why(
+    happening: str, fault: EndpointFault, reason: RenewalReason, requests: int, logouts: int
+):
+    async with Realm(expires_in=100, refresh_expires_in=500) as realm:
+        manager = manager_of(realm.signer())
+        realm.identity.script(EndpointFault(body={"access_token": "at.1"}))
+        first = await manager.get()
+        if happening == "refused":
+            manager.reject(first.generation)
+        await realm.clock.advance({"expired": 101, "session over": 500, "refused": 1}[happening])
+        if requests:
+            realm.identity.script(fault)
+        second = await manager.get()
+        assert (second.generation, second.because) == (2, reason)
+        assert realm.told("login") == [RenewalReason.FIRST, reason]
+        assert realm.told("refresh") == []
+        counts = [realm.identity.count(kind) for kind in ("password", "refresh_token", "logout")]
+        assert counts == [2, requests, logouts]
+        assert (manager.logins, manager.refreshes) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("happening", "reason"),
+    [
+        ("nothing", RenewalReason.NO_REFRESH_TOKEN),
+        ("refused", RenewalReason.REJECTED),
+    ],
+)
+async def test_a_login_in_place_of_a_refresh_says_why(happening: str, reason: RenewalReason):
+    async with Realm(expires_in=100) as realm:
+        manager = manager_of(realm.machine())
+        first = await manager.get()
+        if happening == "refused":
+            manager.reject(first.generation)
+        await realm.clock.advance(101)
+        second = await manager.get()
+        assert (second.generation, second.because, manager.logins) == (2, reason, 2)
+        assert [e.lifetime_s for e in realm.events] == [100, 100]
+
+
+async def test_a_refused_token_that_comes_again_is_a_new_generation():
+    async with Realm(expires_in=100) as realm:
+        manager = manager_of(realm.machine())
+        first = await manager.get()
+        manager.reject(first.generation)
+        realm.identity.script(EndpointFault(body={"access_token": first.token.access.reveal()}))
+        second = await manager.get()
+        assert (second.generation, second.because, second.rejected) == (2, RenewalReason.REJECTED, False)
+        assert second.token.access == first.token.access
+
+
+async def test_a_refresh_that_brings_the_same_token_keeps_its_generation():
+    async with Realm(expires_in=100) as realm:
+        signer = realm.signer()
+        manager = manager_of(signer)
+        first = await manager.get()
+        await realm.clock.advance(85)
+        realm.identity.script(EndpointFault(body={"access_token": first.token.access.reveal(), "expires_in": 15}))
+        await manager.get()
+        await settled(signer)
+        held = await manager.get()
+        assert (held.generation, held.because, held.soft_at) == (1, RenewalReason.FIRST, held.token.expires)
+        assert (manager.logins, manager.refreshes) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("later", "refreshes", "login"),
+    [(82, 2, RenewalReason.NO_REFRESH_TOKEN), (84.5, 1, RenewalReason.USELESS_LIFETIME)],
+)
+async def test_a_session_that_is_nearly_over_is_told_and_followed_by_a_login(
+    later: float, refreshes: int, login: RenewalReason
+):
+    async with Realm(expires_in=100, session_max=185) as realm:
+        signer = realm.signer()
+        manager = manager_of(signer)
+        await manager.get()
+        await realm.clock.advance(95)
+        await manager.get()
+        await realm.clock.advance(later)
+        await manager.get()
+        await settled(signer)
+        await realm.clock.advance(2)
+        assert (await manager.get()).because is login
+        told = [(e.action, e.detail, e.lifetime_s) for e in realm.events]
+        assert told == [
+            ("login", RenewalReason.FIRST, 100),
+            ("refresh", RenewalReason.AGEING, 90),
+            *([("refresh", RenewalReason.USELESS_LIFETIME, 8)] if refreshes == 2 else []),
+            ("login", login, 100),
+        ]
+        assert (manager.refreshes, manager.logins) == (refreshes, 2)
+
+
+@pytest.mark.parametrize(("age", "refreshes", "logins"), [(999.5, 2, 1), (1000.0, 1, 2), (1200.0, 1, 2)])
+async def test_a_refresh_token_that_is_kept_ends_when_it_was_said_to(age: float, refreshes: int, logins: int):
+    async with Realm(expires_in=100, refresh_expires_in=1000, rotate=False) as realm:
+        manager = manager_of(realm.signer())
+        await manager.get()
+        await realm.clock.advance(101)
+        realm.identity.script(EndpointFault(without=("refresh_token", "refresh_expires_in")))
+        await manager.get()
+        await realm.clock.advance(age - 101)
+        held = await manager.get()
+        assert (manager.refreshes, manager.logins) == (refreshes, logins)
+        assert held.because is (RenewalReason.EXPIRED if logins == 1 else RenewalReason.REFRESH_EXPIRED)
+
+
+PASSWORD_REFUSED = EndpointFault(status=401, body={"error": "invalid_grant"})
+LOCKED = EndpointFault(status=401, body={"error": "invalid_grant", "error_description": "Account temporarily disabled"})
+NO_CLIENT = EndpointFault(status=401, body={"error": "invalid_client"})
+
+
+@pytest.mark.parametrize(
+    ("user", "fault", "tries", "said", "hint"),
+    [
+        ("anna", PASSWORD_REFUSED, 1, "login refused: ", "Servers answer alike for a wrong user, a wrong password and"),
+        (
+            "otto",
+            PASSWORD_REFUSED,
+            2,
+            "login refused: ",
+            "Servers answer alike for a wrong user, a wrong password, a w",
+        ),
+        ("machine", PASSWORD_REFUSED, 1, "login refused: ", "Check client_id and client_secret"),
+        ("anna", LOCKED, 1, "login refused: ", "The user is locked"),
+        ("otto", LOCKED, 1, "login refused: ", "The user is locked"),
+        ("anna", NO_CLIENT, 1, "cannot log in: ", "Check client_id and client_secret"),
+        ("otto", NO_CLIENT, 1, "cannot log in: ", "Check client_id and client_secret"),
+    ],
+)
+async def test_a_login_that_fails_stops_its_account_and_says_what_to_do(
+    user: str, fault: EndpointFault, tries: int, said: str, hint: str
+):
+    async with Realm() as realm:
+        manager = manager_of(realm.machine() if user == "machine" else realm.signer(user))
+        realm.identity.script(fault, times=5)
+        stops = []
+        for _ in range(2):
+            with pytest.raises(AccountStopped) as caught:
+                await manager.get()
+            stops.append(caught.value)
+            assert caught.value.reason.startswith(said)
+            assert caught.value.hint.startswith(hint)
+            assert caught.value.account == user
+        assert manager.stopped not in stops
+        assert len(realm.identity.log) == tries
+        assert realm.told("stopped") == [str(manager.stopped)]
+        assert [told.partition("; ")[2] for told in realm.told("waiting") if "one more" in told] == (
+            ["one more try with the next one-time code"] if tries == 2 else []
+        )
+
+
+async def test_the_account_shows_what_its_manager_does():
+    async with Realm() as realm:
+        signer = realm.signer()
+        manager = manager_of(signer)
+        answer = asyncio.Event()
+        realm.identity.script(EndpointFault(until=answer))
+        asking = asyncio.ensure_future(manager.get())
+        await until(lambda: realm.identity.sessions == 1)
+        states = [realm.hub.counters.accounts["anna"]]
+        answer.set()
+        await asking
+        states.append(realm.hub.counters.accounts["anna"])
+        await signer.aclose()
+        states.append(realm.hub.counters.accounts["anna"])
+        assert states == ["logging in", "token valid 300 s", "logged out"]
+
+
+def defective(_event: Event) -> None:
+    raise RuntimeError("defect")
+
+
+async def test_a_defect_in_a_renewal_reaches_whoever_asked_for_it():
+    async with Realm() as realm:
+        manager = manager_of(realm.signer())
+        await manager.get()
+        realm.hub.subscribe(defective)
+        with pytest.raises(RuntimeError, match="defect"):
+            await manager.renew(RenewalReason.REHEARSAL)
+        realm.hub._observers.remove(defective)
+
+
+async def test_a_defect_in_a_renewal_that_nobody_waited_for_reaches_whoever_asks_next():
+    async with Realm(expires_in=100) as realm:
+        signer = realm.signer()
+        manager = manager_of(signer)
+        first = await manager.get()
+        await realm.clock.advance(85)
+        realm.hub.subscribe(defective)
+        realm.identity.script(EndpointFault(status=503))
+        assert await manager.get() is first
+        await settled(signer)
+        with pytest.raises(RuntimeError, match="defect"):
+            await manager.get()
+        realm.hub._observers.remove(defective)
+
+
+async def test_nobody_is_given_a_token_whose_session_is_being_closed():
+    async with Realm(expires_in=100) as realm:
+        signer = realm.signer()
+        first = await signer.credential()
+        await realm.clock.advance(87)
+        realm.identity.script(EndpointFault(status=400, body={"error": "invalid_request"}))
+        closed = asyncio.Event()
+        realm.identity.script_logout(EndpointFault(until=closed))
+        assert (await signer.credential()).generation == first.generation
+        await until(lambda: not realm.identity._logout_faults)
+        asking = asyncio.ensure_future(signer.credential())
+        await asyncio.sleep(0)
+        assert not asking.done()
+        closed.set()
+        assert (await asking).generation == first.generation + 1
+
+
+# The end
+
+
+async def test_a_manager_that_was_never_used_closes_without_a_request():
+    async with Realm() as realm:
+        manager = manager_of(realm.signer())
+        await manager.close()
+        assert (realm.identity.log, realm.events) == ([], [])
+
+
+async def test_a_manager_without_a_session_closes_without_a_request():
+    async with Realm() as realm:
+        manager = manager_of(realm.machine())
+        await manager.get()
+        await manager.close()
+        assert (realm.identity.count("logout"), realm.told("logout")) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("logins", "lost", "told"),
+    [
+        (1, [], ""),
+        (2, [], ""),
+        (1, [True], ""),
+        (2, [True], "2 of 2 sessions ended"),
+        (2, [True, True], "1 of 2 sessions ended"),
+        (3, [True, True], "3 of 3 sessions ended"),
+        (25, [True] * 24, "21 of 21 sessions ended"),  # servers end what is older themselves
+    ],
+)
+async def test_a_session_whose_log_out_got_no_answer_is_logged_out_once_more_at_the_end(
+    logins: int, lost: list[bool], told: str
+):
+    async with Realm() as realm:
+        signer = realm.signer()
+        manager = manager_of(signer, logout_s=60.0)
+        realm.identity.script_logout(*(EndpointFault(drop=drop) for drop in lost))
+        for _ in range(logins):
+            await manager.renew(RenewalReason.SECOND_LOGIN)
+        for _ in range(2):
+            await manager.close()
+        assert realm.told("logout") == [told]
+        assert (realm.identity.sessions, realm.notes()) == (0, [])
+
+
+async def test_a_wait_for_the_endpoint_ends_with_the_manager():
+    clock = ManualClock()
+    async with Realm(clock=clock) as realm:
+        signer = realm.signer()
+        manager = manager_of(signer, draw=1.0)
+        realm.identity.script(EndpointFault(status=503))
+        asking = asyncio.ensure_future(manager.get())
+        await clock.until_sleeping()
+        await manager.close()
+        with pytest.raises(AccountStopped, match="closed"):
+            await asking
+        assert (manager._task.cancelled(), realm.notes()) == (True, [])
+        assert len(realm.identity.log) == 1
+
+
+async def test_trouble_of_a_login_that_is_under_way_at_the_end_is_not_waited_out():
+    async with Realm() as realm:
+        signer = realm.signer()
+        manager = manager_of(signer)
+        answer = asyncio.Event()
+        realm.identity.script(EndpointFault(status=503, until=answer), times=3)
+        asking = asyncio.ensure_future(manager.get())
+        await until(lambda: realm.identity.count("password") == 1)
+        closing = asyncio.ensure_future(manager.close())
+        await asyncio.sleep(0)
+        answer.set()
+        await closing
+        with pytest.raises(AccountStopped, match="closed"):
+            await asking
+        assert (realm.identity.count("password"), realm.told("stopped"), manager.stopped) == (1, [], None)
+
+
+async def test_an_endpoint_that_never_answers_a_login_holds_up_the_end_for_its_patience_only():
+    async with Realm() as realm:
+        signer = realm.signer()
+        manager = manager_of(signer, logout_s=0.01)
+        never = asyncio.Event()
+        realm.identity.script(EndpointFault(until=never))
+        asking = asyncio.ensure_future(manager.get())
+        await until(lambda: realm.identity.count("password") == 1)
+        await manager.close()
+        with pytest.raises(AccountStopped, match="closed"):
+            await asking
+        assert manager._task.cancelled()
+        assert realm.notes() == ["anna: the token endpoint did not answer the log-out in time"]
+        never.set()
+
+
+def test_the_patience_with_an_endpoint_is_as_documented():
+    patience = Patience()
+    assert (patience.worked_s, patience.new_s, patience.new_tries, patience.logout_s) == (300.0, 30.0, 4, 3.0)
