@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 __all__ = ["FORMATS", "Collected", "convert"]
 
 FORMATS = {
-    "urls": "urls",
-    "csv": "table",
+    "urls": "url_list",
+    "csv": "csv_table",
     "aria2": "aria2",
     "metalink": "metalink",
     "stac": "stac",
     "odata": "odata",
-    "sha256sums": "sums",
+    "sha256sums": "checksum_list",
 }
 """Name of a format -> its module."""
 

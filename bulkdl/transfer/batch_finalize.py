@@ -180,7 +180,7 @@ class BatchFinalizer:
             return await asyncio.gather(*(storage.work(function, *arguments) for arguments in calls))
         found: list[T] = []
         for arguments in calls:
-            found.append(await storage.work_alone(function, *arguments, within_s=_TURN_S))
+            found.append(await storage.work_blocking(function, *arguments, within_s=_TURN_S))
             await asyncio.sleep(0)
         return found
 

@@ -317,7 +317,7 @@ class SegmentedReceiver:
             await run_to_completion(self._write_ahead(stream, claim))
             while claim.position < (end := min(claim.end, body_end)):
                 await self._keep_step()
-                step = await self._partial.lend(partial(self._step, lane, stream, claim, end))
+                step = await self._partial.with_writer(partial(self._step, lane, stream, claim, end))
                 self._measure(claim, first, opened)
                 if step.error is not None or step.ended:
                     raise reply.broken(step.error)

@@ -195,7 +195,7 @@ async def test_a_file_where_a_folder_must_be_fails_that_product_only(tmp_path: P
         assert done.code == 1
         (failure,) = done.summary["failures"]
         assert (failure["file"], failure["kind"]) == ("a/b/below.bin", "storage")
-        assert "a file is where a folder must be" in failure["reason"]
+        assert "a file is where a folder is needed" in failure["reason"]
         assert (place.destination / "a").read_text() == "mine"
         assert {item.name for item in SMALL} <= place.finished()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from bulkdl.core.clock import SystemClock
 from bulkdl.journal.journal import Journal
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.storage.destination_lock import DestinationLock, _take_without_locks
+from bulkdl.storage.destination_lock import DestinationLock, _lock_without_os_locks
 from bulkdl.storage.filesystem import state_folder
 
 
@@ -41,7 +41,7 @@ def hold(destination: Path) -> None:
 
 
 def hold_without_locks(destination: Path) -> None:
-    release = _take_without_locks(state_folder(destination) / "lock.pid", destination)
+    release = _lock_without_os_locks(state_folder(destination) / "lock.pid", destination)
     say("held")
     sys.stdin.read()
     release()

@@ -88,7 +88,7 @@ def test_the_body_is_all_that_the_partial_has_whatever_was_in_it(
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        pytest.param(lambda path: path.mkdir(), "a folder is in the way", id="folder"),
+        pytest.param(lambda path: path.mkdir(), "a folder with this name is in the way", id="folder"),
         pytest.param(make_link, "a symbolic link is in the way", id="link"),
         pytest.param(os.mkfifo, "not a regular file", id="fifo"),
     ],

@@ -33,7 +33,7 @@ async def test_a_destination_that_is_gone_is_not_made_again_in_the_middle_of_a_r
     async with Storage(tmp_path / "usb") as storage:
         await storage.prepare()
         (tmp_path / "usb").rmdir()
-        with pytest.raises(StorageStopped, match="it is gone"):
+        with pytest.raises(StorageStopped, match="it no longer exists"):
             async with storage.open_partial("a/x.part"):
                 pass
     assert not (tmp_path / "usb").exists()
@@ -72,7 +72,7 @@ def test_the_partial_is_beside_its_file_unless_that_name_cannot_be(
     "file", ["", "/etc/passwd", "../x", "a/../../x", ".bulkdl/journal.sqlite", ".BULKDL/x", "a\0b", "."]
 )
 def test_no_product_gets_a_name_outside_the_destination_or_among_our_own_files(tmp_path: Path, file: str) -> None:
-    with pytest.raises(ProductFailed, match="cannot be the name of a product"):
+    with pytest.raises(ProductFailed, match="cannot be the file name of a product"):
         Storage(tmp_path).final(file)
 
 
@@ -157,7 +157,7 @@ async def test_placing_never_replaces_what_is_there(tmp_path: Path, make) -> Non
     make(tmp_path / "x")
     before = (tmp_path / "x").lstat()
     async with Storage(tmp_path) as storage:
-        with pytest.raises(ProductFailed, match="'x' exists already") as failed:
+        with pytest.raises(ProductFailed, match="'x' already exists") as failed:
             await storage.place(partial_file(tmp_path), tmp_path / "x", overwrite=False)
     assert failed.value.kind is FailureKind.CONFLICT
     assert "--overwrite" in failed.value.hint
@@ -178,7 +178,7 @@ async def test_placing_replaces_a_file_or_a_link_when_asked_to(tmp_path: Path, m
 async def test_a_folder_is_never_replaced_by_a_file(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     async with Storage(tmp_path) as storage:
-        with pytest.raises(ProductFailed, match="a folder is in the way"):
+        with pytest.raises(ProductFailed, match="a folder with this name is in the way"):
             await storage.place(partial_file(tmp_path), tmp_path / "x", overwrite=True)
     assert (tmp_path / "x.part").exists()
 
@@ -205,7 +205,7 @@ async def test_a_move_that_a_crash_cut_in_two_is_finished(tmp_path: Path) -> Non
 
 async def test_a_partial_that_vanished_is_named(tmp_path: Path) -> None:
     async with Storage(tmp_path) as storage:
-        with pytest.raises(ProductFailed, match=r"Could not move 'x.part': it is gone"):
+        with pytest.raises(ProductFailed, match=r"Could not move 'x.part': it no longer exists"):
             await storage.place(tmp_path / "x.part", tmp_path / "x", overwrite=False)
 
 
@@ -269,14 +269,14 @@ async def test_the_event_loop_stands_still_for_work_that_is_done_in_time(tmp_pat
     turns: list[str] = []
     async with Storage(tmp_path) as storage:
         asyncio.get_running_loop().call_soon(turns.append, "the loop went round")
-        assert await storage.work_alone(lambda what: (what, list(turns)), "done", within_s=60) == ("done", [])
+        assert await storage.work_blocking(lambda what: (what, list(turns)), "done", within_s=60) == ("done", [])
 
 
 async def test_work_that_takes_longer_goes_on_beside_the_event_loop(tmp_path: Path) -> None:
     gone_round = threading.Event()
     async with Storage(tmp_path) as storage:
         asyncio.get_running_loop().call_soon(gone_round.set)
-        assert await storage.work_alone(gone_round.wait, 60, within_s=0.001)
+        assert await storage.work_blocking(gone_round.wait, 60, within_s=0.001)
 
 
 async def test_such_work_is_over_before_a_cancellation_goes_on_and_its_failure_is_told(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ async def test_such_work_is_over_before_a_cancellation_goes_on_and_its_failure_i
         raise StorageStopped("the disk is gone")
 
     async with Storage(tmp_path) as storage:
-        task = asyncio.ensure_future(storage.work_alone(work, within_s=0.001))
+        task = asyncio.ensure_future(storage.work_blocking(work, within_s=0.001))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.sleep(0)
@@ -298,4 +298,4 @@ async def test_such_work_is_over_before_a_cancellation_goes_on_and_its_failure_i
             await task
         assert over.is_set()
         with pytest.raises(StorageStopped):
-            await storage.work_alone(work, within_s=60)
+            await storage.work_blocking(work, within_s=60)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl.core.errors import StorageStopped
-from bulkdl.storage.destination_lock import DestinationLock, _take_without_locks
+from bulkdl.storage.destination_lock import DestinationLock, _lock_without_os_locks
 from bulkdl.storage.filesystem import state_folder
 from tests.storage.storage_places import child, read_only
 
@@ -96,7 +96,7 @@ class TestWithoutLocks:
             assert holder.stdout is not None
             holder.stdout.readline()
             with pytest.raises(StorageStopped, match=f"process {holder.pid} on") as refused:
-                _take_without_locks(tmp_path / ".bulkdl/lock.pid", tmp_path)
+                _lock_without_os_locks(tmp_path / ".bulkdl/lock.pid", tmp_path)
         assert "lock.pid" in refused.value.hint
 
     def test_the_file_of_a_killed_process_is_taken_over(self, tmp_path: Path) -> None:
@@ -106,10 +106,10 @@ class TestWithoutLocks:
             holder.stdout.readline()
             holder.kill()
             holder.wait()
-            release = _take_without_locks(file, tmp_path)
+            release = _lock_without_os_locks(file, tmp_path)
         assert json.loads(file.read_text())["pid"] == os.getpid()
         with pytest.raises(StorageStopped):
-            _take_without_locks(file, tmp_path)
+            _lock_without_os_locks(file, tmp_path)
         release()
         assert not file.exists()
 
@@ -124,7 +124,7 @@ class TestWithoutLocks:
         file = state_folder(tmp_path) / "lock.pid"
         file.write_text(content)
         with pytest.raises(StorageStopped, match="If that run has ended, delete"):
-            _take_without_locks(file, tmp_path)
+            _lock_without_os_locks(file, tmp_path)
         assert file.read_text() == content
 
     def test_a_file_left_by_an_earlier_process_with_our_own_id_is_taken_over(self, tmp_path: Path) -> None:
@@ -132,5 +132,5 @@ class TestWithoutLocks:
         file.write_text(
             json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": "2026-01-01", "version": "0"})
         )
-        _take_without_locks(file, tmp_path)()
+        _lock_without_os_locks(file, tmp_path)()
         assert not file.exists()

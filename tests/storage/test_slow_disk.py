@@ -84,13 +84,13 @@ async def test_files_in_the_way_do_not_tell_how_quick_the_disk_is(tmp_path: Path
     place.root.mkdir()
     for item in items:
         (place.root / item.name).write_bytes(b"of another size")
-    work_alone = Storage.work_alone
+    work_blocking = Storage.work_blocking
 
     async def noted(self: Storage, *arguments: Any, **named: Any) -> Any:
         alone.append(arguments)
-        return await work_alone(self, *arguments, **named)
+        return await work_blocking(self, *arguments, **named)
 
-    monkeypatch.setattr(Storage, "work_alone", noted)
+    monkeypatch.setattr(Storage, "work_blocking", noted)
     async with Archive(items) as archive:
         done = await place.run(*({"url": archive.url(item.name)} for item in items))
     assert done.result.failed == len(items)
