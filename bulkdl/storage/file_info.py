@@ -56,7 +56,7 @@ def check_name(file: str) -> None:
 
 
 def look_at(root: Path, files: Iterable[str]) -> dict[str, FileFacts | None]:
-    """Return the facts of `files` (relative, with `/`), None for a missing or unreadable one; raise `StorageStopped`."""
+    """Return the facts of `files` (relative, with `/`), None for one that is missing; raise `StorageStopped`."""
     prefix = os.path.join(root, "")  # noqa: PTH118 - building a Path for each file costs more than its `stat`
     facts: dict[str, FileFacts | None] = dict.fromkeys(files)
     below: dict[str, list[str]] = {}

@@ -200,4 +200,4 @@ async def test_a_damaged_journal_costs_history_and_no_finished_product(harm, tmp
             assert all(r.method == "HEAD" or r.bytes_sent == 400_000 for r in place.archive.requests(name))
             assert len(place.archive.requests(name)) == 1
         if harm in (overwrite, cut):
-            assert "The journal was damaged and set aside" in done.err
+            assert "The journal was damaged and moved to" in done.err

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.models import Checksum
 from bulkdl.journal.journal import Journal
-from bulkdl.journal.pending_moves import PendingRename, moved, moving
+from bulkdl.journal.pending_moves import PendingRename, done_entry, placing_entry
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.row_codec import encode, encode_done
@@ -71,7 +71,9 @@ async def test_the_next_run_finds_each_of_them_as_it_was_about_to_have_its_name(
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
         found = await journal.entries()
         unfinished = await journal.unfinished()
-    assert without_time(found) == without_time({m.entry.id: moving(m) for m in moves}) == without_time(unfinished)
+    assert (
+        without_time(found) == without_time({m.entry.id: placing_entry(m) for m in moves}) == without_time(unfinished)
+    )
     assert batches(tmp_path) == []
 
 
@@ -145,7 +147,7 @@ def test_any_name_and_header_comes_back_as_it_was(text: str, etag: str | None, s
             return await journal.entries()
 
     with tempfile.TemporaryDirectory() as folder:
-        assert without_time(asyncio.run(back(Path(folder)))) == without_time({text: moving(made)})
+        assert without_time(asyncio.run(back(Path(folder)))) == without_time({text: placing_entry(made)})
 
 
 TEXTS = st.text(st.characters(max_codepoint=0x2FF) | st.sampled_from("\u2028\udce9\U0001f6f0'\"\\"), max_size=6)
@@ -167,4 +169,4 @@ def test_the_row_of_a_product_in_its_place_is_the_same_however_it_is_encoded(
         id=id_, phase=Phase.PARTIAL, file=file, source=source, total=1, etag=etag, last_modified=modified, attempts=3
     )
     there = PendingRename(entry, FileFacts(size, size, is_file=True), tuple(sums))
-    assert encode_done(there, updated=updated) == encode(moved(there), updated=updated)
+    assert encode_done(there, updated=updated) == encode(done_entry(there), updated=updated)

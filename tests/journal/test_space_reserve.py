@@ -42,29 +42,29 @@ def fill(path: Path) -> None:
 
 def test_the_reserve_gives_way_step_by_step_and_is_made_again(tmp_path: Path) -> None:
     reserve, path = SpaceReserve(tmp_path), tmp_path / NAME
-    reserve.renew()
+    reserve.refill()
     assert path.stat().st_size == SIZE
     assert path.stat().st_blocks * 512 >= SIZE
     given = 0
-    while reserve.give():
+    while reserve.release_step():
         given += STEP
         assert (path.stat().st_size if path.exists() else 0) == SIZE - given
     assert given == SIZE
     assert not path.exists()
-    reserve.renew()
+    reserve.refill()
     assert path.stat().st_size == SIZE
 
 
 def test_no_reserve_is_made_where_there_is_little_room(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=2m") as place:
-        SpaceReserve(place).renew()
+        SpaceReserve(place).refill()
         assert list(place.iterdir()) == []
 
 
 def test_a_folder_that_refuses_does_without_a_reserve(tmp_path: Path) -> None:
     reserve = SpaceReserve(tmp_path / "missing")
-    reserve.renew()
-    assert not reserve.give()
+    reserve.refill()
+    assert not reserve.release_step()
 
 
 async def test_on_a_disk_without_a_byte_the_journal_still_records(tmp_path: Path) -> None:
