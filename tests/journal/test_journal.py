@@ -260,7 +260,7 @@ async def test_a_put_that_is_cancelled_leaves_the_journal_usable(tmp_path: Path,
 async def test_a_closed_journal_refuses(tmp_path: Path, clock: ManualClock) -> None:
     async with Journal.open(tmp_path, clock=clock) as journal:
         pass
-    with pytest.raises(StorageStopped, match="closed already"):
+    with pytest.raises(StorageStopped, match="already closed"):
         await journal.put(FULL)
 
 
