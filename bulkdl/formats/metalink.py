@@ -62,7 +62,7 @@ def _without_pieces(element: ET.Element) -> Iterator[ET.Element]:
 
 
 def _rank(url: ET.Element) -> int:
-    """Return the rank of a URL, lower is better: `priority`, or the inverted `preference` of version 3 (100 is best)."""
+    """Return the rank of a URL, lower is better: `priority`, or version 3's `preference` (100 is best) inverted."""
     try:
         if "preference" in url.attrib:
             return 100 - int(url.attrib["preference"])
