@@ -1,4 +1,4 @@
-"""Faults over real sockets: each happens as often as it says, and does what it says."""
+"""Faults over real sockets: each is applied as often as configured, with its documented effect."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture(autouse=True)
 def _no_complaint_of_the_server(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """A fault is the archive's purpose: it never shows as an error in a log."""
+    """Simulated faults never appear as errors in a log."""
     yield
     assert [r.getMessage() for r in caplog.get_records("call") if r.name.startswith(("aiohttp", "asyncio"))] == []
 

@@ -1,4 +1,4 @@
-"""A journal whose structure is sound and whose content is not: SQLite sees nothing, the rows' own sums do."""
+"""Changed values in a structurally sound journal: SQLite notices nothing, the CRC of each row does."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WHOLE = Entry(id="b.bin", phase=Phase.DONE, file="b.bin", size=1, mtime_ns=2)
     ],
 )
 async def test_a_changed_value_costs_the_history_of_its_product_and_is_said(column: str, value: object, tmp_path: Path):
-    """A flipped bit in a range would make a hole pass for bytes that have arrived."""
+    """A flipped bit in a range would make a hole count as downloaded bytes."""
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
         await journal.put(HARMED)
         await journal.put(WHOLE)

@@ -1,4 +1,4 @@
-"""The journal keeps what it acknowledged, whatever happens to its process or its file."""
+"""The journal keeps every acknowledged change, whatever happens to its process or its file."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_every_field_survives_a_reopening(tmp_path: Path, clock: ManualClo
     assert read(tmp_path) == expected
 
 
-async def test_the_entries_of_some_are_those_that_there_are_however_many_are_asked_for(tmp_path: Path) -> None:
+async def test_get_many_returns_the_existing_entries_of_any_number_of_ids(tmp_path: Path) -> None:
     ids = [f"{i}.zip" for i in range(2500)]
     await fill(tmp_path, ids[::2])
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
@@ -95,7 +95,7 @@ async def test_the_entries_of_some_are_those_that_there_are_however_many_are_ask
         assert await journal.get_many([]) == {}
 
 
-async def test_what_had_no_entry_has_the_one_that_was_put_since(tmp_path: Path) -> None:
+async def test_a_put_replaces_the_knowledge_that_there_was_no_entry(tmp_path: Path) -> None:
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
         assert await journal.get_many(["a", "b", "c"]) == {}
         assert await journal.get("a") is None
@@ -186,7 +186,7 @@ def test_any_sequence_of_changes_equals_a_dict_and_survives_reopening(script: li
         assert read(Path(folder)) == model
 
 
-async def test_a_value_that_sqlite_cannot_hold_fails_its_own_put_only(tmp_path: Path, clock: ManualClock) -> None:
+async def test_a_value_that_sqlite_cannot_store_fails_only_its_own_put(tmp_path: Path, clock: ManualClock) -> None:
     async with Journal.open(tmp_path, clock=clock) as journal:
         good = Entry(id="good", phase=Phase.DONE)
         bad = Entry(id="bad", phase=Phase.DONE, total=2**64)
@@ -221,7 +221,7 @@ async def test_changes_that_arrive_during_a_commit_share_the_next_one(tmp_path: 
         asyncio.ensure_future(writer.run(lambda c, n=n: c.execute("INSERT INTO t VALUES (?)", (n,)).rowcount))
         for n in range(500)
     ]
-    await asyncio.sleep(0)  # all are asked for now
+    await asyncio.sleep(0)  # all are submitted now
     go.set()
     await asyncio.gather(first, *rest)
     await writer.close()
@@ -229,7 +229,7 @@ async def test_changes_that_arrive_during_a_commit_share_the_next_one(tmp_path: 
     assert statements.count("COMMIT") == 2
 
 
-async def test_a_writer_that_dies_refuses_what_waits_and_what_comes_later(tmp_path: Path, clock: ManualClock) -> None:
+async def test_a_dead_writer_refuses_waiting_and_later_requests(tmp_path: Path, clock: ManualClock) -> None:
     def die(_: sqlite3.Connection) -> None:
         raise MemoryError("no more")
 
@@ -264,7 +264,7 @@ async def test_a_closed_journal_refuses(tmp_path: Path, clock: ManualClock) -> N
         await journal.put(FULL)
 
 
-async def test_a_full_database_is_said_as_full_and_goes_on_once_there_is_room(
+async def test_a_full_database_is_reported_as_full_and_works_again_once_space_is_free(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     big = Entry(id="big", phase=Phase.DONE, note="x" * 200_000)
@@ -278,7 +278,7 @@ async def test_a_full_database_is_said_as_full_and_goes_on_once_there_is_room(
         assert await journal.get("big") is not None
 
 
-async def test_the_failure_of_a_put_nobody_waited_for_is_raised_by_the_next_or_at_the_end(
+async def test_the_failure_of_an_unsynced_put_is_raised_by_the_next_call_or_at_the_end(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     big = Entry(id="big", phase=Phase.DONE, note="x" * 200_000)
@@ -386,7 +386,7 @@ def cut(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [garbage, torn, cut])
-async def test_a_damaged_journal_is_set_aside_and_said(tmp_path: Path, clock: ManualClock, damage) -> None:
+async def test_a_damaged_journal_is_moved_away_and_reported(tmp_path: Path, clock: ManualClock, damage) -> None:
     await fill(tmp_path, (f"{number:0100}" for number in range(400)))
     file = file_of(tmp_path)
     damaged = damage(file.read_bytes())

@@ -1,4 +1,4 @@
-"""What the journal has learnt of faulty products and of hosts: kept, migrated to, and damaged row by row."""
+"""Learned facts of faulty products and hosts: stored, migrated, and damaged row by row."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def change(destination: Path, statement: str, *values: Any) -> None:
         assert connection.execute(statement, values).rowcount == 1
 
 
-async def test_everything_that_was_learnt_survives_a_reopening(tmp_path: Path, clock: ManualClock):
+async def test_all_learned_facts_survive_a_reopening(tmp_path: Path, clock: ManualClock):
     await fill(tmp_path, clock)
     async with Journal.open(tmp_path, clock=clock) as journal:
         learnt = await journal.learned()
@@ -92,16 +92,16 @@ async def test_hosts_that_were_not_seen_for_a_month_are_left_out(tmp_path: Path,
     assert set(found.evidence) == {GUILTY.id, "b"}
 
 
-def test_where_there_is_no_journal_nothing_was_learnt_and_nothing_is_made(tmp_path: Path):
+def test_without_a_journal_nothing_is_learned_and_no_file_is_created(tmp_path: Path):
     assert read_learned(tmp_path, now=NOW) is None
     assert list(tmp_path.iterdir()) == []
 
 
-# --- A journal of the version before ----------------------------------------------------------------------------------
+# --- A journal of the previous version --------------------------------------------------------------------------------
 
 
 def old_journal(destination: Path) -> None:
-    """One with a product, as the schema's second version has it."""
+    """Create a journal of schema version 2 with one product."""
     (destination / ".bulkdl").mkdir()
     old = open_or_replace(file_of(destination), steps=module.STEPS[:2], wal=True, now=0).connection
     assert old.execute("PRAGMA user_version").fetchone() == (2,)
@@ -110,7 +110,7 @@ def old_journal(destination: Path) -> None:
     old.close()
 
 
-async def test_a_journal_of_the_version_before_is_brought_up_to_date_with_its_rows(tmp_path: Path, clock: ManualClock):
+async def test_a_journal_of_the_previous_version_is_migrated_with_its_rows(tmp_path: Path, clock: ManualClock):
     old_journal(tmp_path)
     async with Journal.open(tmp_path, clock=clock) as journal:
         assert set(await journal.entries()) == {"kept"}
@@ -123,7 +123,7 @@ async def test_a_journal_of_the_version_before_is_brought_up_to_date_with_its_ro
     assert set(read(tmp_path) or {}) == {"kept"}
 
 
-def test_a_reader_finds_nothing_learnt_in_a_journal_of_the_version_before_and_leaves_it_so(tmp_path: Path):
+def test_a_reader_finds_no_learned_facts_in_a_journal_of_the_previous_version_and_does_not_change_it(tmp_path: Path):
     old_journal(tmp_path)
     learnt = read_learned(tmp_path, now=NOW)
     assert learnt is not None
@@ -179,7 +179,7 @@ async def test_one_flipped_digit_of_the_evidence_is_noticed(tmp_path: Path, cloc
 
 
 async def test_a_refusal_and_its_evidence_are_one_change(tmp_path: Path):
-    """Were one there without the other, the same bytes could be counted twice."""
+    """If only one of them were stored, the same bytes could be counted twice."""
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
         with pytest.raises(OverflowError):
             await journal.record_evidence(Entry(id="b", phase=Phase.PARTIAL, total=2**64), OTHER)
@@ -188,7 +188,7 @@ async def test_a_refusal_and_its_evidence_are_one_change(tmp_path: Path):
 
 
 async def test_a_schema_that_is_no_text_any_more_has_the_journal_set_aside(tmp_path: Path, clock: ManualClock):
-    """Python cannot read the message in which SQLite quotes it."""
+    """Python cannot decode the SQLite message that quotes the damaged schema."""
     await fill(tmp_path, clock)
     data = file_of(tmp_path).read_bytes()
     file_of(tmp_path).write_bytes(data.replace(b"source TEXT NOT NULL", b"s'urce TEXT N\xcbT NULL"))

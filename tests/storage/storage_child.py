@@ -1,4 +1,4 @@
-"""Processes that tests kill: `python storage_child.py write|hold|hold-without-locks DESTINATION`."""
+"""Child process that tests kill: `python storage_child.py write|hold|hold-without-locks DESTINATION`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def say(line: str) -> None:
 
 
 async def write(destination: Path) -> None:
-    """Put entries for ever, eight at a time, and print each id once its put has returned."""
+    """Put entries endlessly, eight at a time; print each id after its put returned."""
     async with Journal.open(destination, clock=SystemClock()) as journal, asyncio.TaskGroup() as group:
         for lane in range(8):
             group.create_task(put_for_ever(journal, lane))

@@ -1,4 +1,4 @@
-"""Partials are written where they should be, and become files in one step that never replaces anything unasked."""
+"""Partials have the right path, and become files by an atomic move that replaces nothing without permission."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ from bulkdl.core.models import FailureKind
 from bulkdl.storage.destination import Storage
 from bulkdl.storage.file_info import FileFacts, look_at
 from tests.storage.storage_places import make_link, mounted, names, read_only
-
-# --- Errors -----------------------------------------------------------------------------------------------------------
-
 
 # --- Partials ---------------------------------------------------------------------------------------------------------
 
@@ -183,7 +180,7 @@ async def test_a_folder_is_never_replaced_by_a_file(tmp_path: Path) -> None:
     assert (tmp_path / "x.part").exists()
 
 
-async def test_of_many_that_place_at_once_exactly_one_gets_the_name(tmp_path: Path) -> None:
+async def test_of_concurrent_moves_to_one_name_exactly_one_succeeds(tmp_path: Path) -> None:
     parts = [partial_file(tmp_path, bytes([n]), f"{n}.part") for n in range(16)]
     async with Storage(tmp_path) as storage:
         results = await asyncio.gather(
@@ -236,7 +233,7 @@ async def test_a_linked_folder_within_the_destination_and_a_linked_destination_a
     assert (tmp_path / "root/real/x").read_bytes() == b"new"
 
 
-async def test_a_folder_on_another_file_system_is_reached_by_a_partial_beside_the_file_only(tmp_path: Path) -> None:
+async def test_only_a_partial_beside_its_file_can_be_moved_on_another_file_system(tmp_path: Path) -> None:
     with mounted(tmp_path / "mount", "size=256k") as place:
         async with Storage(tmp_path) as storage:
             with pytest.raises(ProductFailed, match="another file system"):
@@ -246,7 +243,7 @@ async def test_a_folder_on_another_file_system_is_reached_by_a_partial_beside_th
 
 
 async def test_nothing_is_made_in_a_destination_that_is_on_another_device_than_before(tmp_path: Path) -> None:
-    """Neither folders nor partials nor finished files, also when they are moved."""
+    """No folder, partial or finished file is created, not even by a move."""
     folder = tmp_path / "products"
     folder.mkdir()
     async with Storage(folder) as storage:
@@ -262,24 +259,24 @@ async def test_nothing_is_made_in_a_destination_that_is_on_another_device_than_b
             assert names(folder) == ["x.part"]
 
 
-# --- Work that the event loop stands still for ------------------------------------------------------------------------
+# --- Short work that blocks the event loop ----------------------------------------------------------------------------
 
 
-async def test_the_event_loop_stands_still_for_work_that_is_done_in_time(tmp_path: Path) -> None:
+async def test_short_work_blocks_the_event_loop_until_it_is_done(tmp_path: Path) -> None:
     turns: list[str] = []
     async with Storage(tmp_path) as storage:
         asyncio.get_running_loop().call_soon(turns.append, "the loop went round")
         assert await storage.work_blocking(lambda what: (what, list(turns)), "done", within_s=60) == ("done", [])
 
 
-async def test_work_that_takes_longer_goes_on_beside_the_event_loop(tmp_path: Path) -> None:
+async def test_longer_work_continues_beside_the_event_loop(tmp_path: Path) -> None:
     gone_round = threading.Event()
     async with Storage(tmp_path) as storage:
         asyncio.get_running_loop().call_soon(gone_round.set)
         assert await storage.work_blocking(gone_round.wait, 60, within_s=0.001)
 
 
-async def test_such_work_is_over_before_a_cancellation_goes_on_and_its_failure_is_told(tmp_path: Path) -> None:
+async def test_blocking_work_ends_before_a_cancellation_and_its_error_is_raised(tmp_path: Path) -> None:
     go, over = threading.Event(), threading.Event()
 
     def work() -> None:

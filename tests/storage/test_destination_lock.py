@@ -1,4 +1,4 @@
-"""One run at a time on a destination."""
+"""The destination lock admits one run at a time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_named(tmp_path: Path) ->
             assert json.loads((tmp_path / ".bulkdl/owner.json").read_text())["pid"] == os.getpid()
 
 
-def test_a_lock_that_was_given_back_leaves_nothing_to_take_over(tmp_path: Path) -> None:
+def test_a_released_lock_leaves_no_previous_owner(tmp_path: Path) -> None:
     with DestinationLock(tmp_path):
         pass
     with DestinationLock(tmp_path) as lock:
@@ -89,7 +89,7 @@ def test_git_ignores_the_state_folder(tmp_path: Path) -> None:
 
 
 class TestWithoutLocks:
-    """Where the file system has no locks, a file that only one process can create takes their place."""
+    """On a file system without locks, an exclusively created file replaces them."""
 
     def test_a_living_process_is_respected(self, tmp_path: Path) -> None:
         with child("hold-without-locks", tmp_path) as holder:
@@ -120,7 +120,7 @@ class TestWithoutLocks:
             pytest.param("", id="being-written"),
         ],
     )
-    def test_a_file_that_cannot_be_judged_is_respected(self, tmp_path: Path, content: str) -> None:
+    def test_an_unreadable_lock_file_is_respected(self, tmp_path: Path, content: str) -> None:
         file = state_folder(tmp_path) / "lock.pid"
         file.write_text(content)
         with pytest.raises(StorageStopped, match="If that run has ended, delete"):

@@ -127,7 +127,7 @@ async def test_after_a_failed_sync_no_later_one_succeeds(tmp_path: Path) -> None
     partial = Partial(writing, tmp_path / "x.part", root=None, executor=None)
     with pytest.raises(ProductFailed) as first:
         await partial.sync()
-    os.dup2(os.open(tmp_path / "x.part", os.O_RDWR | os.O_CREAT), writing)  # and now one that can
+    os.dup2(os.open(tmp_path / "x.part", os.O_RDWR | os.O_CREAT), writing)  # now one that can be synced
     with pytest.raises(ProductFailed) as second:
         await partial.seal()
     assert first.value is second.value
