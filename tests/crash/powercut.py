@@ -140,7 +140,7 @@ class Trace:
 
     @contextmanager
     def recording(self, patch: pytest.MonkeyPatch, *, lose: str = "") -> Iterator[None]:
-        """Record while the block runs. `lose` (`data` or `folders`) omits that fsync, to prove that the model notices it."""
+        """Record while the block runs. `lose` (`data` or `folders`) omits that fsync, so a test can see the loss."""
         self._find_what_is_there()
         with patch.context() as context:
             for name, hook in self._hooks(lose).items():
@@ -282,7 +282,7 @@ class Trace:
     # After the cut
 
     def killed(self, at: int, *, unacknowledged: bool) -> Wreck:
-        """Return the state after a kill just before call `at`: all calls are done, unacknowledged commits all or none."""
+        """Return the state after a kill just before call `at`: all calls done, unacknowledged commits all or none."""
         return self.wreck(at, _Kind(unacknowledged=unacknowledged))
 
     def wreck(self, at: int, rng: random.Random) -> Wreck:

@@ -43,12 +43,12 @@ ITEMS: Mapping[str, Item] = {
         Item(name="unsure.bin", size=400_000, seed=8, validators=Validators.WEAK),
     )
 }
-"""Products: strong ETag, date only, checksum only, several connections, empty, and a name that only the archive knows."""
+"""Products: strong ETag, date only, checksum only, several connections, empty, and one named by the archive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A process that has ended."""
+    """Result of a process that has ended."""
 
     code: int
     out: str

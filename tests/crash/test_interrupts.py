@@ -171,7 +171,7 @@ def without_log(path: Path, rng: random.Random) -> None:
 
 @pytest.mark.parametrize("harm", [flip, cut, overwrite, delete, empty, without_log])
 async def test_a_damaged_journal_costs_history_and_no_finished_product(harm, tmp_path: Path):
-    """Products with a size or checksum in the manifest are recognised; for others, the archive is asked for the size."""
+    """Products with a size or checksum in the manifest are recognised; for others, the archive gives the size."""
     items = [
         Item(name="sized.bin", size=400_000, seed=1),
         Item(name="summed.bin", size=400_000, seed=2),

@@ -1,4 +1,4 @@
-"""What every hostile archive here is met with."""
+"""Fixtures for all hostile archives."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No archive here speaks TLS; reading the system's hundreds of certificates is most of what a small run costs."""
+    """Skip loading the system's certificates: no archive here uses TLS, and loading dominates a small run."""
     monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
