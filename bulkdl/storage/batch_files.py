@@ -92,10 +92,8 @@ def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFa
         else:
             finals.add(folder)
             parts.add(part.rpartition("/")[0])
-    for folder in [
-        *finals,
-        *(parts - finals),
-    ]:  # new names first: the old name may vanish only once the new one is durable
+    # New names first: the old name may vanish only once the new one is durable.
+    for folder in [*finals, *(parts - finals)]:
         try:
             sync_folder(root / folder)
         except OSError as error:

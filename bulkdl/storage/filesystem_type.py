@@ -20,6 +20,7 @@ _FAT: Final = frozenset({"msdos", "vfat", "fuse.fusefat"})
 
 
 _FAT_LARGEST: Final = (1 << 32) - 1
+"""Size limit of one file on FAT: 4 GiB minus one byte."""
 
 
 _LOCAL_FUSE: Final = frozenset(

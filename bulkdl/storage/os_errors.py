@@ -17,6 +17,7 @@ __all__ = ["FULL", "MISSING", "NAME_ERRORS", "shown", "stopped", "storage_error"
 
 
 FULL: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""Error codes of a full disk or an exhausted quota."""
 
 
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})

@@ -107,7 +107,7 @@ def test_a_partial_with_a_strong_validator_is_continued_under_if_range(name: str
     assert 0 < first_byte(record) <= CUT
 
 
-def test_another_edition_is_fetched_from_the_beginning(night: Night):
+def test_another_version_is_downloaded_from_the_beginning(night: Night):
     record = night.asked("strong, changed")[0]
     assert (record.status, record.bytes_sent) == (200, SIZE)
 

@@ -168,7 +168,7 @@ async def test_permission_that_is_lost_on_the_way_stops_the_run_or_its_products(
         assert place.archive.bytes_sent - sent < 2 * MB
 
 
-async def test_a_destination_that_vanishes_stops_the_run_and_is_not_made_anew(tmp_path: Path):
+async def test_a_destination_that_vanishes_stops_the_run_and_is_not_created_again(tmp_path: Path):
     """A new folder in its place would be on another disk; once the disk is back, the run resumes."""
     async with scene(tmp_path, items=items(Item(name="large.bin", size=8 * MB)), rate=RATE) as place:
         process = await place.start("-s", "1", "-j", "2")

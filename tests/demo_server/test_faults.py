@@ -154,7 +154,7 @@ async def test_a_flipped_byte_is_wrong_once_or_always(
     assert seen == wrong
 
 
-async def test_a_new_edition_refuses_the_old_validator(archive: Archive, client: aiohttp.ClientSession) -> None:
+async def test_a_new_version_refuses_the_old_validator(archive: Archive, client: aiohttp.ClientSession) -> None:
     old = archive.items[NAME]
     archive.faults.add(NewEdition(), skip=1)
     for status, edition in ((206, old), (200, old.next_edition()), (200, old.next_edition())):

@@ -238,7 +238,7 @@ def test_a_zip_is_a_zip_and_a_json_is_json() -> None:
     assert json.loads(Item(name="p.json", size=5000, kind=Kind.JSON).read())["id"] == "p.json"
 
 
-def test_another_edition_has_other_bytes_and_another_tag() -> None:
+def test_a_new_version_has_other_bytes_and_another_etag() -> None:
     after = LARGE.next_edition()
     assert after.size == LARGE.size
     assert after.etag != LARGE.etag

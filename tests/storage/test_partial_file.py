@@ -47,7 +47,7 @@ def test_writes_at_any_offset_in_any_order_equal_the_same_writes_in_memory(write
 
 
 @pytest.mark.parametrize(("truncate", "left"), [(False, b"012345ab89"), (True, bytes(6) + b"ab")])
-async def test_opening_keeps_what_is_there_unless_it_is_written_anew(
+async def test_opening_keeps_the_content_unless_it_is_truncated(
     tmp_path: Path,
     truncate: bool,  # noqa: FBT001
     left: bytes,
