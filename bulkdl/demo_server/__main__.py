@@ -1,4 +1,4 @@
-"""`python -m bulkdl.demo_server`: the demo's archive until it is interrupted, to play with."""
+"""`python -m bulkdl.demo_server`: run the demo archive until interrupted, for experiments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
         with suppress(KeyboardInterrupt):
             asyncio.run(_serve(options))
     except OSError as error:
-        sys.stderr.write(f"the archive cannot start: {error.strerror or error}\n")
+        sys.stderr.write(f"the demo archive cannot start: {error.strerror or error}\n")
         return 4
     return 0
 
@@ -35,19 +35,19 @@ async def _serve(options: argparse.Namespace) -> None:
         faulty=None if options.faults else lambda _: [],
     )
     async with demo:
-        sys.stdout.write(_introduce(demo, options.folder))
+        sys.stdout.write(_write_files(demo, options.folder))
         sys.stdout.flush()
         await asyncio.Event().wait()
 
 
-def _introduce(demo: DemoArchive, folder: Path) -> str:
-    """Write the manifest and the variables into `folder`, and say what to do with them."""
+def _write_files(demo: DemoArchive, folder: Path) -> str:
+    """Write the manifest and the variables to `folder`; return instructions for the user."""
     folder.mkdir(parents=True, exist_ok=True)
     manifest = demo.write_manifest(folder / "demo.yaml")
     variables = demo.write_environment(folder / "demo.env")
     return (
-        f"The archive listens on {demo.archive.origin} with {len(demo.catalogue)} products "
-        f"({demo.catalogue.total_size / 1e6:.1f} MB). Interrupt it to end it.\n"
+        f"The demo archive listens on {demo.archive.origin} with {len(demo.catalogue)} products "
+        f"({demo.catalogue.total_size / 1e6:.1f} MB). Press Ctrl-C to stop it.\n"
         f"Manifest: {manifest}\n"
         "In another shell:\n"
         f"  set -a; . {shlex.quote(str(variables.resolve()))}; set +a\n"
@@ -58,17 +58,20 @@ def _introduce(demo: DemoArchive, folder: Path) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bulkdl.demo_server",
-        description="Serve the demo's archive on 127.0.0.1 until interrupted, and write a manifest for it.",
+        description="Run the demo archive on 127.0.0.1 until interrupted, and write a manifest for it.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--folder", type=Path, default=Path("bulkdl-demo"), help="where demo.yaml and demo.env go")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--folder", type=Path, default=Path("bulkdl-demo"), help="folder for demo.yaml and demo.env")
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 picks a free one")
     parser.add_argument("--count", type=int, default=36, help="number of products")
-    parser.add_argument("--seed", type=int, default=7, help="another seed, other products")
-    parser.add_argument("--rate", type=float, default=600_000, help="bytes a second for each connection")
-    parser.add_argument("--token-lifetime", type=float, default=4.0, help="seconds")
+    parser.add_argument("--seed", type=int, default=7, help="seed that determines the generated products")
+    parser.add_argument("--rate", type=float, default=600_000, help="bytes per second for each connection")
+    parser.add_argument("--token-lifetime", type=float, default=4.0, help="lifetime of access tokens in seconds")
     parser.add_argument(
-        "--faults", action=argparse.BooleanOptionalAction, default=True, help="cut connections, 503, 429, a stall"
+        "--faults",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="simulate cut connections, 503, 429 and a stall",
     )
     return parser
 

@@ -1,4 +1,4 @@
-"""Who may have a product: which credentials the archive takes, and how it refuses."""
+"""Access control of the demo archive: accepted credentials and the response to a request without one."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["Access", "Given", "Refusal", "TokenChecker", "given"]
 
 class TokenChecker(Protocol):
     def check(self, token: str) -> bool:
-        """Whether this access token is valid now."""
+        """Return True if this access token is valid now."""
         ...
 
 
 class Given(StrEnum):
-    """How a request carried a credential."""
+    """Place of the credential in a request."""
 
     NONE = "none"
     HEADER = "header"
@@ -36,12 +36,12 @@ class Given(StrEnum):
 class Refusal:
     status: int
     challenge: str | None
-    """The `WWW-Authenticate` field, where there is one."""
+    """Value of `WWW-Authenticate`; None sends no such field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What opens a product: any one of the ways that are set; with none set it is open to everyone."""
+    """Accepted credentials for a product: any of those set. If none is set, the product is open to everyone."""
 
     header: TokenChecker | None = None
     query: TokenChecker | None = None
@@ -49,20 +49,20 @@ class Access:
     basic: tuple[str, str] | None = None
     """User and password, compared in UTF-8 (RFC 7617 §2.1)."""
     status: int = 401
-    """Of a refusal; some archives answer 403 for an expired token."""
+    """Status for a missing or invalid credential; some archives answer 403 to an expired token."""
     account: str = ""
-    """Products with one account name share `max_connections`."""
+    """Products with the same account name share `max_connections`."""
     max_connections: int | None = None
-    """Responses under way at once; the next one is 429."""
+    """Limit of concurrent responses; a further request is answered with 429."""
     retry_after: str | None = "1"
-    """Of that 429."""
+    """`Retry-After` of that 429."""
 
     @property
     def is_open(self) -> bool:
         return self.header is None and self.query is None and self.basic is None
 
     def refuses(self, request: web.Request) -> Refusal | None:
-        """None when the request may have the product."""
+        """Return None if the request may have the product, otherwise the refusal."""
         if self.is_open or self._admits(request):
             return None
         if self.header is None and self.query is None:
@@ -82,7 +82,7 @@ class Access:
 
 
 def given(request: web.Request, query_param: str = "token") -> Given:
-    """How the request carries a credential, whether or not it is a good one."""
+    """Return the place of the credential in the request, valid or not."""
     scheme = request.headers.get("Authorization", "").partition(" ")[0].lower()
     if scheme:
         return Given.BASIC if scheme == "basic" else Given.HEADER

@@ -1,4 +1,4 @@
-"""What the embedded archive holds: products with names, validators and digests, invented from a seed."""
+"""Products of the demo archive: names, validators and digests, generated from a seed."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ __all__ = ["Catalogue", "Item", "Validators", "demo_catalogue"]
 
 _BLOCK = 1 << 20
 _EPOCH = 1_750_000_000
-"""Last-Modified of a first edition: a day in June 2025."""
+"""Last-Modified of the first version of each product: 15 June 2025 (Unix time)."""
 
 
 class Validators(StrEnum):
-    """Which validators a response carries (RFC 9110 §8.8)."""
+    """Validators of a response (RFC 9110 §8.8)."""
 
     BOTH = "both"
     """A strong ETag and Last-Modified."""
     ETAG = "etag"
     DATE = "date"
     WEAK = "weak"
-    """A weak ETag, which `If-Range` may not use (RFC 9110 §13.1.5), and nothing else."""
+    """Only a weak ETag, which `If-Range` must not use (RFC 9110 §13.1.5)."""
     NONE = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One product of the archive. Equal fields mean equal bytes, in every run and on every machine."""
+    """Product of the archive. Equal fields mean equal bytes, in every run and on every machine."""
 
     name: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
     seed: int = 0
     kind: Kind = Kind.BIN
     validators: Validators = Validators.BOTH
@@ -51,17 +51,17 @@ class Item:
 
     @property
     def id(self) -> str:
-        """Names the product in `/download/{id}`; the same for all its editions."""
+        """Id of the product in `/download/{id}`, the same for all its versions."""
         return hashlib.sha256(self.name.encode()).hexdigest()[:16]
 
     @property
     def etag(self) -> str:
-        """The entity tag as it is sent: quoted, `W/` in front of a weak one."""
+        """Entity tag as sent: quoted, with the prefix `W/` if weak."""
         tag = hashlib.sha256(f"{self.name}:{self.size}:{self.seed}:{self.kind}".encode()).hexdigest()[:20]
         return f'W/"{tag}"' if self.validators is Validators.WEAK else f'"{tag}"'
 
     def read(self, start: int = 0, stop: int | None = None) -> bytes:
-        """Bytes `start` to `stop` (exclusive, cut at the end); all of it without arguments."""
+        """Return bytes `start` to `stop` (exclusive, clipped to the size); all bytes by default."""
         recipe = Recipe(self.kind, self.name, self.size, self.seed)
         return recipe.read(start, self.size if stop is None else stop)
 
@@ -70,11 +70,11 @@ class Item:
             yield self.read(start, start + size)
 
     def digest(self, algorithm: str = "md5") -> str:
-        """Lower-case hex digest (md5, sha1, sha256, sha512 or blake3), computed once."""
+        """Return the lower-case hex digest (md5, sha1, sha256, sha512 or blake3); cached."""
         return _digest(self, algorithm)
 
     def next_edition(self) -> Item:
-        """The same name and size with other bytes, another ETag and a later date."""
+        """Return a new version: same name and size, different bytes, a different ETag and a later date."""
         return replace(self, seed=self.seed + 1, last_modified=self.last_modified + 3600)
 
 
@@ -87,7 +87,7 @@ def _digest(item: Item, algorithm: str) -> str:
 
 
 class Catalogue:
-    """Items by name and by id, in the order in which they were added."""
+    """Items by name and by id, in insertion order."""
 
     def __init__(self, items: Iterable[Item] = ()) -> None:
         self._names: dict[str, Item] = {}
@@ -96,8 +96,8 @@ class Catalogue:
             self.put(item)
 
     def put(self, item: Item) -> None:
-        """Add an item, or put another edition in the place of the one that has its name."""
-        item.read(0, 1)  # raises for a size that the kind cannot have
+        """Add an item, or replace the item of the same name by a new version."""
+        item.read(0, 1)  # raises `ValueError` if the kind cannot have this size
         self._names[item.name] = item
         self._ids[item.id] = item.name
 
@@ -110,7 +110,7 @@ class Catalogue:
 
     @property
     def total_size(self) -> int:
-        """Bytes."""
+        """Sum of all sizes in bytes."""
         return sum(item.size for item in self)
 
     def __iter__(self) -> Iterator[Item]:
@@ -124,9 +124,9 @@ class Catalogue:
 
 
 def demo_catalogue(count: int = 36, seed: int = 7) -> Catalogue:
-    """`count` products with names as Earth-observation archives give them; 36 of them have about 50 MB.
+    """Return `count` products with names in the style of Earth-observation archives; 36 products have about 50 MB.
 
-    The first ones are fixed in kind, so that even a small catalogue has an empty product and one of each kind.
+    The kinds of the first ones are fixed, so even a small catalogue has an empty product and one of each kind.
     """
     rng = random.Random(seed)  # noqa: S311 - invented products, not secrets
     makers = (_sentinel2, _terrascope, _sentinel5p, _tile, _metadata)

@@ -1,4 +1,4 @@
-"""The archive of `bulkdl demo`: three ways to sign in, tokens of seconds, and a night's faults in half a minute."""
+"""Archive of `bulkdl demo`: three kinds of login, short-lived tokens, and typical faults within half a minute."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ __all__ = ["DemoArchive", "demo_faults"]
 _CLIENT = "demo-public"
 _FIRST, _SECOND, _THIRD = "creodias-like", "terrascope-like", "basic"
 _HEADER = """\
-# The demo of bulkdl: an archive on this machine that behaves like the real ones, on a bad night.
-# The secrets are not in here: each ${{NAME}} is read from the environment, so this file may be shared.
+# The demo of bulkdl: an archive on this machine that behaves like a real one on a bad day.
+# This file contains no secrets: each ${{NAME}} is read from the environment, so you may share it.
 version: 1
 destination: ./products
 
 settings:
-  timeout: 2                 # seconds without a byte; short, since one connection of the demo falls silent
+  timeout: 2                 # seconds without a byte; short, because one connection of the demo stalls
 
 accounts:
-  creodias-like:             # password and TOTP once; then tokens of {lifetime:g} s, in the query
+  creodias-like:             # password and TOTP once, then tokens that live {lifetime:g} s, sent in the query
     auth: oidc
     token_url: {token_url}
     client_id: {client}
@@ -44,7 +44,7 @@ accounts:
     token_in: query
     hosts: ["{host}"]
     max_connections: 4
-  terrascope-like:           # password only; the token goes into a header
+  terrascope-like:           # password only; the token is sent in a header
     auth: oidc
     token_url: {token_url}
     client_id: {client}
@@ -52,7 +52,7 @@ accounts:
     password: ${{DEMO_PASSWORD}}
     hosts: ["{host}"]
     max_connections: 4
-  basic:                     # user and password with each request
+  basic:                     # user and password with every request
     auth: basic
     username: ${{DEMO_BASIC_USERNAME}}
     password: ${{DEMO_BASIC_PASSWORD}}
@@ -64,14 +64,14 @@ products:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Products that are reached in one way."""
+    """Products that share a URL route and an account."""
 
     prefix: str
     account: str | None
     route: Route
     checksum: str
     named: bool = True
-    """The manifest says `file`; otherwise its URL does."""
+    """True: the manifest sets `file`. False: the URL gives the name."""
 
 
 _GROUPS = (
@@ -81,14 +81,14 @@ _GROUPS = (
     _Group("T31UFS_", _THIRD, Route.FILES, "md5"),
     _Group("", None, Route.FILES, "sha256", named=False),
 )
-"""The first prefix that fits decides; it is also what the archive's access goes by."""
+"""The first group with a matching prefix applies; the archive uses the same prefixes for access."""
 
 
 class DemoArchive:
-    """A running archive with identity server, and the manifest and environment that a run needs; `async with`.
+    """Archive with an identity server, and the manifest and environment for a run against it; use `async with`.
 
-    `rate` is bytes a second for each connection; `token_lifetime` is in seconds. Secrets are new each time, so that
-    no TOTP step of an earlier demo counts as used.
+    `rate` is in bytes per second for each connection, `token_lifetime` in seconds. Secrets are new each time, so no
+    TOTP code of an earlier demo counts as used.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class DemoArchive:
             "DEMO_BASIC_USERNAME": "jo",
             "DEMO_BASIC_PASSWORD": secrets.token_urlsafe(12),
         }
-        """What the manifest's `${NAME}`s stand for."""
+        """Values of the `${NAME}` variables in the manifest."""
         self.identity = self._identity()
         faults = (faulty or demo_faults)(self.catalogue)
         self.archive = Archive(
@@ -130,18 +130,18 @@ class DemoArchive:
 
     @property
     def manifest_text(self) -> str:
-        """The manifest, as YAML."""
+        """Manifest as YAML text."""
         host = self.archive.origin.removeprefix("http://")
         head = _HEADER.format(lifetime=self._lifetime, token_url=self.archive.token_url, client=_CLIENT, host=host)
         return head + "".join(self._entry(item) for item in self.catalogue)
 
     def write_manifest(self, path: Path) -> Path:
-        """Write the manifest to a file whose folder exists."""
+        """Write the manifest to `path`; its folder must exist."""
         path.write_text(self.manifest_text, encoding="utf-8")
         return path
 
     def write_environment(self, path: Path) -> Path:
-        """Write the variables as a shell reads them, for the owner's eyes only."""
+        """Write the variables in shell syntax, readable only by the owner."""
         path.touch(mode=0o600)
         path.chmod(0o600)
         path.write_text("".join(f"{name}={value}\n" for name, value in self.environ.items()), encoding="utf-8")
@@ -160,14 +160,14 @@ class DemoArchive:
         return Identity(users, [ClientApp(id=_CLIENT)], policy=Policy(expires_in=self._lifetime))
 
     def _access(self) -> dict[str, Access]:
-        ways = {
+        access = {
             _FIRST: Access(account=_FIRST, query=self.identity, max_connections=6),
             _SECOND: Access(account=_SECOND, header=self.identity),
             _THIRD: Access(
                 account=_THIRD, basic=(self.environ["DEMO_BASIC_USERNAME"], self.environ["DEMO_BASIC_PASSWORD"])
             ),
         }
-        return {group.prefix: ways[group.account] for group in _GROUPS if group.account}
+        return {group.prefix: access[group.account] for group in _GROUPS if group.account}
 
     def _entry(self, item: Item) -> str:
         group = _group(item)
@@ -182,11 +182,11 @@ class DemoArchive:
 
 
 def demo_faults(catalogue: Catalogue) -> list[Fault]:
-    """Three cut connections, a burst of 503, a 429 and a stall, each at a product that is large enough for it."""
+    """Return three cut connections, a burst of 503, a 429 and a stall, each for a product that is large enough."""
 
     def nth(kind: Kind, number: int) -> str:
         names = [item.name for item in catalogue if item.kind is kind and item.size > 300_000]
-        return names[number] if number < len(names) else "nothing that is large enough"
+        return names[number] if number < len(names) else "no product is large enough"
 
     return [
         Fault(Refuse(503), times=4, skip=12),

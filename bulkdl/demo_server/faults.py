@@ -1,4 +1,4 @@
-"""What may go wrong at an archive, as data: which product, how often, and what then happens."""
+"""Faults of the demo archive as data: which product, how often, and the effect."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The connection ends after `after` bytes of the body: closed, or reset (what was on its way may be lost)."""
+    """Close the connection after `after` bytes of the body, or reset it (bytes in flight may be lost)."""
 
     after: int
     reset: bool = False
@@ -45,14 +45,14 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Stall:
-    """After `after` bytes nothing more comes, until the client closes."""
+    """Send nothing more after `after` bytes, until the client closes."""
 
     after: int
 
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """A status with a short JSON body, and `Retry-After` where it is given (seconds or an HTTP date, as it is sent)."""
+    """Answer with a status and a short JSON body; `retry_after` is sent as given (seconds or an HTTP date)."""
 
     status: int
     retry_after: str | None = None
@@ -60,57 +60,57 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Preparing:
-    """202: the product is being brought from tape."""
+    """Answer 202: the product is being restored from tape."""
 
     retry_after: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LoginPage:
-    """200 with an HTML login form in place of the product."""
+    """Answer 200 with an HTML login form instead of the product."""
 
 
 @dataclass(frozen=True, slots=True)
 class IgnoreRange:
-    """200 with the whole product, whatever range was asked for."""
+    """Ignore `Range` and answer 200 with the whole product."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShiftRange:
-    """A 206 that starts `by` bytes after the range's start, and says so; requests without a range are not touched."""
+    """Answer 206 from `by` bytes after the requested start, correctly labelled; no effect without `Range`."""
 
     by: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """The byte at `at` (of the product, not of the range) is wrong."""
+    """Send a wrong byte at offset `at` of the product (not of the range)."""
 
     at: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class NewEdition:
-    """From this request on the product has other bytes, another ETag and another date."""
+    """Replace the product from this request on by a version with different bytes, ETag and date."""
 
 
 @dataclass(frozen=True, slots=True)
 class Validate:
-    """The response carries these validators."""
+    """Send these validators with the response."""
 
     validators: Validators = Validators.NONE
 
 
 @dataclass(frozen=True, slots=True)
 class Chunked:
-    """No `Content-Length`: a chunked body, ended without its last chunk after `cut_after` bytes where that is given."""
+    """Send a chunked body without `Content-Length`; cut it after `cut_after` bytes, without the last chunk."""
 
     cut_after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Delay:
-    """The answer begins only after so many seconds of the archive's clock."""
+    """Delay the response by `seconds` of the archive's clock."""
 
     seconds: float
 
@@ -133,13 +133,13 @@ Effect = (
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`effect` happens to the next `times` GETs (None: to all) of products whose name matches the glob `item`."""
+    """Apply `effect` to the next `times` GETs (None: to all) of products whose name matches the glob `item`."""
 
     effect: Effect
     item: str = "*"
     times: int | None = 1
     skip: int = 0
-    """Matching requests that pass untouched first."""
+    """Number of matching requests to serve normally first."""
 
 
 @dataclass(slots=True)
@@ -153,7 +153,10 @@ class _Counted:
 
 
 class FaultPlan:
-    """Faults with their use counters. One request meets all lasting faults, and the first counted one that is not used up."""
+    """Faults with use counters.
+
+    A request gets all permanent faults, and the first counted fault that is not used up.
+    """
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._entries = [_Counted(fault) for fault in faults]
@@ -162,9 +165,9 @@ class FaultPlan:
         self._entries.append(_Counted(Fault(effect, item, times, skip)))
 
     def take(self, name: str, length: int) -> tuple[Effect, ...]:
-        """The effects for a GET whose body would have `length` bytes; counts them as used.
+        """Return the effects for a GET with a body of `length` bytes, and count them as used.
 
-        A cut or a stall that lies beyond this body is kept for another request.
+        A cut or a stall beyond the end of this body stays for a later request.
         """
         taken: list[Effect] = []
         counted = False
@@ -183,12 +186,12 @@ class FaultPlan:
         return tuple(taken)
 
     def used(self, kind: type[Effect] | None = None) -> int:
-        """How many times faults (of this kind) have happened."""
+        """Return how often faults (of this kind) were applied."""
         return sum(e.used for e in self._entries if kind is None or isinstance(e.fault.effect, kind))
 
     @property
     def left(self) -> tuple[Fault, ...]:
-        """Counted faults that have not happened as often as they should."""
+        """Counted faults that are not used up yet."""
         return tuple(e.fault for e in self._entries if e.fault.times is not None and not e.exhausted())
 
 
@@ -201,7 +204,7 @@ def _reaches(effect: Effect, length: int) -> bool:
 
 
 def random_faults(catalogue: Catalogue, seed: int, *, count: int = 6) -> list[Fault]:
-    """`count` faults that an unattended run must survive, spread over the larger products; the same for the same seed."""
+    """Return `count` faults that an unattended run must survive, spread over large products, determined by `seed`."""
     rng = random.Random(seed)  # noqa: S311 - a plan of faults, not a secret
     names = [item.name for item in catalogue if item.size > 100_000]
     chosen = rng.sample(names, min(count, len(names)))

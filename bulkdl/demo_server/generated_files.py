@@ -1,7 +1,7 @@
-"""Bytes of invented products: made on the fly from a seed, at any offset, with nothing held in memory.
+"""Bytes of generated products, computed from a seed at any offset without storing them.
 
-A product is `prefix + noise + suffix`: prefix and suffix make it a true file of its kind, the noise between them is a
-function of the seed and the absolute position, so that a byte in a wrong place is a wrong byte.
+A product is `prefix + noise + suffix`. Prefix and suffix make it a valid file of its kind. The noise depends on the
+seed and the absolute position, so a byte at the wrong offset is a wrong byte.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _BLOCK = 1 << 20
 _LETTERS = bytes(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[n % 64] for n in range(256))
 _JP2_BOXES = b"\0\0\0\x0cjP  \r\n\x87\n\0\0\0\x14ftypjp2 \0\0\0\0jp2 \0\0\0\0jp2c\xff\x4f\xff\x51"
 _DOS_DATE = 0x0021
-"""1 January 1980, the first day that a zip can name."""
+"""1 January 1980, the earliest date in a ZIP file."""
 
 
 class Kind(StrEnum):
-    """What a product's bytes claim to be."""
+    """File format of a product."""
 
     BIN = "bin"
     ZIP = "zip"
@@ -57,12 +57,12 @@ class _Frame:
     prefix: bytes = b""
     suffix: bytes = b""
     text: bool = False
-    """The noise is letters, for a kind that is text."""
+    """True for a text format: the noise consists of letters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """All that a product's bytes depend on."""
+    """All parameters that determine the bytes of a product."""
 
     kind: Kind
     name: str
@@ -70,9 +70,9 @@ class Recipe:
     seed: int
 
     def read(self, start: int, stop: int) -> bytes:
-        """Bytes `start` to `stop` (exclusive), cut at the end.
+        """Return bytes `start` to `stop` (exclusive), clipped to the size.
 
-        Raise `ValueError` when a product of this kind cannot be as small, or as large, as `size` bytes.
+        Raise `ValueError` if `size` is too small or too large for this kind.
         """
         frame = _frame(self)
         stop = min(stop, self.size)
@@ -117,7 +117,7 @@ def _frame(recipe: Recipe) -> _Frame:
         case Kind.JSON:
             return _fitting(_Frame(f'{{"id": "{name}", "padding": "'.encode(), b'"}\n', text=True), Kind.JSON, size)
         case Kind.TIFF:
-            # One directory with one entry (ImageWidth), right behind the header.
+            # One directory with one entry (ImageWidth), directly after the header.
             return _cut(struct.pack("<2sHIHHHIII", b"II", 42, 8, 1, 256, 4, 1, 10980, 0), size)
         case Kind.HDF5:
             return _cut(_hdf5_superblock(size), size)
@@ -147,7 +147,7 @@ def _hdf5_superblock(size: int) -> bytes:
 
 
 def _zip_frame(name: str, size: int, seed: int) -> _Frame:
-    """Two stored members: a small text and the noise (PKWARE APPNOTE 4.3; no zip64)."""
+    """Return the frame of a ZIP with two stored members: a small text and the noise (PKWARE APPNOTE 4.3; no zip64)."""
     if size >= 0xFFFFFFFF:
         raise ValueError(f"a zip product has less than 4 GiB, not {size} bytes")
     folder = PurePosixPath(name).stem.removesuffix(".SAFE") + ".SAFE"

@@ -1,4 +1,4 @@
-"""Which bytes of a product a request asks for: `Range` and `If-Range` as RFC 9110 §14.2 and §13.1.5 have them."""
+"""Evaluation of `Range` and `If-Range` (RFC 9110 §14.2 and §13.1.5) by the demo archive."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RANGE = re.compile(r"bytes=\s*(\d*)-(\d*)\s*", re.ASCII | re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """200: the request names no range, or one that is to be ignored."""
+    """200: the request has no range, or one that the server must ignore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Unsatisfiable:
 
 
 def select(item: Item, range_header: str | None, if_range: str | None) -> Whole | Part | Unsatisfiable:
-    """Decide what a GET receives. Several ranges, other units and malformed ones are ignored."""
+    """Select the response to a GET. Multiple ranges, other units and malformed ranges are ignored."""
     match = _RANGE.fullmatch(range_header or "")
     if match is None or match.groups() == ("", ""):
         return Whole()
-    if if_range is not None and not _same_edition(item, if_range.strip()):
+    if if_range is not None and not _matches_validator(item, if_range.strip()):
         return Whole()
     first, last = match.groups()
     if not first:
@@ -53,7 +53,7 @@ def select(item: Item, range_header: str | None, if_range: str | None) -> Whole 
 
 
 def validator_headers(item: Item) -> dict[str, str]:
-    """The `ETag` and `Last-Modified` that a response about this item carries."""
+    """Return the `ETag` and `Last-Modified` fields of a response for this item."""
     headers = {}
     if item.validators in {Validators.BOTH, Validators.ETAG, Validators.WEAK}:
         headers["ETag"] = item.etag
@@ -66,12 +66,12 @@ def http_date(seconds: float) -> str:
     return formatdate(seconds, usegmt=True)
 
 
-def _same_edition(item: Item, validator: str) -> bool:
+def _matches_validator(item: Item, validator: str) -> bool:
     sent = validator_headers(item)
     if validator.startswith(('"', "W/")):
         return not validator.startswith("W/") and validator == sent.get("ETag")
     try:
-        # A date matches only exactly; the archive never changes a product twice in a second.
+        # Only an exact date matches. It is a strong validator here: no product changes twice within a second.
         return "Last-Modified" in sent and parsedate_to_datetime(validator).timestamp() == item.last_modified
     except ValueError:
         return False

@@ -1,4 +1,4 @@
-"""The embedded archive: a real HTTP server on loopback that behaves as RFC 9110 has it, or as its faults say."""
+"""Demo archive: an HTTP server on loopback that follows RFC 9110 unless a fault is configured."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _E = TypeVar("_E")
 
 
 class IdentityServer(Protocol):
-    """Mounted under `/auth/realms/demo/protocol/openid-connect`, so that `…/token` is its token endpoint."""
+    """Identity server, mounted under `/auth/realms/demo/protocol/openid-connect`; `…/token` is its token endpoint."""
 
     def app(self) -> web.Application: ...
 
@@ -59,27 +59,27 @@ class IdentityServer(Protocol):
 
 
 class Route(StrEnum):
-    """The ways to a product."""
+    """URL routes of a product."""
 
     DOWNLOAD = "download"
-    """`/download/{id}`: the name comes from Content-Disposition."""
+    """`/download/{id}`: `Content-Disposition` gives the name."""
     FILES = "files"
     """`/files/{name}`."""
     CATALOGUE = "catalogue"
     """`/catalogue/{id}`: open to everyone, 302 to `/download/{id}` on the same port."""
     ELSEWHERE = "elsewhere"
-    """`/elsewhere/{id}`: the same, but to the archive's other port, which is another origin."""
+    """`/elsewhere/{id}`: like `CATALOGUE`, but the redirect leads to the second port, which is another origin."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Record:
-    """One request that the archive saw, for assertions."""
+    """Request received by the archive, for assertions."""
 
     method: str
     path: str
-    """Without the query."""
+    """URL path without the query."""
     item: str
-    """The product's name; empty where there is none."""
+    """Name of the product, "" if there is none."""
     origin: str
     range: str | None
     if_range: str | None
@@ -87,7 +87,7 @@ class Record:
     headers: Mapping[str, str] = field(repr=False)
     status: int = 0
     bytes_sent: int = 0
-    """Body bytes handed to the socket."""
+    """Body bytes written to the socket."""
     effects: tuple[Effect, ...] = ()
 
     @property
@@ -96,11 +96,12 @@ class Record:
 
 
 class Archive:
-    """An archive on 127.0.0.1, running inside `async with`.
+    """Archive on 127.0.0.1 that runs inside `async with`.
 
-    `access` maps a prefix of product names to what opens them (the longest prefix counts; without one a product is
-    open). `rate` limits each connection, in bytes a second. `delay` is the time before each answer, in seconds.
-    Everything may be changed while it runs: `put` an item, `faults.add(...)`, `access[...] = ...`, `rate`, `delay`.
+    `access` maps a prefix of product names to the accepted credentials. The longest prefix applies; a product without
+    one is open. `rate` limits each connection, in bytes per second. `delay` is the time before each response, in
+    seconds. All of these may change while it runs: `put` an item, `faults.add(...)`, `access[...] = ...`, `rate`,
+    `delay`.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ class Archive:
 
     @property
     def other_origin(self) -> str:
-        """The same archive as another host and port: `http://localhost:PORT`."""
+        """Second origin of the same archive: `http://localhost:PORT`."""
         return self._origins[1]
 
     @property
@@ -167,22 +168,22 @@ class Archive:
 
     @property
     def bytes_sent(self) -> int:
-        """Body bytes of products over all requests."""
+        """Total body bytes of products sent so far."""
         return sum(record.bytes_sent for record in self.log)
 
     def url(self, item: Item | str, route: Route = Route.FILES) -> str:
-        """Where a product (by item or by name) is."""
+        """Return the URL of a product, given as item or name."""
         found = self.items[item] if isinstance(item, str) else item
         key = found.name if route is Route.FILES else found.id
         return f"{self.origin}/{route}/{key}"
 
     def put(self, item: Item) -> Item:
-        """Add a product or replace the one of that name."""
+        """Add a product, or replace the one of the same name."""
         self.items.put(item)
         return item
 
     def requests(self, item: Item | str, method: str = "GET") -> list[Record]:
-        """The requests for one product, redirects not counted."""
+        """Return the requests for one product, without redirects."""
         name = item if isinstance(item, str) else item.name
         return [r for r in self.log if r.item == name and r.method == method and r.status != 302]
 
@@ -265,9 +266,9 @@ class Archive:
         for effect in effects:
             if isinstance(effect, Delay):
                 await self._clock.sleep(effect.seconds)
-            instead = _instead(record, effect)
-            if instead is not None:
-                return instead
+            replacement = _replacement(record, effect)
+            if replacement is not None:
+                return replacement
         if _find(effects, NewEdition):
             item = self.put(item.next_edition())
             wanted = select(item, record.range, record.if_range)
@@ -295,7 +296,7 @@ class Archive:
         if request.method == "HEAD":
             return response
         cut = _cut_at(record.effects)
-        with suppress(ConnectionError):  # the client has gone, which is its right
+        with suppress(ConnectionError):  # the client closed the connection, which is allowed
             await self._stream(response, record, item, start, stop if cut is None else min(stop, start + cut))
             if cut is not None and cut < stop - start:
                 await self._break_off(request, record.effects)
@@ -305,7 +306,7 @@ class Archive:
         flip = _find(record.effects, Flip)
         position = start
         while position < stop:
-            # Read anew each time, so that `rate` may be changed while a body is on its way.
+            # Read `rate` for each block, so that it may change during a body.
             block = _BLOCK if self.rate is None else max(1024, min(_BLOCK, int(self.rate / 20)))
             data = item.read(position, min(position + block, stop))
             if flip and position <= flip.at < position + len(data):
@@ -325,7 +326,7 @@ class Archive:
             return
         cut = _find(effects, Cut)
         if cut and cut.reset:
-            # RFC 9293 §3.5.2 by way of SO_LINGER 0: the peer sees a reset, not an end.
+            # SO_LINGER 0 makes abort send a reset instead of an orderly end (RFC 9293 §3.5.2).
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
         else:
@@ -349,7 +350,7 @@ def _port(request: web.Request) -> int:
     return int(request.transport.get_extra_info("sockname")[1])
 
 
-def _instead(record: Record, effect: Effect) -> web.Response | None:
+def _replacement(record: Record, effect: Effect) -> web.Response | None:
     match effect:
         case Refuse(status=status, retry_after=wait):
             return _plain(record, status, "come back later", _retry_after(wait))

@@ -1,7 +1,8 @@
-"""A token endpoint that answers as Keycloak does: for the demo, and for tests that need a night in a second.
+"""Token endpoint that behaves like Keycloak, for the demo and for tests that compress hours into a second.
 
-It keeps Keycloak's statuses and words, single-use one-time codes, rotation that ends the session when a refresh token
-comes twice, the lock after two quick failures, lifetimes bounded by the session's, session limits and log-out.
+It reproduces the statuses and messages of Keycloak, one-time codes that work once, and refresh token rotation, which
+ends the session if a token is reused. It also locks a user after two quick failures, bounds token lifetimes by the
+session, limits sessions, and supports logout.
 """
 
 from __future__ import annotations
@@ -41,71 +42,73 @@ class User:
     """Base32; spaces and lower case are fine."""
     enabled: bool = True
     complete: bool = True
-    """False: Keycloak's "not fully set up"."""
+    """False: logins fail with Keycloak's "Account is not fully set up"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientApp:
-    """A registered client. With a secret it is confidential and may use client credentials."""
+    """Registered client. With a secret it is confidential and may use client credentials."""
 
     id: str
     secret: str | None = field(default=None, repr=False)
     direct_grant: bool = True
     expires_in: float | None = None
-    """Seconds, as the next one; None: the realm's."""
+    """Lifetime of access tokens in seconds; None means that of the realm."""
     refresh_expires_in: float | None = None
+    """Lifetime of refresh tokens in seconds; None means that of the realm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a realm's administrator sets; seconds."""
+    """Settings of the realm; times are in seconds."""
 
     expires_in: float = 300.0
     refresh_expires_in: float = 1800.0
-    """0: no end."""
+    """0 means no expiry."""
     session_max: float = 36000.0
-    """A session's age bounds the lifetime of its tokens."""
+    """Maximum age of a session; its tokens never live longer."""
     session_limit: int | None = None
     rotate: bool = True
-    """Each refresh token works once; used again it ends the session."""
+    """Each refresh token works once; reuse ends the session."""
     brute_force: bool = True
-    """Also: a login while another one of the same user is under way is refused like a wrong password."""
+    """Lock users after failures, and refuse a second concurrent login of a user like a wrong password."""
     quick_login_check: float = 1.0
-    """Two failures this close lock the user."""
+    """Two failures within this time lock the user."""
     quick_login_wait: float = 60.0
+    """Duration of the lock."""
     failure_factor: int = 30
-    """As many failures in a row lock the user as well."""
+    """This many failures in a row lock the user too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointFault:
-    """What happens to a request in place of, or after, its processing."""
+    """Fault for one request, instead of its processing or after it."""
 
     status: int | None = None
-    """None: the real answer."""
+    """Status of a scripted response; None sends the real one."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Mapping[str, object] = b""
-    """A mapping is sent as JSON, over the fields of the real answer where `status` is None."""
+    """A mapping is sent as JSON; if `status` is None, it overrides fields of the real response."""
     without: tuple[str, ...] = ()
-    """Fields to take out of the real answer."""
+    """Fields to remove from the real response."""
     delay: float = 0.0
     until: asyncio.Event | None = None
-    """The answer is held back until this is set."""
+    """Hold the response back until this is set."""
     drop: bool = False
-    """The request is processed, and the connection closed without an answer."""
+    """Process the request, then close the connection without a response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as it was answered."""
+    """Request to the endpoint and its outcome."""
 
     at: float
-    """Wall clock."""
+    """Unix time."""
     kind: str
-    """`password`, `refresh_token`, `client_credentials`, `logout`, or what else was asked for."""
+    """Grant type (`password`, `refresh_token`, `client_credentials`, or the unsupported one), or `logout`."""
     status: int
     error: str
-    """What was wrong (Keycloak's words), empty for a success or a scripted answer."""
+    """Error description of Keycloak, "" for a success or a scripted response."""
     user: str = ""
 
 
@@ -116,9 +119,9 @@ class _Session:
     started: float
     refresh: str = ""
     used: list[str] = field(default_factory=list)
-    """Refresh tokens that were replaced."""
+    """Refresh tokens that rotation replaced."""
     refreshed: float = 0.0
-    over: bool = False
+    ended: bool = False
 
 
 @dataclass(slots=True)
@@ -134,14 +137,14 @@ class _Failures:
     locked_until: float = float("-inf")
 
 
-class _Refusal(Exception):  # noqa: N818 - an answer, not a defect
+class _Refusal(Exception):  # noqa: N818 - a response, not a defect
     def __init__(self, status: int, error: str, description: str, *, page: bool = False) -> None:
         super().__init__(description)
         self.status, self.error, self.description, self.page = status, error, description, page
 
 
 class Identity:
-    """Users, clients and sessions of one realm, with its token endpoint at `…/token` and `…/logout`."""
+    """Users, clients and sessions of one realm, with the endpoints `…/token` and `…/logout`."""
 
     def __init__(
         self,
@@ -165,45 +168,45 @@ class Identity:
         self._faults: deque[EndpointFault] = deque()
         self._logout_faults: deque[EndpointFault] = deque()
 
-    # For whoever runs it.
+    # Control of the server.
 
     def app(self) -> web.Application:
-        """To be mounted, for instance at `/auth/realms/demo/protocol/openid-connect`."""
+        """Return the application to mount, for instance at `/auth/realms/demo/protocol/openid-connect`."""
         app = web.Application()
         app.router.add_post("/token", self._token)
         app.router.add_post("/logout", self._logout)
         return app
 
     def check(self, token: str) -> bool:
-        """Whether an access token is valid now."""
+        """Return True if the access token is valid now."""
         access = self._access.get(token)
         if access is None or self._now() >= access.expires:
             return False
         return access.session is None or self._alive(access.session)
 
     def script(self, *faults: EndpointFault, times: int = 1) -> None:
-        """The next requests to `…/token` meet these faults, one each, the whole row `times` times."""
+        """Apply these faults to the next requests to `…/token`, one each; repeat the sequence `times` times."""
         self._faults.extend(faults * times)
 
     def script_logout(self, *faults: EndpointFault) -> None:
-        """The same for requests to `…/logout`, which meet delays only."""
+        """Apply these faults to the next requests to `…/logout`; only their delays count."""
         self._logout_faults.extend(faults)
 
     def revoke_access(self) -> None:
-        """Every access token that is out is void; sessions live on."""
+        """Revoke every access token; sessions stay alive."""
         self._access.clear()
 
     def end_sessions(self, user: str | None = None) -> None:
-        """As an administrator does: the sessions of one user, or all."""
+        """End the sessions of one user, or all, as an administrator would."""
         for session in self._sessions:
-            session.over = session.over or user in (None, session.user)
+            session.ended = session.ended or user in (None, session.user)
 
     def unlock(self, user: str) -> None:
         self._failures.pop(user, None)
 
     @property
     def sessions(self) -> int:
-        """Sessions that are alive."""
+        """Number of active sessions."""
         return sum(self._alive(session) for session in self._sessions)
 
     @property
@@ -220,16 +223,16 @@ class Identity:
 
     @property
     def failures(self) -> Counter[str]:
-        """What was refused, by Keycloak's words."""
+        """Number of refusals by Keycloak's error description."""
         return Counter(call.error for call in self.log if call.error)
 
     def count(self, kind: str, *, status: int | None = None, user: str | None = None) -> int:
-        """Requests of a kind; all, or those answered with a status, or a user's."""
+        """Return the number of requests of a kind, optionally with one status or of one user."""
         return sum(
             call.kind == kind and status in (None, call.status) and user in (None, call.user) for call in self.log
         )
 
-    # Over HTTP.
+    # HTTP handlers.
 
     async def _token(self, request: web.Request) -> web.Response:
         form = {key: value for key, value in (await request.post()).items() if isinstance(value, str)}
@@ -237,9 +240,9 @@ class Identity:
         kind, user = form.get("grant_type", ""), form.get("username", "")
         if fault.status is not None:
             answer = _scripted(fault)
-            self._note(kind, fault.status, "", user)
+            self._record(kind, fault.status, "", user)
         else:
-            answer = self._processed(kind, form, fault)
+            answer = self._process(kind, form, fault)
         first = user not in self._logging_in
         self._logging_in.add(user)
         try:
@@ -258,15 +261,15 @@ class Identity:
         if fault.drop and request.transport is not None:
             request.transport.close()
 
-    def _processed(self, kind: str, form: Mapping[str, str], fault: EndpointFault) -> web.Response:
+    def _process(self, kind: str, form: Mapping[str, str], fault: EndpointFault) -> web.Response:
         session = self._refresh.get(form.get("refresh_token", ""))
         user = form.get("username", "") if session is None else session.user
         try:
             document = self._grant(kind, form)
         except _Refusal as refusal:
-            self._note(kind, refusal.status, refusal.description, user)
+            self._record(kind, refusal.status, refusal.description, user)
             return _refused(refusal)
-        self._note(kind, 200, "", user)
+        self._record(kind, 200, "", user)
         changed = {**document, **(fault.body if not isinstance(fault.body, bytes) else {})}
         return web.json_response({k: v for k, v in changed.items() if k not in fault.without}, headers=fault.headers)
 
@@ -274,17 +277,17 @@ class Identity:
         form = {key: value for key, value in (await request.post()).items() if isinstance(value, str)}
         await self._hold_back(request, self._logout_faults.popleft() if self._logout_faults else EndpointFault())
         try:
-            session = self._ended(self._client(form), form.get("refresh_token", ""))
+            session = self._end_session(self._client(form), form.get("refresh_token", ""))
         except _Refusal as refusal:
-            self._note("logout", refusal.status, refusal.description, "")
+            self._record("logout", refusal.status, refusal.description, "")
             return _refused(refusal)
-        self._note("logout", 204, "", session.user)
+        self._record("logout", 204, "", session.user)
         return web.Response(status=204)
 
-    def _note(self, kind: str, status: int, error: str, user: str) -> None:
+    def _record(self, kind: str, status: int, error: str, user: str) -> None:
         self.log.append(Call(self._clock.wall(), kind, status, error, user))
 
-    # The grants.
+    # Grants (RFC 6749).
 
     def _grant(self, kind: str, form: Mapping[str, str]) -> dict[str, object]:
         client = self._client(form)
@@ -326,12 +329,12 @@ class Identity:
         return self._issue(session)
 
     def _authenticate(self, user: User, form: Mapping[str, str]) -> None:
-        """Password and code are refused alike, and so is everything while the user is locked."""
+        """Check password and code; refuse either, and any login of a locked user, with the same error."""
         failures = self._failures.setdefault(user.name, _Failures())
         now = self._now()
         if self.policy.brute_force and (now < failures.locked_until or user.name in self._logging_in):
             raise _Refusal(*_BAD_CREDENTIALS)
-        if _same(user.password, form.get("password", "")) and self._code_fits(user, form):
+        if _same(user.password, form.get("password", "")) and self._code_is_valid(user, form):
             failures.count = 0
             return
         failures.count += 1
@@ -340,8 +343,8 @@ class Identity:
         failures.last = now
         raise _Refusal(*_BAD_CREDENTIALS)
 
-    def _code_fits(self, user: User, form: Mapping[str, str]) -> bool:
-        """The direct grant reads `otp`, and `totp` only where that is absent; a code is good once in 90 s."""
+    def _code_is_valid(self, user: User, form: Mapping[str, str]) -> bool:
+        """Check the code in `otp`, or in `totp` if `otp` is absent; a code is valid once within 90 s."""
         if user.totp_secret is None:
             return True
         code = form.get("otp", form.get("totp", ""))
@@ -362,30 +365,30 @@ class Identity:
             raise _Refusal(400, "invalid_grant", "Invalid refresh token")
         if not self._alive(session):
             raise _Refusal(400, "invalid_grant", "Session not active")
-        life = _first(client.refresh_expires_in, self.policy.refresh_expires_in)
+        life = _first_set(client.refresh_expires_in, self.policy.refresh_expires_in)
         if life and self._now() >= session.refreshed + life:
             raise _Refusal(400, "invalid_grant", "Token is not active")
         if token != session.refresh and self.policy.rotate:
-            session.over = True
+            session.ended = True
             last = token == session.used[-1]
             raise _Refusal(
                 400, "invalid_grant", "Maximum allowed refresh token reuse exceeded" if last else "Stale token"
             )
         return self._issue(session)
 
-    def _ended(self, client: ClientApp, token: str) -> _Session:
+    def _end_session(self, client: ClientApp, token: str) -> _Session:
         session = self._refresh.get(token)
         if session is None or session.client != client.id or not self._alive(session):
             raise _Refusal(400, "invalid_grant", "Invalid refresh token")
-        session.over = True
+        session.ended = True
         return session
 
     def _issue(self, session: _Session) -> dict[str, object]:
         now = self._now()
         left = max(0.0, session.started + self.policy.session_max - now)
         client = self.clients[session.client]
-        lifetime = min(_first(client.expires_in, self.policy.expires_in), left)
-        refresh_lifetime = min(_first(client.refresh_expires_in, self.policy.refresh_expires_in), left)
+        lifetime = min(_first_set(client.expires_in, self.policy.expires_in), left)
+        refresh_lifetime = min(_first_set(client.refresh_expires_in, self.policy.refresh_expires_in), left)
         if self.policy.rotate or not session.refresh:
             if session.refresh:
                 session.used.append(session.refresh)
@@ -408,7 +411,7 @@ class Identity:
         return token
 
     def _alive(self, session: _Session) -> bool:
-        return not session.over and self._now() < session.started + self.policy.session_max
+        return not session.ended and self._now() < session.started + self.policy.session_max
 
     def _now(self) -> float:
         return self._clock.monotonic()
@@ -418,7 +421,7 @@ def _same(expected: str, given: str) -> bool:
     return hmac.compare_digest(expected.encode(), given.encode())
 
 
-def _first(own: float | None, realm: float) -> float:
+def _first_set(own: float | None, realm: float) -> float:
     return realm if own is None else own
 
 

@@ -1,4 +1,4 @@
-"""Lists of products that users already have, to a manifest: one module a format, pure parsing."""
+"""Conversion of product lists in other formats to a manifest: one module per format, parsing only."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ FORMATS = {
     "odata": "odata",
     "sha256sums": "checksum_list",
 }
-"""Name of a format -> its module."""
+"""Name of a format -> module that reads it."""
 
 
 def convert(form: str, text: str, *, base_url: str | None = None) -> Collected:
-    """What `text` lists, with everything that is wrong with it; `base_url`: what relative names are relative to."""
+    """Return the products in `text` and all problems found; relative names are resolved against `base_url`."""
     collected = Collected(base_url=base_url)
     read: Callable[[str, Collected], None] = import_module(f"bulkdl.formats.{FORMATS[form]}").read
     read(text, collected)

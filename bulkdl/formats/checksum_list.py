@@ -1,4 +1,4 @@
-"""`SHA256SUMS` and its kin, as coreutils and BSD write them: a digest and a name a line."""
+"""Checksum lists such as `SHA256SUMS`, as coreutils and BSD write them: one digest and name per line."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ _BY_LENGTH = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 
 
 def read(text: str, into: Collected) -> None:
-    """Take every line; names are relative to the base URL."""
+    """Add the product of every line; names are relative to the base URL."""
     if into.base_url is None:
-        into.wrong("a list of checksums has names and no URLs; say with --base-url what they are relative to")
+        into.add_problem("a checksum list has file names but no URLs; give the URL of their folder with --base-url")
         return
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.startswith("#"):
-            _take(line, number, into)
+            _add(line, number, into)
 
 
-def _take(line: str, number: int, into: Collected) -> None:
+def _add(line: str, number: int, into: Collected) -> None:
     if gnu := _GNU.fullmatch(line):
         escaped, digest, name = gnu.groups()
         algorithm = _BY_LENGTH.get(len(digest))
@@ -34,10 +34,10 @@ def _take(line: str, number: int, into: Collected) -> None:
     elif bsd := _BSD.fullmatch(line):
         algorithm, name, digest = bsd.groups()
     else:
-        into.wrong("expected a digest, two spaces and a name, as `sha256sum` writes them", number)
+        into.add_problem("expected a digest, two spaces and a file name, as `sha256sum` writes them", number)
         return
     if algorithm is None:
-        into.wrong(
+        into.add_problem(
             f"a digest of {len(digest)} digits; expected 32 (MD5), 40 (SHA-1), 64 (SHA-256) or 128 (SHA-512)", number
         )
         return

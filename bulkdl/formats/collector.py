@@ -1,4 +1,4 @@
-"""What every format gives: products, checked one by one, and what was wrong or left out."""
+"""Collector that every format fills: checked products, problems and warnings."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
     from bulkdl.core.models import Checksum
 
-__all__ = ["Collected", "Found"]
+__all__ = ["Collected", "ListedProduct"]
 
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """One product as a list has it."""
+class ListedProduct:
+    """One product of a list."""
 
     urls: tuple[str, ...]
-    """The first is the product's URL, the others are mirrors."""
+    """The product's URL, then its mirrors."""
     file: str | None = None
     size: int | None = None
     checksums: tuple[Checksum, ...] = ()
@@ -35,7 +35,7 @@ class Found:
     account: str | None = None
 
     def entry(self) -> str | dict[str, object]:
-        """As a manifest has it: the short form where nothing but the URL is known."""
+        """Return the manifest entry, in the short form if only the URL is known."""
         known: dict[str, object] = {
             "url": self.urls[0],
             "file": self.file,
@@ -47,26 +47,26 @@ class Found:
             "mirrors": list(self.urls[1:]),
             "headers": dict(self.headers),
         }
-        said = {key: value for key, value in known.items() if value not in (None, "", [], {})}
-        return self.urls[0] if said.keys() == {"url"} else said
+        given = {key: value for key, value in known.items() if value not in (None, "", [], {})}
+        return self.urls[0] if given.keys() == {"url"} else given
 
 
 @dataclass(slots=True, kw_only=True)
 class Collected:
-    """Takes products from a format's reader; keeps the good ones, and every problem with its place."""
+    """Collects the valid products of a list, and every problem with its line."""
 
     base_url: str | None = None
-    products: list[Found] = field(default_factory=list)
+    products: list[ListedProduct] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     _seen: dict[tuple[str, str | None], int] = field(default_factory=dict)
 
-    def wrong(self, message: str, line: int = 0) -> None:
-        """`line` from 1; 0 where the fault has no place."""
+    def add_problem(self, message: str, line: int = 0) -> None:
+        """Record a problem; `line` counts from 1, 0 means no line."""
         self.problems.append(Problem(line, 1 if line else 0, message))
 
     def warn(self, message: str) -> None:
-        """Once, however often it is said."""
+        """Record a warning, once even if repeated."""
         if message not in self.warnings:
             self.warnings.append(message)
 
@@ -81,10 +81,10 @@ class Collected:
         headers: Iterable[tuple[str, str]] = (),
         account: str | None = None,
     ) -> None:
-        """Check one product and take it; URLs that are not http(s) are left out where another is."""
+        """Check one product and add it; ignore other URL schemes if at least one URL is http(s)."""
         before = len(self.problems)
         good = self._urls([url.strip() for url in urls if url.strip()], line)
-        found = Found(
+        found = ListedProduct(
             urls=good,
             file=self._file(file, line),
             size=self._size(size, line),
@@ -97,7 +97,8 @@ class Collected:
         key = (good[0], found.file)
         if key in self._seen:
             self.warn(
-                f"{_place(line)}the same product as {_place(self._seen[key]).rstrip(': ') or 'one before'}; taken once"
+                f"{_place(line)}the same product as {_place(self._seen[key]).rstrip(': ') or 'an earlier one'}; "
+                "added only once"
             )
             return
         self._seen[key] = line
@@ -112,14 +113,14 @@ class Collected:
             except ValueError:
                 continue
             if url.has_userinfo:
-                self.wrong(
-                    f"a user name or password in a URL ({url}) is a literal secret; name an account instead", line
+                self.add_problem(
+                    f"a user name or password in a URL ({url}) is a literal secret; use an account instead", line
                 )
             good.append(url.raw)
         if not good:
-            self.wrong(f"expected an http:// or https:// URL, found {_shown(texts)}", line)
+            self.add_problem(f"expected an http:// or https:// URL, found {_quoted(texts)}", line)
         elif len(good) < len(texts):
-            self.warn("only http(s) URLs are taken; others were left out")
+            self.warn("only http(s) URLs are supported; others were ignored")
         return tuple(dict.fromkeys(good))
 
     def _file(self, file: str | None, line: int) -> str | None:
@@ -127,7 +128,7 @@ class Collected:
             return None
         problem = filenames.check_relative(file)
         if problem is not None:
-            self.wrong(f"the file {_shown([file])} {problem}", line)
+            self.add_problem(f"the file {_quoted([file])} {problem}", line)
         return filenames.normalise(file)
 
     def _size(self, size: str | float | None, line: int) -> int | None:
@@ -136,7 +137,7 @@ class Collected:
         try:
             return units.parse_size(str(int(size)) if isinstance(size, int | float) else size)
         except ValueError as error:
-            self.wrong(f"size: {error}", line)
+            self.add_problem(f"size: {error}", line)
             return None
 
     def _checksums(self, texts: Iterable[str], line: int) -> tuple[Checksum, ...]:
@@ -145,7 +146,7 @@ class Collected:
             try:
                 checksum = parse_checksum(text)
             except ValueError as error:
-                self.wrong(f"checksum: {error}", line)
+                self.add_problem(f"checksum: {error}", line)
                 continue
             found.setdefault(checksum.algorithm, checksum)
         return tuple(found.values())
@@ -154,7 +155,7 @@ class Collected:
         for name, value in headers:
             if name.strip().lower() in _SECRET_HEADERS:
                 self.warn(
-                    f"the header {name.strip()} is a secret and was left out; name an account in the manifest instead"
+                    f"the header {name.strip()} is a secret and was left out; use an account in the manifest instead"
                 )
             else:
                 yield name.strip(), value.strip()
@@ -164,6 +165,6 @@ def _place(line: int) -> str:
     return f"line {line}: " if line else ""
 
 
-def _shown(texts: list[str]) -> str:
+def _quoted(texts: list[str]) -> str:
     text = texts[0].partition("?")[0] if texts else ""
     return f'"{text[:80]}"' if text else "nothing"

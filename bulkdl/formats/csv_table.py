@@ -1,4 +1,4 @@
-"""A table with a head (RFC 4180; commas, semicolons or tabs): `url`, and what else is known in columns of usual names."""
+"""CSV table with a header row (RFC 4180; commas, semicolons or tabs): a column `url`, others by their usual names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ALGORITHMS = ("md5", "sha1", "sha256", "sha512", "blake3")
 
 
 def read(text: str, into: Collected) -> None:
-    """Take every row below the head; columns of other names are left out."""
+    """Add the product of every row below the header; ignore unknown columns."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
     columns: Mapping[str, int] | None = None
@@ -36,21 +36,21 @@ def read(text: str, into: Collected) -> None:
             if columns is None:
                 columns = _columns(row)
                 if "url" not in columns:
-                    into.wrong("expected a first line with the names of the columns, `url` among them", rows.line_num)
+                    into.add_problem("expected a header line with the column names, including `url`", rows.line_num)
                     return
                 continue
-            _take(row, columns, rows.line_num, into)
+            _add(row, columns, rows.line_num, into)
     except csv.Error as error:
-        into.wrong(f"this is not CSV: {error}", rows.line_num)
+        into.add_problem(f"this is not CSV: {error}", rows.line_num)
         return
     if columns is None:
-        into.wrong("expected a table with the column `url`, found nothing", 1)
+        into.add_problem("expected a table with the column `url`, found an empty file", 1)
 
 
-def _columns(head: list[str]) -> dict[str, int]:
-    """Our name -> the column; of several the first."""
+def _columns(header: list[str]) -> dict[str, int]:
+    """Return key -> column index; of several matching columns the first."""
     found: dict[str, int] = {}
-    for index, cell in enumerate(head):
+    for index, cell in enumerate(header):
         plain = "".join(c for c in cell.lower() if c.isalnum())
         ours = next(
             (name for name, theirs in _NAMES.items() if plain in theirs), plain if plain in _ALGORITHMS else None
@@ -60,7 +60,7 @@ def _columns(head: list[str]) -> dict[str, int]:
     return found
 
 
-def _take(row: list[str], columns: Mapping[str, int], line: int, into: Collected) -> None:
+def _add(row: list[str], columns: Mapping[str, int], line: int, into: Collected) -> None:
     cells = {name: row[index].strip() if index < len(row) else "" for name, index in columns.items()}
     checksums = [f"{name}:{cells[name]}" for name in _ALGORITHMS if cells.get(name)]
     checksums += cells.get("checksum", "").split()

@@ -1,4 +1,4 @@
-"""JSON documents with typed looks into them: what has another shape than expected counts as absent."""
+"""JSON parsing with typed access: a value of an unexpected type counts as absent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["mapping", "mappings", "parse", "text"]
 
 
 def parse(source: str, into: Collected) -> Any:
-    """The document; None, with a problem, where it is none."""
+    """Return the document; None, with a problem, if it is not JSON."""
     try:
         return json.loads(source)
     except json.JSONDecodeError as error:
-        into.wrong(f"this is not JSON: {error.msg}", error.lineno)
+        into.add_problem(f"this is not JSON: {error.msg}", error.lineno)
     except RecursionError:
-        into.wrong("this JSON is nested too deeply")
+        into.add_problem("this JSON is nested too deeply")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Metalink 4 (RFC 5854), and its predecessor 3 as far as they are alike."""
+"""Metalink 4 (RFC 5854), and the parts of Metalink 3 that are the same."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
 __all__ = ["read"]
 
 _KNOWN = re.compile(r"md5|sha-?1|sha-?256|sha-?512|blake3", re.IGNORECASE)
-_LAST = 999_999
-"""RFC 5854 §4.2.17.2: the priority of a URL that names none."""
+_DEFAULT_PRIORITY = 999_999
+"""Priority of a URL without one (RFC 5854 §4.2.17.2)."""
 
 
 def read(text: str, into: Collected) -> None:
-    """Take every `file` with its URLs in the order of their priority."""
+    """Add every `file`, with its URLs in order of priority."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        into.wrong("a document type or an entity, which a Metalink file has no use for", 1)
+        into.add_problem("the file has a document type or an entity; Metalink files need neither", 1)
         return
     try:
-        root = ET.fromstring(text)  # noqa: S314 - without entities there is nothing that could grow
+        root = ET.fromstring(text)  # noqa: S314 - entities, which could grow without limit, are refused above
     except ET.ParseError as error:
         line, _ = error.position
-        into.wrong(f"this is not XML ({str(error).partition(':')[0]})", line)
+        into.add_problem(f"this is not XML ({str(error).partition(':')[0]})", line)
         return
     if _local(root) != "metalink":
-        into.wrong(f"expected a <metalink> document, found <{_local(root)[:40]}>", 1)
+        into.add_problem(f"expected a <metalink> document, found <{_local(root)[:40]}>", 1)
         return
     files = [element for element in root.iter() if _local(element) == "file"]
     for element in files:
-        _take(element, into)
+        _add(element, into)
     if not files:
-        into.wrong("the Metalink document has no <file>")
+        into.add_problem("the Metalink document has no <file>")
 
 
-def _take(element: ET.Element, into: Collected) -> None:
+def _add(element: ET.Element, into: Collected) -> None:
     children = list(_without_pieces(element))
     ranked = [(_rank(child), _text(child)) for child in children if _local(child) == "url"]
     hashes = [child for child in children if _local(child) == "hash"]
@@ -51,7 +51,7 @@ def _take(element: ET.Element, into: Collected) -> None:
         checksums=[f"{h.get('type')}:{_text(h)}" for h in hashes if _KNOWN.fullmatch(h.get("type", ""))],
     )
     if len(into.problems) > before:
-        into.wrong(f"... in the <file> called {element.get('name', '')[:80]!r}")
+        into.add_problem(f"... in the <file> named {element.get('name', '')[:80]!r}")
 
 
 def _without_pieces(element: ET.Element) -> Iterator[ET.Element]:
@@ -62,13 +62,13 @@ def _without_pieces(element: ET.Element) -> Iterator[ET.Element]:
 
 
 def _rank(url: ET.Element) -> int:
-    """Smaller is better: `priority` as it is, version 3's `preference` (100 is best) turned round."""
+    """Return the rank of a URL, lower is better: `priority`, or version 3's `preference` (100 is best) inverted."""
     try:
         if "preference" in url.attrib:
             return 100 - int(url.attrib["preference"])
-        return int(url.get("priority", _LAST))
+        return int(url.get("priority", _DEFAULT_PRIORITY))
     except ValueError:
-        return _LAST
+        return _DEFAULT_PRIORITY
 
 
 def _local(element: ET.Element) -> str:

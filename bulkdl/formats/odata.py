@@ -1,4 +1,4 @@
-"""An OData search result of the Copernicus services: `value` with `Id`, `Name`, `ContentLength` and `Checksum`."""
+"""OData search result of the Copernicus services: `value` with `Id`, `Name`, `ContentLength` and `Checksum`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["read"]
 
 _CDSE = "https://download.dataspace.copernicus.eu/odata/v1/"
-_KNOWN = frozenset({"MD5", "SHA1", "SHA256", "SHA512", "BLAKE3"})
+_ALGORITHMS = frozenset({"MD5", "SHA1", "SHA256", "SHA512", "BLAKE3"})
 
 
 def read(source: str, into: Collected) -> None:
-    """Take every product; the base URL is the service's (CDSE's where none is given)."""
+    """Add every product; the base URL is that of the service (by default CDSE)."""
     document = parse(source, into)
     if document is None:
         return
@@ -25,35 +25,35 @@ def read(source: str, into: Collected) -> None:
     if not entries and mapping(document).get("Id"):
         entries = [document]
     if not entries:
-        into.wrong("expected an OData result with products under `value`")
+        into.add_problem("expected an OData result with products under `value`")
     if into.base_url is None:
-        into.warn(f"the products are taken from {_CDSE}; --base-url names another service")
+        into.warn(f"the products will be downloaded from {_CDSE}; use --base-url for another service")
     base = (into.base_url or _CDSE).rstrip("/")
     for entry in entries:
-        _take(entry, base, into)
+        _add(entry, base, into)
 
 
-def _take(entry: dict[str, Any], base: str, into: Collected) -> None:
+def _add(entry: dict[str, Any], base: str, into: Collected) -> None:
     key, name = text(entry.get("Id")), text(entry.get("Name"))
     if not key:
-        into.wrong(f"a product without `Id` ({name[:80]})")
+        into.add_problem(f"a product without `Id` ({name[:80]})")
         return
     if entry.get("Online") is False:
         into.warn(f"{name or key} is offline at the archive")
     size = entry.get("ContentLength")
     into.add(
         [f"{base}/Products({key})/$value"],
-        file=_zip_of(name) if name else None,
-        # Nought stands for "not known" in this catalogue.
+        file=_with_zip_suffix(name) if name else None,
+        # This catalogue uses 0 for an unknown size.
         size=size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None,
         checksums=[
             f"{text(c.get('Algorithm'))}:{text(c.get('Value'))}"
             for c in mappings(entry.get("Checksum"))
-            if text(c.get("Algorithm")).upper().replace("-", "") in _KNOWN and text(c.get("Value"))
+            if text(c.get("Algorithm")).upper().replace("-", "") in _ALGORITHMS and text(c.get("Value"))
         ],
     )
 
 
-def _zip_of(name: str) -> str:
+def _with_zip_suffix(name: str) -> str:
     safe = filenames.safe_component(name)
     return safe if safe.lower().endswith((".zip", ".tar", ".nc", ".tif", ".tiff")) else f"{safe}.zip"

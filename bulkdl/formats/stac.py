@@ -1,4 +1,4 @@
-"""STAC: an item, an item collection or a list of items; its assets with `file:size` and `file:checksum`."""
+"""STAC item, item collection or list of items: assets with `file:size` and `file:checksum`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _MULTIHASH = {
     "1340": ("sha512", 128),
     "1e20": ("blake3", 64),
 }
-"""Code and length in front of the digest (multiformats' table), in hex."""
+"""Multihash prefix (code and length, in hex) -> algorithm and number of hex digits."""
 
 
 def read(source: str, into: Collected) -> None:
-    """Take every asset that is on http(s), below a folder with its item's name."""
+    """Add every asset with an http(s) URL, in a folder named after its item."""
     document = parse(source, into)
     if document is None:
         return
@@ -33,23 +33,23 @@ def read(source: str, into: Collected) -> None:
     if not items and mapping(document).get("assets"):
         items = [document]
     if not items:
-        into.wrong("expected a STAC item or an item collection with `features`")
+        into.add_problem("expected a STAC item or an item collection with `features`")
     for item in items:
-        _take_item(item, into)
+        _add_item(item, into)
 
 
-def _take_item(item: dict[str, Any], into: Collected) -> None:
+def _add_item(item: dict[str, Any], into: Collected) -> None:
     folder = filenames.safe_component(text(item.get("id")) or "item")
     if text(mapping(item.get("properties")).get("order:status")) in {"orderable", "ordered", "pending", "shipping"}:
-        into.warn(f"{folder} is not online yet (order:status); the archive has to bring it first")
+        into.warn(f"{folder} is not online yet (order:status); the archive must restore it first")
     for name, value in mapping(item.get("assets")).items():
         asset = mapping(value)
         urls = [url for url in _hrefs(asset) if into.base_url or url.startswith(("http://", "https://"))]
         if not urls:
-            into.warn(f"{folder}: the asset {name[:60]} is not on http(s) and was left out")
+            into.warn(f"{folder}: the asset {name[:60]} has no http(s) URL and was left out")
             continue
         if asset.get("auth:refs"):
-            into.warn("assets name `auth:refs`: they want a login, so name an account under `defaults` of the manifest")
+            into.warn("the assets need a login (`auth:refs`): set an account under `defaults` in the manifest")
         last = urls[0].partition("?")[0].rpartition("/")[2]
         size = asset.get("file:size")
         into.add(
@@ -72,13 +72,13 @@ def _checksums(asset: dict[str, Any], into: Collected) -> list[str]:
         return []
     found = from_multihash(given)
     if found is None:
-        into.warn(f"a `file:checksum` of a kind that is not known ({given[:8]}…) was left out")
+        into.warn(f"a `file:checksum` of an unknown kind ({given[:8]}…) was left out")
         return []
     return [found]
 
 
 def from_multihash(digest: str) -> str | None:
-    """`algorithm:hex` of a multihash in hex; None where its kind is not known or its length is wrong."""
+    """Return `algorithm:hex` for a multihash in hex; None if its algorithm is unknown or its length is wrong."""
     lower = digest.strip().lower()
     for prefix, (algorithm, length) in _MULTIHASH.items():
         rest = lower.removeprefix(prefix)

@@ -1,4 +1,4 @@
-"""A plain list of URLs, one a line; `#` begins a comment."""
+"""Plain list of URLs, one per line; `#` starts a comment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["read"]
 
 
 def read(text: str, into: Collected) -> None:
-    """Take every line that says something."""
+    """Add the URL of every line that is neither empty nor a comment."""
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
             into.add([line], line=number)

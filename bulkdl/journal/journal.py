@@ -1,4 +1,14 @@
-"""The durable record of a destination in SQLite: what is done, what is partial, what failed and why."""
+"""Durable record of a destination in SQLite: which products are done, partial or failed, and why.
+
+Inside the package: `journal` is the API of a run, `reader` that of commands which only read. `records` defines an
+entry and the schema, and reads rows; `row_codec` writes them. `pending_moves` records batches of renames, `learned`
+records bad sources and server quirks. `writer_thread` commits in batches with `synchronous=FULL`, `sqlite_file` opens,
+migrates and replaces the file, `space_reserve` keeps bytes for a full disk.
+
+The order that the journal relies on: a byte range is recorded only after `fsync` of the partial, and before a restart
+overwrites a partial, its old ranges are deleted. A crash therefore costs bytes, but the journal never claims bytes
+that are gone.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +17,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from bulkdl.journal.learned import drop_evidence, load_learned, put_evidence, put_host
-from bulkdl.journal.pending_moves import PendingRename, drop_moves, load_moves, moving, not_superseded, put_moves
+from bulkdl.journal.pending_moves import PendingRename, drop_moves, load_moves, not_superseded, placing_entry, put_moves
 from bulkdl.journal.reader import NAME
 from bulkdl.journal.records import STEPS, Entry, load, load_some, load_unfinished, text_of
 from bulkdl.journal.row_codec import PUT, encode, encode_done
 from bulkdl.journal.space_reserve import SpaceReserve
-from bulkdl.journal.sqlite_file import database_error, open_or_renew, read_only
+from bulkdl.journal.sqlite_file import database_error, open_or_replace, read_only
 from bulkdl.journal.writer_thread import JournalWriter
 from bulkdl.storage.filesystem import STATE_FOLDER, state_folder
 from bulkdl.storage.filesystem_type import network_filesystem
@@ -31,26 +41,26 @@ __all__ = ["Journal", "read_learned"]
 
 
 class Journal:
-    """The open journal of one destination; `Journal.open` makes one."""
+    """Open journal of one destination; create it with `Journal.open`."""
 
     def __init__(self, path: Path, *, clock: Clock) -> None:
         self.path = path
         self.recovered = ""
-        """A sentence when the journal was damaged, and what became of it."""
+        """Message for the user if the journal was damaged, "" otherwise."""
         self.network_filesystem = ""
-        """The type of the network file system that it lies on, where that was detected."""
+        """Type of the network file system that holds the journal, "" for a local or unknown one."""
         self._clock = clock
         self._writer = JournalWriter(path, self._connect, reserve=SpaceReserve(path.parent))
         self._unreadable = 0
         self._batch = 0
-        """Of the last that had their names together."""
-        self._missing: set[str] = set()
-        """Those that had no entry when many were read: there may be very many, and none of them is asked for again."""
+        """Id of the last batch of renames."""
+        self._known_absent: set[str] = set()
+        """Ids that had no entry in an earlier `get_many`, so that `get` needs no query for each new product."""
 
     @classmethod
     @asynccontextmanager
     async def open(cls, destination: Path, *, clock: Clock) -> AsyncIterator[Journal]:
-        """Open or create the journal; raise `StorageStopped`. Only the holder of the destination's lock may."""
+        """Open or create the journal; raise `StorageStopped`. The caller must hold the destination's lock."""
         journal = cls(destination / STATE_FOLDER / NAME, clock=clock)
         writer = journal._writer
         try:
@@ -63,125 +73,125 @@ class Journal:
         writer.raise_unseen()
 
     async def entries(self) -> dict[str, Entry]:
-        """All entries by id."""
-        return self._readable(*await self._writer.do(load))
+        """Return all entries by id."""
+        return self._report_unreadable(*await self._writer.run(load))
 
     async def unfinished(self) -> dict[str, Entry]:
-        """The entries of products that are not done, by id."""
-        return (await self._writer.do(load_unfinished))[0]
+        """Return the entries of unfinished products, by id."""
+        return (await self._writer.run(load_unfinished))[0]
 
-    async def of(self, ids: Sequence[str]) -> dict[str, Entry]:
-        """The entries of those of `ids` that have one."""
-        found = self._readable(*await self._writer.do(lambda connection: load_some(connection, ids)))
-        self._missing.update(id_ for id_ in ids if id_ not in found)
+    async def get_many(self, ids: Sequence[str]) -> dict[str, Entry]:
+        """Return the existing entries of `ids`, by id."""
+        found = self._report_unreadable(*await self._writer.run(lambda connection: load_some(connection, ids)))
+        self._known_absent.update(id_ for id_ in ids if id_ not in found)
         return found
 
     async def get(self, id: str) -> Entry | None:  # noqa: A002
-        """The entry of `id`, with everything that was put before."""
-        if id in self._missing:
+        """Return the entry of `id`, including every earlier put, or None."""
+        if id in self._known_absent:
             return None
-        return (await self._writer.do(lambda connection: load_some(connection, (id,))))[0].get(id)
+        return (await self._writer.run(lambda connection: load_some(connection, (id,))))[0].get(id)
 
-    def _readable(self, entries: dict[str, Entry], unreadable: int) -> dict[str, Entry]:
+    def _report_unreadable(self, entries: dict[str, Entry], unreadable: int) -> dict[str, Entry]:
         if unreadable and (not self.recovered or self._unreadable):
             self._unreadable += unreadable
-            self.recovered = f"The journal has {self._unreadable} unreadable records; their products are looked at anew"
+            records = "record is" if self._unreadable == 1 else "records are"
+            self.recovered = f"{self._unreadable} journal {records} unreadable; those products will be checked again"
         return entries
 
     async def put(self, entry: Entry) -> None:
-        """Return once `entry` is durable; raise `StorageStopped`."""
-        await self._writer.do(self._putting(entry))
+        """Put `entry` and return once it is durable; raise `StorageStopped`."""
+        await self._writer.run(self._put_statement(entry))
 
     async def put_all(self, entries: Sequence[Entry]) -> None:
-        """Return once all of `entries` are durable, in one transaction; raise `StorageStopped`."""
+        """Put all of `entries` in one transaction and return once it is durable; raise `StorageStopped`."""
         now = self._clock.wall()
         rows = [encode(entry, updated=now) for entry in entries]
-        self._missing.difference_update(entry.id for entry in entries)
-        await self._writer.do(lambda connection: connection.executemany(PUT, rows))
+        self._known_absent.difference_update(entry.id for entry in entries)
+        await self._writer.run(lambda connection: connection.executemany(PUT, rows))
 
     async def put_moves(self, moves: Sequence[PendingRename]) -> int:
-        """Return once it is durable that these are about to have their names: a number for them. Raise `StorageStopped`."""
+        """Record durably that these files are about to be renamed; return the batch's id. Raise `StorageStopped`."""
         self._batch = batch = self._batch + 1
         now = float(self._clock.wall())
-        await self._writer.do(lambda connection: put_moves(connection, batch, moves, updated=now))
+        await self._writer.run(lambda connection: put_moves(connection, batch, moves, updated=now))
         return batch
 
     async def finish_batch(
         self, batch: int, moves: Sequence[PendingRename], left: Sequence[PendingRename] = ()
     ) -> None:
-        """Return once it is durable that `moves` have their names, and `left` have not; raise `StorageStopped`.
+        """Record durably that `moves` were renamed and `left` were not; raise `StorageStopped`.
 
-        Together they are what `put_moves` has recorded, with what is known of each file now.
+        `moves` and `left` together are the batch that `put_moves` recorded, with the current facts of each file.
         """
         now = self._clock.wall()
         rows = [encode_done(move, updated=now) for move in moves]
-        rows += [encode(moving(move), updated=now) for move in left]
-        self._missing.difference_update(move.entry.id for move in (*moves, *left))
+        rows += [encode(placing_entry(move), updated=now) for move in left]
+        self._known_absent.difference_update(move.entry.id for move in (*moves, *left))
 
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany(PUT, rows)
             drop_moves(connection, batch)
 
-        await self._writer.do(work)
+        await self._writer.run(work)
 
     def put_unsynced(self, entry: Entry) -> None:
-        """Make `entry` durable with the next commit; a failure is raised by the next call or at the end."""
-        self._writer.do_soon(self._putting(entry))
+        """Put `entry` with the next commit without waiting; the next call, or the end, raises a failure."""
+        self._writer.run_unsynced(self._put_statement(entry))
 
     async def forget(self, id: str) -> None:  # noqa: A002
-        """Return once the entry is durably gone; one that is missing is fine."""
-        await self._writer.do(_executing("DELETE FROM product WHERE id = ?", (text_of(id),)))
+        """Delete the entry durably; a missing entry is no error."""
+        await self._writer.run(_statement("DELETE FROM product WHERE id = ?", (text_of(id),)))
 
-    async def learnt(self) -> Learned:
-        """What earlier runs have learnt of faulty products and of hosts; what cannot be read of it is left out."""
+    async def learned(self) -> Learned:
+        """Return what earlier runs learned about bad sources and hosts, without unreadable rows."""
         now = self._clock.wall()
-        found = await self._writer.do(lambda connection: load_learned(connection, now=now))
+        found = await self._writer.run(lambda connection: load_learned(connection, now=now))
         if found.unreadable and not self.recovered:
-            self.recovered = (
-                f"The journal has {found.unreadable} unreadable records of faulty products; they are fetched anew"
-            )
+            records = "record of a faulty product is" if found.unreadable == 1 else "records of faulty products are"
+            self.recovered = f"{found.unreadable} journal {records} unreadable; those products will be downloaded again"
         return found
 
     async def record_evidence(self, entry: Entry, evidence: BadSourceEvidence) -> None:
-        """Return once both are durable, in one transaction: bytes that were refused are never counted twice."""
-        putting = self._putting(entry)
+        """Put both in one transaction and return once it is durable, so rejected bytes are never counted twice."""
+        putting = self._put_statement(entry)
 
         def work(connection: sqlite3.Connection) -> None:
             putting(connection)
             put_evidence(connection, evidence)
 
-        await self._writer.do(work)
+        await self._writer.run(work)
 
     async def put_evidence(self, evidence: BadSourceEvidence) -> None:
-        """Return once it is durable, in the place of what there was of that product."""
-        await self._writer.do(lambda connection: put_evidence(connection, evidence))
+        """Replace the evidence of that product durably."""
+        await self._writer.run(lambda connection: put_evidence(connection, evidence))
 
     async def drop_evidence(self, id: str) -> None:  # noqa: A002
-        """Return once nothing speaks against the product any more."""
-        await self._writer.do(lambda connection: drop_evidence(connection, id))
+        """Delete the evidence against the product durably."""
+        await self._writer.run(lambda connection: drop_evidence(connection, id))
 
-    def put_host_soon(self, facts: ServerFacts) -> None:
-        """Keep `facts` with the next commit; nobody waits, and a failure is nobody's matter but the disk's."""
-        self._writer.do_soon(lambda connection: put_host(connection, facts))
+    def put_host_unsynced(self, facts: ServerFacts) -> None:
+        """Put `facts` with the next commit without waiting; the next call, or the end, raises a failure."""
+        self._writer.run_unsynced(lambda connection: put_host(connection, facts))
 
-    def _putting(self, entry: Entry) -> Callable[[sqlite3.Connection], None]:
-        self._missing.discard(entry.id)
-        return _executing(PUT, encode(entry, updated=self._clock.wall()))
+    def _put_statement(self, entry: Entry) -> Callable[[sqlite3.Connection], None]:
+        self._known_absent.discard(entry.id)
+        return _statement(PUT, encode(entry, updated=self._clock.wall()))
 
     def _connect(self) -> sqlite3.Connection:
         folder = state_folder(self.path.parent.parent)
         self.network_filesystem = network_filesystem(folder)
-        opened = open_or_renew(self.path, steps=STEPS, wal=not self.network_filesystem, now=self._clock.wall())
+        opened = open_or_replace(self.path, steps=STEPS, wal=not self.network_filesystem, now=self._clock.wall())
         if opened.set_aside:
             self.recovered = (
-                f"The journal was damaged and set aside as '{STATE_FOLDER}/{opened.set_aside}'; finished products "
-                "keep their place, partial ones may start again"
+                f"The journal was damaged and moved to '{STATE_FOLDER}/{opened.set_aside}'; finished products are "
+                "kept, partial ones may be downloaded again from the start"
             )
-        self._settle_moves(opened.connection)
+        self._recover_moves(opened.connection)
         return opened.connection
 
-    def _settle_moves(self, connection: sqlite3.Connection) -> None:
-        """What a crash has left of products that were to have their names becomes entries of each."""
+    def _recover_moves(self, connection: sqlite3.Connection) -> None:
+        """Turn the batches of renames that a crash interrupted into one entry for each product."""
         entries, unreadable = load_moves(connection)
         if not entries and not unreadable:
             return
@@ -195,10 +205,10 @@ class Journal:
         except sqlite3.Error as error:
             connection.close()
             raise database_error(error, self.path) from error
-        self._readable(entries, unreadable)
+        self._report_unreadable(entries, unreadable)
 
 
-def _executing(statement: str, values: Row) -> Callable[[sqlite3.Connection], None]:
+def _statement(statement: str, values: Row) -> Callable[[sqlite3.Connection], None]:
     def work(connection: sqlite3.Connection) -> None:
         connection.execute(statement, values)
 
@@ -206,9 +216,9 @@ def _executing(statement: str, values: Row) -> Callable[[sqlite3.Connection], No
 
 
 def read_learned(destination: Path, *, now: float) -> Learned | None:
-    """What runs have learnt of faulty products and of hosts, also while one is going on; None where there is no journal.
+    """Return what runs learned about bad sources and hosts, or None if there is no journal.
 
-    `now` is Unix time. Raise `StorageStopped` for a journal that cannot be read.
+    It works during a run too. `now` is Unix time. Raise `StorageStopped` if the journal cannot be read.
     """
     path = destination / STATE_FOLDER / NAME
     return read_only(path, STEPS, lambda connection: load_learned(connection, now=now)) if path.is_file() else None

@@ -1,6 +1,8 @@
-"""What the journal has learnt beside the state of products: faulty sources and hosts, as rows of JSON with a sum each.
+"""Facts learned across runs: evidence of bad sources and quirks of servers, as JSON rows with a CRC each.
 
-A row that cannot be read costs itself only: the product is fetched again, the host is met as a new one.
+An unreadable row affects only itself: that product is downloaded again, or that host is treated as a new one. Facts
+about a host expire after 30 days. They save requests or withdraw trust from a validator; they never make two byte
+ranges pass for one representation.
 """
 
 from __future__ import annotations
@@ -26,18 +28,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """All that was learnt."""
+    """Facts from earlier runs."""
 
     evidence: dict[str, BadSourceEvidence] = field(default_factory=dict)
     """By `Product.id`."""
     hosts: dict[str, ServerFacts] = field(default_factory=dict)
     """By origin."""
     unreadable: int = 0
-    """Products whose evidence could not be read."""
+    """Number of products with unreadable evidence."""
 
 
 def load_learned(connection: sqlite3.Connection, *, now: float) -> Learned:
-    """Everything that can be read; of hosts, what was seen lately (`now` is Unix time)."""
+    """Read every intact row; skip hosts last seen more than `EXPIRES_S` ago (`now` is Unix time)."""
     evidence, unreadable = _load(connection, "SELECT facts, crc FROM faulty", _evidence)
     hosts, _ = _load(connection, "SELECT facts, crc FROM host", lambda facts: ServerFacts(**_checked(facts)))
     return Learned(
@@ -62,7 +64,7 @@ def put_host(connection: sqlite3.Connection, facts: ServerFacts) -> None:
 
 
 def _key(text: str) -> str | bytes:
-    """SQLite text is UTF-8; a name may hold bytes that are not, which Python shows as lone surrogates."""
+    """Return `text` for SQLite: as UTF-8 bytes if it holds lone surrogates (a name that was not UTF-8)."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -71,14 +73,14 @@ def _key(text: str) -> str | bytes:
 
 
 def _row(values: dict[str, Any]) -> tuple[str, int]:
-    text = json.dumps(values)  # ASCII: lone surrogates come back as they were
+    text = json.dumps(values)  # ASCII output: lone surrogates survive the round trip
     return text, zlib.crc32(text.encode())
 
 
 def _load(connection: sqlite3.Connection, select: str, decode: Callable[[dict[str, Any]], T]) -> tuple[list[T], int]:
     found: list[T] = []
     unreadable = 0
-    connection.text_factory = bytes  # one text that is not UTF-8 shall cost its own row only
+    connection.text_factory = bytes  # so that text that is not UTF-8 makes only its own row unreadable
     for text, crc in connection.execute(select):
         try:
             found.append(decode(_facts(text, crc)))
@@ -102,7 +104,7 @@ def _evidence(facts: dict[str, Any]) -> BadSourceEvidence:
 
 
 def _checked(facts: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a host are reckoned with."""
+    """Raise `ValueError` unless all facts of a host are numbers, because later code calculates with them."""
     if any(not isinstance(value, int | float) for name, value in facts.items() if name != "origin"):
         raise ValueError("not a number")
     return facts

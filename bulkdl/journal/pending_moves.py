@@ -1,6 +1,7 @@
-"""Products that are about to have their names, many at a time: one row for all of them, until each has a row of its own.
+"""Batches of files that are about to be renamed: one row for the whole batch, until each product has its own row.
 
-A crash leaves the row, and the next run makes of it what `placing` entries there would have been.
+One row instead of many makes small products cheap. After a crash the next run turns a leftover row into `placing`
+entries, as if each product had been recorded separately.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PendingRename",
+    "done_entry",
     "drop_moves",
     "load_moves",
-    "moved",
-    "moving",
     "not_superseded",
     "placed_entry",
+    "placing_entry",
     "put_moves",
 ]
 
@@ -33,29 +34,29 @@ _PUT: Final = "INSERT OR REPLACE INTO moving (batch, updated, moves, crc) VALUES
 
 
 class PendingRename(NamedTuple):
-    """A product whose partial is complete, durable and right."""
+    """Product whose partial is complete, durable and verified."""
 
     entry: Entry
-    """Of the partial: the first that is known of the product in this run."""
+    """Entry of the partial, the first one of the product in this run."""
     facts: FileFacts
-    """Of the partial, or of the file that it has become."""
+    """Facts of the partial, or of the final file after the rename."""
     verified: tuple[Checksum, ...]
 
 
-def moving(move: PendingRename) -> Entry:
-    """The entry that says that it is about to have its name."""
+def placing_entry(move: PendingRename) -> Entry:
+    """Return the entry for a file that is about to be renamed."""
     return placed_entry(move.entry, Phase.PLACING, move.facts, move.verified)
 
 
-def moved(move: PendingRename) -> Entry:
-    """The entry that says that it has its name, once `facts` are those of the file there."""
+def done_entry(move: PendingRename) -> Entry:
+    """Return the entry for a renamed file; `facts` must be those of the final file."""
     return placed_entry(move.entry, Phase.DONE, move.facts, move.verified)
 
 
 def placed_entry(entry: Entry, phase: Phase, facts: FileFacts, verified: tuple[Checksum, ...]) -> Entry:
-    """What is recorded of a product that is about to have its name, or has it."""
+    """Return the entry to record before the rename (`PLACING`) or after it (`DONE`)."""
     done = phase is Phase.DONE
-    return Entry(  # not by `replace`, which takes five times as long
+    return Entry(  # spelled out because `replace` takes five times as long
         id=entry.id,
         phase=phase,
         file=entry.file,
@@ -76,25 +77,25 @@ def placed_entry(entry: Entry, phase: Phase, facts: FileFacts, verified: tuple[C
 
 
 def put_moves(connection: sqlite3.Connection, batch: int, moves: Sequence[PendingRename], *, updated: float) -> None:
-    """`updated`: Unix time."""
+    """Store the batch as one row; `updated` is Unix time."""
     rows = [
         (e.id, e.file, e.source, e.etag, e.last_modified, e.part, e.attempts, f.size, f.mtime_ns, tuple(map(str, sums)))
         for e, f, sums in moves
     ]
-    text = json.dumps(rows)  # ASCII: lone surrogates come back as they were
+    text = json.dumps(rows)  # ASCII output: lone surrogates survive the round trip
     connection.execute(_PUT, (batch, updated, text, zlib.crc32(text.encode())))
 
 
 def drop_moves(connection: sqlite3.Connection, batch: int | None = None) -> None:
-    """Forget one batch, or all of them where none is named."""
+    """Delete one batch, or all batches if `batch` is None."""
     connection.execute("DELETE FROM moving WHERE batch = coalesce(?, batch)", (batch,))
 
 
 def load_moves(connection: sqlite3.Connection) -> tuple[dict[str, Entry], int]:
-    """What a crash has left, by id, and how many batches cannot be read: their products have no history then."""
+    """Return the entries of leftover batches by id, and the number of unreadable batches, whose entries are lost."""
     entries: dict[str, Entry] = {}
     unreadable = 0
-    connection.text_factory = bytes  # one text that is not UTF-8 shall cost its own row only
+    connection.text_factory = bytes  # so that text that is not UTF-8 makes only its own row unreadable
     for updated, text, crc in connection.execute("SELECT updated, moves, crc FROM moving ORDER BY batch"):
         try:
             entries |= {id_: replace(entry, updated=updated) for id_, entry in _decoded(text, crc).items()}
@@ -104,7 +105,7 @@ def load_moves(connection: sqlite3.Connection) -> tuple[dict[str, Entry], int]:
 
 
 def not_superseded(moves: dict[str, Entry], entries: Mapping[str, Entry]) -> dict[str, Entry]:
-    """Those of `moves` of which `entries` says nothing later: a disk that was full may have kept a batch that had its end."""
+    """Return those of `moves` without a newer entry; after a full disk, a finished batch may still be stored."""
     return {id_: e for id_, e in moves.items() if id_ not in entries or entries[id_].updated <= e.updated}
 
 
@@ -128,4 +129,4 @@ def _read(*row: Any) -> Entry:
         attempts=attempts,
     )
     verified = tuple(Checksum(*text.split(":", 1)) for text in sums)
-    return moving(PendingRename(entry, FileFacts(size, mtime_ns, is_file=True), verified))
+    return placing_entry(PendingRename(entry, FileFacts(size, mtime_ns, is_file=True), verified))

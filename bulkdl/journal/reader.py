@@ -1,4 +1,4 @@
-"""What the journal knows, for those who only look: also while a run is going on."""
+"""Read-only access to the journal, also during a run."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ NAME: Final = "journal.sqlite"
 
 
 def read(destination: Path) -> dict[str, Entry] | None:
-    """All entries by id, also while a run is going on; None where there is no journal.
+    """Return all entries by id, or None if there is no journal.
 
-    Creates nothing. Raise `StorageStopped` for a journal that cannot be read.
+    It works during a run and creates no file. Raise `StorageStopped` if the journal cannot be read.
     """
     path = destination / STATE_FOLDER / NAME
     if not path.is_file():
         return None
-    from bulkdl.journal.sqlite_file import read_only  # noqa: PLC0415 - no SQLite for a destination that has no journal yet
+    from bulkdl.journal.sqlite_file import read_only  # noqa: PLC0415 - do not load SQLite if there is no journal yet
 
     return read_only(path, STEPS, _all)
 

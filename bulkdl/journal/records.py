@@ -1,4 +1,4 @@
-"""What the journal knows of one product, and how that is read from its rows: for runs, and for those who only look."""
+"""Entry of one product, the database schema, and the decoding of rows."""
 
 from __future__ import annotations
 
@@ -34,42 +34,42 @@ class Phase(StrEnum):
     DONE = "done"
     FAILED = "failed"
     REQUEUED = "requeued"
-    """The file in place was found wrong: the next run replaces it."""
+    """`verify` found the final file wrong: the next run replaces it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """What is known of one product; nothing in it is secret (`source` has no query)."""
+    """Recorded state of one product. It contains no secret: `source` has no query."""
 
     id: str
     """`Product.id`."""
     phase: Phase
     file: str | None = None
-    """Relative, with `/`; known once the name is."""
+    """Path relative to the destination, with `/`; None until the name is known."""
     source: str = ""
-    """`Url.source` (origin and path) that the representation came from."""
+    """Origin and path (`Url.source`) that sent the representation."""
     total: int | None = None
-    """Bytes of the representation, where known."""
+    """Length of the representation in bytes, if known."""
     etag: str | None = None
-    """As the server sent it."""
+    """Entity tag exactly as the server sent it."""
     last_modified: str | None = None
-    """As the server sent it; only if usable as a strong validator (RFC 9110 §8.8.2.2)."""
+    """Date exactly as the server sent it; stored only if it is a strong validator (RFC 9110 §8.8.2.2)."""
     ranges: tuple[tuple[int, int], ...] = ()
-    """Durable bytes: half-open, sorted, disjoint."""
+    """Durable byte ranges of the partial: half-open, sorted, disjoint."""
     part: str | None = None
     """The partial's path relative to the destination."""
     size: int | None = None
-    """Bytes of the placed file."""
+    """Size of the final file in bytes."""
     mtime_ns: int | None = None
     digests: tuple[Checksum, ...] = ()
-    """Computed and found right."""
+    """Checksums that were computed and matched."""
     note: str = ""
-    """Such as `existing, unverified`."""
+    """Remark for the user, such as `existing, unverified`."""
     failure_kind: FailureKind | None = None
     failure_reason: str = ""
     attempts: int = 0
     updated: float = 0.0
-    """Unix time of the last put, which the journal sets."""
+    """Unix time of the last put; set by the journal."""
 
 
 STEPS: Final[Steps] = (
@@ -96,18 +96,18 @@ STEPS: Final[Steps] = (
         """,
     ),
 )
-"""The journal's schema; see `Steps`."""
+"""Schema of the journal as migration steps; see `Steps`."""
 STORED: Final = (*Entry.__annotations__, "crc")
 _SELECT: Final = f"SELECT {', '.join(STORED)} FROM product"  # noqa: S608 - names of our own fields
-_MOST_VALUES: Final = 900
-"""Of one statement, whatever limits SQLite was built with."""
+_MAX_VALUES: Final = 900
+"""Limit of bound values in one statement; every build of SQLite allows this many."""
 
 Found = tuple[dict[str, Entry], int]
-"""Entries by id, and how many rows could not be read."""
+"""Entries by id, and the number of unreadable rows."""
 
 
 def text_of(value: str | None) -> str | bytes | None:
-    """SQLite text is UTF-8; a header may hold bytes that are not, which Python shows as lone surrogates."""
+    """Return `value` for SQLite: as bytes if it holds lone surrogates (a header that was not UTF-8)."""
     if value is None or value.isascii():
         return value
     raw = value.encode("utf-8", "surrogatepass")
@@ -119,12 +119,12 @@ def text_of(value: str | None) -> str | bytes | None:
 
 
 def crc_of_bytes(values: list[Any]) -> int:
-    """Of a row whose texts are bytes already."""
+    """Return the CRC of a row whose texts are already bytes."""
     return zlib.crc32(repr(values).encode())
 
 
 def _decode(row: Sequence[Any]) -> Entry:
-    """Raise `ValueError`, `TypeError` or `AttributeError` for a row that no journal wrote."""
+    """Decode a row; raise `ValueError`, `TypeError` or `AttributeError` if it is damaged."""
     *row, crc = row
     if crc is not None and crc != crc_of_bytes(row):
         raise ValueError("damaged")
@@ -135,7 +135,9 @@ def _decode(row: Sequence[Any]) -> Entry:
     return Entry(
         id=id,
         phase=Phase(_string(phase)),
-        file=id if file == id_ else _string_or_none(file),  # one text for both: there may be very many
+        file=id
+        if file == id_
+        else _string_or_none(file),  # share one string for both, since there may be very many entries
         source=_string(source),
         total=total,
         etag=_string_or_none(etag),
@@ -180,21 +182,21 @@ def _digest(value: bytes) -> Checksum:
 
 
 def load(connection: sqlite3.Connection) -> Found:
-    """All entries by id, and how many rows cannot be read: those products have no history then."""
+    """Return all entries by id and the number of unreadable rows, whose products count as new."""
     return _load(connection, "", ())
 
 
 def load_unfinished(connection: sqlite3.Connection) -> Found:
-    """Like `load`, those of finished products left out: there may be very many."""
+    """Like `load`, but without finished products, since there may be very many."""
     return _load(connection, " WHERE phase <> ?", (Phase.DONE.value,))
 
 
 def load_some(connection: sqlite3.Connection, ids: Sequence[str]) -> Found:
-    """Like `load`, those of `ids` only."""
+    """Like `load`, but only for `ids`."""
     entries: dict[str, Entry] = {}
     unreadable = 0
-    for at in range(0, len(ids), _MOST_VALUES):
-        some = tuple(map(text_of, ids[at : at + _MOST_VALUES]))
+    for at in range(0, len(ids), _MAX_VALUES):
+        some = tuple(map(text_of, ids[at : at + _MAX_VALUES]))
         found, bad = _load(connection, f" WHERE id IN ({', '.join('?' * len(some))})", some)
         entries |= found
         unreadable += bad
@@ -204,7 +206,7 @@ def load_some(connection: sqlite3.Connection, ids: Sequence[str]) -> Found:
 def _load(connection: sqlite3.Connection, where: str, values: tuple[str | bytes | None, ...]) -> Found:
     entries: dict[str, Entry] = {}
     unreadable = 0
-    connection.text_factory = bytes  # one text that is not UTF-8 shall cost its own row only
+    connection.text_factory = bytes  # so that text that is not UTF-8 makes only its own row unreadable
     for row in connection.execute(_SELECT + where, values):
         try:
             entry = _decode(row)

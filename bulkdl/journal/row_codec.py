@@ -1,11 +1,11 @@
-"""Entries as rows of the journal; how they are read stands in `entries`."""
+"""Encoding of entries as rows of the journal; `records` decodes them."""
 
 from __future__ import annotations
 
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from bulkdl.journal.pending_moves import moved
+from bulkdl.journal.pending_moves import done_entry
 from bulkdl.journal.records import STORED, Entry, crc_of_bytes, text_of
 
 if TYPE_CHECKING:
@@ -22,35 +22,38 @@ Row = tuple[Value, ...]
 
 
 def encode(entry: Entry, *, updated: float) -> Row:
-    """What `PUT` stores of `entry`; `updated`: Unix time."""
+    """Return the values of `entry` for `PUT`; `updated` is Unix time."""
     values = _values(entry, updated=float(updated))
     return (*values, _crc(values))
 
 
 def encode_done(move: PendingRename, *, updated: float) -> Row:
-    """The same as `encode(moved(move))`, in a third of the time: nearly all rows are such, and of ASCII."""
+    """Return the same row as `encode(done_entry(move))` in a third of the time; nearly all rows are of this kind.
+
+    This path handles ASCII texts only and leaves all others to `encode`.
+    """
     entry, facts, verified = move
     id_, file, source, etag, modified = entry.id, entry.file, entry.source, entry.etag, entry.last_modified
     sums = " ".join(map(str, verified)) if verified else ""
     if not f"{id_}{file}{source}{etag}{modified}{sums}".isascii():
-        return encode(moved(move), updated=updated)
+        return encode(done_entry(move), updated=updated)
     size, mtime_ns, updated = facts.size, facts.mtime_ns, float(updated)
-    # As `crc_of_bytes` would see it: of ASCII, what stands for a text and for its bytes differs in the `b` alone.
+    # Build the `repr` that `crc_of_bytes` would hash: for ASCII, a text and its bytes differ only in the prefix `b`.
     text = (
-        f"[b{id_!r}, b'done', {_told(file)}, b{source!r}, {size}, {_told(etag)}, {_told(modified)}, b'', None, {size}, "
-        f"{mtime_ns}, b{sums!r}, b'', None, b'', {entry.attempts}, {updated!r}]"
+        f"[b{id_!r}, b'done', {_bytes_repr(file)}, b{source!r}, {size}, {_bytes_repr(etag)}, {_bytes_repr(modified)}, "
+        f"b'', None, {size}, {mtime_ns}, b{sums!r}, b'', None, b'', {entry.attempts}, {updated!r}]"
     )
     crc = zlib.crc32(text.encode())
     row = (id_, "done", file, source, size, etag, modified, "", None, size, mtime_ns, sums, "", None, "")
     return (*row, entry.attempts, updated, crc)
 
 
-def _told(text: str | None) -> str:
+def _bytes_repr(text: str | None) -> str:
     return "None" if text is None else f"b{text!r}"
 
 
 def _crc(values: Sequence[Value]) -> int:
-    """Of one row: SQLite's own checks see damage to its structure, not to what stands in it."""
+    """Return the CRC of one row; SQLite's own checks find damaged structure, but not changed values."""
     return crc_of_bytes([v.encode() if isinstance(v, str) else v for v in values])
 
 

@@ -1,4 +1,4 @@
-"""Bytes kept for the journal: on a full disk they give way to the last checkpoints, so that nothing that arrived is lost."""
+"""Disk space reserved for the journal: on a full disk it is released, so the last checkpoints can be recorded."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ __all__ = ["NAME", "SIZE", "STEP", "SpaceReserve"]
 NAME: Final = "reserve"
 SIZE: Final = 1024 * 1024
 STEP: Final = 64 * 1024
-"""Bytes that are given at a time: another writer on the same disk may take them first, and then stops at its end too."""
-_ROOM: Final = 4 * SIZE
-"""Bytes that must be free before the reserve is made (again)."""
+"""Bytes released at a time. Small steps leave a rest if another program on the same disk uses up a released step."""
+_MIN_FREE: Final = 4 * SIZE
+"""Free bytes required before the reserve is created or refilled."""
 
 
 class SpaceReserve:
-    """A file of real bytes; used by the one thread that writes the journal. It never raises: it is a help, no more."""
+    """File `.bulkdl/reserve` of random bytes, used by the journal's writer thread. Never raises; it is best-effort."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
-        self._settled = False
-        """Whole, or not to be had here."""
+        self._checked = False
+        """True if the file is complete or cannot be created here, so `refill` has nothing to do."""
 
-    def give(self) -> bool:
-        """Give some of it to whoever writes next; False when there is nothing left."""
-        self._settled = False
+    def release_step(self) -> bool:
+        """Free one step of disk space for the next write; return False if nothing is left."""
+        self._checked = False
         try:
             left = self._path.stat().st_size - STEP
             if left > 0:
@@ -43,26 +43,26 @@ class SpaceReserve:
             return False
         return True
 
-    def renew(self) -> None:
-        """Make it whole where there is room; costs nothing while it is."""
-        if self._settled:
+    def refill(self) -> None:
+        """Fill the file up if enough disk space is free; cheap while it is complete."""
+        if self._checked:
             return
         with suppress(OSError):
             if self._path.stat().st_size >= SIZE:
-                self._settled = True
+                self._checked = True
                 return
         try:
-            if shutil.disk_usage(self._path.parent).free < _ROOM:
+            if shutil.disk_usage(self._path.parent).free < _MIN_FREE:
                 return
             self._make()
         except OSError:
             with suppress(OSError):
                 self._path.unlink()
-        self._settled = True
+        self._checked = True
 
     def _make(self) -> None:
         with self._path.open("wb", buffering=0) as file:
             for _ in range(0, SIZE, STEP):
-                file.write(os.urandom(STEP))  # a file system may pack what it can, and keep no room for zeros
+                file.write(os.urandom(STEP))  # a compressing file system would reserve no space for zeros
             sync_all(file.fileno())
         sync_folder(self._path.parent)

@@ -1,7 +1,6 @@
-"""The one thread that writes a database: its changes in order, as many as there are in one durable commit.
+"""Writer thread of the journal: it applies changes in order and commits many of them in one transaction.
 
-Whatever is asked for while a commit is under way shares the next one, so that the price of a durable commit is paid
-once for many changes.
+All changes submitted during a commit share the next one, so many changes pay for one durable commit.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.journal.sqlite_file import BUSY, database_error, has_room
+from bulkdl.journal.sqlite_file import BUSY, database_error, has_space_for_wal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,39 +29,42 @@ __all__ = ["JournalWriter"]
 T = TypeVar("T")
 
 _BATCH: Final = 2000
-"""Most changes in one commit."""
+"""Limit of changes in one commit."""
 _LINGER: Final = 0.5
-"""Seconds that changes nobody waits for may stay in memory."""
+"""Seconds for which changes without a waiting caller may stay in memory."""
 
 
 @dataclass(slots=True, eq=False)
 class _WriteRequest:
     work: Callable[[sqlite3.Connection], Any]
     future: asyncio.Future[Any] | None
-    """None where nobody waits: the job may linger for company."""
+    """None if no caller waits; then the request may wait up to `_LINGER` for others."""
     result: Any = None
     error: Exception | None = None
 
 
 class JournalWriter:
-    """The thread that owns the connection. Jobs run in order, and each batch of them is one transaction.
+    """Thread that owns the connection. It runs requests in order, each batch as one transaction.
 
-    If the thread dies, what waits and what comes later is refused: nothing hangs.
+    If the thread dies, waiting and later requests fail with `StorageStopped`; none of them hangs.
     """
 
     def __init__(
         self, path: Path, connect: Callable[[], sqlite3.Connection], *, reserve: SpaceReserve | None = None
     ) -> None:
-        """`connect` runs on the thread; it may raise `StorageStopped`. `reserve` gives way to it on a full disk."""
+        """Set up the thread; `start` runs it.
+
+        `connect` runs on the thread and may raise `StorageStopped`. `reserve` is released step by step on a full disk.
+        """
         self._path = path
         self._connect = connect
         self._reserve = reserve
-        self._jobs: queue.SimpleQueue[_WriteRequest | None] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[_WriteRequest | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
-        self._gate = threading.Lock()
+        self._lock = threading.Lock()
         self._closed = False
-        self._plain = False
-        """Without a write-ahead log, for want of room."""
+        self._left_wal = False
+        """True once the write-ahead log was given up for lack of disk space."""
         self._broken: StorageStopped | None = None
         self._unseen: StorageStopped | None = None
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -74,153 +76,156 @@ class JournalWriter:
         self._thread.start()
         await run_to_completion(self._opened)
 
-    async def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` on the thread; return its result once its transaction is durable. Raise `StorageStopped`."""
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` on the thread and return its result once the transaction is durable; raise `StorageStopped`."""
         self.raise_unseen()
         future: asyncio.Future[T] = self._loop.create_future()
         self._submit(_WriteRequest(work, future))
         return await future
 
-    def do_soon(self, work: Callable[[sqlite3.Connection], object]) -> None:
-        """Run `work` with the next commit; a failure is raised by the next `do` or by `raise_unseen`."""
+    def run_unsynced(self, work: Callable[[sqlite3.Connection], object]) -> None:
+        """Run `work` with the next commit without waiting; the next `run` or `raise_unseen` raises a failure."""
         self._submit(_WriteRequest(work, None))
 
     def raise_unseen(self) -> None:
-        """Raise the failure of jobs that nobody waited for, once."""
+        """Raise the failure of requests without a waiting caller, once."""
         error, self._unseen = self._unseen, None
         if error is not None:
             raise error
 
     async def close(self) -> None:
-        """Commit what is left and end the thread."""
-        with self._gate:
+        """Commit the remaining requests and end the thread."""
+        with self._lock:
             if not self._closed:
                 self._closed = True
-                self._jobs.put(None)
+                self._requests.put(None)
         if self._thread.ident is not None:
             await run_to_completion(self._ended)
 
-    def _submit(self, job: _WriteRequest) -> None:
-        with self._gate:
+    def _submit(self, request: _WriteRequest) -> None:
+        with self._lock:
             if self._broken is not None:
                 raise self._broken
             if self._closed:
-                raise StorageStopped(f"The journal '{self._path}' is closed already")
-            self._jobs.put(job)
+                raise StorageStopped(f"The journal '{self._path}' is already closed")
+            self._requests.put(request)
 
-    # Below: on the thread.
+    # The methods below run on the thread.
 
     def _run(self) -> None:
-        jobs: list[_WriteRequest] = []
+        requests: list[_WriteRequest] = []
         connection = None
         try:
-            connection = self._insist(self._connect)
-            self._tell(_resolve, self._opened, None, None)
+            connection = self._retry_with_reserve(self._connect)
+            self._call_in_loop(_resolve, self._opened, None, None)
             more = True
             while more:
-                more = self._gather(jobs)
-                self._finish(connection, jobs)
-                jobs = []
-        except Exception as error:  # noqa: BLE001 - supervision: whatever it was, nobody may wait for a dead thread
-            self._break(jobs, error)
+                more = self._next_batch(requests)
+                self._commit_and_answer(connection, requests)
+                requests = []
+        except Exception as error:  # noqa: BLE001 - after any error, no caller may wait for a dead thread
+            self._fail_all(requests, error)
         finally:
             if connection is not None:
-                _rest(connection)
-            self._tell(_resolve, self._ended, None, None)
+                _close_without_wal(connection)
+            self._call_in_loop(_resolve, self._ended, None, None)
 
-    def _gather(self, jobs: list[_WriteRequest]) -> bool:
-        """Fill `jobs` with the next batch; False once nothing comes after it."""
+    def _next_batch(self, requests: list[_WriteRequest]) -> bool:
+        """Fill `requests` with the next batch; return False if it is the last one."""
         awaited, until = False, 0.0
-        while len(jobs) < _BATCH:
-            wait = max(0.0, until - time.monotonic()) if jobs else None
+        while len(requests) < _BATCH:
+            wait = max(0.0, until - time.monotonic()) if requests else None
             try:
-                job = self._jobs.get(block=not awaited, timeout=wait)
+                request = self._requests.get(block=not awaited, timeout=wait)
             except queue.Empty:
                 break
-            if job is None:
+            if request is None:
                 return False
             until = until or time.monotonic() + _LINGER
-            awaited = awaited or job.future is not None
-            jobs.append(job)
+            awaited = awaited or request.future is not None
+            requests.append(request)
         return True
 
-    def _finish(self, connection: sqlite3.Connection, jobs: list[_WriteRequest]) -> None:
-        error = self._commit(connection, jobs)
-        if any(job.future is None for job in jobs):
+    def _commit_and_answer(self, connection: sqlite3.Connection, requests: list[_WriteRequest]) -> None:
+        error = self._commit(connection, requests)
+        if any(request.future is None for request in requests):
             self._unseen = self._unseen or error
-        self._tell(_answer, jobs, error)
-        self._look_at_room(connection)
+        self._call_in_loop(_answer, requests, error)
+        self._leave_wal_if_nearly_full(connection)
         if self._reserve is not None and error is None:
-            self._reserve.renew()
+            self._reserve.refill()
 
-    def _look_at_room(self, connection: sqlite3.Connection) -> None:
-        """Give the write-ahead log up while there is still room; a reader that is in the way is asked again later."""
-        if self._plain or has_room(self._path):
+    def _leave_wal_if_nearly_full(self, connection: sqlite3.Connection) -> None:
+        """Leave WAL mode while there is still enough disk space for it; if a reader blocks this, retry later."""
+        if self._left_wal or has_space_for_wal(self._path):
             return
         with suppress(sqlite3.Error):
             connection.execute("PRAGMA busy_timeout = 0")
-            self._plain = connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()[0] != "wal"
+            self._left_wal = connection.execute("PRAGMA journal_mode = TRUNCATE").fetchone()[0] != "wal"
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY * 1000)}")
 
-    def _commit(self, connection: sqlite3.Connection, jobs: list[_WriteRequest]) -> StorageStopped | None:
-        if not jobs:
+    def _commit(self, connection: sqlite3.Connection, requests: list[_WriteRequest]) -> StorageStopped | None:
+        if not requests:
             return None
         try:
-            self._insist(lambda: self._transact(connection, jobs))
+            self._retry_with_reserve(lambda: self._run_transaction(connection, requests))
         except StorageStopped as error:
             return error
         return None
 
-    def _transact(self, connection: sqlite3.Connection, jobs: list[_WriteRequest]) -> None:
+    def _run_transaction(self, connection: sqlite3.Connection, requests: list[_WriteRequest]) -> None:
         try:
             connection.execute("BEGIN")
-            for job in jobs:
-                _perform(connection, job)
+            for request in requests:
+                _run_request(connection, request)
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             with suppress(sqlite3.Error):
                 connection.rollback()
             raise database_error(error, self._path) from error
 
-    def _insist(self, work: Callable[[], T]) -> T:
-        """Do `work`, on a full disk as often as the reserve has something to give."""
+    def _retry_with_reserve(self, work: Callable[[], T]) -> T:
+        """Run `work`; on a full disk, release one step of the reserve and retry until nothing is left."""
         while True:
             try:
                 return work()
             except StorageStopped as error:
-                if not error.full or self._reserve is None or not self._reserve.give():
+                if not error.full or self._reserve is None or not self._reserve.release_step():
                     raise
 
-    def _break(self, jobs: list[_WriteRequest], error: Exception) -> None:
+    def _fail_all(self, requests: list[_WriteRequest], error: Exception) -> None:
         ours = error
         if not isinstance(ours, StorageStopped):
-            ours = StorageStopped(f"The journal '{self._path}' stopped: {error!r}", hint="Run again")
+            ours = StorageStopped(
+                f"The journal '{self._path}' stopped unexpectedly: {error!r}",
+                hint="Run again; recorded progress is kept",
+            )
             ours.__cause__ = error
-        left = list(jobs)
-        with self._gate:
+        left = list(requests)
+        with self._lock:
             self._broken = ours
             with suppress(queue.Empty):
                 while True:
-                    left += filter(None, [self._jobs.get_nowait()])
-        self._tell(_resolve, self._opened, None, ours)
-        self._tell(_answer, left, ours)
+                    left += filter(None, [self._requests.get_nowait()])
+        self._call_in_loop(_resolve, self._opened, None, ours)
+        self._call_in_loop(_answer, left, ours)
 
-    def _tell(self, call: Callable[..., object], *arguments: object) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+    def _call_in_loop(self, call: Callable[..., object], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the event loop is closed, so no caller waits any more
             self._loop.call_soon_threadsafe(call, *arguments)
 
 
-def _perform(connection: sqlite3.Connection, job: _WriteRequest) -> None:
+def _run_request(connection: sqlite3.Connection, request: _WriteRequest) -> None:
     try:
-        job.result = job.work(connection)
+        request.result = request.work(connection)
     except (OverflowError, ValueError, TypeError, sqlite3.ProgrammingError) as error:
-        job.error = error  # a value that SQLite cannot hold: the changes of others stand
+        request.error = error  # SQLite cannot store this value; only this request fails
 
 
-def _answer(jobs: list[_WriteRequest], error: Exception | None) -> None:
-    for job in jobs:
-        if job.future is not None:
-            _resolve(job.future, job.result, error or job.error)
+def _answer(requests: list[_WriteRequest], error: Exception | None) -> None:
+    for request in requests:
+        if request.future is not None:
+            _resolve(request.future, request.result, error or request.error)
 
 
 def _resolve(future: asyncio.Future[Any], result: object, error: Exception | None) -> None:
@@ -232,8 +237,8 @@ def _resolve(future: asyncio.Future[Any], result: object, error: Exception | Non
         future.set_result(result)
 
 
-def _rest(connection: sqlite3.Connection) -> None:
-    """Close without leaving a write-ahead log: readers then need to create nothing, and the file can be copied."""
+def _close_without_wal(connection: sqlite3.Connection) -> None:
+    """Close without leaving a write-ahead log, so that readers need not create one and the file can be copied."""
     with suppress(sqlite3.Error):
         connection.execute("PRAGMA busy_timeout = 1000")
         connection.execute("PRAGMA journal_mode = DELETE")

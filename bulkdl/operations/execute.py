@@ -96,7 +96,7 @@ def _run_context(
         lane=None if lane is None else stack.enter_context(lane),
         journal=ground.journal,
         claims=ground.claims,
-        hosts=ServerQuirks(ground.learnt.hosts.values(), clock=terms.clock, save=ground.journal.put_host_soon),
+        hosts=ServerQuirks(ground.learnt.hosts.values(), clock=terms.clock, save=ground.journal.put_host_unsynced),
         evidence=dict(ground.learnt.evidence),
         orphans=find_orphans(gone, terms.manifest.products),
         parts={e.part: e.id for e in ground.left.values() if e.part is not None and e.ranges},

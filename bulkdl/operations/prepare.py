@@ -80,11 +80,11 @@ async def prepare(stack: AsyncExitStack, terms: RunRequest, products: list[Produ
     claims, batch = NameRegistry(), products[:BATCH]
     survey = PlanBuilder(partial(look_at, folder), claims)
     # What is asked for at once is read at once, and before the journal makes its reserve.
-    left, learnt, known = await asyncio.gather(journal.unfinished(), journal.learnt(), journal.of(_ids(batch)))
+    left, learnt, known = await asyncio.gather(journal.unfinished(), journal.learned(), journal.get_many(_ids(batch)))
     await storage.work(survey.add, batch, known)
     for at in range(BATCH, len(products), BATCH):
         batch = products[at : at + BATCH]
-        await storage.work(survey.add, batch, await journal.of(_ids(batch)))
+        await storage.work(survey.add, batch, await journal.get_many(_ids(batch)))
     _say_of(journal, hub)
     return PreparedDestination(
         storage=storage, journal=journal, claims=claims, items=survey.end(), left=left, learnt=learnt

@@ -1,4 +1,8 @@
-"""Many small files at a time: written whole, then renamed. Each function runs on a thread."""
+"""Write and rename many small files in one batch; every function runs on a worker thread.
+
+A new small file costs nine system calls: create exclusively, fstat, write, fsync, fstat, close, then link, unlink and
+stat. If anything already exists at the path of the partial, the slower and more careful open takes over.
+"""
 
 from __future__ import annotations
 
@@ -27,26 +31,27 @@ _NEW_FLAGS: Final = OPEN_FLAGS | os.O_EXCL
 
 
 def write_whole(root: Path, part: str, data: bytes, *, known: set[str]) -> FileFacts:
-    """On the caller's thread: make `data` all that the partial has, durably; raise `ProductFailed` or `StorageStopped`.
+    """Replace the partial's content by `data` and fsync it, on the caller's thread.
 
-    `part`: relative with `/`. `known`: the folders that have been seen to be there, which is added to.
+    Raise `ProductFailed` or `StorageStopped`. `part` is relative with `/`. `known` lists the folders that exist; the
+    function adds to it.
     """
     try:
-        fd = _open_whole(root, part, known)
-        found = _fill(fd, data)
+        fd = _open_empty(root, part, known)
+        found = _write_and_close(fd, data)
     except OSError as error:
         raise storage_error(error, path=root / part, what="write", root=root) from error
     return FileFacts(found.st_size, found.st_mtime_ns, is_file=True)
 
 
-def _open_whole(root: Path, part: str, known: set[str]) -> int:
-    """A descriptor of the partial, which is empty and regular."""
+def _open_empty(root: Path, part: str, known: set[str]) -> int:
+    """Return a descriptor of the partial: an empty, regular file."""
     folder = part.rpartition("/")[0]
     if folder in known:
         try:
             fd = os.open(f"{root}/{part}", _NEW_FLAGS, 0o666)
         except OSError:
-            pass  # what is in the way is seen below
+            pass  # `open_new_partial` below handles or reports whatever is in the way
         else:
             if not is_on_mount(root, os.fstat(fd).st_dev):
                 require_file_on_mount(fd, root / part, root)
@@ -56,8 +61,8 @@ def _open_whole(root: Path, part: str, known: set[str]) -> int:
     return fd
 
 
-def _fill(fd: int, data: bytes) -> os.stat_result:
-    """Make `data` all that the file has, which is empty, durably, and close it."""
+def _write_and_close(fd: int, data: bytes) -> os.stat_result:
+    """Write `data` to the empty file, fsync and close it."""
     try:
         write_all(fd, 0, data)
         sync_all(fd)
@@ -67,9 +72,9 @@ def _fill(fd: int, data: bytes) -> os.stat_result:
 
 
 def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFacts | ProductFailed | StorageStopped]:
-    """Like `Storage.place` for many (part, final, overwrite) on the caller's thread; each folder is synced once.
+    """Move many (part, final, overwrite) as `Storage.place` does, on the caller's thread; sync each folder once.
 
-    Paths are relative with `/`.
+    Paths are relative with `/`. The result has the facts or the error of each move, in the same order.
     """
     found: list[FileFacts | ProductFailed | StorageStopped] = []
     parts: set[str] = set()
@@ -81,13 +86,14 @@ def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFa
     for part, final, overwrite in moves:
         folder = final.rpartition("/")[0]
         try:
-            found.append(_moved(root, part, final, overwrite, known=folder in finals))
+            found.append(_move_one(root, part, final, overwrite, known=folder in finals))
         except (ProductFailed, StorageStopped) as error:
             found.append(error)
         else:
             finals.add(folder)
             parts.add(part.rpartition("/")[0])
-    for folder in [*finals, *(parts - finals)]:  # a name is gone for good only once the new one is there
+    # New names first: the old name may vanish only once the new one is durable.
+    for folder in [*finals, *(parts - finals)]:
         try:
             sync_folder(root / folder)
         except OSError as error:
@@ -96,8 +102,8 @@ def place_all(root: Path, moves: Sequence[tuple[str, str, bool]]) -> list[FileFa
     return found
 
 
-def _moved(root: Path, part: str, final: str, overwrite: bool, *, known: bool) -> FileFacts:  # noqa: FBT001
-    """The name is not durable before its folder is synced. `known`: that folder has been seen to be there."""
+def _move_one(root: Path, part: str, final: str, overwrite: bool, *, known: bool) -> FileFacts:  # noqa: FBT001
+    """Rename one file; the caller must sync its folder. `known`: the target folder exists."""
     old, new = f"{root}/{part}", f"{root}/{final}"
     try:
         if not known:
@@ -109,7 +115,7 @@ def _moved(root: Path, part: str, final: str, overwrite: bool, *, known: bool) -
         found = os.stat(new)
     except FileExistsError as error:
         raise ProductFailed(
-            f"{shown(root / final, root)} exists already and was not put there by this run",
+            f"{shown(root / final, root)} already exists and was not created by this run",
             kind=FailureKind.CONFLICT,
             hint="Move it away, or replace it with --overwrite",
         ) from error

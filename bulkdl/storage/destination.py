@@ -1,7 +1,7 @@
-"""Files of one destination: partials that are written at offsets, and the atomic move to the final name.
+"""Files of one destination folder: partials written at offsets, and the atomic move to the final name.
 
-All of it runs in the storage's own threads, so that a slow disk holds up neither the event loop nor look-ups of host
-names or hashing, which use other threads.
+All disk work runs in threads of its own. A slow disk therefore blocks neither the event loop nor name resolution nor
+hashing, which use other threads.
 """
 
 from __future__ import annotations
@@ -42,18 +42,14 @@ __all__ = ["Storage"]
 
 _THREADS: Final = 8
 _FREE_S: Final = 1.0
-
-
-# --- A partial --------------------------------------------------------------------------------------------------------
-
-
-# --- A destination ----------------------------------------------------------------------------------------------------
+"""Seconds for which a measured amount of free space stays valid."""
 
 
 class Storage:
-    """One destination: where its files are, and what may be done to them.
+    """Paths and file operations of one destination folder.
 
-    Its threads end with `close`, or with the `async with` block. An `executor` that is given stays the giver's.
+    `close`, or the end of the `async with` block, ends its threads. An `executor` passed in stays with the caller, who
+    must shut it down.
     """
 
     def __init__(self, root: Path, *, executor: Executor | None = None, threads: int = _THREADS) -> None:
@@ -62,7 +58,7 @@ class Storage:
         self._executor: Executor = executor or cast("Executor", self._own)
         self._name_max = NAME_MAX
         self.largest_file: int | None = None
-        """Bytes that one file can have here; None: no such limit is known."""
+        """Size limit of one file here, in bytes; None if no limit is known."""
         self._free = (0, 0.0)
 
     async def __aenter__(self) -> Self:
@@ -72,19 +68,19 @@ class Storage:
         self.close()
 
     def close(self) -> None:
-        """End the threads; what they are doing is finished first."""
+        """Finish the work under way, then end the threads."""
         if self._own is not None:
             self._own.shutdown(wait=True)
         forget_mount(self.root)
 
     def final(self, file: str) -> Path:
-        """Where `file` (relative, with `/`) goes; raise `ProductFailed` for a name that is not the product's to have."""
+        """Return the final path of `file` (relative, with `/`); raise `ProductFailed` for a forbidden name."""
         return final_of(self.root, file)
 
     def partial(self, file: str, id: str, *, taken: Callable[[str], bool]) -> str:  # noqa: A002
-        """The partial's path, relative with `/`: `NAME.part` beside the file.
+        """Return the partial's path, relative with `/`: `NAME.part` beside the file.
 
-        Where that name is too long or `taken` by a product: a name under `.bulkdl/` made from the product's `id`.
+        If that name is too long or `taken` by a product, the partial goes under `.bulkdl/`, named by a hash of `id`.
         """
         beside = f"{file}.part"
         fits = 4 * len(beside) <= self._name_max or len(os.fsencode(beside.rpartition("/")[2])) <= self._name_max
@@ -94,31 +90,31 @@ class Storage:
         return f"{STATE_FOLDER}/partials/{digest}.part"
 
     async def prepare(self) -> None:
-        """Make sure that the destination exists and can be written to; raise `StorageStopped`."""
+        """Create the destination and check that it is writable; raise `StorageStopped`."""
         self._name_max, self.largest_file = await self._call(_prepare, self.root)
 
-    def open_partial(self, relative: str, *, anew: bool = False) -> AbstractAsyncContextManager[Partial]:
-        """Open the partial that `partial` named, in this storage's threads; without what is in it where it is written `anew`."""
-        return Partial.open(self.root / relative, root=self.root, executor=self._executor, anew=anew)
+    def open_partial(self, relative: str, *, truncate: bool = False) -> AbstractAsyncContextManager[Partial]:
+        """Open a partial by the path that `partial` returned; empty it first if `truncate`."""
+        return Partial.open(self.root / relative, root=self.root, executor=self._executor, truncate=truncate)
 
     async def stat(self, path: Path) -> FileFacts | None:
-        """The facts of `path`, None where nothing can be seen; raise `StorageStopped`."""
+        """Return the facts of `path`, or None if it does not exist or cannot be read; raise `StorageStopped`."""
         return await self._call(facts_of, path, self.root)
 
     async def remove(self, path: Path) -> None:
-        """Remove a file for good: no power cut brings it back. One that is missing is fine."""
+        """Remove a file durably: it stays removed after a power cut. A missing file is no error."""
         await self._guarded("remove", path, _remove, path)
 
     async def place(self, part: Path, final: Path, *, overwrite: bool) -> FileFacts:
-        """Move a complete partial to its final name in one step, and make the name durable.
+        """Rename a complete partial to its final name atomically, and make the new name durable.
 
-        Whatever is there already, a symlink included, is replaced only if `overwrite`; else `ProductFailed` of the
-        kind `conflict`.
+        An existing file or symlink is replaced only if `overwrite`; otherwise raise `ProductFailed` of the kind
+        `conflict`.
         """
         return await self._call(_place, self.root, part, final, overwrite)
 
     async def read(self, path: Path, offset: int, count: int) -> bytes:
-        """Up to `count` bytes of `path` from `offset`."""
+        """Read up to `count` bytes of `path` from `offset`."""
         return await self._guarded("read", path, _read, path, offset, count)
 
     async def sync_folder(self, folder: Path) -> None:
@@ -126,9 +122,10 @@ class Storage:
         await self._guarded("write", folder, sync_folder, folder)
 
     async def free_bytes(self, *, enough: int | None = None) -> int:
-        """Bytes that this user can still write to the destination's file system.
+        """Return the bytes that this user can still write to the destination's file system.
 
-        Where at least `enough` were free within the last second, or before a look that is under way, what was found then.
+        If at least `enough` bytes were free within the last second, return that measurement. The same holds while
+        another call is measuring: one measurement serves many callers.
         """
         found, _ = self._free
         if enough is None or not self.had_free(enough):
@@ -138,18 +135,22 @@ class Storage:
         return found
 
     def had_free(self, enough: int) -> bool:
-        """Whether so many bytes were free within the last second, as far as anyone has looked."""
+        """Return True if a measurement of the last second found `enough` bytes free; never measure."""
         found, at = self._free
         return found >= enough and time.monotonic() - at <= _FREE_S
 
     async def work(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run `function`, which raises only what is ours, in this storage's threads; to its end also when cancelled."""
+        """Run `function` in this storage's threads, to its end even if the caller is cancelled.
+
+        `function` may raise `ProductFailed` and `StorageStopped` only.
+        """
         return await self._call(function, *arguments)
 
-    async def work_alone(self, function: Callable[..., T], *arguments: object, within_s: float) -> T:
-        """Like `work`, of what computes and hardly waits: for up to `within_s` seconds the event loop stands still for it.
+    async def work_blocking(self, function: Callable[..., T], *arguments: object, within_s: float) -> T:
+        """Like `work`, but block the event loop for up to `within_s` seconds, for short CPU-bound work on a fast disk.
 
-        Where both compute, the interpreter goes to and fro between the threads at each of the system calls.
+        If both threads compute, the interpreter lock changes hands at each system call, which costs more than waiting.
+        After `within_s` the work continues beside the event loop, so a disk that becomes slow blocks nothing else.
         """
         doing = self._executor.submit(function, *arguments)
         wait((doing,), timeout=within_s)

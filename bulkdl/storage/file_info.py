@@ -1,4 +1,4 @@
-"""Where a product's file is, and what the disk says of it: on the caller's thread, for one or for very many."""
+"""Paths of product files and their `stat` facts, for one file or for very many; runs on the caller's thread."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import HARMLESS
 from bulkdl.core.models import FailureKind
 from bulkdl.storage.filesystem import STATE_FOLDER
-from bulkdl.storage.os_errors import GONE, THIS_NAME, storage_error
+from bulkdl.storage.os_errors import MISSING, NAME_ERRORS, storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,43 +21,43 @@ if TYPE_CHECKING:
 
 __all__ = ["FileFacts", "check_name", "facts_of", "final_of", "look_at"]
 
-_WORTH_A_LIST = 8
-"""Files that are asked for in a folder, for each name in it, from which on its list costs less than looking at each."""
+_FILES_PER_ENTRY_FOR_LISTING = 8
+"""Wanted files per existing entry of a folder, from which on one listing costs less than a `stat` of each file."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What `stat` says of a file; a symlink is followed, and one that leads nowhere is not a file."""
+    """Result of `stat` for one file. Symlinks are followed; a broken link is not a file."""
 
     size: int
     mtime_ns: int
     is_file: bool
-    """A regular file."""
+    """True for a regular file."""
 
 
 def final_of(root: Path, file: str) -> Path:
-    """Where `file` (relative, with `/`) goes; raise `ProductFailed` for a name that is not the product's to have."""
+    """Return the final path of `file` (relative, with `/`); raise `ProductFailed` for a forbidden name."""
     check_name(file)
     return root / file
 
 
 def check_name(file: str) -> None:
-    """Raise `ProductFailed` where `file` (relative, with `/`) is not a product's to have."""
+    """Raise `ProductFailed` if no product may have the name `file` (relative, with `/`)."""
     if HARMLESS.fullmatch(file):
         return
     pure = PurePosixPath(file)
     own = bool(pure.parts) and pure.parts[0].casefold() == STATE_FOLDER
     if not pure.parts or pure.is_absolute() or ".." in pure.parts or own or "\0" in file:
         raise ProductFailed(
-            f"'{file}' cannot be the name of a product",
+            f"'{file}' cannot be the file name of a product",
             kind=FailureKind.STORAGE,
-            hint=f"Use a relative path that stays in the destination and outside '{STATE_FOLDER}/'",
+            hint=f"Use a relative path inside the destination folder and outside '{STATE_FOLDER}/'",
         )
 
 
 def look_at(root: Path, files: Iterable[str]) -> dict[str, FileFacts | None]:
-    """The facts of `files`, as `final_of` takes them; None where nothing can be seen. Raise `StorageStopped`."""
-    beginning = os.path.join(root, "")  # noqa: PTH118 - a path for each of very many costs more than looking at it
+    """Return the facts of `files` (relative, with `/`), None for one that is missing; raise `StorageStopped`."""
+    prefix = os.path.join(root, "")  # noqa: PTH118 - building a Path for each file costs more than its `stat`
     facts: dict[str, FileFacts | None] = dict.fromkeys(files)
     below: dict[str, list[str]] = {}
     for file in facts:
@@ -66,17 +66,18 @@ def look_at(root: Path, files: Iterable[str]) -> dict[str, FileFacts | None]:
         else:
             facts[file] = facts_of(final_of(root, file), root)
     for folder, some in below.items():
-        there = _few_in(beginning + folder, most=len(some) // _WORTH_A_LIST)
-        for file in some:  # the first in any case: a folder may be listed whose files may not be looked at
-            if there is None or file is some[0] or _key(file.rpartition("/")[2]) in there:
-                facts[file] = facts_of(beginning + file, root)
+        present = _names_if_few(prefix + folder, most=len(some) // _FILES_PER_ENTRY_FOR_LISTING)
+        for file in some:  # the first in any case: a folder may permit listing but not `stat`
+            if present is None or file is some[0] or _key(file.rpartition("/")[2]) in present:
+                facts[file] = facts_of(prefix + file, root)
     return facts
 
 
-def _few_in(folder: str, *, most: int) -> set[str] | None:
-    """What is in `folder`, by `_key`, where that is little: whatever else is asked for is missing. None: look at each.
+def _names_if_few(folder: str, *, most: int) -> set[str] | None:
+    """Return the `_key` of every name in `folder` if there are at most `most`; every other file is then missing.
 
-    None also where a name is not ASCII: which others it may be found under differs between file systems.
+    Return None if the caller must `stat` each file. That includes a folder with a non-ASCII name, because file systems
+    differ in the spellings under which they find it.
     """
     if not most:
         return None
@@ -86,31 +87,31 @@ def _few_in(folder: str, *, most: int) -> set[str] | None:
     except FileNotFoundError:
         return set()
     except OSError:
-        return None  # looking at each will say why
+        return None  # the `stat` of each file reports the reason
     return set(map(_key, names)) if len(names) <= most and all(map(str.isascii, names)) else None
 
 
 def _key(name: str) -> str:
-    """One for all names that some file system may take for the same: neither case nor a dot at the end has to count."""
+    """Return one key for all names that some file system treats as equal (case and trailing dots ignored)."""
     return name.lower().rstrip(".")
 
 
 def facts_of(path: Path | str, root: Path) -> FileFacts | None:
-    """The facts of `path`, None where nothing can be seen; raise `StorageStopped`."""
+    """Return the facts of `path`, or None if it is missing or unreadable; raise `StorageStopped`."""
     try:
-        return _facts(path)
+        return _stat(path)
     except OSError as error:
         ours = storage_error(error, path=type(root)(path), what="read", root=root)
         if isinstance(ours, StorageStopped):
             raise ours from error
-        return None  # opening it for writing will say why
+        return None  # opening it for writing reports the reason
 
 
-def _facts(path: Path | str) -> FileFacts | None:
+def _stat(path: Path | str) -> FileFacts | None:
     try:
         found = os.lstat(path)
     except OSError as error:
-        if error.errno in GONE or error.errno in THIS_NAME:
+        if error.errno in MISSING or error.errno in NAME_ERRORS:
             return None
         raise
     if stat.S_ISLNK(found.st_mode):

@@ -1,4 +1,4 @@
-"""What a disk does and how it fails: the one place where platforms differ and where an `OSError` becomes ours."""
+"""File system calls that differ between platforms: open flags, positioned writes, sync, moves and folders."""
 
 from __future__ import annotations
 
@@ -28,26 +28,19 @@ __all__ = [
     "write_some",
 ]
 
-
 STATE_FOLDER: Final = ".bulkdl"
 NAME_MAX: Final = 255
-"""Bytes in one name, where the file system does not say."""
+"""Limit of one file name in bytes, if the file system does not report one."""
 
 
-# --- Errors -----------------------------------------------------------------------------------------------------------
-
-
-# --- Threads ----------------------------------------------------------------------------------------------------------
-
-
-# --- What differs between platforms -----------------------------------------------------------------------------------
+# --- Platform differences ---------------------------------------------------------------------------------------------
 
 OPEN_FLAGS: Final = (
     os.O_RDWR
     | os.O_CREAT
     | getattr(os, "O_CLOEXEC", 0)
     | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_NONBLOCK", 0)  # a FIFO of that name must not hold the thread
+    | getattr(os, "O_NONBLOCK", 0)  # opening a FIFO of that name must not block the thread
     | getattr(os, "O_BINARY", 0)
     | getattr(os, "O_NOINHERIT", 0)
 )
@@ -61,13 +54,13 @@ _NO_FOLDER_SYNC: Final = frozenset({errno.EINVAL, errno.EBADF, errno.ENOSYS, err
 def write_some(fd: int, data: bytes | memoryview, offset: int) -> int:
     if hasattr(os, "pwrite"):
         return os.pwrite(fd, data, offset)
-    with _SEEK_LOCK:  # Windows: position and write are two calls
+    with _SEEK_LOCK:  # Windows has no pwrite: seek and write must not interleave
         os.lseek(fd, offset, os.SEEK_SET)
         return os.write(fd, data)
 
 
 def sync_data(fd: int) -> None:
-    """Data and the length of the file; times may lag."""
+    """Make data and file length durable; the file times may be written later."""
     if sys.platform == "linux":
         os.fdatasync(fd)
     else:
@@ -78,14 +71,14 @@ def sync_all(fd: int) -> None:
     if sys.platform == "darwin":
         import fcntl  # noqa: PLC0415 - not on Windows
 
-        with suppress(OSError):  # not every file system has it; fsync then does what it can
+        with suppress(OSError):  # not every file system supports it; then fsync is the best there is
             fcntl.fcntl(fd, fcntl.FFULLFSYNC)
             return
     os.fsync(fd)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names in `folder` durable; Windows has no such call and needs none."""
+    """Make the names in `folder` durable. Windows has no such call and needs none."""
     if os.name == "nt":
         return
     fd = os.open(folder, os.O_RDONLY)
@@ -99,7 +92,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def move_new(part: str, final: str) -> None:
-    """Give `part` the name `final` in one step; raise `FileExistsError` rather than replace anything."""
+    """Rename `part` to `final` atomically; raise `FileExistsError` instead of replacing an existing file."""
     if os.name == "nt":
         os.rename(part, final)
         return
@@ -112,7 +105,8 @@ def move_new(part: str, final: str) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        # FAT, exFAT and some network file systems: the lock on the destination keeps other runs out of this gap.
+        # FAT, exFAT and some network file systems have no links. Check and rename are two steps then; the destination
+        # lock keeps other runs out in between.
         if os.path.lexists(final):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), final) from None
         os.rename(part, final)
@@ -131,17 +125,17 @@ def name_max(folder: Path) -> int:
 
 
 def make_folders(root: Path | None, folder: Path) -> None:
-    """Create `folder` and its parents durably; raise `ProductFailed` where a link leads out of the destination."""
+    """Create `folder` and its parents durably; raise `ProductFailed` if a link leads out of the destination."""
     inside = root is None or folder == root or Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(root))
     if not inside:
         raise ProductFailed(
-            f"{shown(folder, root)} is a link that leads out of the destination",
+            f"{shown(folder, root)} is a link that leads out of the destination folder",
             kind=FailureKind.STORAGE,
-            hint="Replace the link by a folder, or give the product another `file`",
+            hint="Replace the link with a folder, or give the product another `file`",
         )
     if folder.is_dir():
         return
-    if root is not None and not root.is_dir():  # unmounted, say: what is made in its place would be on another disk
+    if root is not None and not root.is_dir():  # probably unmounted: a new folder here would be on another disk
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(root))
     make_folders(None, folder.parent)
     try:
@@ -153,7 +147,7 @@ def make_folders(root: Path | None, folder: Path) -> None:
 
 
 def state_folder(destination: Path) -> Path:
-    """Create `.bulkdl/` with the `.gitignore` that keeps it out of repositories; raise `StorageStopped`."""
+    """Create `.bulkdl/` with a `.gitignore` that keeps it out of repositories; raise `StorageStopped`."""
     folder = destination / STATE_FOLDER
     try:
         make_folders(None, folder)

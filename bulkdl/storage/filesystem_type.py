@@ -20,6 +20,7 @@ _FAT: Final = frozenset({"msdos", "vfat", "fuse.fusefat"})
 
 
 _FAT_LARGEST: Final = (1 << 32) - 1
+"""Size limit of one file on FAT: 4 GiB minus one byte."""
 
 
 _LOCAL_FUSE: Final = frozenset(
@@ -28,11 +29,11 @@ _LOCAL_FUSE: Final = frozenset(
 
 
 def network_filesystem(path: Path, mountinfo: str | None = None) -> str:
-    """The type of the network file system that holds `path` (`nfs4`, `fuse.sshfs`…), "" for a local or unknown one.
+    """Return the type of the network file system of `path` (`nfs4`, `fuse.sshfs`…), "" for a local or unknown one.
 
-    `mountinfo` is the text of Linux's /proc/self/mountinfo (proc(5)), by default this process's; elsewhere there is
-    none and nothing is detected. SQLite's write-ahead log needs memory shared by all its readers, which network file
-    systems do not give.
+    `mountinfo` is the text of Linux's /proc/self/mountinfo (proc(5)), by default that of this process. Other systems
+    have no such file, so nothing is detected there. The journal needs this because SQLite's write-ahead log needs
+    memory shared by all its readers, which network file systems do not provide.
     """
     kind = _filesystem(path, mountinfo)
     network = kind in _NETWORK or (kind.startswith("fuse.") and kind not in _LOCAL_FUSE)
@@ -40,7 +41,7 @@ def network_filesystem(path: Path, mountinfo: str | None = None) -> str:
 
 
 def largest_file(path: Path, mountinfo: str | None = None) -> int | None:
-    """Bytes that a file below `path` can have, by its file system and the limit of this process; None: no such limit."""
+    """Return the size limit of a file below `path` in bytes, by file system and process limit; None if unlimited."""
     limits = [_FAT_LARGEST] if _filesystem(path, mountinfo) in _FAT else []
     if sys.platform != "win32":
         import resource  # noqa: PLC0415 - not on Windows
@@ -62,13 +63,13 @@ def _filesystem(path: Path, mountinfo: str | None) -> str:
         fields, _, rest = line.partition(" - ")
         mount, fstype = _unescape(fields.split(" ")[4:5]), rest.partition(" ")[0]
         inside = mount in ("/", target) or target.startswith(f"{mount}/")
-        if mount and inside and len(mount) >= len(best):  # a later mount hides an earlier one at the same place
+        if mount and inside and len(mount) >= len(best):  # a later mount hides an earlier one at the same mount point
             best, kind = mount, fstype
     return kind
 
 
 def _unescape(mount: list[str]) -> str:
-    r"""Space, tab, newline and backslash are `\040` and so on there."""
+    r"""Decode the octal escapes of mountinfo: space, tab, newline and backslash (`\040` and so on)."""
     text = "".join(mount)
     for code in ("040", "011", "012", "134"):
         text = text.replace(f"\\{code}", chr(int(code, 8)))

@@ -1,4 +1,4 @@
-"""Who holds a destination, as it stands beside the lock: for whoever comes second, and for people."""
+"""Owner file of a destination lock: names the process that holds it, for messages and `bulkdl status`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,18 @@ from bulkdl.core.fast_dataclass import dataclass
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["HELD", "Owner", "here", "holder", "may_live", "read_owner", "write_owner"]
+__all__ = ["HELD", "Owner", "holder", "may_be_running", "read_owner", "this_process", "write_owner"]
 
 HELD: Final[set[str]] = set()
-"""Lock files without system locks that this process holds: their process id alone cannot tell after a restart."""
+"""Exclusively created lock files that this process holds.
+
+The process id in a file is not enough: after a restart of the machine, another process may have the same id.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owner:
-    """Who holds, or held, a destination."""
+    """Process that holds, or held, a destination."""
 
     pid: int
     host: str
@@ -37,13 +40,17 @@ class Owner:
 
 
 def holder(destination: Path) -> Owner | None:
-    """The run that holds `destination` now, as far as can be told without touching its lock; for what people read."""
+    """Return the run that holds `destination` now, judged without touching its lock; only for display."""
     folder = destination / ".bulkdl"
     owner = read_owner(folder / "owner.json")
-    return owner if owner is not None and (owner.pid == os.getpid() or may_live(owner, folder / "lock.pid")) else None
+    return (
+        owner
+        if owner is not None and (owner.pid == os.getpid() or may_be_running(owner, folder / "lock.pid"))
+        else None
+    )
 
 
-def here() -> Owner:
+def this_process() -> Owner:
     return Owner(
         pid=os.getpid(),
         host=socket.gethostname(),
@@ -55,7 +62,7 @@ def here() -> Owner:
 def write_owner(path: Path) -> None:
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(json.dumps(asdict(here())), encoding="utf-8")
+        temporary.write_text(json.dumps(asdict(this_process())), encoding="utf-8")
         temporary.replace(path)
     except OSError:
         with suppress(OSError):
@@ -64,7 +71,7 @@ def write_owner(path: Path) -> None:
 
 
 def read_owner(path: Path) -> Owner | None:
-    """None where there is none, or nothing that a run wrote."""
+    """Return the owner in the file; None if the file is missing or was not written by a run."""
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         return Owner(
@@ -74,7 +81,7 @@ def read_owner(path: Path) -> Owner | None:
         return None
 
 
-def may_live(owner: Owner, path: Path) -> bool:
+def may_be_running(owner: Owner, path: Path) -> bool:
     if owner.host != socket.gethostname() or os.name == "nt":
         return True
     if owner.pid == os.getpid():

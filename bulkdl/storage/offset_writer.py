@@ -1,4 +1,4 @@
-"""Writing to one open file from any thread: all of a block, or what waits in a pipe."""
+"""Writes at an offset of one open file, from any thread: a block of memory, or bytes spliced from a pipe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["OffsetWriter", "write_all"]
 
 @dataclass(frozen=True, slots=True)
 class OffsetWriter:
-    """Writes to a partial from the thread that it is lent to, and fails as the partial does."""
+    """Writes to a partial from another thread; raises the same errors as the partial."""
 
     fd: int
     path: Path
@@ -31,21 +31,21 @@ class OffsetWriter:
         try:
             write_all(self.fd, offset, data)
         except OSError as error:
-            raise self._ours(error) from error
+            raise self._error(error) from error
 
     def move(self, pipe: int, offset: int, count: int) -> None:
-        """Write to `offset` the `count` bytes that are in `pipe`, uncopied where the file system can (Linux)."""
+        """Move `count` bytes from `pipe` to `offset`, without a copy if the file system supports it (Linux splice)."""
         try:
             _move_all(pipe, self.fd, offset, count)
         except OSError as error:
-            raise self._ours(error) from error
+            raise self._error(error) from error
 
-    def _ours(self, error: OSError) -> StorageStopped | ProductFailed:
+    def _error(self, error: OSError) -> StorageStopped | ProductFailed:
         return storage_error(error, path=self.path, what="write", root=self.root)
 
 
 def write_all(fd: int, offset: int, data: bytes | bytearray | memoryview) -> None:
-    """Write every byte of `data` at `offset`, in as many pieces as the system makes of it; raise `OSError`."""
+    """Write every byte of `data` at `offset`, repeating after short writes; raise `OSError`."""
     done = write_some(fd, data, offset) if isinstance(data, bytes) else 0
     if done == len(data):
         return
@@ -66,7 +66,7 @@ def _move_all(pipe: int, fd: int, offset: int, count: int) -> None:
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            data = os.read(pipe, count - done)  # this file system takes bytes from memory only
+            data = os.read(pipe, count - done)  # this file system does not support splice
             write_all(fd, offset + done, data)
             moved = len(data)
         if moved == 0:

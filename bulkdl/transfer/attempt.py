@@ -202,7 +202,7 @@ async def _receive(
         return SmallProduct(current, body, unseen=new)
     if small and new and (settled := await resolve_named_file(context, task, remote_size=decision.total)) is not None:
         return settled
-    async with context.storage.open_partial(current.part or "", anew=not kept) as partial:
+    async with context.storage.open_partial(current.part or "", truncate=not kept) as partial:
         if not kept:
             task.sniffed = False
         compare = await _overlap(context, current, ask) if kept and ask.overlap else b""

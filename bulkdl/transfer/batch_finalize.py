@@ -19,7 +19,7 @@ from bulkdl.content.verify import check_body, ready_for
 from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.journal.pending_moves import PendingRename, moved
+from bulkdl.journal.pending_moves import PendingRename, done_entry
 from bulkdl.storage.batch_files import place_all, write_whole
 from bulkdl.storage.file_info import check_name
 from bulkdl.transfer.finalize import confirm_name
@@ -180,7 +180,7 @@ class BatchFinalizer:
             return await asyncio.gather(*(storage.work(function, *arguments) for arguments in calls))
         found: list[T] = []
         for arguments in calls:
-            found.append(await storage.work_alone(function, *arguments, within_s=_TURN_S))
+            found.append(await storage.work_blocking(function, *arguments, within_s=_TURN_S))
             await asyncio.sleep(0)
         return found
 
@@ -222,7 +222,7 @@ class BatchFinalizer:
                 self._settle(item, None)
         except StorageStopped:
             for item, move in placed:
-                item.task.moved = moved(move)  # to be recorded when there is room: nothing else is left to do
+                item.task.moved = done_entry(move)  # to be recorded when there is room: nothing else is left to do
             raise
 
 

@@ -1,4 +1,4 @@
-"""The program's outside: servers that last as long as a module, and a place for each test."""
+"""Fixtures of the contract tests: servers for each module, and a folder for each test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def site(stage: Stage) -> Iterator[Site]:
-    """An archive, its token endpoint and a server that does as it is told, for all tests of a module."""
+    """An archive, its token endpoint and a scriptable server, shared by all tests of a module."""
     with Site.open(stage) as site:
         yield site
 
@@ -36,7 +36,7 @@ def place(tmp_path) -> Iterator[Place]:
 
 @pytest.fixture(scope="module")
 def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    """For the one run that many tests of a module look at."""
+    """Folder for the one run that many tests of a module inspect."""
     place = Place(tmp_path_factory.mktemp("shared"))
     yield place
     place.close()

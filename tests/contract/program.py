@@ -1,4 +1,4 @@
-"""The program as a stranger meets it: a process with files around it, and servers in a thread of their own."""
+"""The program as users see it: a process with its files, and servers in a separate thread."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ SECRETS = {
     "NETRC_PASSWORD": "netrc-canary-17",
     "FIXED_TOKEN": "fixed-canary-token-4711",
 }
-"""By environment variable; none of them may be anywhere afterwards."""
+"""Secrets by environment variable; none of them may appear in any file afterwards."""
 
 
 def eventually(condition: Callable[[], _T], *, what: str = "", process: Running | None = None) -> _T:
-    """What `condition` returns as soon as that is true; fail when it does not become so, or the process ends before."""
+    """Wait until `condition()` is true and return its value; fail on a timeout or if the process ends first."""
     end = time.monotonic() + PATIENCE_S
     while not (found := condition()):
         if process is not None and process.ended:
@@ -61,7 +61,7 @@ def eventually(condition: Callable[[], _T], *, what: str = "", process: Running 
 
 
 class Stage:
-    """An event loop in a thread: servers live on it while a test waits for a process."""
+    """An event loop in a thread, which runs servers while a test waits for a process."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -86,7 +86,7 @@ class Stage:
 
 
 class Routes:
-    """A responder that looks at the path: those of a path answer in turn, the last one for ever; 404 for others."""
+    """Responder by path: the responders of a path answer in turn, the last one for ever; other paths get 404."""
 
     def __init__(self) -> None:
         self._by_path: dict[str, tuple[Responder, ...]] = {}
@@ -109,7 +109,7 @@ class Routes:
 
 
 class _Fixed:
-    """Takes one token."""
+    """Token checker that accepts one token."""
 
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -120,7 +120,7 @@ class _Fixed:
 
 @dataclass(slots=True)
 class Site:
-    """An archive with a token endpoint. The beginning of a product's name says what opens it."""
+    """Archive with a token endpoint. The prefix of a product's name determines the accepted credential."""
 
     archive: Archive
     identity: Identity
@@ -156,7 +156,7 @@ class Site:
             yield cls(archive, identity, raw, routes)
 
     def item(self, prefix: str = "open-", size: int = 1500, *, kind: Kind = Kind.BIN, **more: Any) -> Item:
-        """A new product; no two of a site are alike."""
+        """Add a new product, different from all others of the site."""
         self.made += 1
         name = more.pop("name", None) or f"{prefix}{self.made:03d}.{kind.value}"
         return self.archive.put(Item(name=name, size=size, seed=self.made, kind=kind, **more))
@@ -165,12 +165,12 @@ class Site:
         return f"{self.archive.origin}/{route}/{item.name if route == 'files' else item.id}"
 
     def entry(self, item: Item, **more: Any) -> dict[str, Any]:
-        """The long form with all that is known; `...` leaves a key out."""
+        """Return the long manifest form with all facts; a value of `...` omits the key."""
         known = {"url": self.url(item), "file": item.name, "size": item.size, "checksum": f"md5:{item.digest()}"}
         return {key: value for key, value in (known | more).items() if value is not ...}
 
     def bare(self, item: Item, **more: Any) -> dict[str, Any]:
-        """The long form without size and checksum."""
+        """Return the long manifest form without size and checksum."""
         return self.entry(item, size=..., checksum=..., **more)
 
     def oidc(self, user: str = "jo", **more: Any) -> dict[str, Any]:
@@ -185,13 +185,13 @@ class Site:
 
     @property
     def requests(self) -> int:
-        """All that came in so far, logins too."""
+        """Number of requests so far, including logins."""
         return len(self.archive.log) + len(self.raw.log) + len(self.identity.log)
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A process that has ended."""
+    """Result of a process that has ended."""
 
     code: int
     out: str
@@ -199,7 +199,7 @@ class Done:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The one object on standard output."""
+        """The JSON object on standard output."""
         found: dict[str, Any] = json.loads(self.out)
         return found
 
@@ -212,12 +212,12 @@ class Done:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The products that are not nought, without the total."""
+        """The product counts that are not 0, without the total."""
         return {k: v for k, v in self.summary["products"].items() if v and k != "total"}
 
 
 class Running:
-    """A process that is under way; its output goes to files."""
+    """Running process; its output goes to files."""
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
         self.process = process
@@ -239,12 +239,12 @@ class Running:
         return self.done()
 
     def kill(self) -> None:
-        """As a power cut."""
+        """Kill the process, as a crash would."""
         self.process.kill()
         self.process.wait(PATIENCE_S)
 
     def done(self) -> Done:
-        """Wait for the end; never a traceback, never a secret."""
+        """Wait for the end; assert that the output has no traceback and no secret."""
         try:
             code = self.process.wait(PATIENCE_S)
         finally:
@@ -259,7 +259,7 @@ class Running:
 
 
 class Place:
-    """A folder with a manifest and a destination, and a home of its own."""
+    """Working folder with a manifest, a destination and its own home folder."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -272,13 +272,13 @@ class Place:
         self._running: list[Running] = []
 
     def close(self) -> None:
-        """No process outlives its test."""
+        """Kill processes that are still running."""
         for running in self._running:
             if not running.ended:
                 running.kill()
 
     def write(self, products: Iterable[Any], *, name: str = "m.yaml", **more: Any) -> Path:
-        """A manifest; `more`: accounts, settings, defaults, destination."""
+        """Write a manifest; `more`: accounts, settings, defaults, destination."""
         content = {"version": 1, "destination": "./products", **more, "products": list(products)}
         return self.text(yaml.safe_dump(content, allow_unicode=True, sort_keys=False), name=name)
 
@@ -289,7 +289,7 @@ class Place:
         return path
 
     def put(self, name: str, data: bytes) -> Path:
-        """A file that is in the destination before the run."""
+        """Create a file in the destination before the run."""
         path = self.products / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -300,7 +300,7 @@ class Place:
         return path.read_bytes() if path.is_file() else None
 
     def names(self) -> set[str]:
-        """Every file of the destination but those of `.bulkdl`."""
+        """Return all files of the destination except those in `.bulkdl`."""
         found = (path.relative_to(self.products) for path in self.products.rglob("*") if path.is_file())
         return {path.as_posix() for path in found if path.parts[0] != ".bulkdl"}
 
@@ -339,11 +339,11 @@ class Place:
         return self.start(*arguments, **how).done()
 
     def run(self, *arguments: object, manifest: object = "m.yaml", **how: Any) -> Done:
-        """`bulkdl run m.yaml --json --progress plain ...`."""
+        """Run `bulkdl run m.yaml --json --progress plain ...`."""
         return self("run", manifest, "--json", "--progress", "plain", *arguments, **how)
 
     def leaks(self, *more: str) -> list[str]:
-        """Files of ours that hold a secret; those that the tests made (`secrets.conf`, `.netrc`) are not looked at."""
+        """Return files of bulkdl that contain a secret, except files made by the tests (`secrets.conf`, `.netrc`)."""
         secrets = [secret.encode() for secret in (*SECRETS.values(), *more)]
         files = [p for p in self.root.rglob("*") if p.is_file() and p.name not in {"secrets.conf", ".netrc"}]
         return [str(path) for path in files if any(secret in path.read_bytes() for secret in secrets)]

@@ -1,4 +1,4 @@
-"""Signing in: where secrets come from, where credentials go and where never."""
+"""Accounts: the sources of secrets, and the hosts that do and do not receive credentials."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ totp_secret = {TOTP_SECRETS["ines"]}
 
 
 class Night:
-    """One run with an account of every kind, each with a product or two."""
+    """One run with an account of every kind, each with one or two products."""
 
     def __init__(self, site: Site, place: Place) -> None:
         self.site, self.place = site, place
@@ -94,7 +94,7 @@ def night(site: Site, shared_place: Place) -> Night:
     return Night(site, shared_place)
 
 
-def test_every_kind_of_account_brings_its_products(night: Night):
+def test_every_kind_of_account_downloads_its_products(night: Night):
     assert (night.done.code, night.done.summary["failures"]) == (0, []), night.done.err
     for item in (*night.items.values(), *night.redirected.values()):
         assert night.place.get(item.name) == item.read(), item.name
@@ -166,7 +166,7 @@ HOSTS = {"localhost": True, "localhost:{port}": True, "localhost:1": False, "*.l
 
 @pytest.fixture(scope="module")
 def listed(site: Site, tmp_path_factory) -> dict[str, bool]:
-    """Entry of `hosts` -> whether a redirect to localhost had the credential."""
+    """Entry of `hosts` -> True if a redirect to localhost received the credential."""
     place, paths = Place(tmp_path_factory.mktemp("hosts")), {entry: f"/hosts-{n}" for n, entry in enumerate(HOSTS)}
     accounts = {}
     for entry, path in paths.items():
@@ -207,7 +207,7 @@ MISSING = {
     "nowhere.conf": {"auth": "basic", "secrets": "nowhere.conf"},
     "password": {"auth": "basic", "username": "bo"},
 }
-"""What is named in the message, and an account that lacks it."""
+"""Secret named in the message, and an account that lacks it."""
 
 
 def test_an_account_whose_secret_is_missing_leaves_its_products_pending_and_others_arrive(site: Site, place: Place):
@@ -222,7 +222,7 @@ def test_an_account_whose_secret_is_missing_leaves_its_products_pending_and_othe
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory) -> tuple[Path, Path]:
-    """A certificate for localhost and 127.0.0.1 with its key."""
+    """Create a certificate with key for localhost and 127.0.0.1."""
     tool = shutil.which("openssl")
     if tool is None:
         pytest.skip("makes a certificate with the openssl command")
@@ -243,7 +243,7 @@ def secure(stage: Stage, certificate: tuple[Path, Path]):
 
 
 @pytest.mark.parametrize("way", ["manifest", "variable", "SSL_CERT_FILE", "nothing"])
-def test_a_certificate_of_ones_own_is_trusted_when_it_is_named(
+def test_a_custom_certificate_is_trusted_if_configured(
     way: str, secure: Archive, certificate: tuple[Path, Path], place: Place
 ):
     cert = str(certificate[0])
@@ -275,7 +275,7 @@ def test_a_credential_never_goes_from_https_to_http(
 
 
 class _Downgrade:
-    """Over TLS, redirects everything to one plain URL."""
+    """TLS server that redirects every request to one plain HTTP URL."""
 
     def __init__(self, context: ssl.SSLContext, target: str) -> None:
         self._context, self._target = context, target

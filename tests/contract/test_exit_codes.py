@@ -1,4 +1,4 @@
-"""How a run ends: the exit code, which of several, and the summary whatever the end."""
+"""End of a run: the exit code, its precedence, and the summary in every case."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.long
 
 
 class Night:
-    """One run in which products fail in every way."""
+    """One run in which products fail with every kind of failure."""
 
     def __init__(self, site: Site, place: Place) -> None:
         self.site, self.place, self.retries = site, place, 2
@@ -148,7 +148,7 @@ def test_an_account_that_cannot_log_in_ends_with_3_and_its_products_stay_as_they
         accounts={"bad": locked_out(site, "eve"), "good": site.oidc()},
     )
     done = place.run()
-    # Code 3 goes before 1, which the missing product alone would give.
+    # Code 3 outranks 1, which the missing product alone would give.
     assert (done.code, done.counts) == (3, {"completed": 1, "pending": 6, "failed": 1})
     assert list(done.failures) == [missing.name]
     assert sum(call.user == "eve" for call in site.identity.log) == 1
@@ -226,7 +226,7 @@ def test_a_destination_that_cannot_be_used_ends_with_4_before_any_request(case: 
 def test_a_signal_ends_with_its_code_and_the_summary(number: int, code: int, site: Site, place: Place):
     stalled, bad = site.item(size=9000), site.item("header-")
     site.archive.faults.add(Stall(4000), item=stalled.name)
-    # A failure and an account that cannot log in come after the signal's code.
+    # The signal's code outranks a failure and an account that cannot log in.
     place.write(
         [{"url": site.raw.url("/404")}, site.entry(bad, account="bad"), site.entry(stalled)],
         accounts={"bad": locked_out(site, f"mallory{code}")},
@@ -244,7 +244,7 @@ def ahead(seconds: float, form: str = "%H:%M:%S") -> str:
 
 
 LATER = (7200, 10800)
-"""A window that opens in two hours, in seconds from now."""
+"""Window that opens in two hours, in seconds from now."""
 
 
 def window(begin: float, end: float) -> str:
@@ -253,7 +253,7 @@ def window(begin: float, end: float) -> str:
 
 @pytest.fixture(scope="module")
 def deadlines(site: Site, tmp_path_factory) -> dict[str, tuple[Place, Done]]:
-    """Runs that a deadline ends, all at once: none of them could ever end by itself."""
+    """Concurrent runs ended by a deadline; none of them could end by itself."""
     stalled, fine, bad = site.item(size=9000), site.item(), site.item("header-")
     site.archive.faults.add(Stall(4000), item=stalled.name, times=None)
     accounts = {"bad": locked_out(site, "trudy")}

@@ -1,4 +1,4 @@
-"""What lies in the destination: before, during and after a run."""
+"""Files in the destination before, during and after a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHER = b"the user's own file"
 
 
 class Rows:
-    """Files that are there before the first run, by what is known of them."""
+    """Files that exist before the first run, by the facts known about them."""
 
     def __init__(self, site: Site, place: Place) -> None:
         self.site, self.place = site, place
@@ -119,7 +119,7 @@ def test_the_counts_of_that_run(rows: tuple[Rows, Done]):
 
 @pytest.fixture(scope="module")
 def overwritten(rows: tuple[Rows, Done]) -> tuple[Rows, Done, Done]:
-    """The same destination with `--trust-existing` and then with `--overwrite`."""
+    """Run again on that destination with `--trust-existing`, then with `--overwrite`."""
     place = rows[0].place
     trusted = place.run("--trust-existing", "--retries", "1")
     return rows[0], trusted, place.run("--overwrite", "--retries", "1")
@@ -141,7 +141,7 @@ def test_overwrite_replaces_what_disagrees(overwritten):
 
 @pytest.fixture(scope="module")
 def finished(site: Site, tmp_path_factory) -> tuple[Place, list[Item]]:
-    """Three products, in place: one known by all, one by nothing, one named by the archive."""
+    """Three finished products: one with all facts, one with none, one named by the archive."""
     place, items = Place(tmp_path_factory.mktemp("finished")), [site.item() for _ in range(3)]
     place.write([site.entry(items[0]), site.bare(items[1]), site.url(items[2], "download")])
     assert place.run().code == 0
@@ -157,7 +157,7 @@ def test_a_second_run_makes_no_request_at_all(finished, site: Site):
     assert place.names() == {item.name for item in items}
 
 
-def test_a_finished_file_that_is_deleted_is_fetched_again_and_only_that(finished, site: Site):
+def test_only_a_deleted_finished_file_is_downloaded_again(finished, site: Site):
     place, items = finished
     (place.products / items[1].name).unlink()
     before = [len(site.archive.requests(item)) for item in items]
@@ -173,7 +173,7 @@ def test_deleting_the_journal_loses_no_finished_product(finished, site: Site):
     done = place.run()
     assert (done.code, done.counts) == (0, {"skipped": 3})
     assert [place.get(item.name) for item in items] == [item.read() for item in items]
-    # The second and the third are known by nothing: the archive is asked for their sizes, not for their bytes.
+    # Nothing is known about the second and third: the archive is asked for their sizes, not for their bytes.
     assert site.archive.bytes_sent - sent <= items[1].size + items[2].size
 
 
@@ -210,7 +210,7 @@ def test_a_product_that_does_not_verify_never_has_its_name(site: Site, place: Pl
     assert not any(item.name in names for names in seen)
 
 
-def test_names_that_leave_no_room_for_part_or_are_the_part_of_another_work(site: Site, place: Place):
+def test_names_too_long_for_part_or_equal_to_the_part_of_another_work(site: Site, place: Place):
     long, base, part = site.item(size=5000), site.item(size=5000), site.item(size=5000)
     names = {
         "n" * 255: long,
@@ -231,7 +231,7 @@ def test_names_that_leave_no_room_for_part_or_are_the_part_of_another_work(site:
     assert place.names() == set(names)
 
 
-def test_of_two_products_with_one_name_from_the_archive_the_first_in_the_manifest_has_it(site: Site, place: Place):
+def test_of_two_products_with_one_name_from_the_archive_the_first_in_the_manifest_gets_it(site: Site, place: Place):
     async def named(request: RawRequest, wire: Wire) -> None:
         body = request.path.encode()
         fields = (("Content-Length", len(body)), ("Content-Disposition", 'attachment; filename="one.bin"'))

@@ -1,4 +1,4 @@
-"""What a manifest may say, and what becomes of one that is wrong."""
+"""Manifests: every key has its effect, and every fault is reported."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ FAULTY_LINES = {
 @pytest.fixture(scope="module")
 def refused(site: Site, tmp_path_factory) -> tuple[Done, Place, int]:
     place = Place(tmp_path_factory.mktemp("faults"))
-    # One product would work, so that a run in spite of the faults would be seen.
+    # One product is valid, so that the test would notice a run in spite of the faults.
     place.text(FAULTS + f"  - {site.url(site.item())}\n")
     before = site.requests
     return place.run(), place, site.requests - before
@@ -257,7 +257,7 @@ def test_a_wrong_manifest_ends_with_2_and_nothing_is_fetched_or_written(refused)
 
 
 @pytest.mark.parametrize("line", FAULTY_LINES, ids=lambda line: FAULTY_LINES[line][:50])
-def test_each_of_many_faults_is_reported_in_the_one_go_with_its_place(line: int, refused):
+def test_all_faults_are_reported_at_once_with_their_positions(line: int, refused):
     places = re.findall(r"^(\S*m\.yaml):(\d+):(\d+): (.+)$", refused[0].err, re.MULTILINE)
     here = [message for _, number, _, message in places if int(number) == line]
     assert here, refused[0].err
@@ -287,7 +287,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_is_no_manifest_at_all_is_said_with_its_place(case: str, place: Place):
+def test_a_file_that_is_no_manifest_is_reported_with_its_position(case: str, place: Place):
     text, expected = BROKEN[case]
     place.text(text)
     done = place("check", "m.yaml")

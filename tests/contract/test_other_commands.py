@@ -1,4 +1,4 @@
-"""The commands beside `run`: what they print, what they leave alone, how they end."""
+"""Commands other than `run`: their output, the files they must not change, and their exit codes."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ products:
     extract: false
     verify: basic
 """
-"""The manifest of the documentation, with every key."""
+"""Manifest of the documentation, with every key."""
 OWN = {"OWN_USER": "me", "OWN_PASSWORD": "own-password-1", "OWN_TOTP": TOTP_SECRETS["ines"]}
 OWN |= {"TERRASCOPE_USERNAME": "me", "TERRASCOPE_PASSWORD": "terrascope-1"}
 
@@ -116,7 +116,7 @@ def test_the_example_is_a_good_manifest_without_any_network(place: Place):
 
 
 class Morning:
-    """A destination with a finished product, a partial, a failed and a new one, and a conflict."""
+    """Destination with a finished, a partial, a failed and a new product, and a conflict."""
 
     def __init__(self, site: Site, place: Place) -> None:
         self.site, self.place = site, place
@@ -146,7 +146,7 @@ def morning(site: Site, shared_place: Place) -> Morning:
     return Morning(site, shared_place)
 
 
-def test_looking_makes_no_request(morning: Morning):
+def test_commands_that_only_read_make_no_request(morning: Morning):
     assert morning.asked == 0
 
 
@@ -190,7 +190,7 @@ def test_the_report_names_every_product_and_loads_nothing(morning: Morning):
     assert not any(word in html for word in ("<script", "<link", "<img", "src="))
 
 
-def test_verify_finds_damage_that_the_size_does_not_show_and_requeue_has_it_fetched_again(site: Site, place: Place):
+def test_verify_finds_damage_with_unchanged_size_and_requeue_downloads_it_again(site: Site, place: Place):
     good, bad, gone = (site.item() for _ in range(3))
     place.write([site.entry(item) for item in (good, bad, gone)])
     assert place.run().code == 0
@@ -323,7 +323,7 @@ def test_a_manifest_may_go_through_pipes(site: Site, place: Place):
     assert place.get(item.name) == item.read()
 
 
-def test_a_wrong_list_ends_with_2_its_places_and_no_manifest(place: Place):
+def test_a_wrong_list_ends_with_2_and_positions_and_writes_no_manifest(place: Place):
     place.text("https://a.example.org/1\nnot a url\nnor this\n", name="list.txt")
     done = place("manifest", "urls", "list.txt", "-o", "m.yaml")
     assert (done.code, done.out) == (2, "")

@@ -1,4 +1,4 @@
-"""After a kill: what is kept, what is asked for, what is never trusted."""
+"""Resume after a kill: bytes kept, ranges requested, data never trusted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZE, CUT = 300_000, 200_000
 
 
 class Night:
-    """Products that fall silent at two thirds, then `kill -9`, then some of them change, then the next run."""
+    """Products that stall at two thirds, then `kill -9`, then some of them change, then the next run."""
 
     def __init__(self, site: Site, place: Place) -> None:
         self.site, self.place = site, place
@@ -107,7 +107,7 @@ def test_a_partial_with_a_strong_validator_is_continued_under_if_range(name: str
     assert 0 < first_byte(record) <= CUT
 
 
-def test_another_edition_is_fetched_from_the_beginning(night: Night):
+def test_another_version_is_downloaded_from_the_beginning(night: Night):
     record = night.asked("strong, changed")[0]
     assert (record.status, record.bytes_sent) == (200, SIZE)
 
@@ -142,7 +142,7 @@ def test_resume_overlap_starts_again_where_the_last_stretch_differs(night: Night
     assert night.asked("none, overlap, changed")[-1].status == 200
 
 
-def test_bytes_that_are_not_there_any_more_are_not_trusted(night: Night):
+def test_recorded_bytes_missing_on_disk_are_not_trusted(night: Night):
     records = night.asked("damaged")
     assert sum(record.bytes_sent for record in records) >= SIZE - 1000
 
@@ -150,12 +150,12 @@ def test_bytes_that_are_not_there_any_more_are_not_trusted(night: Night):
 def test_what_was_kept_is_counted_as_resumed(night: Night):
     count = night.done.summary["bytes"]
     assert count["written"] == SIZE * len(night.items)
-    # Five are continued for sure.
+    # Five products certainly resume.
     assert count["resumed"] > 0
     assert count["received"] >= SIZE * len(night.items) - count["resumed"]
 
 
-def test_a_cut_connection_goes_on_where_it_ended_and_costs_no_attempt(site: Site, place: Place):
+def test_a_cut_connection_resumes_where_it_ended_and_costs_no_attempt(site: Site, place: Place):
     item = site.item(size=400_000)
     for _ in range(3):
         site.archive.faults.add(Cut(90_000), item=item.name)
@@ -167,7 +167,7 @@ def test_a_cut_connection_goes_on_where_it_ended_and_costs_no_attempt(site: Site
     assert done.summary["bytes"]["resumed"] == 0
 
 
-def test_an_interrupted_run_says_how_to_go_on_and_keeps_what_it_has(site: Site, place: Place):
+def test_an_interrupted_run_says_how_to_resume_and_keeps_its_data(site: Site, place: Place):
     item = site.item(size=SIZE)
     site.archive.faults.add(Stall(CUT), item=item.name)
     place.write([site.entry(item)])

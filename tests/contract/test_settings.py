@@ -1,4 +1,4 @@
-"""Flags, variables and the manifest: each has its effect, and which of them wins."""
+"""Flags, variables and the manifest: the effect of each setting, and their precedence."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ pytestmark = pytest.mark.long
 
 @dataclass(frozen=True)
 class Effect:
-    """A setting, three values of it, and what a run shows of it."""
+    """A setting, three values of it, and the observable result of a run."""
 
     values: tuple[str, str, str]
-    """For the manifest, the variable, the flag."""
+    """Values for the manifest, the variable and the flag."""
     shown: Callable[[Done], Any]
     expected: tuple[Any, Any, Any]
 
 
 def longest_wait(done: Done) -> str:
-    """The `--max-wait` that a failure names."""
+    """Return the `--max-wait` named in a failure."""
     found = re.search(r"max-wait\D*(\d+)", done.failures["later.bin"]["reason"])
     return found[1] if found else ""
 
 
 EFFECTS = {
-    # More attempts take longer, so the flag goes back to what the manifest has.
+    # More attempts take longer, so the flag uses the manifest's value again.
     "retries": Effect(("2", "3", "2"), lambda done: done.failures["busy.bin"]["attempts"], (2, 3, 2)),
     "max_wait": Effect(("11", "12", "13"), longest_wait, ("11", "12", "13")),
 }
@@ -46,13 +46,13 @@ EFFECTS = {
 
 @pytest.fixture(scope="module")
 def ways(site: Site, tmp_path_factory) -> list[Done]:
-    """A run with the manifest alone, one with variables above it, one with flags above both."""
+    """Three runs: manifest alone, with variables, with variables and flags."""
     place = Place(tmp_path_factory.mktemp("ways"))
     busy, later = site.item(), site.item()
     site.archive.faults.add(Refuse(503), item=busy.name, times=None)
     site.archive.faults.add(Refuse(503, retry_after="4000"), item=later.name, times=None)
     products = [site.entry(busy, file="busy.bin"), site.entry(later, file="later.bin")]
-    # Each host is paused for whoever asks for it, so the patient one has another name.
+    # A pause applies to all products of a host, so the product with a long wait has another host name.
     products[1]["url"] = products[1]["url"].replace(site.archive.origin, site.archive.other_origin)
     settings = {name: int(effect.values[0]) for name, effect in EFFECTS.items()}
     place.write(products, settings={**settings, "workers": 2}, destination="by-manifest")
@@ -72,7 +72,7 @@ def test_a_flag_beats_a_variable_and_a_variable_the_manifest(setting: str, ways:
     assert tuple(effect.shown(done) for done in ways) == effect.expected
 
 
-def test_so_it_is_with_the_destination(ways: list[Done]):
+def test_the_destination_has_the_same_precedence(ways: list[Done]):
     assert [done.summary["destination"] for done in ways] == ["by-manifest", "by-variable", "by-flag"]
 
 
@@ -105,7 +105,7 @@ def test_segments_bounds_the_connections_to_one_product(segments: str, most: int
 
 
 async def trickle(request: RawRequest, wire: Wire) -> None:
-    """A few bytes now and then, for ever."""
+    """Send a few bytes now and then, for ever."""
     await wire.send(head(200, ("Content-Length", 1_000_000)))
     while not await wire.closed_within(0.1):
         await wire.send(b"x" * 10)
@@ -129,7 +129,7 @@ def test_limit_rate_bounds_the_whole_run(site: Site, place: Place):
     place.write([site.entry(item) for item in items])
     done = place.run("--limit-rate", "2M")
     assert done.code == 0
-    # Without the limit this takes far less than a second on loopback; the limit makes it about three.
+    # Without the limit this takes far less than 1 s on loopback, with it about 3 s.
     assert done.summary["elapsed_s"] >= 1.5
 
 
@@ -160,7 +160,7 @@ def test_each_switch_has_a_variable(variable: str, site: Site, place: Place):
         assert place.get(item.name) == b"other"
 
 
-def test_the_variables_of_what_is_printed(site: Site, place: Place):
+def test_the_variables_for_output(site: Site, place: Place):
     place.write([site.entry(site.item())])
     env = {
         "BULKDL_JSON": "1",

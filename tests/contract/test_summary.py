@@ -1,4 +1,4 @@
-"""The machine-readable summary, and everything else that a run prints or writes."""
+"""The machine-readable summary, and all other output of a run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SUMMARY = {
 
 
 class Night:
-    """A run with each of the four outcomes, with all that it writes."""
+    """A run with each of the four outcomes, and all its output."""
 
     def __init__(self, site: Site, place: Place) -> None:
         self.place = place

@@ -1,4 +1,4 @@
-"""Kill the program at random moments and let it go on, until so many kills have been survived; count what each cost."""
+"""Kill the program at random moments and run it again, a given number of times; measure the cost of each kill."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOOK_S = 0.002
 
 
 class Moment(StrEnum):
-    """What a kill waits for; each is followed by a random instant more."""
+    """Event before a kill; the kill follows after a short random time."""
 
     START = "start-up"
     BYTES = "transfer"
@@ -34,14 +34,14 @@ class Moment(StrEnum):
 
 @dataclass(slots=True)
 class Toll:
-    """What the kills have cost so far."""
+    """Cost of the kills so far."""
 
     refetched: list[int] = field(default_factory=list)
-    """Bytes that the archive sent in a run that was killed and that the next run did not find, for each kill."""
+    """For each kill: bytes that the archive sent to the killed run and the next run did not find."""
     moments: list[Moment] = field(default_factory=list)
-    """When each kill came."""
+    """Event before each kill."""
     rounds: int = 0
-    """How often a destination was completed."""
+    """Number of completed destinations."""
     sent: int = 0
     wanted: int = 0
 
@@ -70,9 +70,9 @@ async def endure(
     words: Sequence[str] = (),
     on_kill: Callable[[Toll], None] = lambda _toll: None,
 ) -> Toll:
-    """Until `kills` kills have been survived, and every destination that was begun is complete.
+    """Kill runs until `kills` kills are survived and every started destination is complete.
 
-    `rate` is what the archive gives each connection, in bytes a second; `words` are more flags of `run`.
+    `rate` is the speed of each connection in bytes per second; `words` are further flags of `run`.
     """
     rng, toll = random.Random(seed), Toll()
     while toll.kills < kills:
@@ -117,7 +117,7 @@ async def _one_destination(
 
 
 async def _kill_at(process: asyncio.subprocess.Process, place: Scene, moment: Moment, rng: random.Random) -> bool:
-    """Kill the process at `moment`; False if it had ended by itself before."""
+    """Kill the process at `moment`; return False if it had already ended by itself."""
     came = _watch(place, moment, rng)
     waits = [asyncio.ensure_future(came), asyncio.ensure_future(process.wait())]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -139,7 +139,7 @@ async def _watch(place: Scene, moment: Moment, rng: random.Random) -> None:
         case Moment.COMMIT:
             before, count = _written(place), rng.randrange(1, 4)
             for _ in range(count):
-                await _look(lambda: _written(place) != before)  # noqa: B023 - looked at before it changes
+                await _look(lambda: _written(place) != before)  # noqa: B023 - read before it changes
                 before = _written(place)
         case Moment.PLACING:
             count = len(place.finished())
@@ -151,7 +151,7 @@ async def _watch(place: Scene, moment: Moment, rng: random.Random) -> None:
 
 
 def _written(place: Scene) -> int:
-    """Changes with every commit of the journal."""
+    """Return a value that changes with every commit of the journal."""
     try:
         return (place.destination / ".bulkdl" / "journal.sqlite-wal").stat().st_mtime_ns
     except OSError:
@@ -159,5 +159,5 @@ def _written(place: Scene) -> int:
 
 
 async def _look(come: Callable[[], bool]) -> None:
-    while not come():  # noqa: ASYNC110 - a process beside us, which tells nobody
+    while not come():  # noqa: ASYNC110 - another process sends no event
         await asyncio.sleep(_LOOK_S)

@@ -1,4 +1,4 @@
-"""`python -m tests.crash.marathon --kills 300`: the long run of the kill test, whose figures go into the notes."""
+"""`python -m tests.crash.marathon --kills 300`: long run of the kill test that prints figures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def main() -> int:
 
     def say(toll: Toll) -> None:
         if toll.kills % 10 == 0:
-            print(toll, flush=True)  # noqa: T201 - a program for people
+            print(toll, flush=True)  # noqa: T201 - a command-line program
 
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         toll = asyncio.run(

@@ -1,4 +1,4 @@
-"""Disks for one test: made in a file or in memory, mounted, gone again; tests skip where that is not permitted."""
+"""Temporary disks in a file or in memory, mounted for one test; tests skip if mounting is not permitted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CAPABILITIES = (1, 2, 3)  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER: 
 
 
 def without_privileges() -> None:
-    """For `preexec_fn`: the program minds permissions, also when the tests run as root."""
+    """Drop capabilities (for `preexec_fn`), so that permissions apply even if the tests run as root."""
     libc = ctypes.CDLL(None)
     for capability in _CAPABILITIES:
         libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
@@ -35,7 +35,7 @@ def _run(*command: str) -> bool:
 
 
 class Disk:
-    """An ext4 file system in a file; `place` is where it is mounted."""
+    """An ext4 file system in a file, mounted at `place`."""
 
     def __init__(self, place: Path, image: Path) -> None:
         self.place = place
@@ -48,13 +48,13 @@ class Disk:
         subprocess.run(["umount", *how, str(self.place)], check=True)
 
     def fail(self) -> None:
-        """As after an error of the disk: nothing can be written any more."""
+        """Turn the file system read-only, as after a disk error."""
         subprocess.run(["mount", "-o", "remount,abort", str(self.place)], check=True)
 
 
 @contextmanager
 def disk(place: Path, *, size: int, block: int = 4096) -> Iterator[Disk]:
-    """`size` and `block` in bytes."""
+    """Create and mount an ext4 disk; `size` and `block` are in bytes."""
     image = place.with_name(f"{place.name}.img")
     place.mkdir()
     with image.open("wb") as file:
@@ -70,7 +70,7 @@ def disk(place: Path, *, size: int, block: int = 4096) -> Iterator[Disk]:
 
 @contextmanager
 def exfat(place: Path, *, size: int) -> Iterator[Path]:
-    """A file system that knows no case, no hard links and no `:` or `?`; `size` in bytes."""
+    """Mount a file system without case, hard links, `:` and `?`; `size` is in bytes."""
     if sys.platform != "linux" or shutil.which("mount.exfat-fuse") is None:
         pytest.skip("there is no exfat-fuse here")
     image = place.with_name(f"{place.name}.img")

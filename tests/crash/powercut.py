@@ -1,14 +1,14 @@
-"""A disk that loses power: what a run did to its files, and any state that they may be found in afterwards.
+"""Model of a power cut: record all file operations of a run, then construct any state the disk may be left in.
 
-`Trace` records what really happens to the files of a destination, call by call, while they are written for real. From the
-calls before any instant, `Trace.wreck` makes a state that a power cut at that instant may leave behind:
+`Trace` records each call that changes a destination, while the files are really written. From the calls before an
+instant, `Trace.wreck` constructs a state that a power cut at that instant may leave:
 
-- of what was written to a file since its last fsync, each page may be old, new or of any state between, in any order;
-  the length may be of another moment than the pages, and what was never written reads as zeros;
-- names that were made, moved or removed since the last fsync of their folder may be as before, in the order of the calls
-  or in none; a rename happens as a whole or not at all;
-- times are certain only after a full fsync;
-- of the journal, what was acknowledged stays; what was not may be there or not (SQLite with `synchronous = FULL`).
+- each page written since the last fsync of its file may be old, new or of any state between, in any order; the length
+  may be of another moment than the pages, and pages that were never written read as zeros;
+- names created, renamed or removed since the last fsync of their folder may be as before; changes may be lost in any
+  order, but a rename happens completely or not at all;
+- file times are certain only after a full fsync;
+- acknowledged journal changes stay, others may be present or not (SQLite with `synchronous = FULL`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.journal.journal import Journal
-from bulkdl.journal.pending_moves import moved, moving
+from bulkdl.journal.pending_moves import done_entry, placing_entry
 from bulkdl.journal.records import Entry, Phase
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ _PAGES = (512, 4096, 65536)
 
 @dataclass(slots=True, eq=False)
 class Inode:
-    """A file or a folder, whatever it is called."""
+    """A file or folder, independent of its names."""
 
     base: bytes = b""
-    """What was in it, durably, before the trace began."""
+    """Durable content before the trace began."""
     mtime_ns: int = 1_600_000_000_000_000_000
     folder: bool = False
 
@@ -63,7 +63,7 @@ class Cut:
 class Sync:
     inode: Inode
     mtime_ns: int | None
-    """None where times are not synced."""
+    """Durable modification time; None if this sync does not cover times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,36 +73,36 @@ class SyncFolder:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Changes of names that happen together: path -> what is called so from now on, None for nothing."""
+    """Atomic change of names: path -> new inode, None for a removed name."""
 
     changes: tuple[tuple[str, Inode | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A change of the journal is asked for (`done` False), or acknowledged."""
+    """A journal change that was requested (`done` False) or acknowledged."""
 
     number: int
     entry: Entry | str
-    """The entry that is put, or the id that is forgotten."""
+    """The new entry, or the id that is deleted."""
     done: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Wreck:
-    """What is left after a power cut."""
+    """State of a destination after a power cut."""
 
     files: dict[str, tuple[bytes, int]]
-    """By relative path: content and mtime in ns."""
+    """Relative path -> content and mtime in ns."""
     twins: tuple[tuple[str, str], ...]
-    """Names of one and the same file."""
+    """Groups of names that belong to one file."""
     folders: tuple[str, ...]
     entries: dict[str, Entry]
     acknowledged: frozenset[str]
-    """Ids of products of which the journal had said before the cut that they are done."""
+    """Ids of products that the journal had acknowledged as done before the cut."""
 
     async def build(self, root: Path, clock: Any) -> None:
-        """Lay it out below `root`, which does not exist yet."""
+        """Create this state below `root`, which must not exist yet."""
         self._lay_out(root)
         async with Journal.open(root, clock=clock) as journal:
             for entry in self.entries.values():
@@ -124,13 +124,13 @@ class Wreck:
 
 @dataclass(slots=True)
 class Trace:
-    """Every call that changed a destination, in order."""
+    """All calls that changed a destination, in order."""
 
     root: Path
     ops: list[Any] = field(default_factory=list)
     before: dict[str, Inode] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
-    """The journal before the trace began."""
+    """Journal entries before the trace began."""
     _names: dict[str, Inode] = field(default_factory=dict)
     _fds: dict[int, tuple[str, Inode]] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.RLock)
@@ -140,7 +140,7 @@ class Trace:
 
     @contextmanager
     def recording(self, patch: pytest.MonkeyPatch, *, lose: str = "") -> Iterator[None]:
-        """Record while the block runs. `lose`: `data` or `folders`, whose fsync is left out, to see that it is missed."""
+        """Record while the block runs. `lose` (`data` or `folders`) omits that fsync, so a test can see the loss."""
         self._find_what_is_there()
         with patch.context() as context:
             for name, hook in self._hooks(lose).items():
@@ -162,7 +162,7 @@ class Trace:
         self._names = dict(self.before)
 
     def _name(self, path: Any) -> str | None:
-        """Relative, None for what is outside or the journal's and the lock's own."""
+        """Return the relative path; None for files outside, of the journal or of the lock."""
         if not isinstance(path, str | os.PathLike):
             return None
         inside = Path(path)
@@ -282,12 +282,11 @@ class Trace:
     # After the cut
 
     def killed(self, at: int, *, unacknowledged: bool) -> Wreck:
-        """What a kill just before call `at` leaves: all that was called for, and of the journal's commits under way
-        all or none."""
+        """Return the state after a kill just before call `at`: all calls done, unacknowledged commits all or none."""
         return self.wreck(at, _Kind(unacknowledged=unacknowledged))
 
     def wreck(self, at: int, rng: random.Random) -> Wreck:
-        """A state that a power cut just before call `at` may leave."""
+        """Return a random state that a power cut just before call `at` may leave."""
         ops = self.ops[:at]
         names = self._surviving_names(ops, rng)
         entries, acknowledged = self._surviving_entries(ops, rng)
@@ -341,7 +340,7 @@ class Trace:
 
 
 class _Kind(random.Random):
-    """Chance that loses nothing."""
+    """Stand-in for `random.Random` that loses nothing."""
 
     def __init__(self, *, unacknowledged: bool) -> None:
         super().__init__(0)
@@ -351,10 +350,10 @@ class _Kind(random.Random):
         return self._value
 
     def randrange(self, *arguments: int) -> int:
-        return 1  # of what is lost: nothing
+        return 1  # lose nothing
 
     def choice(self, options: Any) -> Any:
-        return options[-1]  # of versions: the last
+        return options[-1]  # the latest version
 
 
 def _folder(name: str) -> str:
@@ -367,7 +366,7 @@ def _parents(name: str) -> list[str]:
 
 
 def _lost(volatile: list[int], rng: random.Random) -> list[int]:
-    """Of changes that are not durable: all, none, those after some instant, or any of them are lost."""
+    """Choose the lost changes among those not durable: all, none, those after some instant, or a random subset."""
     match rng.randrange(4):
         case 0:
             return volatile
@@ -384,7 +383,7 @@ def _content(inode: Inode, ops: list[Any], rng: random.Random) -> tuple[bytes, i
     for op in ops:
         if isinstance(op, Write | Cut) and op.inode is inode:
             versions.append(_after(versions[-1], op))
-            mtime_ns = rng.randrange(1, 2**60)  # whatever it was: nothing may rest on it
+            mtime_ns = rng.randrange(1, 2**60)  # a random value: no code may rely on it
         elif isinstance(op, Sync) and op.inode is inode:
             versions = versions[-1:]
             mtime_ns = op.mtime_ns if op.mtime_ns is not None else mtime_ns
@@ -399,7 +398,7 @@ def _after(content: bytes, op: Write | Cut) -> bytes:
 
 
 def _torn(versions: list[bytes], rng: random.Random) -> bytes:
-    """Length from one version, and each page from any."""
+    """Return a torn content: the length of one version, each page of any version."""
     if len(versions) == 1 or rng.random() < 0.2:
         return versions[-1]
     page, size = rng.choice(_PAGES), len(rng.choice(versions))

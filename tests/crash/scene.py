@@ -1,4 +1,4 @@
-"""A night's work in small: an archive, its products, a destination, and the program as a process on it."""
+"""A small scene: an archive with products, a destination, and the program as a process."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ ITEMS: Mapping[str, Item] = {
         Item(name="unsure.bin", size=400_000, seed=8, validators=Validators.WEAK),
     )
 }
-"""Strong tags, dates and checksums only, several connections, no byte at all, a name that only the archive knows."""
+"""Products: strong ETag, date only, checksum only, several connections, empty, and one named by the archive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A process that has ended."""
+    """Result of a process that has ended."""
 
     code: int
     out: str
@@ -60,7 +60,7 @@ class Done:
 
 
 async def program(*words: str, **options: Any) -> asyncio.subprocess.Process:
-    """Start `python -m bulkdl` with these words; `env` adds variables, the rest goes to the process."""
+    """Start `python -m bulkdl` with these arguments; `env` adds variables, other options go to the process."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("BULKDL_")}
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -76,7 +76,7 @@ async def program(*words: str, **options: Any) -> asyncio.subprocess.Process:
 
 
 async def ended(process: asyncio.subprocess.Process) -> Done:
-    """What a process said once it has ended; one that does not end is killed and fails the test."""
+    """Wait for the process and return its result; if it does not end, kill it and fail the test."""
     try:
         async with asyncio.timeout(PATIENCE_S):
             out, err = await process.communicate()
@@ -97,7 +97,7 @@ class Scene:
     items: Sequence[Item]
     destination: Path
     extra: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """By name: more of a product's keys in the manifest."""
+    """Product name -> additional manifest keys."""
 
     @property
     def manifest(self) -> Path:
@@ -107,7 +107,7 @@ class Scene:
         return path
 
     def product(self, item: Item) -> dict[str, Any]:
-        """As the manifest has it; `named.*` goes by the name that the archive gives."""
+        """Return the manifest entry; a product `named.*` gets its name from the archive."""
         more = dict(self.extra.get(item.name, {}))
         if item.name.startswith("named"):
             return {"url": self.archive.url(item, Route.DOWNLOAD), **more}
@@ -120,7 +120,7 @@ class Scene:
         return self.destination / self.product(item).get("file", item.name)
 
     def entry(self, item: Item) -> Entry | None:
-        """What the journal says of a product."""
+        """Return the journal entry of a product."""
         product = self.product(item)
         key = Product(index=0, url=Url(product["url"]), file=product.get("file")).id
         return (read(self.destination) or {}).get(key)
@@ -133,12 +133,12 @@ class Scene:
         return await ended(await self.start(*words, **options))
 
     def durable(self) -> int:
-        """Bytes that the journal accounts for."""
+        """Return the number of bytes recorded in the journal."""
         entries = (read(self.destination) or {}).values() if self.destination.exists() else ()
         return sum((e.size or 0) if e.phase in (Phase.DONE, Phase.PLACING) else cover(e.ranges) for e in entries)
 
     def assert_right(self) -> None:
-        """Whatever stands at a final name is the product, to the last byte; the journal is sound."""
+        """Assert that every final file is its product byte for byte, and that the journal is sound."""
         for item in self.items:
             path = self.final(item)
             if path.exists():
@@ -152,11 +152,11 @@ class Scene:
                 assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
     def finished(self) -> set[str]:
-        """The names of products that stand at their final name."""
+        """Return the names of products with a final file."""
         return {item.name for item in self.items if self.final(item).exists()}
 
     def assert_complete(self) -> None:
-        """Every product is in place and right, and nothing else is left."""
+        """Assert that every product is in place and correct, and that no other file is left."""
         self.assert_right()
         assert self.finished() == {item.name for item in self.items}
         left = [p.name for p in self.destination.rglob("*.part")]
@@ -167,6 +167,6 @@ class Scene:
 async def scene(
     folder: Path, *, items: Sequence[Item] = tuple(ITEMS.values()), rate: float | None = None, name: str = "products"
 ) -> AsyncIterator[Scene]:
-    """An archive that is running, and an empty destination; `rate` in bytes a second for each connection."""
+    """Run an archive beside an empty destination; `rate` is in bytes per second for each connection."""
     async with Archive(items, rate=rate) as archive:
         yield Scene(folder, archive, items, folder / name)

@@ -1,4 +1,4 @@
-"""Disks that go away, turn read-only, fill up to the last byte or take few names: what is there stays right and known."""
+"""Disks that are unmounted, turn read-only, fill up or restrict names: existing data stays correct and recorded."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def take_away(place: Path) -> None:
 
 
 async def test_nothing_is_written_below_a_mount_point_whose_disk_was_taken_away(tmp_path: Path):
-    """The run stops and says so; when the disk is back it goes on from what is there."""
+    """The run stops with a message; once the disk is back, the next run resumes."""
     with mounted(tmp_path / "disk", "size=64m") as there, bound(there, tmp_path / "products") as place_of_it:
         async with scene(tmp_path, items=items(LARGE), rate=RATE) as place:
             process = await place.start("-s", "1", "-j", "2")
@@ -68,7 +68,7 @@ async def test_nothing_is_written_below_a_mount_point_whose_disk_was_taken_away(
 
 
 async def test_a_disk_that_turns_read_only_on_the_way_stops_the_run(tmp_path: Path):
-    """Exit 4, said why; what the disk has kept is right, and the rest comes once it can be written again."""
+    """Exit 4 with a reason; the data on disk is correct, and the rest follows once it is writable again."""
     with disk(tmp_path / "disk", size=64 * MB) as broken:
         async with scene(tmp_path, items=items(LARGE), rate=RATE, name="disk/products") as place:
             place.folder = tmp_path
@@ -88,7 +88,7 @@ async def test_a_disk_that_turns_read_only_on_the_way_stops_the_run(tmp_path: Pa
 
 
 async def test_a_destination_that_may_not_be_written_any_more_stops_the_run(tmp_path: Path):
-    """Without a failed product: when the permission is back everything goes on."""
+    """No product fails; once the permission is back, everything resumes."""
     async with scene(tmp_path, items=items(LARGE), rate=RATE) as place:
         place.destination.mkdir()
         process = await place.start("-s", "1", "-j", "2", preexec_fn=without_privileges)
@@ -109,7 +109,7 @@ async def test_a_destination_that_may_not_be_written_any_more_stops_the_run(tmp_
 
 
 async def test_a_folder_that_may_not_be_written_any_more_fails_its_products_only(tmp_path: Path):
-    """The others are finished, and what has arrived is kept for when the permission is back."""
+    """The others finish, and downloaded data is kept until the permission is back."""
     async with scene(tmp_path, items=items(Item(name="below.bin", size=14 * MB)), rate=RATE) as place:
         process = await place.start("-s", "1", "-j", "1", preexec_fn=without_privileges)
         await until_some(place, MB, process)
@@ -143,7 +143,7 @@ def full(folder: Path, kind: str) -> Iterator[Path]:
 
 @pytest.mark.parametrize("kind", ["memory", "blocks of 1 KiB"])
 async def test_what_arrived_before_the_disk_was_full_is_recorded_to_the_last_block(kind: str, tmp_path: Path):
-    """The journal has bytes in reserve; where the log's index has no block the system would kill the process."""
+    """The journal has a space reserve. An index page without a disk block would kill the process."""
     item = Item(name="large.bin", size=30 * MB, validators=Validators.ETAG)
     with full(tmp_path / "disk", kind) as place_of_it:
         async with scene(tmp_path, items=[item], name="disk/products") as place:
@@ -166,7 +166,7 @@ async def test_what_arrived_before_the_disk_was_full_is_recorded_to_the_last_blo
 
 
 async def test_a_run_can_begin_on_a_disk_that_is_full(tmp_path: Path):
-    """It says that there is no room rather than that the journal cannot be used, and finds what is done already."""
+    """It reports a full disk instead of an unusable journal, and recognises finished products."""
     large = Item(name="large.bin", size=9 * MB)
     with mounted(tmp_path / "disk", "size=14m") as there:
         async with scene(tmp_path, items=items(large), name="disk/products") as place:
@@ -187,7 +187,7 @@ async def test_a_run_can_begin_on_a_disk_that_is_full(tmp_path: Path):
 
 
 async def test_too_few_open_files_stop_the_run_with_what_to_do(tmp_path: Path):
-    """Nothing is lost, and with fewer workers the same command goes on."""
+    """Nothing is lost, and the same command with fewer workers resumes."""
     import resource  # noqa: PLC0415 - not on Windows
 
     def limit() -> None:
@@ -221,7 +221,7 @@ NAMES = (
 
 
 async def test_names_up_to_the_last_byte_are_used_as_they_are_and_found_again(tmp_path: Path):
-    """Also where `NAME.part` is too long for the file system."""
+    """This includes names whose `NAME.part` is too long for the file system."""
     async with scene(
         tmp_path, items=[Item(name=f"{n}.bin", size=9000 + n, seed=n) for n in range(len(NAMES))]
     ) as place:
@@ -254,7 +254,7 @@ async def test_two_spellings_of_one_name_in_unicode_are_a_fault_of_the_manifest(
 
 
 async def test_on_a_file_system_without_case_and_hard_links_nothing_is_confused(tmp_path: Path):
-    """Names that only the archive knows: one is a named conflict. A `:` is refused by name. Finished files stay so."""
+    """For two names from the archive, one product is a conflict. A `:` is refused by name. Finished files stay."""
     pair = (Item(name="named-Scene.bin", size=MB, seed=5), Item(name="named-scene.BIN", size=MB, seed=6))
     odd = Item(name="odd.bin", size=1000, seed=7)
     with exfat(tmp_path / "disk", size=64 * MB):
@@ -273,7 +273,7 @@ async def test_on_a_file_system_without_case_and_hard_links_nothing_is_confused(
 
 
 async def test_a_product_that_has_no_room_to_be_unpacked_is_unpacked_later(tmp_path: Path):
-    """It is fetched once only, and counts as completed."""
+    """It is downloaded only once and counts as completed."""
     item = Item(name="scene.zip", size=6 * MB, seed=3, kind=Kind.ZIP)
     with mounted(tmp_path / "disk", "size=14m") as there:
         ballast = there / "ballast"

@@ -1,6 +1,6 @@
-"""Signals, a second run beside the first, and what a run that was killed leaves to the next."""
+"""Signals, a concurrent second run, and recovery after a killed run."""
 
-# ruff: noqa: ASYNC110 - what happens in a process beside us can only be looked at
+# ruff: noqa: ASYNC110 - another process can only be observed by polling
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
 async def until_bytes(place: Scene, process: asyncio.subprocess.Process, count: int) -> None:
-    """Until the archive has sent so many bytes more, or the process has ended."""
+    """Wait until the archive has sent this many more bytes, or the process has ended."""
     goal = place.archive.bytes_sent + count
     while place.archive.bytes_sent < goal and process.returncode is None:
         await asyncio.sleep(0.002)
@@ -51,7 +51,7 @@ LANES = effort(1, 4)
 async def test_a_signal_at_any_moment_saves_everything_and_says_how_to_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """The first signal ends the run with its code and its summary; what arrived is not fetched again."""
+    """The first signal ends the run with its exit code and a summary; downloaded data is not downloaded again."""
     rng, took, again = random.Random(5), [], []
     for lane in range(LANES):
         async with scene(tmp_path, rate=RATE, name=f"products-{lane}") as place:
@@ -79,16 +79,16 @@ async def test_a_signal_at_any_moment_saves_everything_and_says_how_to_go_on(
             assert done.code == 0, done.err
             place.assert_complete()
     with capsys.disabled():
-        print(  # noqa: T201 - figures for the notes
+        print(  # noqa: T201 - measured figures
             f"\n{len(took)} signals: left after {statistics.median(took):.2f} s (median), {max(took):.2f} s (worst); sent "
             f"again {statistics.median(again) / 1e6:.2f} MB (median), {max(again) / 1e6:.2f} MB (worst)"
         )
-    # What was on its way in sockets and buffers when the signal came; all else was on disk.
+    # Only bytes in sockets and buffers at the time of the signal are lost; all others were on disk.
     assert statistics.median(again) < 8_000_000
 
 
 async def test_a_second_signal_leaves_at_once_and_loses_only_what_was_not_durable(tmp_path: Path):
-    """Even when the first cannot be obeyed, for the process is held up."""
+    """This works even if the process is blocked and cannot obey the first signal."""
     async with scene(tmp_path, rate=RATE) as place:
         process = await place.start()
         await until_bytes(place, process, 2_000_000)
@@ -106,7 +106,7 @@ async def test_a_second_signal_leaves_at_once_and_loses_only_what_was_not_durabl
 
 
 async def test_a_signal_ends_a_run_whose_archive_says_nothing_more(tmp_path: Path):
-    """A stalled connection holds nobody up, and its bytes are kept."""
+    """A stalled connection does not delay the end, and its bytes are kept."""
     item = Item(name="stalled.bin", size=3_000_000)
     async with scene(tmp_path, items=[item]) as place:
         place.archive.faults.add(Stall(after=2_000_000), times=None)
@@ -124,7 +124,7 @@ async def test_a_signal_ends_a_run_whose_archive_says_nothing_more(tmp_path: Pat
 
 
 async def test_a_second_run_on_the_destination_is_refused_by_name(tmp_path: Path):
-    """It says who holds the destination, on which host and since when, and touches nothing."""
+    """It names the process, host and start time of the owner, and changes nothing."""
     async with scene(tmp_path, rate=RATE) as place:
         first = await place.start()
         await until_bytes(place, first, 100_000)
@@ -138,7 +138,7 @@ async def test_a_second_run_on_the_destination_is_refused_by_name(tmp_path: Path
 
 
 async def test_the_lock_of_a_killed_run_is_taken_over_and_that_is_said(tmp_path: Path):
-    """The next run names the process that did not end properly."""
+    """The next run names the interrupted process."""
     async with scene(tmp_path, rate=RATE) as place:
         first = await place.start()
         await until_bytes(place, first, 1_000_000)
@@ -184,7 +184,7 @@ def without_log(path: Path, rng: random.Random) -> None:
 
 @pytest.mark.parametrize("harm", [flip, cut, overwrite, delete, empty, without_log])
 async def test_a_damaged_journal_costs_history_and_no_finished_product(harm, tmp_path: Path):
-    """Products with a size or a checksum in the manifest are recognised; those without are asked for by their size."""
+    """Products with a size or checksum in the manifest are recognised; for others, the archive gives the size."""
     items = [
         Item(name="sized.bin", size=400_000, seed=1),
         Item(name="summed.bin", size=400_000, seed=2),
@@ -213,4 +213,4 @@ async def test_a_damaged_journal_costs_history_and_no_finished_product(harm, tmp
             assert all(r.method == "HEAD" or r.bytes_sent == 400_000 for r in place.archive.requests(name))
             assert len(place.archive.requests(name)) == 1
         if harm in (overwrite, cut):
-            assert "The journal was damaged and set aside" in done.err
+            assert "The journal was damaged and moved to" in done.err

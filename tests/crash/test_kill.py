@@ -1,4 +1,4 @@
-"""The program is killed (SIGKILL) at random moments, and goes on each time from what is known to be on disk."""
+"""The program is killed (SIGKILL) at random moments and resumes each time from the recorded bytes on disk."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ async def test_kills_cost_no_finished_product_and_little_else(tmp_path: Path, ca
         both.sent += toll.sent
         both.wanted += toll.wanted
     with capsys.disabled():
-        print(f"\n{both}")  # noqa: T201 - figures for the notes
-    # What is in flight: each product is smaller than 16 MiB, so that only the second of a checkpoint bounds it here,
-    # and how much arrives in one is the machine's affair. A kill costs less than everything all the same.
+        print(f"\n{both}")  # noqa: T201 - measured figures
+    # A kill loses the bytes since the last checkpoint. Each product is below 16 MiB, so only the checkpoint interval of
+    # 1 s bounds them, and the amount depends on the machine. Still, a kill costs less than everything.
     total = sum(item.size for item in ITEMS.values())
     assert both.kills == 2 * KILLS
     assert both.sent <= both.wanted + both.kills * total

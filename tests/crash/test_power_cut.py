@@ -1,4 +1,4 @@
-"""Power cuts: whatever the disk has lost, torn or reordered since the last fsync, no wrong byte gets a final name."""
+"""Power cuts: no final file is wrong, whatever the disk lost, tore or reordered since the last fsync."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ LONG = ITEMS[-1]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """What a run meets before the power goes."""
+    """Circumstances of a run before the power cut."""
 
     faults: tuple[Fault, ...] = ()
     here: Mapping[str, bytes] = field(default_factory=dict)
-    """What stands at final names beforehand."""
+    """Files at final names before the run."""
     requeued: tuple[str, ...] = ()
     options: RunOptions = field(default_factory=RunOptions)
     changes: bool = False
-    """The archive has other editions when the power is back."""
+    """True: the archive has new versions after the power cut."""
 
 
 SCENARIOS = {
@@ -95,7 +95,7 @@ SCENARIOS = {
 
 
 class Night:
-    """Runs of one scenario, each on a destination of its own."""
+    """Runs of one scenario, each with its own destination."""
 
     def __init__(self, folder: Path, archive: Archive, scenario: Scenario) -> None:
         self.folder = folder
@@ -132,7 +132,7 @@ class Night:
             self.right.setdefault(self.file(item), set()).add(item.read())
 
     async def prepare(self, place: Place) -> dict[str, Entry]:
-        """Lay out what stands there beforehand; the journal's entries."""
+        """Create the files that exist beforehand; return the journal entries."""
         for name, content in self.scenario.here.items():
             path = place.root / (f"a/b/{name}" if name.startswith("below") else name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ class Night:
         return await place.run(*self.products(), options=self.scenario.options, watch=lambda _event: None)
 
     def assert_survived(self, wreck: Wreck) -> None:
-        """Before the next run: what was acknowledged is there, and no final name has anything else than its product."""
+        """Assert, before the next run, that acknowledged products exist and every final file is its product."""
         for item in ITEMS:
             name = self.file(item)
             found = wreck.files.get(name)
@@ -176,7 +176,7 @@ class Night:
             self.assert_survived(trace.wreck(rng.randrange(len(trace.ops) + 1), rng))
 
     async def recover(self, wreck: Wreck) -> None:
-        """The next run on what is left: everything comes out right, and nothing finished is fetched again."""
+        """Run again on this state; assert that all products are correct and no finished one is downloaded again."""
         place = self.place()
         await wreck.build(place.root, SystemClock())
         asked = len(self.archive.log)
@@ -196,7 +196,7 @@ class Night:
 
 @contextmanager
 def quick_folder(tmp_path: Path) -> Iterator[Path]:
-    """In memory where that is possible: the model says what an fsync keeps, so that the real one need cost nothing."""
+    """A folder in memory if possible; the model decides what fsync keeps, so a real one may be free."""
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
         yield Path(folder)
@@ -222,7 +222,7 @@ async def _night(stack: AsyncExitStack, tmp_path: Path, scenario: Scenario) -> N
 async def test_after_a_power_cut_every_product_comes_out_right(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """At any instant, in any state the disk may be left in; and once more while that is being mended."""
+    """Cut the power at random instants with random disk states, and once more during the recovery."""
     rng = random.Random(name)
     async with AsyncExitStack() as stack:
         night = await _night(stack, tmp_path, SCENARIOS[name])
@@ -260,13 +260,13 @@ NEXT_RUNS = effort(5, 1)
 async def test_a_kill_between_any_two_steps_costs_nothing_finished(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Before each call to the disk or the journal, with the commit under way made or not."""
+    """Kill before each disk or journal call, with the pending commit done or not."""
     async with AsyncExitStack() as stack:
         night = await _night(stack, tmp_path, SCENARIOS[name])
         night.note_editions()
         place = night.place()
         trace = await night.trace(place, await night.prepare(place), monkeypatch)
-        # One write is like the next: of those, some are enough.
+        # Writes are alike, so a sample of them is enough.
         moments = [at for at, op in enumerate([*trace.ops, None]) if not isinstance(op, Write) or at % 12 == 0]
         states = [trace.killed(at, unacknowledged=made) for at in moments for made in (False, True)]
         for wreck in states:
@@ -279,7 +279,7 @@ async def test_a_kill_between_any_two_steps_costs_nothing_finished(
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("lost", ["data", "folders"])
 async def test_the_model_misses_an_fsync_that_is_left_out(lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """A program without fsync of its files, or of their folders, does not pass: the layer can lose what was not synced."""
+    """Omitting fsync of files or folders must fail: the model really loses unsynced data."""
     rng = random.Random(lost)
     async with AsyncExitStack() as stack:
         night = await _night(stack, tmp_path, SCENARIOS["a plain night"])

@@ -1,4 +1,4 @@
-"""What has changed between two nights: a wish to unpack, a renewed URL, products that want one folder or one name."""
+"""Changes between two runs: `extract` added, a renewed URL, products that compete for one folder or name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def members(archive: Path) -> set[str]:
 
 
 async def run(place: Scene, products: list[dict[str, Any]]) -> Done:
-    """A run of a manifest that is written by hand."""
+    """Run a manifest given as text."""
     path = place.folder / "by-hand.json"
     path.write_text(json.dumps({"version": 1, "destination": str(place.destination), "products": products}))
     return await ended(await program("run", str(path), "--json", "--progress", "none", "-j", "1"))
@@ -39,7 +39,7 @@ async def run(place: Scene, products: list[dict[str, Any]]) -> Done:
 
 @pytest.mark.parametrize("summed", [False, True], ids=["without checksum", "with checksum"])
 async def test_a_finished_product_is_unpacked_when_that_is_wished_later(summed, tmp_path: Path):
-    """Without a request; once it is unpacked, there is nothing left to do."""
+    """This needs no request, and a further run has nothing to do."""
     async with scene(tmp_path, items=[ZIP]) as place:
         known = {"checksum": f"sha256:{ZIP.digest('sha256')}"} if summed else {}
         place.extra = {ZIP.name: known}
@@ -60,7 +60,7 @@ async def test_a_finished_product_is_unpacked_when_that_is_wished_later(summed, 
 
 
 async def test_two_archives_that_would_be_unpacked_into_one_folder_are_a_named_conflict(tmp_path: Path):
-    """The first has it, tonight and tomorrow; the other is not fetched."""
+    """The first product gets it in every run; the other is not downloaded."""
     other = Item(name="scene.kmz", size=MB // 4, seed=4, kind=Kind.ZIP)
     async with scene(tmp_path, items=[ZIP, other]) as place:
         place.extra = {item.name: {"extract": True} for item in place.items}
@@ -75,7 +75,7 @@ async def test_two_archives_that_would_be_unpacked_into_one_folder_are_a_named_c
 
 
 async def test_an_archive_is_not_unpacked_into_a_folder_that_other_products_are_in(tmp_path: Path):
-    """It would count as unpacked already. The name that it gives up is the next product's."""
+    """Otherwise it would count as unpacked. The released name goes to the next product."""
     inner, named = Item(name="inner.bin", size=1000), Item(name="named.zip", size=MB // 4, seed=5, kind=Kind.ZIP)
     async with scene(tmp_path, items=[inner, named]) as place:
         url = place.archive.url(named, Route.DOWNLOAD)
@@ -96,7 +96,7 @@ async def test_an_archive_is_not_unpacked_into_a_folder_that_other_products_are_
 
 
 async def begun(place: Scene, query: str, item: Item) -> None:
-    """A night that is cut short after some bytes."""
+    """A run that is interrupted after some bytes."""
     place.extra = {item.name: {"url": f"{place.archive.url(item, Route.DOWNLOAD)}?{query}"}}
     process = await place.start("-s", "1")
     await until_some(place, MB, process)
@@ -105,7 +105,7 @@ async def begun(place: Scene, query: str, item: Item) -> None:
 
 
 async def test_a_renewed_url_goes_on_where_the_old_one_was(tmp_path: Path):
-    """The query is another, the edition is the same: nothing is fetched twice, and no old partial stays."""
+    """Only the query differs, the version is the same: no byte is downloaded twice, and no old partial stays."""
     item = Item(name="named-large.bin", size=14 * MB)
     async with scene(tmp_path, items=[item], rate=RATE) as place:
         await begun(place, "signature=old", item)
@@ -120,11 +120,11 @@ async def test_a_renewed_url_goes_on_where_the_old_one_was(tmp_path: Path):
 
 
 async def test_the_partial_of_an_old_url_goes_when_another_has_brought_its_file(tmp_path: Path):
-    """As when the archive has moved: it can never be finished."""
+    """For example after the archive moved: the old partial can never be finished."""
     item = Item(name="named-large.bin", size=16 * MB)
     async with scene(tmp_path, items=[item], rate=RATE) as place:
         await begun(place, "old", item)
-    async with scene(tmp_path, items=[item]) as place:  # on another port: another origin
+    async with scene(tmp_path, items=[item]) as place:  # another port means another origin
         place.extra = {item.name: {"url": f"{place.archive.url(item, Route.DOWNLOAD)}?new"}}
         done = await place.run()
         assert done.code == 0, done.err

@@ -1,6 +1,6 @@
-"""A disk that is full, gone, refused or too small for a file: what fits is finished, the rest goes on later."""
+"""Full, missing, read-only or size-limited disks: products that fit are finished, the others resume later."""
 
-# ruff: noqa: ASYNC110 - what happens in a process beside us can only be looked at
+# ruff: noqa: ASYNC110 - another process can only be observed by polling
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def enlarge(mount: Path, size: str) -> None:
 
 
 async def until_said(process: asyncio.subprocess.Process, words: str) -> str:
-    """What the process wrote to standard error until `words` came."""
+    """Return the standard error of the process up to `words`."""
     assert process.stderr is not None
     said = ""
     async with asyncio.timeout(PATIENCE_S):
@@ -61,7 +61,7 @@ async def until_said(process: asyncio.subprocess.Process, words: str) -> str:
 
 
 async def until_some(place: Scene, count: int, process: asyncio.subprocess.Process) -> None:
-    """Until so many bytes are known to be on disk."""
+    """Wait until this many bytes are recorded as durable."""
     while place.durable() < count:
         assert process.returncode is None
         await asyncio.sleep(0.01)
@@ -73,7 +73,7 @@ def pending(done: Done) -> int:
 
 @pytest.mark.parametrize("told", [True, False], ids=["sizes known", "sizes unknown"])
 async def test_on_a_full_disk_what_fits_is_finished_and_the_rest_goes_on_later(told, tmp_path: Path):
-    """Exit 4, with what arrived kept; once there is room the same command does what is left."""
+    """Exit 4, downloaded data is kept; once space is free, the same command resumes."""
     large = (Item(name="large-1.bin", size=9 * MB), Item(name="large-2.bin", size=8 * MB, seed=1))
     with mounted(tmp_path / "disk", "size=14m") as disk:
         async with scene(tmp_path, items=items(*large), rate=RATE, name="disk/products") as place:
@@ -96,7 +96,7 @@ async def test_on_a_full_disk_what_fits_is_finished_and_the_rest_goes_on_later(t
 
 
 async def test_with_wait_for_space_a_run_pauses_and_goes_on_when_there_is_room(tmp_path: Path):
-    """It says that it waits and that it goes on, and ends well without another command."""
+    """It reports the wait and the resumption, and succeeds without another command."""
     large = (Item(name="large-1.bin", size=9 * MB),)
     with mounted(tmp_path / "disk", "size=14m") as disk:
         ballast = disk / "ballast"
@@ -116,7 +116,7 @@ async def test_with_wait_for_space_a_run_pauses_and_goes_on_when_there_is_room(t
 
 
 async def test_a_product_of_unknown_size_is_not_asked_for_while_there_is_little_room(tmp_path: Path):
-    """A disk that stays full costs the archive one request, not one every two seconds."""
+    """While the disk stays full, the archive gets one request, not one every two seconds."""
     item = Item(name="large.bin", size=9 * MB, validators=Validators.NONE)
     with mounted(tmp_path / "disk", "size=6m") as disk:
         async with scene(tmp_path, items=[item], name="disk/products") as place:
@@ -133,7 +133,7 @@ async def test_a_product_of_unknown_size_is_not_asked_for_while_there_is_little_
 
 
 async def test_a_run_that_waits_for_room_can_be_interrupted(tmp_path: Path):
-    """At once, with the code of the signal."""
+    """It ends at once, with the exit code of the signal."""
     with mounted(tmp_path / "disk", "size=8m"):
         async with scene(tmp_path, items=[Item(name="large.bin", size=9 * MB)], name="disk/products") as place:
             process = await place.start("--wait-for-space")
@@ -144,7 +144,7 @@ async def test_a_run_that_waits_for_room_can_be_interrupted(tmp_path: Path):
 
 @contextmanager
 def immutable(folder: Path) -> Iterator[None]:
-    """Nobody may change what is in `folder`, not even root."""
+    """Make `folder` immutable, even for root."""
     if shutil.which("chattr") is None or subprocess.run(["chattr", "+i", str(folder)], check=False).returncode:
         pytest.skip("folders cannot be made immutable here")
     try:
@@ -154,7 +154,7 @@ def immutable(folder: Path) -> Iterator[None]:
 
 
 async def test_permission_that_is_lost_on_the_way_stops_the_run_or_its_products(tmp_path: Path):
-    """Nothing wrong is left, it says why, and what arrived is kept for the run after the permission is back."""
+    """No wrong file is left, the reason is named, and downloaded data is kept until the permission is back."""
     item = Item(name="large.bin", size=8 * MB)
     async with scene(tmp_path, items=[item], rate=RATE) as place:
         process = await place.start("-s", "1")
@@ -173,8 +173,8 @@ async def test_permission_that_is_lost_on_the_way_stops_the_run_or_its_products(
         assert place.archive.bytes_sent - sent < 2 * MB
 
 
-async def test_a_destination_that_vanishes_stops_the_run_and_is_not_made_anew(tmp_path: Path):
-    """What is made in its place would be on another disk; when it is back the run goes on."""
+async def test_a_destination_that_vanishes_stops_the_run_and_is_not_created_again(tmp_path: Path):
+    """A new folder in its place would be on another disk; once the disk is back, the run resumes."""
     async with scene(tmp_path, items=items(Item(name="large.bin", size=8 * MB)), rate=RATE) as place:
         process = await place.start("-s", "1", "-j", "2")
         await until_some(place, MB, process)
@@ -193,7 +193,7 @@ async def test_a_destination_that_vanishes_stops_the_run_and_is_not_made_anew(tm
 
 
 async def test_a_file_where_a_folder_must_be_fails_that_product_only(tmp_path: Path):
-    """It is named with what to do; the file stays, and the others are finished."""
+    """The message says what to do; the file stays, and the other products finish."""
     async with scene(tmp_path, items=items(Item(name="below.bin", size=MB))) as place:
         place.destination.mkdir()
         (place.destination / "a").write_text("mine")
@@ -201,13 +201,13 @@ async def test_a_file_where_a_folder_must_be_fails_that_product_only(tmp_path: P
         assert done.code == 1
         (failure,) = done.summary["failures"]
         assert (failure["file"], failure["kind"]) == ("a/b/below.bin", "storage")
-        assert "a file is where a folder must be" in failure["reason"]
+        assert "a file is where a folder is needed" in failure["reason"]
         assert (place.destination / "a").read_text() == "mine"
         assert {item.name for item in SMALL} <= place.finished()
 
 
 async def test_names_that_differ_in_case_only_never_share_a_file(tmp_path: Path):
-    """On any file system: the destination may be moved to one that knows no difference."""
+    """This holds on every file system, because the destination may be moved to one without case."""
     pair = (Item(name="Scene.bin", size=MB, seed=1), Item(name="scene.BIN", size=MB, seed=2))
     async with scene(tmp_path, items=pair) as place:
         done = await place.run()
@@ -217,7 +217,7 @@ async def test_names_that_differ_in_case_only_never_share_a_file(tmp_path: Path)
 
 
 async def test_a_file_that_the_system_does_not_let_grow_fails_that_product_only(tmp_path: Path):
-    """As on a file system that ends at 4 GiB, which a limit of the process stands for: not a byte of it is fetched."""
+    """A process limit simulates a file system limited to 4 GiB: not a byte of the product is downloaded."""
     import resource  # noqa: PLC0415 - not on Windows
 
     def limit() -> None:
@@ -236,7 +236,7 @@ async def test_a_file_that_the_system_does_not_let_grow_fails_that_product_only(
 
 
 async def test_a_product_of_more_than_4_gib_is_continued_beyond_that_and_placed(tmp_path: Path):
-    """With several connections; what was there before is a hole in the file, so that it costs no disk."""
+    """Several connections are used; the existing part is a hole in the file and needs no disk space."""
     size, there = (4 << 30) + 12 * MB, (4 << 30) - 8 * MB
     item = Item(name="huge.bin", size=size, seed=9, validators=Validators.ETAG)
     async with scene(tmp_path, items=[item], rate=RATE) as place:

@@ -1,4 +1,4 @@
-"""The demo's archive: its manifest and its variables are all that a client needs to get every product."""
+"""The demo archive: its manifest and variables suffice to download every product."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def _token(client: aiohttp.ClientSession, account: dict[str, Any], environ
 async def _signed(
     client: aiohttp.ClientSession, account: dict[str, Any] | None, environ: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Headers and query parameters for the products of an account."""
+    """Return headers and query parameters for the products of an account."""
     if account is None:
         return {}, {}
     if account["auth"] == "basic":
@@ -58,7 +58,7 @@ async def _signed(
     return ({}, {"token": token}) if account.get("token_in") == "query" else ({"Authorization": f"Bearer {token}"}, {})
 
 
-async def test_every_product_can_be_had_with_the_account_that_the_manifest_names() -> None:
+async def test_every_product_can_be_downloaded_with_its_account_in_the_manifest() -> None:
     async with (
         DemoArchive(rate=None, token_lifetime=300, faulty=lambda _: []) as demo,
         aiohttp.ClientSession() as client,
@@ -93,7 +93,7 @@ def _checksums(body: bytes) -> set[str]:
     }
 
 
-async def test_nothing_but_the_open_products_comes_without_a_credential() -> None:
+async def test_only_open_products_are_served_without_a_credential() -> None:
     async with DemoArchive(rate=None, faulty=lambda _: []) as demo, aiohttp.ClientSession() as client:
         for product in yaml.safe_load(demo.manifest_text)["products"]:
             async with client.get(product["url"]) as response:
@@ -120,7 +120,7 @@ def test_the_faults_of_the_demo_hit_products_that_are_large_enough() -> None:
             assert catalogue[fault.item].size > 2 * fault.effect.after
 
 
-def test_a_catalogue_of_few_products_has_a_demo_too() -> None:
+def test_the_demo_works_with_few_products() -> None:
     demo = DemoArchive(count=2)
     assert len(demo.catalogue) == 2
     assert len(demo_faults(demo.catalogue)) == 6
@@ -152,7 +152,7 @@ async def test_the_module_serves_until_it_is_interrupted(tmp_path: Path) -> None
     assert (process.returncode, errors) == (0, b"")
 
 
-def test_a_port_that_is_taken_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_reported_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["--folder", str(tmp_path), "--port", str(taken.getsockname()[1])]) == 4
     assert "cannot start" in capsys.readouterr().err

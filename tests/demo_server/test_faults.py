@@ -1,4 +1,4 @@
-"""Faults over real sockets: each happens as often as it says, and does what it says."""
+"""Faults over real sockets: each is applied as often as configured, with its documented effect."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture(autouse=True)
 def _no_complaint_of_the_server(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """A fault is the archive's purpose: it never shows as an error in a log."""
+    """Simulated faults never appear as errors in a log."""
     yield
     assert [r.getMessage() for r in caplog.get_records("call") if r.name.startswith(("aiohttp", "asyncio"))] == []
 
@@ -154,7 +154,7 @@ async def test_a_flipped_byte_is_wrong_once_or_always(
     assert seen == wrong
 
 
-async def test_a_new_edition_refuses_the_old_validator(archive: Archive, client: aiohttp.ClientSession) -> None:
+async def test_a_new_version_refuses_the_old_validator(archive: Archive, client: aiohttp.ClientSession) -> None:
     old = archive.items[NAME]
     archive.faults.add(NewEdition(), skip=1)
     for status, edition in ((206, old), (200, old.next_edition()), (200, old.next_edition())):

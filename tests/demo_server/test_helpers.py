@@ -1,4 +1,4 @@
-"""The test helpers themselves: a byte-level server and a clock that stands still."""
+"""The test helpers themselves: a byte-level server and a clock that tests advance by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded archive over real sockets: what it promises to those who test against it."""
+"""The demo archive over real sockets, as other tests rely on it."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ async def test_one_connection_too_many_is_429_with_retry_after(client: aiohttp.C
                 assert (second.status, second.headers["Retry-After"]) == (429, "7")
 
 
-async def test_the_redirect_front_leads_to_the_same_or_to_another_origin(
+async def test_the_catalogue_routes_redirect_to_the_same_or_another_origin(
     archive: Archive, client: aiohttp.ClientSession
 ) -> None:
     for route, origin in ((Route.CATALOGUE, archive.origin), (Route.ELSEWHERE, archive.other_origin)):
@@ -238,7 +238,7 @@ def test_a_zip_is_a_zip_and_a_json_is_json() -> None:
     assert json.loads(Item(name="p.json", size=5000, kind=Kind.JSON).read())["id"] == "p.json"
 
 
-def test_another_edition_has_other_bytes_and_another_tag() -> None:
+def test_a_new_version_has_other_bytes_and_another_etag() -> None:
     after = LARGE.next_edition()
     assert after.size == LARGE.size
     assert after.etag != LARGE.etag

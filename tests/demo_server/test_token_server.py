@@ -1,4 +1,4 @@
-"""The fake answers as Keycloak does, in its own words."""
+"""The token server answers with the statuses and messages of Keycloak."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_refusals_have_keycloaks_status_and_words(form, expected):
         assert realm.identity.failures == {expected[2]: 1}
 
 
-async def test_a_login_brings_what_keycloak_brings():
+async def test_a_login_returns_the_fields_of_keycloak():
     async with Realm(expires_in=600, refresh_expires_in=3600) as realm:
         status, answer = await ask(realm, client_id="machine", client_secret=CLIENT_SECRET)
         assert status == 200

@@ -1,4 +1,4 @@
-"""Lists in other formats: what is taken from each, and what is said of those that are wrong."""
+"""Conversion of lists in other formats: the products of valid lists and the problems of wrong ones."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("case", GOOD)
-def test_products_are_taken_with_all_that_the_list_knows(case):
+def test_products_are_added_with_all_facts_of_the_list(case):
     form, text, expected = GOOD[case]
     found = convert(form, text, base_url=BASE if form in {"sha256sums", "odata"} else None)
     assert found.problems == []
@@ -187,7 +187,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_is_wrong_is_said_with_its_line(case):
+def test_each_problem_is_reported_with_its_line(case):
     form, text, line, expected = BAD[case]
     found = convert(form, text, base_url=BASE if form == "sha256sums" else None)
     assert [problem.line for problem in found.problems][:1] == [line]
@@ -199,12 +199,12 @@ def test_names_without_a_base_url_are_refused_with_what_to_do():
     assert "--base-url" in convert("sha256sums", f"{SHA256}  a\n").problems[0].message
 
 
-def test_all_problems_come_in_one_go():
+def test_all_problems_are_reported_at_once():
     assert len(convert("urls", "one\ntwo\nthree\n").problems) == 3
 
 
 @pytest.mark.parametrize("form", ["urls", "aria2"])
-def test_a_product_that_stands_there_twice_is_taken_once_with_a_warning(form):
+def test_a_duplicate_product_is_added_once_with_a_warning(form):
     found = convert(form, "https://a.example.org/1\nhttps://a.example.org/1\n")
     assert (len(found.products), len(found.warnings)) == (1, 1)
 
@@ -233,6 +233,6 @@ def test_a_multihash_is_a_kind_a_length_and_a_digest(digest, expected):
 
 @pytest.mark.parametrize("form", FORMATS)
 @given(text=st.text(max_size=200))
-def test_no_text_is_a_crash(form, text):
+def test_no_input_text_raises_an_exception(form, text):
     found = convert(form, text, base_url=BASE)
     assert all(problem.message for problem in found.problems)

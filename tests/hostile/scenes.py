@@ -1,7 +1,7 @@
-"""What a hostile archive is tried on: one product in every state that matters, each on a path of its own.
+"""Test scenes for hostile archives: one product in every relevant state, each on its own path.
 
-A state (`Mode`) says what the archive tells of the product, what the manifest knows of it, and whether an earlier
-answer was cut. A dose says whether the hostile answer comes once, or whenever the archive is asked.
+A state (`Mode`) defines the validators that the archive sends, the facts in the manifest, and whether an earlier
+response was cut. A dose defines whether the hostile response comes once or on every request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MADE = ("Date", formatdate(1_750_009_000, usegmt=True))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mode:
-    """One state of the product. `fields` are its validators, `newer` those of the edition that comes after it."""
+    """One state of the product. `fields` are its validators, `newer` those of the next version."""
 
     cut: bool = False
     fields: tuple[tuple[str, str], ...] = ()
@@ -69,7 +69,7 @@ MOST = effort(("new", "cut, ETag", "cut, date", "cut, checksum", "cut, overlap")
 
 @dataclass(slots=True)
 class Turn:
-    """One request for the product, to be answered by whoever has it."""
+    """One request for the product, with methods that answer it."""
 
     request: RawRequest
     wire: Wire
@@ -77,7 +77,7 @@ class Turn:
 
     @property
     def asked(self) -> tuple[int, int] | None:
-        """The range that is asked for, whatever its conditions."""
+        """Requested range, whatever its conditions."""
         return self.request.range(SIZE)
 
     @property
@@ -92,7 +92,7 @@ class Turn:
         length: int | None = -1,
         version: str = "HTTP/1.1",
     ) -> None:
-        """An answer with these fields only; `length`: what it says of its length, the right one by default."""
+        """Send a response with only these fields; `length` is the declared length, by default the right one."""
         content = b"" if self.request.method == "HEAD" else body
         told = [] if length is None else [("Content-Length", len(body) if length < 0 else length)]
         await self.wire.send(head(status, *told, ("Connection", "close"), *fields, version=version) + content)
@@ -102,7 +102,7 @@ class Turn:
         await self.send(200, body, *fields, *more, **how)
 
     async def part(self, start: int, stop: int, body: bytes = BODY, *, total: object = SIZE, **how: Any) -> None:
-        """A 206 that tells of itself what is given here."""
+        """Send a 206 labelled with the given range and total."""
         fields = self.mode.newer if body is OTHER else self.mode.fields
         span = ("Content-Range", f"bytes {start}-{stop - 1}/{total}")
         await self.send(206, body[start:stop], span, *fields, **how)
@@ -118,7 +118,7 @@ class Turn:
 
 @dataclass(slots=True)
 class Archive:
-    """Serves `/DOSE/MODE` to a `RawServer`: first what leads to the mode, then `hostile`; orderly once it is `mended`."""
+    """Responder for `/DOSE/MODE`: first the response that leads to the mode, then `hostile`; correct once `mended`."""
 
     hostile: Answer
     mended: bool = False
@@ -127,7 +127,7 @@ class Archive:
     async def __call__(self, request: RawRequest, wire: Wire) -> None:
         _, dose, number, *rest = request.path.split("/")
         turn = Turn(request, wire, list(MODES.values())[int(number)])
-        if rest:  # where a redirect of the hostile answer has led
+        if rest:  # the target of a redirect in the hostile response
             await self.hostile(turn)
             return
         count = self.turns[request.path] = self.turns.get(request.path, -1) + 1
@@ -141,7 +141,7 @@ class Archive:
 
 
 def products(origin: str, *, only: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Every dose in every mode, as products of one manifest; the file is called `DOSE, MODE.bin`."""
+    """Return every dose in every mode as products of one manifest; the file is named `DOSE, MODE.bin`."""
     return [
         {"url": f"{origin}/{dose}/{number}", "file": f"{dose}, {name}.bin", **mode.product}
         for dose in DOSES
@@ -151,7 +151,7 @@ def products(origin: str, *, only: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def ends(done: Done) -> dict[str, str]:
-    """`DOSE, MODE` -> "right", or the kind of its failure; each failure has a reason that a person can read."""
+    """Return `DOSE, MODE` -> "right" or the kind of failure; assert that each failure has a readable reason."""
     found: dict[str, str] = {}
     for file, outcome in done.outcomes.items():
         failure = outcome.failure
@@ -163,7 +163,7 @@ def ends(done: Done) -> dict[str, str]:
 
 
 def assert_nothing_wrong(place: Place, done: Done, editions: tuple[bytes, ...]) -> None:
-    """At a final name is one edition whole or nothing, as the summary says; a partial holds what the journal says."""
+    """Assert that final files are one complete version, as in the summary, and that partials match the journal."""
     for file, outcome in done.outcomes.items():
         found = place.file(file)
         assert (found is not None) == (outcome.failure is None), file
@@ -179,17 +179,17 @@ def assert_nothing_wrong(place: Place, done: Done, editions: tuple[bytes, ...]) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A hostile answer, and what comes of it: the end in every mode, then where a mode's end is another."""
+    """A hostile response and its expected end: one for all modes, then the exceptions."""
 
     answer: Answer
     once: str = "right"
     always: str = "right"
     but: dict[str, str] = field(default_factory=dict)
-    """`DOSE, MODE` -> the end."""
+    """`DOSE, MODE` -> expected end."""
     only: tuple[str, ...] = tuple(MODES)
-    """Modes in which the wrong can be told from the right at all."""
+    """Modes in which wrong bytes can be detected at all."""
     changed: bool = False
-    """The archive has another edition, which is as good."""
+    """True: the archive has another version, which is also accepted."""
     settings: dict[str, Any] = field(default_factory=dict)
 
     def expected(self) -> dict[str, str]:
@@ -202,7 +202,7 @@ def in_most(case: Case) -> Case:
 
 
 async def survive(case: Case, tmp_path: Path, *, lane: str = "0") -> None:
-    """Run every dose in every mode against the hostile answer, and then again once the archive is mended.
+    """Run every dose in every mode against the hostile response, then again after the archive is repaired.
 
     `lane`: the least body that goes past the event loop, such as `16K`; `0`: none does.
     """
@@ -221,7 +221,7 @@ async def survive(case: Case, tmp_path: Path, *, lane: str = "0") -> None:
         again = await place.run(*wishes)
         assert_nothing_wrong(place, again, editions)
         mended = ends(again)
-        # What has proved faulty at its source is kept apart as long as the archive shows the same edition.
+        # A product proven faulty at its source stays in quarantine while the archive shows the same version.
         faulty = {key for key, end in mended.items() if end == found[key] == "checksum"}
         assert [key for key, end in mended.items() if end != "right" and key not in faulty] == []
         assert place.names() == sorted(f"{key}.bin" for key in mended if key not in faulty)

@@ -1,6 +1,6 @@
-"""Every hostile answer again, asked for ahead among small products that an orderly archive gives on the same connection.
+"""Every hostile response again, pipelined among small products that the archive serves correctly on one connection.
 
-Many in one run: whatever one of them does, the others come out as they would alone.
+Many products share one run: whatever one of them does, the others end as they would alone.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ALIKE = {name for name in test_answers.CASES if "Retry-After: " in name and not name.endswith(": 7")}
-"""Only their waits differ."""
+"""Cases that differ from others only in their waits."""
 COOKIES = [name for name in test_answers.CASES if "cookie" in name]
-"""After these nothing is asked ahead any more."""
+"""Cases that end pipelining for the whole run."""
 NEW = {"new", "new, checksum"}
-"""Modes of a product that may be asked ahead: its size is small or not known."""
+"""Modes of a product that may be pipelined: its size is small or unknown."""
 CASES = {
     name: case
     for name, case in (test_answers.CASES | test_bodies.CASES).items()
     if NEW & {*case.only} and name not in ALIKE
 }
 SLOW = [name for name, case in CASES.items() if case.settings]
-"""Those that take their time."""
+"""Slow cases."""
 MANY = [name for name in CASES if name not in {*SLOW, *COOKIES}]
 CROWDS = [tuple(MANY[at : at + 16]) for at in range(0, len(MANY), 16)]
 BETWEEN = 3
@@ -39,16 +39,16 @@ BETWEEN = 3
 
 @dataclass(slots=True)
 class Crowd:
-    """Serves `/DOSE-CASE/MODE` as `Case` says, and any `/plain-N` as it should be."""
+    """Responder for `/DOSE-CASE/MODE` by its `Case`, and for `/plain-N` with a correct response."""
 
     cases: list[Case]
     turns: dict[str, int] = field(default_factory=dict)
     ahead: set[str] = field(default_factory=set)
-    """What was asked for with others behind it."""
+    """Paths requested with other requests already waiting behind them."""
 
     async def __call__(self, request: RawRequest, wire: Wire) -> None:
         kind, _, number = request.path.split("/")[1].partition("-")
-        if wire.reader._buffer:  # type: ignore[attr-defined]  # nobody else knows what waits there
+        if wire.reader._buffer:  # type: ignore[attr-defined]  # only the buffer shows pipelined requests
             self.ahead.add(request.path)
         if kind == "plain":
             body = plain(int(number))
@@ -73,12 +73,12 @@ def mode_of(case: Case) -> str:
 
 @pytest.fixture(autouse=True)
 def _keen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever happens, things are asked ahead again at once."""
+    """Re-enable pipelining at once after every violation."""
     monkeypatch.setattr(pipelining_policy, "LONGER", 1)
 
 
 @pytest.mark.parametrize("names", [*CROWDS, tuple(SLOW), tuple(COOKIES)], ids=lambda names: f"{names[0]} and so on")
-async def test_among_others_that_are_asked_ahead_each_product_is_right_or_a_named_failure_after(
+async def test_among_pipelined_requests_each_product_is_right_or_a_named_failure_after(
     names: tuple[str, ...], tmp_path: Path
 ):
     cases = [CASES[name] for name in names]
@@ -106,7 +106,7 @@ async def test_among_others_that_are_asked_ahead_each_product_is_right_or_a_name
         failure = done.outcomes[path].failure
         end = "right" if failure is None else failure.kind.value
         expected = case.expected()[f"{dose}, {mode_of(case)}"]
-        # What comes once is met ahead, and then does not count.
+        # A response that comes only once meets the pipelined request, so it does not count.
         if end not in ({expected, "right"} if dose == "once" else {expected}):
             others[f"{dose}: {names[int(path.rpartition('-')[2])]}"] = (end, expected, str(failure))
     assert not others

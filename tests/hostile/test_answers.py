@@ -1,4 +1,4 @@
-"""Answers that are not the product: pages, errors, waits, redirects, and heads that are none."""
+"""Responses other than the product: pages, errors, waits, redirects and invalid heads."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def raw(first: bytes, body: bytes = b"") -> Answer:
 
 
 def with_head(*fields: tuple[str, object]) -> Answer:
-    """The right answer with more in its head."""
+    """Return the right response with additional header fields."""
 
     async def answer(turn: Turn) -> None:
         await turn.whole(BODY, *fields)
@@ -59,7 +59,7 @@ def with_head(*fields: tuple[str, object]) -> Answer:
 
 
 def before(interim: bytes) -> Answer:
-    """Informational answers (RFC 9110 §15.2) before the right one."""
+    """Return informational responses (RFC 9110 §15.2) before the right one."""
 
     async def answer(turn: Turn) -> None:
         await turn.wire.send(interim)
@@ -74,7 +74,7 @@ async def bare_newlines(turn: Turn) -> None:
 
 
 def redirect(location: str | None, code: int = 302, then: Answer | None = None) -> Answer:
-    """To `location`, in which `{path}` is the product's own; what is there is `then`."""
+    """Redirect to `location` (`{path}` is the product's path) and serve `then` there."""
 
     async def answer(turn: Turn) -> None:
         if then is not None and turn.request.path.count("/") > 2:
@@ -94,7 +94,7 @@ async def back_and_forth(turn: Turn) -> None:
 
 
 async def long_way(turn: Turn) -> None:
-    """Fourteen hops, then the product."""
+    """Fourteen redirects, then the product."""
     parts = turn.request.path.split("/")
     hop = int(parts[3]) if len(parts) > 3 else 0
     if hop == 14:
@@ -115,7 +115,7 @@ HTTP, CONTENT = {"always": "http"}, {"always": "content"}
 FOR_EVER = {"once": "http", "always": "http"}
 TOO_LONG = {"once": "http", "always": "http"}
 CASES = {
-    # Something else in the product's place
+    # Another document instead of the product
     "a login page": Case(answer=page(PAGE, "text/html"), **CONTENT),
     "a login page without its type": Case(answer=page(PAGE, ""), **CONTENT),
     "a login page that claims to be the product": Case(answer=page(PAGE, "application/octet-stream"), **CONTENT),

@@ -1,4 +1,4 @@
-"""Bodies that end early, late or never, and lengths that lie."""
+"""Bodies that end early, late or never, and wrong lengths."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ CHECKED = ("new, checksum", "cut, checksum")
 KNOWN = ("new, size", *CHECKED)
 NETWORK = {"always": "network"}
 VAIN = {f"always, {mode}": "network" for mode in ("new, nothing known", "cut, weak ETag")}
-"""Where nothing says what a partial is part of, each cut begins again."""
+"""Modes without any validator or checksum: each cut restarts the download."""
 MISTRUSTED = {f"{dose}, {mode}": "checksum" if dose == "always" else "right" for dose in DOSES for mode in CHECKED}
 SIZED = {f"{dose}, new, size": "size" for dose in DOSES}
 
 
 def after(count: int, *, reset: bool = False):
-    """The right answer, of which `count` bytes of the body arrive."""
+    """Send the right response, but only `count` bytes of the body."""
 
     async def answer(turn: Turn) -> None:
         start, stop = turn.asked or (0, SIZE)
@@ -39,7 +39,7 @@ def after(count: int, *, reset: bool = False):
 
 
 def silent(turn_sends: bytes, count: int = 0):
-    """So many bytes of an answer, and then nothing more."""
+    """Send `turn_sends` and `count` bytes of the body, then stall."""
 
     async def answer(turn: Turn) -> None:
         await turn.wire.send(turn_sends + BODY[:count])
@@ -49,7 +49,7 @@ def silent(turn_sends: bytes, count: int = 0):
 
 
 async def nothing(turn: Turn) -> None:
-    """The connection is closed without a word."""
+    """Close the connection without a response."""
 
 
 async def reset_at_once(turn: Turn) -> None:
@@ -61,7 +61,7 @@ async def half_a_head(turn: Turn) -> None:
 
 
 def lengths(*told: object, body: bytes = BODY, more: bytes = b""):
-    """A whole answer with these `Content-Length` fields."""
+    """Send a complete response with these `Content-Length` fields."""
 
     async def answer(turn: Turn) -> None:
         fields = [("Content-Length", value) for value in told]
@@ -159,7 +159,7 @@ EVERYWHERE = {name for name in CASES if "every" in name} | {
     "chunks that are all there, without an end",
     "HTTP/1.0 without a length",
 }
-"""What has to do with how a partial is continued; the others are the same in any mode."""
+"""Cases that depend on how a partial is resumed; the others behave alike in every mode."""
 
 
 @pytest.mark.thorough
@@ -170,7 +170,7 @@ async def test_a_product_is_right_or_a_named_failure_after(name: str, tmp_path: 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", CASES)
-async def test_a_product_past_the_event_loop_is_right_or_a_named_failure_after(name: str, tmp_path: Path):
+async def test_a_product_on_the_fast_lane_is_right_or_a_named_failure_after(name: str, tmp_path: Path):
     await survive(in_some(CASES[name]), tmp_path, lane="16K")
 
 

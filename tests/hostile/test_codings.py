@@ -1,4 +1,4 @@
-"""Content codings that nobody asked for: taken off where that is safe, and else a named failure."""
+"""Unrequested content codings: decoded if that is safe, otherwise a named failure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def field_of(name: str) -> tuple[str, str]:
 
 
 def coded(name: str, *, body: bytes | None = None, count: int = -1, chunks: bool = False):
-    """The whole product in a coding, with the product's own validators, as careless servers send it."""
+    """Send the whole product encoded, with the validators of the plain product, as careless servers do."""
     packed = CODED[name] if body is None else body
 
     async def answer(turn: Turn) -> None:
@@ -62,7 +62,7 @@ def coded(name: str, *, body: bytes | None = None, count: int = -1, chunks: bool
 
 
 def coded_range(*, of_whole: bool):
-    """A range of the coded bytes (RFC 9110 §14.2), or each range coded by itself, which is no HTTP."""
+    """Send a range of the encoded bytes (RFC 9110 §14.2), or encode the range itself, which violates HTTP."""
 
     async def answer(turn: Turn) -> None:
         if turn.asked is None:
@@ -85,7 +85,7 @@ def unknown(name: str):
 
 
 async def in_the_transfer(turn: Turn) -> None:
-    """RFC 9112 §7.2: a transfer coding that TE did not allow."""
+    """Use a transfer coding that `TE` did not allow (RFC 9112 §7.2)."""
     pieces = b"%x\r\n%s\r\n0\r\n\r\n" % (len(PACKED), PACKED)
     first = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\nConnection: close\r\n\r\n"
     await turn.wire.send(first + pieces)
@@ -135,7 +135,7 @@ async def test_a_coded_product_is_decoded_whole_or_a_named_failure_after(name: s
 
 
 async def one(tmp_path: Path, *answers: Responder, path: str = "/product.bin", **product: Any):
-    """One product in one run: what comes of it, and the Range of each request."""
+    """Run one product; return the result and the `Range` of each request."""
     place = Place(tmp_path)
     async with RawServer(*answers) as server:
         done = await place.run({"url": server.url(path), "file": "x.bin", **product})
@@ -155,11 +155,11 @@ async def test_the_size_in_the_manifest_is_that_of_the_decoded_product(what: str
     assert (done.code, done.failure[0], place.file("x.bin")) == (1, kind, None)
 
 
-async def test_a_cut_inside_a_coding_begins_again_whatever_would_allow_a_range(tmp_path: Path):
+async def test_a_cut_inside_an_encoded_body_restarts_despite_any_validator(tmp_path: Path):
     half = announce(len(PACKED), PACKED[:150_000], GZIP, E1, ("Accept-Ranges", "bytes"))
     place, done, asked = await one(tmp_path, half, half, ranges(BODY), checksum=sha256(BODY), size=SIZE)
     assert (done.code, place.file("x.bin"), asked) == (0, BODY, [None, None, None])
-    assert done.result.received == 300_000 + SIZE  # what came over the network, not what it became
+    assert done.result.received == 300_000 + SIZE  # encoded bytes on the network, not decoded ones
 
 
 async def test_the_etag_of_a_coded_answer_never_goes_into_if_range(tmp_path: Path):
@@ -185,7 +185,7 @@ KEPT = [
 
 
 @pytest.mark.parametrize(("path", "product", "file", "fields"), KEPT)
-async def test_a_product_whose_name_says_that_it_is_packed_stays_packed(path, product, file, fields, tmp_path: Path):
+async def test_a_product_with_a_compressed_file_name_stays_compressed(path, product, file, fields, tmp_path: Path):
     wish = {key: value for key, value in product.items() if value is not None}
     place = Place(tmp_path)
     cut = announce(len(PACKED), PACKED[:CUT], GZIP, E1, *fields)
@@ -195,12 +195,12 @@ async def test_a_product_whose_name_says_that_it_is_packed_stays_packed(path, pr
         assert [r.header("Range") for r in server.log] == [None, f"bytes={CUT}-"]
 
 
-async def test_a_name_that_says_another_coding_keeps_nothing(tmp_path: Path):
+async def test_a_name_of_another_coding_does_not_prevent_decoding(tmp_path: Path):
     place, done, _ = await one(tmp_path, reply(200, PACKED, GZIP), file="x.br")
     assert (done.code, place.file("x.br")) == (0, BODY)
 
 
-async def test_the_size_of_a_coded_answer_is_not_held_against_a_file_that_is_there(tmp_path: Path):
+async def test_the_size_of_an_encoded_response_is_not_compared_with_an_existing_file(tmp_path: Path):
     place = Place(tmp_path)
     place.root.mkdir()
     (place.root / "x.bin").write_bytes(bytes(len(PACKED)))
@@ -209,7 +209,7 @@ async def test_the_size_of_a_coded_answer_is_not_held_against_a_file_that_is_the
     assert (done.code, done.failure[0], place.file("x.bin")) == (1, "conflict", bytes(len(PACKED)))
 
 
-async def test_a_bomb_ends_at_the_size_that_the_manifest_knows(tmp_path: Path):
+async def test_a_decompression_bomb_ends_at_the_size_in_the_manifest(tmp_path: Path):
     bomb = gzip.compress(bytes(400_000_000), mtime=0, compresslevel=1)
     tracemalloc.start()
     try:
@@ -221,7 +221,7 @@ async def test_a_bomb_ends_at_the_size_that_the_manifest_knows(tmp_path: Path):
     assert most < 40_000_000
 
 
-# ---- The decoder alone
+# ---- Decoder unit tests
 
 
 def decoded(name: str, packed: bytes, sizes: list[int]) -> bytes:
@@ -239,7 +239,7 @@ def decoded(name: str, packed: bytes, sizes: list[int]) -> bytes:
 
 @pytest.mark.parametrize("name", CODED)
 @pytest.mark.parametrize("seed", range(3))
-def test_however_the_bytes_arrive_the_same_comes_out(name: str, seed: int):
+def test_the_output_does_not_depend_on_the_block_sizes(name: str, seed: int):
     sizes = random.Random(seed).choices([1, 2, 3, 100, 65_536], k=7) if seed else [65_536]
     body, packed = BODY[:70_000] + bytes(700_000), CODED[name]
     packed = bare(body) if "bare" in name else zlib.compress(body) if name == "deflate" else gzip.compress(body) * 1
@@ -247,7 +247,7 @@ def test_however_the_bytes_arrive_the_same_comes_out(name: str, seed: int):
 
 
 @pytest.mark.parametrize("name", CODED)
-def test_no_beginning_of_a_coding_counts_as_the_whole(name: str):
+def test_no_truncated_encoded_body_counts_as_complete(name: str):
     packed = {"deflate": zlib.compress, "deflate, bare": bare}.get(name, gzip.compress)(body_of(200))
     word = named([name.partition(",")[0]])
     assert decoded(word, packed, [7]) == body_of(200)

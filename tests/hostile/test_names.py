@@ -1,4 +1,4 @@
-"""Names that an archive gives to products: none leaves the destination, is a device, or takes another file's place."""
+"""Names that an archive gives to products: none leaves the destination, is a device or replaces another file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 BODY = body_of(20_000)
 
-# what the archive says · the name at which the product lies
+# name from the archive · resulting file name
 GIVEN = [
     ('attachment; filename="../../etc/passwd.bin"', "passwd.bin"),
     ("attachment; filename=../../../x.bin", "x.bin"),
@@ -80,7 +80,7 @@ def beside(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(("said", "file"), GIVEN, ids=[ascii(row[0]) for row in GIVEN])
-async def test_a_product_lies_under_one_safe_name_below_the_destination(said: str, file: str, tmp_path: Path):
+async def test_a_product_gets_one_safe_name_below_the_destination(said: str, file: str, tmp_path: Path):
     place = Place(tmp_path)
     async with RawServer(reply(200, BODY, ("Content-Disposition", said))) as server:
         done = await place.run(server.url("/get/7"))
@@ -139,7 +139,7 @@ async def test_a_name_that_changes_between_two_answers_stays_the_first(tmp_path:
 
 
 @pytest.mark.parametrize(("one", "two"), [("x.bin", "x.bin"), ("x.bin", "X.BIN"), ("x.bin", "x.bin.")])
-async def test_of_two_products_that_are_given_one_name_one_is_a_conflict(one: str, two: str, tmp_path: Path):
+async def test_one_of_two_products_with_the_same_name_is_a_conflict(one: str, two: str, tmp_path: Path):
     place, names = Place(tmp_path), {"/a": one, "/b": two}
     bodies = {"/a": BODY, "/b": BODY[::-1]}
 
@@ -154,7 +154,7 @@ async def test_of_two_products_that_are_given_one_name_one_is_a_conflict(one: st
 
 @pytest.mark.parametrize(("name", "kind"), [("x.bin.part", "conflict"), ("X.BIN.PART", None)])
 @pytest.mark.parametrize("size", [9000, 20_000])
-async def test_a_product_that_is_called_like_the_partial_of_another_harms_neither(
+async def test_a_product_named_like_the_partial_of_another_harms_neither(
     name: str, kind: str | None, size: int, tmp_path: Path
 ):
     place = Place(tmp_path)

@@ -1,4 +1,4 @@
-"""Ranges that are ignored, wrong or refused, and products that change between two requests."""
+"""Ignored, wrong or refused ranges, and products that change between two requests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 NEW = tuple(mode for mode in MODES if mode.startswith("new"))
 CONTINUED = tuple(mode for mode in MODES if mode.startswith("cut") and "weak" not in mode)
-"""Where a partial is worth a request for the rest."""
+"""Modes in which a partial can be resumed with a range request."""
 UNCHECKED = tuple(mode for mode in MODES if not MODES[mode].checked)
 LABELLED = ("cut, ETag", "cut, date")
 CAUGHT = {f"always, {mode}": "checksum" for mode in ("new, checksum", "cut, checksum")}
 
 
 def partial(*, shift: int = 0, shorter: int = 0, total: object = SIZE, more: bytes = b"", **how: object):
-    """A 206 that is not quite the range; to a request for the whole, the whole."""
+    """Send a 206 that differs from the requested range; without `Range`, send the whole product."""
 
     async def answer(turn: Turn) -> None:
         if turn.asked is None:
@@ -36,7 +36,7 @@ def partial(*, shift: int = 0, shorter: int = 0, total: object = SIZE, more: byt
 
 
 def labelled(*labels: str, kind: str = "application/octet-stream"):
-    """The right bytes of a range under these Content-Range fields."""
+    """Send the right bytes of a range with these `Content-Range` fields."""
 
     async def answer(turn: Turn) -> None:
         if turn.asked is None:
@@ -74,17 +74,17 @@ def refused(*fields: tuple[str, object], always: bool = False):
 
 
 async def changed(turn: Turn) -> None:
-    """Another edition, from an archive that does as HTTP says."""
+    """Send another version, from an archive that follows HTTP."""
     await turn.orderly(OTHER)
 
 
 async def changed_carelessly(turn: Turn) -> None:
-    """Another edition, whose ranges are sent whatever If-Range says, under its own validators."""
+    """Send ranges of another version with its own validators, ignoring `If-Range`."""
     await (turn.part(*turn.asked, OTHER) if turn.asked else turn.whole(OTHER))
 
 
 async def changed_with_its_length(turn: Turn) -> None:
-    """An edition that is shorter, and nothing else tells."""
+    """Send a shorter version; only the length reveals it."""
     shorter = OTHER[: SIZE - 1000]
     if turn.asked:
         start = turn.asked[0]
@@ -94,7 +94,7 @@ async def changed_with_its_length(turn: Turn) -> None:
 
 
 async def weakened(turn: Turn) -> None:
-    """A proxy makes the ETag a weak one; it is the same edition."""
+    """Send the same version with a weak ETag, as some proxies do."""
     fields = [(name, f"W/{value}" if name == "ETag" and value[0] == '"' else value) for name, value in turn.mode.fields]
     start, stop = turn.asked or (0, SIZE)
     if turn.asked:
@@ -104,7 +104,7 @@ async def weakened(turn: Turn) -> None:
 
 
 def tagged(etag: str):
-    """Cut after 50 000 bytes, under an ETag of its own."""
+    """Cut the response after 50,000 bytes, with this ETag."""
 
     async def answer(turn: Turn) -> None:
         fields = (("ETag", etag),)
@@ -117,7 +117,7 @@ def tagged(etag: str):
 
 OTHER_TAG = {f"always, {mode}": "network" for mode in ("cut, ETag", "cut, overlap")}
 NO_TAG = {f"always, {m}": "network" for m in ("new", "new, nothing known", "new, size", "cut, weak ETag", "cut, date")}
-"""No strong validator, so that each cut begins again and gets no further."""
+"""Cases without a strong validator: each cut restarts the download and makes no progress."""
 LONGER, SHORTER = ("Content-Range", f"bytes */{SIZE + 1}"), ("Content-Range", "bytes */5")
 CASES = {
     "the range is ignored": Case(answer=ignored),
@@ -178,6 +178,6 @@ async def test_no_two_editions_are_spliced_and_the_product_arrives_after(name: s
 
 
 @pytest.mark.parametrize("name", CASES)
-async def test_no_two_editions_are_spliced_past_the_event_loop_after(name: str, tmp_path: Path):
+async def test_two_versions_are_never_spliced_on_the_fast_lane_after(name: str, tmp_path: Path):
     modes = tuple(mode for mode in CASES[name].only if mode in {"cut, ETag", "cut, checksum", "cut, overlap"})
     await survive(replace(CASES[name], only=modes), tmp_path, lane="16K")

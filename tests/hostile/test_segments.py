@@ -1,4 +1,4 @@
-"""A further connection to a product meets a hostile answer: the product comes over the first, and nothing is spliced."""
+"""An extra connection gets a hostile response: the first one completes the product, and nothing is spliced."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ E1 = ("ETag", '"1"')
 
 def part(body: bytes = BODY, *, shift: int = 0, label_shift: int = 0, total: int = SIZE, count: int | None = None,
          fields: tuple[tuple[str, object], ...] = (E1,)) -> Responder:  # fmt: skip
-    """The range that is asked for, or nearly so."""
+    """Return a responder for the requested range, shifted or mislabelled if so configured."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         start, stop = request.range(SIZE) or (0, SIZE)
@@ -60,20 +60,20 @@ HOSTILE: dict[str, Responder] = {
 
 @dataclass(slots=True)
 class OneGood:
-    """The first connection sends half, and the rest once the hostile answer has been given on another."""
+    """The first connection sends half, then waits for the hostile response on another connection."""
 
     hostile: Responder
     met: asyncio.Event = field(default_factory=asyncio.Event)
     begun: bool = False
     over: bool = False
-    """The first connection has sent all: what comes later is another attempt."""
+    """Set when the first connection has sent everything; later requests belong to another attempt."""
 
     async def __call__(self, request: RawRequest, wire: Wire) -> None:
         if not self.begun:
             self.begun = True
             fields = (("Content-Length", SIZE), ("Accept-Ranges", "bytes"), ("Connection", "close"), E1)
             await wire.send(head(200, *fields) + BODY[: SIZE // 4])
-            while not self.met.is_set():  # a rate has to be seen before the product is divided
+            while not self.met.is_set():  # the rate must be measured before the product is split
                 await wire.send(b"")
                 await asyncio.wait([asyncio.ensure_future(self.met.wait())], timeout=0.05)
             await wire.send(BODY[SIZE // 4 :])

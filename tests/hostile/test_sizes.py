@@ -1,4 +1,4 @@
-"""The smallest products, in every framing, with everything known of them and with nothing."""
+"""The smallest products in every framing, with all facts or none in the manifest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def framed(framing: str, body: bytes) -> Responder:
 @pytest.mark.parametrize("known", ["nothing", "size", "checksum", "both"])
 @pytest.mark.parametrize("framing", FRAMINGS)
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
-async def test_a_tiny_product_arrives_and_is_known_by_the_next_run(
+async def test_a_tiny_product_is_downloaded_and_recognised_by_the_next_run(
     body: bytes, framing: str, known: str, tmp_path: Path
 ):
     wish: dict[str, Any] = {"file": "x.bin"}
@@ -41,7 +41,7 @@ async def test_a_tiny_product_arrives_and_is_known_by_the_next_run(
 
 
 @pytest.mark.parametrize("first", [announce(1, b""), announce(2, b"x", ("ETag", '"1"'))])
-async def test_a_tiny_product_that_was_cut_is_finished(first: Responder, tmp_path: Path):
+async def test_a_tiny_product_is_completed_after_a_cut(first: Responder, tmp_path: Path):
     place = Place(tmp_path)
     async with RawServer(first, ranges(b"xy")) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"})

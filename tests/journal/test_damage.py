@@ -1,4 +1,4 @@
-"""A journal whose structure is sound and whose content is not: SQLite sees nothing, the rows' own sums do."""
+"""Changed values in a structurally sound journal: SQLite notices nothing, the CRC of each row does."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WHOLE = Entry(id="b.bin", phase=Phase.DONE, file="b.bin", size=1, mtime_ns=2)
     ],
 )
 async def test_a_changed_value_costs_the_history_of_its_product_and_is_said(column: str, value: object, tmp_path: Path):
-    """A flipped bit in a range would make a hole pass for bytes that have arrived."""
+    """A flipped bit in a range would make a hole count as downloaded bytes."""
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
         await journal.put(HARMED)
         await journal.put(WHOLE)
@@ -60,7 +60,7 @@ async def test_a_changed_value_costs_the_history_of_its_product_and_is_said(colu
         connection.execute(f"UPDATE product SET {column} = ? WHERE id = 'a.bin'", (value,))
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
         assert set(await journal.entries()) == {"b.bin"}
-        assert "1 unreadable record" in journal.recovered
+        assert "1 journal record is unreadable" in journal.recovered
         await journal.put(HARMED)
         assert set(await journal.entries()) == {"a.bin", "b.bin"}
 
@@ -72,6 +72,6 @@ async def test_unreadable_records_of_several_batches_are_counted_together(tmp_pa
     with closing(sqlite3.connect(tmp_path / ".bulkdl" / "journal.sqlite")) as connection, connection:
         connection.execute("UPDATE product SET size = 9 WHERE id IN ('1.bin', '4.bin', '5.bin')")
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
-        found = [set(await journal.of(ids[at : at + 3])) for at in (0, 3)]
+        found = [set(await journal.get_many(ids[at : at + 3])) for at in (0, 3)]
         assert found == [{"0.bin", "2.bin"}, {"3.bin"}]
-        assert "3 unreadable records" in journal.recovered
+        assert "3 journal records are unreadable" in journal.recovered

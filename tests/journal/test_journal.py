@@ -1,4 +1,4 @@
-"""The journal keeps what it acknowledged, whatever happens to its process or its file."""
+"""The journal keeps every acknowledged change, whatever happens to its process or its file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bulkdl.core.models import Checksum, FailureKind
 from bulkdl.journal.journal import Journal
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.journal.sqlite_file import open_or_renew
+from bulkdl.journal.sqlite_file import open_or_replace
 from bulkdl.journal.writer_thread import JournalWriter
 from bulkdl.storage.filesystem_type import network_filesystem
 from tests.effort import effort
@@ -87,18 +87,18 @@ async def test_every_field_survives_a_reopening(tmp_path: Path, clock: ManualClo
     assert read(tmp_path) == expected
 
 
-async def test_the_entries_of_some_are_those_that_there_are_however_many_are_asked_for(tmp_path: Path) -> None:
+async def test_get_many_returns_the_existing_entries_of_any_number_of_ids(tmp_path: Path) -> None:
     ids = [f"{i}.zip" for i in range(2500)]
     await fill(tmp_path, ids[::2])
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
-        assert list(await journal.of(ids[:7])) == ids[:7:2]
-        assert set(await journal.of(ids)) == set(ids[::2])
-        assert await journal.of([]) == {}
+        assert list(await journal.get_many(ids[:7])) == ids[:7:2]
+        assert set(await journal.get_many(ids)) == set(ids[::2])
+        assert await journal.get_many([]) == {}
 
 
-async def test_what_had_no_entry_has_the_one_that_was_put_since(tmp_path: Path) -> None:
+async def test_a_put_replaces_the_knowledge_that_there_was_no_entry(tmp_path: Path) -> None:
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
-        assert await journal.of(["a", "b", "c"]) == {}
+        assert await journal.get_many(["a", "b", "c"]) == {}
         assert await journal.get("a") is None
         await journal.put(Entry(id="a", phase=Phase.DONE))
         await journal.put_all([Entry(id="b", phase=Phase.DONE)])
@@ -140,7 +140,7 @@ entries = st.builds(
 operations = st.lists(
     st.one_of(
         st.tuples(st.just("put"), entries),
-        st.tuples(st.just("put_soon"), entries),
+        st.tuples(st.just("put_unsynced"), entries),
         st.tuples(st.just("forget"), entries),
         st.tuples(st.just("get"), entries),
         st.tuples(st.just("reopen"), st.none()),
@@ -164,7 +164,7 @@ def test_any_sequence_of_changes_equals_a_dict_and_survives_reopening(script: li
                 assert entry is not None
                 if action == "put":
                     await journal.put(entry)
-                elif action == "put_soon":
+                elif action == "put_unsynced":
                     journal.put_unsynced(entry)
                 elif action == "forget":
                     await journal.forget(entry.id)
@@ -187,7 +187,7 @@ def test_any_sequence_of_changes_equals_a_dict_and_survives_reopening(script: li
         assert read(Path(folder)) == model
 
 
-async def test_a_value_that_sqlite_cannot_hold_fails_its_own_put_only(tmp_path: Path, clock: ManualClock) -> None:
+async def test_a_value_that_sqlite_cannot_store_fails_only_its_own_put(tmp_path: Path, clock: ManualClock) -> None:
     async with Journal.open(tmp_path, clock=clock) as journal:
         good = Entry(id="good", phase=Phase.DONE)
         bad = Entry(id="bad", phase=Phase.DONE, total=2**64)
@@ -216,13 +216,13 @@ async def test_changes_that_arrive_during_a_commit_share_the_next_one(tmp_path: 
 
     writer = JournalWriter(tmp_path / "db", connect)
     await writer.start()
-    first = asyncio.ensure_future(writer.do(busy))
+    first = asyncio.ensure_future(writer.run(busy))
     await asyncio.to_thread(ready.wait)
     rest = [
-        asyncio.ensure_future(writer.do(lambda c, n=n: c.execute("INSERT INTO t VALUES (?)", (n,)).rowcount))
+        asyncio.ensure_future(writer.run(lambda c, n=n: c.execute("INSERT INTO t VALUES (?)", (n,)).rowcount))
         for n in range(500)
     ]
-    await asyncio.sleep(0)  # all are asked for now
+    await asyncio.sleep(0)  # all are submitted now
     go.set()
     await asyncio.gather(first, *rest)
     await writer.close()
@@ -230,13 +230,13 @@ async def test_changes_that_arrive_during_a_commit_share_the_next_one(tmp_path: 
     assert statements.count("COMMIT") == 2
 
 
-async def test_a_writer_that_dies_refuses_what_waits_and_what_comes_later(tmp_path: Path, clock: ManualClock) -> None:
+async def test_a_dead_writer_refuses_waiting_and_later_requests(tmp_path: Path, clock: ManualClock) -> None:
     def die(_: sqlite3.Connection) -> None:
         raise MemoryError("no more")
 
     async with Journal.open(tmp_path, clock=clock) as journal:
         waiting = asyncio.gather(
-            journal._writer.do(die),
+            journal._writer.run(die),
             *(journal.put(Entry(id=str(n), phase=Phase.DONE)) for n in range(9)),
             return_exceptions=True,
         )
@@ -261,31 +261,31 @@ async def test_a_put_that_is_cancelled_leaves_the_journal_usable(tmp_path: Path,
 async def test_a_closed_journal_refuses(tmp_path: Path, clock: ManualClock) -> None:
     async with Journal.open(tmp_path, clock=clock) as journal:
         pass
-    with pytest.raises(StorageStopped, match="closed already"):
+    with pytest.raises(StorageStopped, match="already closed"):
         await journal.put(FULL)
 
 
-async def test_a_full_database_is_said_as_full_and_goes_on_once_there_is_room(
+async def test_a_full_database_is_reported_as_full_and_works_again_once_space_is_free(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     big = Entry(id="big", phase=Phase.DONE, note="x" * 200_000)
     async with Journal.open(tmp_path, clock=clock) as journal:
-        await journal._writer.do(lambda c: c.execute("PRAGMA max_page_count = 10").fetchall())
+        await journal._writer.run(lambda c: c.execute("PRAGMA max_page_count = 10").fetchall())
         with pytest.raises(StorageStopped, match="no space left") as stopped:
             await journal.put(big)
         assert stopped.value.full
-        await journal._writer.do(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchall())
+        await journal._writer.run(lambda c: c.execute("PRAGMA max_page_count = 100000").fetchall())
         await journal.put(big)
         assert await journal.get("big") is not None
 
 
-async def test_the_failure_of_a_put_nobody_waited_for_is_raised_by_the_next_or_at_the_end(
+async def test_the_failure_of_an_unsynced_put_is_raised_by_the_next_call_or_at_the_end(
     tmp_path: Path, clock: ManualClock
 ) -> None:
     big = Entry(id="big", phase=Phase.DONE, note="x" * 200_000)
     with pytest.raises(StorageStopped, match="no space left"):  # noqa: PT012 - raised at its end
         async with Journal.open(tmp_path, clock=clock) as journal:
-            await journal._writer.do(lambda c: c.execute("PRAGMA max_page_count = 10").fetchall())
+            await journal._writer.run(lambda c: c.execute("PRAGMA max_page_count = 10").fetchall())
             journal.put_unsynced(big)
 
 
@@ -387,7 +387,7 @@ def cut(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [garbage, torn, cut])
-async def test_a_damaged_journal_is_set_aside_and_said(tmp_path: Path, clock: ManualClock, damage) -> None:
+async def test_a_damaged_journal_is_moved_away_and_reported(tmp_path: Path, clock: ManualClock, damage) -> None:
     await fill(tmp_path, (f"{number:0100}" for number in range(400)))
     file = file_of(tmp_path)
     damaged = damage(file.read_bytes())
@@ -396,7 +396,7 @@ async def test_a_damaged_journal_is_set_aside_and_said(tmp_path: Path, clock: Ma
         assert await journal.entries() == {}
         await journal.put(FULL)
         (aside,) = [name for name in names(tmp_path) if ".damaged-" in name and not name.endswith(("wal", "shm"))]
-        assert f"set aside as '.bulkdl/{aside}'" in journal.recovered
+        assert f"moved to '.bulkdl/{aside}'" in journal.recovered
     assert (file.parent / aside).read_bytes() == damaged
     assert set(read(tmp_path) or ()) == {FULL.id}
     assert integrity(tmp_path) == "ok"
@@ -420,7 +420,7 @@ async def test_a_row_that_makes_no_sense_costs_its_own_history_only(tmp_path: Pa
     connection.close()
     async with Journal.open(tmp_path, clock=clock) as journal:
         assert set(await journal.entries()) == {"d"}
-        assert "3 unreadable records" in journal.recovered
+        assert "3 journal records are unreadable" in journal.recovered
         assert await journal.get("a") is None
 
 
@@ -447,10 +447,10 @@ STEP_2 = ("ALTER TABLE t ADD COLUMN b TEXT NOT NULL DEFAULT 'new'", "CREATE INDE
 
 def test_a_database_of_version_1_is_brought_to_version_2_with_its_rows(tmp_path: Path) -> None:
     path = tmp_path / "db"
-    old = open_or_renew(path, steps=(STEP_1,), wal=True, now=0).connection
+    old = open_or_replace(path, steps=(STEP_1,), wal=True, now=0).connection
     old.execute("INSERT INTO t VALUES ('kept')")
     old.close()
-    new = open_or_renew(path, steps=(STEP_1, STEP_2), wal=True, now=0).connection
+    new = open_or_replace(path, steps=(STEP_1, STEP_2), wal=True, now=0).connection
     assert new.execute("SELECT a, b FROM t").fetchall() == [("kept", "new")]
     assert new.execute("PRAGMA user_version").fetchone() == (2,)
     new.close()
@@ -458,9 +458,9 @@ def test_a_database_of_version_1_is_brought_to_version_2_with_its_rows(tmp_path:
 
 def test_a_migration_that_fails_leaves_the_old_version_whole(tmp_path: Path) -> None:
     path = tmp_path / "db"
-    open_or_renew(path, steps=(STEP_1,), wal=True, now=0).connection.close()
+    open_or_replace(path, steps=(STEP_1,), wal=True, now=0).connection.close()
     with pytest.raises(StorageStopped, match="no such table"):
-        open_or_renew(path, steps=(STEP_1, (*STEP_2, "DROP TABLE missing")), wal=True, now=0)
+        open_or_replace(path, steps=(STEP_1, (*STEP_2, "DROP TABLE missing")), wal=True, now=0)
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT name FROM pragma_table_info('t')").fetchall() == [("a",)]
     assert connection.execute("PRAGMA user_version").fetchone() == (1,)
@@ -472,7 +472,7 @@ def test_a_migration_that_fails_leaves_the_old_version_whole(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("wal", "mode"), [(True, "wal"), (False, "truncate")])
 def test_commits_are_durable_in_both_journal_modes(tmp_path: Path, *, wal: bool, mode: str) -> None:
-    connection = open_or_renew(tmp_path / "db", steps=(STEP_1,), wal=wal, now=0).connection
+    connection = open_or_replace(tmp_path / "db", steps=(STEP_1,), wal=wal, now=0).connection
     assert connection.execute("PRAGMA journal_mode").fetchone() == (mode,)
     assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
     connection.close()

@@ -1,4 +1,4 @@
-"""What the journal has learnt of faulty products and of hosts: kept, migrated to, and damaged row by row."""
+"""Learned facts of faulty products and hosts: stored, migrated, and damaged row by row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bulkdl.journal.journal import Journal, read_learned
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.row_codec import PUT, encode
-from bulkdl.journal.sqlite_file import open_or_renew
+from bulkdl.journal.sqlite_file import open_or_replace
 from bulkdl.protocol.bad_source import BadSourceEvidence, ValidatorSnapshot
 from bulkdl.protocol.server_quirks import EXPIRES_S, ServerFacts
 from tests.clocks import ManualClock
@@ -58,8 +58,8 @@ async def fill(destination: Path, clock: ManualClock) -> None:
     async with Journal.open(destination, clock=clock) as journal:
         await journal.put_evidence(GUILTY)
         await journal.record_evidence(Entry(id="b", phase=Phase.PARTIAL), OTHER)
-        journal.put_host_soon(HOST)
-        journal.put_host_soon(HOST_B)
+        journal.put_host_unsynced(HOST)
+        journal.put_host_unsynced(HOST_B)
 
 
 def change(destination: Path, statement: str, *values: Any) -> None:
@@ -67,10 +67,10 @@ def change(destination: Path, statement: str, *values: Any) -> None:
         assert connection.execute(statement, values).rowcount == 1
 
 
-async def test_everything_that_was_learnt_survives_a_reopening(tmp_path: Path, clock: ManualClock):
+async def test_all_learned_facts_survive_a_reopening(tmp_path: Path, clock: ManualClock):
     await fill(tmp_path, clock)
     async with Journal.open(tmp_path, clock=clock) as journal:
-        learnt = await journal.learnt()
+        learnt = await journal.learned()
         assert learnt.evidence == {GUILTY.id: GUILTY, "b": OTHER}
         assert learnt.hosts == {HOST.origin: HOST, HOST_B.origin: HOST_B}
         assert journal.recovered == ""
@@ -92,29 +92,29 @@ async def test_hosts_that_were_not_seen_for_a_month_are_left_out(tmp_path: Path,
     assert set(found.evidence) == {GUILTY.id, "b"}
 
 
-def test_where_there_is_no_journal_nothing_was_learnt_and_nothing_is_made(tmp_path: Path):
+def test_without_a_journal_nothing_is_learned_and_no_file_is_created(tmp_path: Path):
     assert read_learned(tmp_path, now=NOW) is None
     assert list(tmp_path.iterdir()) == []
 
 
-# --- A journal of the version before ----------------------------------------------------------------------------------
+# --- A journal of the previous version --------------------------------------------------------------------------------
 
 
 def old_journal(destination: Path) -> None:
-    """One with a product, as the schema's second version has it."""
+    """Create a journal of schema version 2 with one product."""
     (destination / ".bulkdl").mkdir()
-    old = open_or_renew(file_of(destination), steps=module.STEPS[:2], wal=True, now=0).connection
+    old = open_or_replace(file_of(destination), steps=module.STEPS[:2], wal=True, now=0).connection
     assert old.execute("PRAGMA user_version").fetchone() == (2,)
     values = encode(Entry(id="kept", phase=Phase.DONE, file="kept", size=1, mtime_ns=2), updated=1.0)
     old.execute(PUT, values)
     old.close()
 
 
-async def test_a_journal_of_the_version_before_is_brought_up_to_date_with_its_rows(tmp_path: Path, clock: ManualClock):
+async def test_a_journal_of_the_previous_version_is_migrated_with_its_rows(tmp_path: Path, clock: ManualClock):
     old_journal(tmp_path)
     async with Journal.open(tmp_path, clock=clock) as journal:
         assert set(await journal.entries()) == {"kept"}
-        learnt = await journal.learnt()
+        learnt = await journal.learned()
         assert (learnt.evidence, learnt.hosts, journal.recovered) == ({}, {}, "")
         await journal.put_evidence(GUILTY)
     with closing(sqlite3.connect(file_of(tmp_path))) as connection:
@@ -123,7 +123,7 @@ async def test_a_journal_of_the_version_before_is_brought_up_to_date_with_its_ro
     assert set(read(tmp_path) or {}) == {"kept"}
 
 
-def test_a_reader_finds_nothing_learnt_in_a_journal_of_the_version_before_and_leaves_it_so(tmp_path: Path):
+def test_a_reader_finds_no_learned_facts_in_a_journal_of_the_previous_version_and_does_not_change_it(tmp_path: Path):
     old_journal(tmp_path)
     learnt = read_learned(tmp_path, now=NOW)
     assert learnt is not None
@@ -163,10 +163,10 @@ async def test_a_damaged_row_costs_itself_only(
     text = "" if values[0] is None else values[0]
     change(tmp_path, f"UPDATE {table} SET facts = ?, crc = ? WHERE {column} = ?", text, values[1], key)
     async with Journal.open(tmp_path, clock=clock) as journal:
-        learnt = await journal.learnt()
+        learnt = await journal.learned()
         assert set(learnt.evidence) == {GUILTY.id} | ({"b"} if table == "host" else set())
         assert set(learnt.hosts) == {HOST_B.origin} | ({HOST.origin} if table == "faulty" else set())
-        assert ("1 unreadable record" in journal.recovered) == (table == "faulty")
+        assert ("1 journal record of a faulty product is unreadable" in journal.recovered) == (table == "faulty")
         assert set(await journal.entries()) == {"b"}
 
 
@@ -179,21 +179,21 @@ async def test_one_flipped_digit_of_the_evidence_is_noticed(tmp_path: Path, cloc
 
 
 async def test_a_refusal_and_its_evidence_are_one_change(tmp_path: Path):
-    """Were one there without the other, the same bytes could be counted twice."""
+    """If only one of them were stored, the same bytes could be counted twice."""
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
         with pytest.raises(OverflowError):
             await journal.record_evidence(Entry(id="b", phase=Phase.PARTIAL, total=2**64), OTHER)
-        assert (await journal.learnt()).evidence == {}
+        assert (await journal.learned()).evidence == {}
         assert await journal.entries() == {}
 
 
 async def test_a_schema_that_is_no_text_any_more_has_the_journal_set_aside(tmp_path: Path, clock: ManualClock):
-    """Python cannot read the message in which SQLite quotes it."""
+    """Python cannot decode the SQLite message that quotes the damaged schema."""
     await fill(tmp_path, clock)
     data = file_of(tmp_path).read_bytes()
     file_of(tmp_path).write_bytes(data.replace(b"source TEXT NOT NULL", b"s'urce TEXT N\xcbT NULL"))
     with pytest.raises(StorageStopped, match="it is damaged"):
         read(tmp_path)
     async with Journal.open(tmp_path, clock=clock) as journal:
-        assert "damaged and set aside" in journal.recovered
+        assert "damaged and moved to" in journal.recovered
         assert await journal.entries() == {}

@@ -1,4 +1,4 @@
-"""What the journal does on a disk that is nearly full: bytes in reserve, no shared index, nothing lost in a crash."""
+"""The journal on a nearly full disk: space reserve, no shared index, nothing lost in a crash."""
 
 from __future__ import annotations
 
@@ -33,42 +33,42 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def fill(path: Path) -> None:
-    """Take every byte that is free."""
+    """Fill the disk completely."""
     for size in (1 << 16, 1 << 12, 1):
         with suppress(OSError), path.with_name(f"{path.name}-{size}").open("wb", buffering=0) as file:
             while True:
                 file.write(bytes(size))
 
 
-def test_the_reserve_gives_way_step_by_step_and_is_made_again(tmp_path: Path) -> None:
+def test_the_reserve_is_released_step_by_step_and_refilled(tmp_path: Path) -> None:
     reserve, path = SpaceReserve(tmp_path), tmp_path / NAME
-    reserve.renew()
+    reserve.refill()
     assert path.stat().st_size == SIZE
     assert path.stat().st_blocks * 512 >= SIZE
     given = 0
-    while reserve.give():
+    while reserve.release_step():
         given += STEP
         assert (path.stat().st_size if path.exists() else 0) == SIZE - given
     assert given == SIZE
     assert not path.exists()
-    reserve.renew()
+    reserve.refill()
     assert path.stat().st_size == SIZE
 
 
-def test_no_reserve_is_made_where_there_is_little_room(tmp_path: Path) -> None:
+def test_no_reserve_is_created_if_little_space_is_free(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=2m") as place:
-        SpaceReserve(place).renew()
+        SpaceReserve(place).refill()
         assert list(place.iterdir()) == []
 
 
-def test_a_folder_that_refuses_does_without_a_reserve(tmp_path: Path) -> None:
+def test_a_read_only_folder_has_no_reserve_and_no_error(tmp_path: Path) -> None:
     reserve = SpaceReserve(tmp_path / "missing")
-    reserve.renew()
-    assert not reserve.give()
+    reserve.refill()
+    assert not reserve.release_step()
 
 
 async def test_on_a_disk_without_a_byte_the_journal_still_records(tmp_path: Path) -> None:
-    """In the space of the reserve; what is recorded is there for the next run."""
+    """The reserve provides the space, and the next run finds the records."""
     with mounted(tmp_path / "disk", "size=8m") as place:
         async with Journal.open(place, clock=SystemClock()) as journal:
             await journal.put(Entry(id="first", phase=Phase.DONE))
@@ -82,8 +82,8 @@ async def test_on_a_disk_without_a_byte_the_journal_still_records(tmp_path: Path
         assert (place / ".bulkdl" / NAME).stat().st_size < SIZE
 
 
-async def test_where_there_is_little_room_the_journal_has_no_log_with_a_shared_index(tmp_path: Path) -> None:
-    """A page of the index for which the disk has no block ends the process by a signal; others may still read."""
+async def test_with_little_free_space_the_journal_uses_no_write_ahead_log(tmp_path: Path) -> None:
+    """An index page without a disk block would kill the process by a signal; readers still work."""
     with mounted(tmp_path / "disk", "size=8m") as place:
         async with Journal.open(place, clock=SystemClock()) as journal:
             await journal.put(Entry(id="first", phase=Phase.DONE))
@@ -94,7 +94,7 @@ async def test_where_there_is_little_room_the_journal_has_no_log_with_a_shared_i
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 async def test_a_journal_that_was_cut_short_in_a_commit_is_read_as_it_was_before(tmp_path: Path) -> None:
-    """Without touching it, which is the next run's to do."""
+    """The reader must not roll it back; only the next run may."""
     async with Journal.open(tmp_path, clock=SystemClock()) as journal:
         for number in range(300):
             journal.put_unsynced(Entry(id=f"{number}", phase=Phase.DONE, note="before"))

@@ -230,7 +230,7 @@ async def learn(place: Place, facts: ServerFacts) -> None:
     """Have the facts in the journal before the run."""
     place.root.mkdir(exist_ok=True)
     async with Journal.open(place.root, clock=SystemClock()) as journal:
-        journal.put_host_soon(facts)
+        journal.put_host_unsynced(facts)
 
 
 def facts_of(place: Place, server: RawServer) -> ServerFacts:

@@ -1,4 +1,4 @@
-"""Processes that tests kill: `python storage_child.py write|hold|hold-without-locks DESTINATION`."""
+"""Child process that tests kill: `python storage_child.py write|hold|hold-without-locks DESTINATION`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from bulkdl.core.clock import SystemClock
 from bulkdl.journal.journal import Journal
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.storage.destination_lock import DestinationLock, _take_without_locks
+from bulkdl.storage.destination_lock import DestinationLock, _lock_without_os_locks
 from bulkdl.storage.filesystem import state_folder
 
 
@@ -19,7 +19,7 @@ def say(line: str) -> None:
 
 
 async def write(destination: Path) -> None:
-    """Put entries for ever, eight at a time, and print each id once its put has returned."""
+    """Put entries endlessly, eight at a time; print each id after its put returned."""
     async with Journal.open(destination, clock=SystemClock()) as journal, asyncio.TaskGroup() as group:
         for lane in range(8):
             group.create_task(put_for_ever(journal, lane))
@@ -41,7 +41,7 @@ def hold(destination: Path) -> None:
 
 
 def hold_without_locks(destination: Path) -> None:
-    release = _take_without_locks(state_folder(destination) / "lock.pid", destination)
+    release = _lock_without_os_locks(state_folder(destination) / "lock.pid", destination)
     say("held")
     sys.stdin.read()
     release()

@@ -1,4 +1,4 @@
-"""Real folders that refuse, and processes that hold."""
+"""Helpers of the storage tests: read-only and mounted folders, and child processes that hold a lock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHILD = Path(__file__).with_name("storage_child.py")
 
 @contextmanager
 def child(mode: str, destination: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process of `storage_child.py`; it is killed at the end."""
+    """Start `storage_child.py` and kill it at the end."""
     process = subprocess.Popen(
         [sys.executable, str(CHILD), mode, str(destination)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -35,7 +35,7 @@ def child(mode: str, destination: Path) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def mounted(folder: Path, options: str) -> Iterator[Path]:
-    """A tmpfs at `folder`; skips where mounting is not permitted."""
+    """Mount a tmpfs at `folder`; skip the test if mounting is not permitted."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     try:
@@ -52,7 +52,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[Path]:
-    """A folder that nobody can write to: by permission, or by a read-only mount for root, who needs no permission."""
+    """Make a folder read-only: by permission, or for root, who ignores permissions, by a read-only mount."""
     if os.geteuid() == 0:
         with mounted(folder, "ro,size=64k") as place:
             yield place

@@ -1,4 +1,4 @@
-"""Small products are written whole, verified from memory and moved many at a time: each as it would be alone."""
+"""Small products are written whole, verified from memory and moved in batches, with the same result as one by one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def names(folder: Path) -> list[str]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A destination that work has begun on."""
+    """A destination whose mount is remembered, as during a run."""
     root = tmp_path / "products"
     root.mkdir()
     remember_mount(root)
@@ -54,7 +54,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often the system is asked what; pytest asks, too, between its steps."""
+    """Count system calls by name; pytest itself calls some between its steps."""
     found: Counter[str] = Counter()
 
     def counted(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
@@ -88,7 +88,7 @@ def test_the_body_is_all_that_the_partial_has_whatever_was_in_it(
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        pytest.param(lambda path: path.mkdir(), "a folder is in the way", id="folder"),
+        pytest.param(lambda path: path.mkdir(), "a folder with this name is in the way", id="folder"),
         pytest.param(make_link, "a symbolic link is in the way", id="link"),
         pytest.param(os.mkfifo, "not a regular file", id="fifo"),
     ],
@@ -105,10 +105,10 @@ def test_what_is_no_file_at_the_partials_name_fails_the_product_and_stays(
 
 
 @pytest.mark.parametrize("known", [set, lambda: {""}], ids=["unseen", "known"])
-def test_what_has_its_final_name_beside_that_of_its_partial_is_not_written_to(
+def test_a_final_file_that_shares_its_inode_with_the_partial_is_not_overwritten(
     home: Path, known: Callable[[], set[str]]
 ):
-    """A move that was cut short leaves one file with both names."""
+    """A move interrupted between link and unlink leaves one file with two names."""
     (home / "a.bin").write_bytes(b"the product")
     os.link(home / "a.bin", home / "a.bin.part")
     write_whole(home, "a.bin.part", BODY, known=known())
@@ -116,7 +116,7 @@ def test_what_has_its_final_name_beside_that_of_its_partial_is_not_written_to(
 
 
 def test_a_new_partial_in_a_known_folder_takes_six_calls(home: Path, calls: Counter[str]):
-    """Of very many small files the calls are what they cost."""
+    """For very many small files, system calls dominate the cost."""
     calls.clear()
     write_whole(home, "x.part", BODY, known={""})
     assert calls == {"open": 1, "pwrite": 1, "fsync": 1, "fstat": 2, "close": 1}
@@ -143,7 +143,7 @@ def mounted_over(home: Path) -> Any:
 # --- Moving -----------------------------------------------------------------------------------------------------------
 
 
-def test_of_many_that_are_moved_each_one_that_can_be_has_its_name(home: Path):
+def test_in_a_batch_every_file_that_can_be_renamed_is_renamed(home: Path):
     (home / "b").write_bytes(b"in the way")
     for name in ("a", "b", "d"):
         write_whole(home, f"{name}.part", BODY, known=set())
@@ -188,9 +188,7 @@ def test_a_file_that_is_missing_takes_one_call(home: Path, calls: Counter[str]):
 
 
 @pytest.mark.parametrize("folder", ["", "a/", "missing/"])
-def test_of_many_files_that_are_missing_in_a_folder_that_has_few_one_is_looked_at(
-    home: Path, calls: Counter[str], folder: str
-):
+def test_many_missing_files_in_a_nearly_empty_folder_cost_one_stat(home: Path, calls: Counter[str], folder: str):
     files = [f"{folder}{number}.bin" for number in range(20)]
     (home / "a").mkdir()
     calls.clear()
@@ -199,7 +197,7 @@ def test_of_many_files_that_are_missing_in_a_folder_that_has_few_one_is_looked_a
 
 
 @pytest.mark.parametrize("there", ["7.bin", "7.BIN", "7.bin.", "\N{KELVIN SIGN}"])
-def test_a_file_is_looked_at_where_some_file_system_may_find_it_under_a_name_that_is_there(
+def test_a_file_is_checked_if_some_file_system_may_match_it_with_an_existing_name(
     home: Path, calls: Counter[str], there: str
 ):
     files = [f"{number}.bin" for number in range(20)]
@@ -210,13 +208,13 @@ def test_a_file_is_looked_at_where_some_file_system_may_find_it_under_a_name_tha
     assert calls["lstat"] == (2 if there.isascii() else 20)
 
 
-def test_a_folder_that_can_be_listed_and_not_looked_into_stops_the_run(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_that_permits_listing_but_not_stat_stops_the_run(home: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "lstat", partial(_fail, errno.EIO))
     with pytest.raises(StorageStopped):
         look_at(home, [f"{number}.bin" for number in range(20)])
 
 
-def test_a_folder_that_may_not_be_listed_is_no_reason_to_miss_a_file(home: Path, monkeypatch: pytest.MonkeyPatch):
+def test_files_are_found_in_a_folder_that_cannot_be_listed(home: Path, monkeypatch: pytest.MonkeyPatch):
     (home / "7.bin").touch()
     monkeypatch.setattr(os, "scandir", partial(_fail, errno.EACCES))
     assert look_at(home, [f"{number}.bin" for number in range(20)])["7.bin"] == FileFacts(
@@ -228,7 +226,7 @@ def _fail(code: int, path: str) -> None:
     raise OSError(code, os.strerror(code), path)
 
 
-async def test_of_many_that_ask_for_room_at_once_one_looks(home: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_concurrent_queries_of_free_space_share_one_measurement(home: Path, monkeypatch: pytest.MonkeyPatch):
     looks: list[Path] = []
     usage = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: (looks.append(path), usage(path))[1])
@@ -270,7 +268,7 @@ WRONG = Checksum("md5", "0" * 32)
         ("x.tar.gz", b"\x1f\x8b" + BODY, {"verify": Verify.DEEP}),
     ],
 )
-async def test_a_body_is_judged_as_the_file_that_was_written_from_it(
+async def test_a_body_in_memory_verifies_like_the_file_written_from_it(
     tmp_path: Path, name: str, body: bytes, known: dict[str, Any]
 ):
     path = tmp_path / "part"
@@ -295,7 +293,7 @@ async def test_a_body_is_judged_as_the_file_that_was_written_from_it(
 # --- Recording --------------------------------------------------------------------------------------------------------
 
 
-async def test_texts_of_any_characters_are_read_back_as_they_were(tmp_path: Path, clock: ManualClock):
+async def test_text_of_any_characters_survives_the_round_trip(tmp_path: Path, clock: ManualClock):
     odd = [*map(chr, range(0x300)), "'\"", "\\'", "\u2028", "\udce9", "\U0001f6f0"]
     entries = {f"{n}{text}": Entry(id=f"{n}{text}", phase=Phase.DONE, note=text) for n, text in enumerate(odd)}
     async with Journal.open(tmp_path, clock=clock) as journal:
@@ -305,7 +303,7 @@ async def test_texts_of_any_characters_are_read_back_as_they_were(tmp_path: Path
     assert {id_: entry.note for id_, entry in found.items()} == {id_: entry.note for id_, entry in entries.items()}
 
 
-def test_the_sum_of_a_row_is_what_it_was_in_journals_of_earlier_versions():
+def test_the_crc_of_a_row_is_the_same_as_in_journals_of_earlier_versions():
     plain = Entry(
         id="a/b.zip",
         phase=Phase.PLACING,

@@ -1,4 +1,4 @@
-"""Partials are written where they should be, and become files in one step that never replaces anything unasked."""
+"""Partials have the right path, and become files by an atomic move that replaces nothing without permission."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from bulkdl.storage.destination import Storage
 from bulkdl.storage.file_info import FileFacts, look_at
 from tests.storage.storage_places import make_link, mounted, names, read_only
 
-# --- Errors -----------------------------------------------------------------------------------------------------------
-
-
 # --- Partials ---------------------------------------------------------------------------------------------------------
 
 
@@ -33,7 +30,7 @@ async def test_a_destination_that_is_gone_is_not_made_again_in_the_middle_of_a_r
     async with Storage(tmp_path / "usb") as storage:
         await storage.prepare()
         (tmp_path / "usb").rmdir()
-        with pytest.raises(StorageStopped, match="it is gone"):
+        with pytest.raises(StorageStopped, match="it no longer exists"):
             async with storage.open_partial("a/x.part"):
                 pass
     assert not (tmp_path / "usb").exists()
@@ -72,7 +69,7 @@ def test_the_partial_is_beside_its_file_unless_that_name_cannot_be(
     "file", ["", "/etc/passwd", "../x", "a/../../x", ".bulkdl/journal.sqlite", ".BULKDL/x", "a\0b", "."]
 )
 def test_no_product_gets_a_name_outside_the_destination_or_among_our_own_files(tmp_path: Path, file: str) -> None:
-    with pytest.raises(ProductFailed, match="cannot be the name of a product"):
+    with pytest.raises(ProductFailed, match="cannot be the file name of a product"):
         Storage(tmp_path).final(file)
 
 
@@ -157,7 +154,7 @@ async def test_placing_never_replaces_what_is_there(tmp_path: Path, make) -> Non
     make(tmp_path / "x")
     before = (tmp_path / "x").lstat()
     async with Storage(tmp_path) as storage:
-        with pytest.raises(ProductFailed, match="'x' exists already") as failed:
+        with pytest.raises(ProductFailed, match="'x' already exists") as failed:
             await storage.place(partial_file(tmp_path), tmp_path / "x", overwrite=False)
     assert failed.value.kind is FailureKind.CONFLICT
     assert "--overwrite" in failed.value.hint
@@ -178,12 +175,12 @@ async def test_placing_replaces_a_file_or_a_link_when_asked_to(tmp_path: Path, m
 async def test_a_folder_is_never_replaced_by_a_file(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     async with Storage(tmp_path) as storage:
-        with pytest.raises(ProductFailed, match="a folder is in the way"):
+        with pytest.raises(ProductFailed, match="a folder with this name is in the way"):
             await storage.place(partial_file(tmp_path), tmp_path / "x", overwrite=True)
     assert (tmp_path / "x.part").exists()
 
 
-async def test_of_many_that_place_at_once_exactly_one_gets_the_name(tmp_path: Path) -> None:
+async def test_of_concurrent_moves_to_one_name_exactly_one_succeeds(tmp_path: Path) -> None:
     parts = [partial_file(tmp_path, bytes([n]), f"{n}.part") for n in range(16)]
     async with Storage(tmp_path) as storage:
         results = await asyncio.gather(
@@ -205,7 +202,7 @@ async def test_a_move_that_a_crash_cut_in_two_is_finished(tmp_path: Path) -> Non
 
 async def test_a_partial_that_vanished_is_named(tmp_path: Path) -> None:
     async with Storage(tmp_path) as storage:
-        with pytest.raises(ProductFailed, match=r"Could not move 'x.part': it is gone"):
+        with pytest.raises(ProductFailed, match=r"Could not move 'x.part': it no longer exists"):
             await storage.place(tmp_path / "x.part", tmp_path / "x", overwrite=False)
 
 
@@ -236,7 +233,7 @@ async def test_a_linked_folder_within_the_destination_and_a_linked_destination_a
     assert (tmp_path / "root/real/x").read_bytes() == b"new"
 
 
-async def test_a_folder_on_another_file_system_is_reached_by_a_partial_beside_the_file_only(tmp_path: Path) -> None:
+async def test_only_a_partial_beside_its_file_can_be_moved_on_another_file_system(tmp_path: Path) -> None:
     with mounted(tmp_path / "mount", "size=256k") as place:
         async with Storage(tmp_path) as storage:
             with pytest.raises(ProductFailed, match="another file system"):
@@ -246,7 +243,7 @@ async def test_a_folder_on_another_file_system_is_reached_by_a_partial_beside_th
 
 
 async def test_nothing_is_made_in_a_destination_that_is_on_another_device_than_before(tmp_path: Path) -> None:
-    """Neither folders nor partials nor finished files, also when they are moved."""
+    """No folder, partial or finished file is created, not even by a move."""
     folder = tmp_path / "products"
     folder.mkdir()
     async with Storage(folder) as storage:
@@ -262,24 +259,24 @@ async def test_nothing_is_made_in_a_destination_that_is_on_another_device_than_b
             assert names(folder) == ["x.part"]
 
 
-# --- Work that the event loop stands still for ------------------------------------------------------------------------
+# --- Short work that blocks the event loop ----------------------------------------------------------------------------
 
 
-async def test_the_event_loop_stands_still_for_work_that_is_done_in_time(tmp_path: Path) -> None:
+async def test_short_work_blocks_the_event_loop_until_it_is_done(tmp_path: Path) -> None:
     turns: list[str] = []
     async with Storage(tmp_path) as storage:
         asyncio.get_running_loop().call_soon(turns.append, "the loop went round")
-        assert await storage.work_alone(lambda what: (what, list(turns)), "done", within_s=60) == ("done", [])
+        assert await storage.work_blocking(lambda what: (what, list(turns)), "done", within_s=60) == ("done", [])
 
 
-async def test_work_that_takes_longer_goes_on_beside_the_event_loop(tmp_path: Path) -> None:
+async def test_longer_work_continues_beside_the_event_loop(tmp_path: Path) -> None:
     gone_round = threading.Event()
     async with Storage(tmp_path) as storage:
         asyncio.get_running_loop().call_soon(gone_round.set)
-        assert await storage.work_alone(gone_round.wait, 60, within_s=0.001)
+        assert await storage.work_blocking(gone_round.wait, 60, within_s=0.001)
 
 
-async def test_such_work_is_over_before_a_cancellation_goes_on_and_its_failure_is_told(tmp_path: Path) -> None:
+async def test_blocking_work_ends_before_a_cancellation_and_its_error_is_raised(tmp_path: Path) -> None:
     go, over = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -288,7 +285,7 @@ async def test_such_work_is_over_before_a_cancellation_goes_on_and_its_failure_i
         raise StorageStopped("the disk is gone")
 
     async with Storage(tmp_path) as storage:
-        task = asyncio.ensure_future(storage.work_alone(work, within_s=0.001))
+        task = asyncio.ensure_future(storage.work_blocking(work, within_s=0.001))
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.sleep(0)
@@ -298,4 +295,4 @@ async def test_such_work_is_over_before_a_cancellation_goes_on_and_its_failure_i
             await task
         assert over.is_set()
         with pytest.raises(StorageStopped):
-            await storage.work_alone(work, within_s=60)
+            await storage.work_blocking(work, within_s=60)

@@ -1,4 +1,4 @@
-"""One run at a time on a destination."""
+"""The destination lock admits one run at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl.core.errors import StorageStopped
-from bulkdl.storage.destination_lock import DestinationLock, _take_without_locks
+from bulkdl.storage.destination_lock import DestinationLock, _lock_without_os_locks
 from bulkdl.storage.filesystem import state_folder
 from tests.storage.storage_places import child, mounted, read_only
 
@@ -44,7 +44,7 @@ def test_the_lock_of_a_killed_process_is_taken_over_and_named(tmp_path: Path) ->
             assert json.loads((tmp_path / ".bulkdl/owner.json").read_text())["pid"] == os.getpid()
 
 
-def test_a_lock_that_was_given_back_leaves_nothing_to_take_over(tmp_path: Path) -> None:
+def test_a_released_lock_leaves_no_previous_owner(tmp_path: Path) -> None:
     with DestinationLock(tmp_path):
         pass
     with DestinationLock(tmp_path) as lock:
@@ -136,14 +136,14 @@ def test_git_ignores_the_state_folder(tmp_path: Path) -> None:
 
 
 class TestWithoutLocks:
-    """Where the file system has no locks, a file that only one process can create takes their place."""
+    """On a file system without locks, an exclusively created file replaces them."""
 
     def test_a_living_process_is_respected(self, tmp_path: Path) -> None:
         with child("hold-without-locks", tmp_path) as holder:
             assert holder.stdout is not None
             holder.stdout.readline()
             with pytest.raises(StorageStopped, match=f"process {holder.pid} on") as refused:
-                _take_without_locks(tmp_path / ".bulkdl/lock.pid", tmp_path)
+                _lock_without_os_locks(tmp_path / ".bulkdl/lock.pid", tmp_path)
         assert "lock.pid" in refused.value.hint
 
     def test_the_file_of_a_killed_process_is_taken_over(self, tmp_path: Path) -> None:
@@ -153,12 +153,12 @@ class TestWithoutLocks:
             holder.stdout.readline()
             holder.kill()
             holder.wait()
-            release = _take_without_locks(file, tmp_path)
+            release = _lock_without_os_locks(file, tmp_path)
         assert json.loads(file.read_text())["pid"] == os.getpid()
         assert file.stat().st_mode & 0o133 == 0
         assert [path.name for path in file.parent.iterdir() if path.name.startswith("lock.pid")] == ["lock.pid"]
         with pytest.raises(StorageStopped):
-            _take_without_locks(file, tmp_path)
+            _lock_without_os_locks(file, tmp_path)
         release()
         assert not file.exists()
 
@@ -169,11 +169,11 @@ class TestWithoutLocks:
             pytest.param("", id="being-written"),
         ],
     )
-    def test_a_file_that_cannot_be_judged_is_respected(self, tmp_path: Path, content: str) -> None:
+    def test_an_unreadable_lock_file_is_respected(self, tmp_path: Path, content: str) -> None:
         file = state_folder(tmp_path) / "lock.pid"
         file.write_text(content)
         with pytest.raises(StorageStopped, match="If that run has ended, delete"):
-            _take_without_locks(file, tmp_path)
+            _lock_without_os_locks(file, tmp_path)
         assert file.read_text() == content
 
     def test_a_file_left_by_an_earlier_process_with_our_own_id_is_taken_over(self, tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ class TestWithoutLocks:
         file.write_text(
             json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": "2026-01-01", "version": "0"})
         )
-        _take_without_locks(file, tmp_path)()
+        _lock_without_os_locks(file, tmp_path)()
         assert not file.exists()
 
     def test_a_file_with_our_own_id_that_came_after_we_gave_ours_back_is_taken_over(self, tmp_path: Path) -> None:

@@ -27,16 +27,16 @@ STOPS = {
 
 FAILS = {
     errno.ENAMETOOLONG: "too long",
-    errno.EISDIR: "a folder is in the way",
-    errno.ENOTDIR: "a file is where a folder must be",
+    errno.EISDIR: "a folder with this name is in the way",
+    errno.ENOTDIR: "a file is where a folder is needed",
     errno.EINVAL: "does not accept the name",
-    errno.EILSEQ: "does not accept the characters",
+    errno.EILSEQ: "does not accept some characters",
     errno.EFBIG: "larger than",
     errno.ELOOP: "symbolic link",
     errno.EXDEV: "another file system",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
-    errno.ENOENT: "it is gone",
+    errno.ENOENT: "it no longer exists",
 }
 
 
@@ -67,4 +67,4 @@ def test_a_destination_that_is_gone_or_refuses_stops_the_run(tmp_path: Path, cod
     assert isinstance(storage_error(error, path=gone / "a.part", what="write", root=gone), StorageStopped)
     ours = storage_error(error, path=tmp_path, what="write to", root=tmp_path)
     assert isinstance(ours, StorageStopped)
-    assert f"the destination '{tmp_path}'" in ours.reason
+    assert f"the destination folder '{tmp_path}'" in ours.reason

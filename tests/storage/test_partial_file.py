@@ -47,16 +47,16 @@ def test_writes_at_any_offset_in_any_order_equal_the_same_writes_in_memory(write
         assert path.read_bytes() == expected
 
 
-@pytest.mark.parametrize(("anew", "left"), [(False, b"012345ab89"), (True, bytes(6) + b"ab")])
-async def test_opening_keeps_what_is_there_unless_it_is_written_anew(
+@pytest.mark.parametrize(("truncate", "left"), [(False, b"012345ab89"), (True, bytes(6) + b"ab")])
+async def test_opening_keeps_the_content_unless_it_is_truncated(
     tmp_path: Path,
-    anew: bool,  # noqa: FBT001
+    truncate: bool,  # noqa: FBT001
     left: bytes,
 ) -> None:
     path = tmp_path / "x.part"
     path.write_bytes(b"0123456789")
-    async with Partial.open(path, anew=anew) as partial:
-        assert await partial.size() == (0 if anew else 10)
+    async with Partial.open(path, truncate=truncate) as partial:
+        assert await partial.size() == (0 if truncate else 10)
         await partial.write(6, b"ab")
         facts = await partial.seal()
     assert path.read_bytes() == left
@@ -128,7 +128,7 @@ async def test_after_a_failed_sync_no_later_one_succeeds(tmp_path: Path) -> None
     partial = Partial(writing, tmp_path / "x.part", root=None, executor=None)
     with pytest.raises(ProductFailed) as first:
         await partial.sync()
-    os.dup2(os.open(tmp_path / "x.part", os.O_RDWR | os.O_CREAT), writing)  # and now one that can
+    os.dup2(os.open(tmp_path / "x.part", os.O_RDWR | os.O_CREAT), writing)  # now one that can be synced
     with pytest.raises(ProductFailed) as second:
         await partial.seal()
     assert first.value is second.value
@@ -163,7 +163,7 @@ async def test_a_full_disk_stops_the_run_and_keeps_what_was_synced(tmp_path: Pat
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        pytest.param(Path.mkdir, "a folder is in the way", id="folder"),
+        pytest.param(Path.mkdir, "a folder with this name is in the way", id="folder"),
         pytest.param(make_link, "a symbolic link is in the way", id="link"),
         pytest.param(os.mkfifo, "not a regular file", id="fifo"),
     ],

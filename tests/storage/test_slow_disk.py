@@ -1,4 +1,4 @@
-"""A disk that takes its time holds up nothing but what is written to it."""
+"""A slow disk delays only its own writes, not the event loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CALLS = ("pwrite", "fsync", "fdatasync", "ftruncate", "link", "unlink", "rename
 
 
 class ThrottledFiles:
-    """Every call that changes a file takes until the event loop has gone round once more."""
+    """Delays every call that changes a file until the event loop has run once more."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.loop = asyncio.get_running_loop()
@@ -63,10 +63,8 @@ async def test_no_file_is_changed_on_the_event_loops_thread(
     assert {"link", "fsync"} <= files.calls
 
 
-async def test_a_disk_that_was_quick_and_takes_its_time_now_is_not_waited_for_by_the_event_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr(batch_finalize, "_MOST", 1)  # so that every disk passes for a quick one
+async def test_a_disk_that_becomes_slow_does_not_block_the_event_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batch_finalize, "_MOST", 1)  # so that every disk counts as fast
     items = [Item(name=f"{number}.bin", size=4096, seed=number) for number in range(6)]
     place = Place(tmp_path, workers=6)
     async with Archive(items) as archive:
@@ -77,20 +75,20 @@ async def test_a_disk_that_was_quick_and_takes_its_time_now_is_not_waited_for_by
     assert {"link", "fsync"} <= files.calls
 
 
-async def test_files_in_the_way_do_not_tell_how_quick_the_disk_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """They are looked at, and nothing is written."""
+async def test_conflicting_files_do_not_count_as_proof_of_a_fast_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """They cost only a stat and no write."""
     items = [Item(name=f"{number}.bin", size=4096, seed=number) for number in range(40)]
     place, alone = Place(tmp_path, workers=2), []
     place.root.mkdir()
     for item in items:
         (place.root / item.name).write_bytes(b"of another size")
-    work_alone = Storage.work_alone
+    work_blocking = Storage.work_blocking
 
     async def noted(self: Storage, *arguments: Any, **named: Any) -> Any:
         alone.append(arguments)
-        return await work_alone(self, *arguments, **named)
+        return await work_blocking(self, *arguments, **named)
 
-    monkeypatch.setattr(Storage, "work_alone", noted)
+    monkeypatch.setattr(Storage, "work_blocking", noted)
     async with Archive(items) as archive:
         done = await place.run(*({"url": archive.url(item.name)} for item in items))
     assert done.result.failed == len(items)

@@ -475,7 +475,7 @@ async def test_a_crash_after_the_product_had_its_name_leaves_nothing_kept_behind
                 entry, phase=Phase.DONE, size=SIZE, mtime_ns=stat.st_mtime_ns, part=None, total=SIZE
             )
             await journal.put(
-                dataclasses.replace(done, digests=next(iter((await journal.learnt()).evidence.values())).expected)
+                dataclasses.replace(done, digests=next(iter((await journal.learned()).evidence.values())).expected)
             )
         server.log.clear()
         assert (await place.run({"url": server.url(), **CHECKED})).code == 0

@@ -66,7 +66,7 @@ class TightDisk(HurriedClock):
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TightDisk]:
     with mounted(tmp_path / "disk", "size=16m") as folder:
-        found, moved = TightDisk(folder), batch_files._moved
+        found, moved = TightDisk(folder), batch_files._move_one
 
         def filling(root: Path, part: str, final: str, *arguments: Any, **named: Any) -> Any:
             found.moves(final)
@@ -75,7 +75,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TightDisk]
                 found.fill()
             return facts
 
-        monkeypatch.setattr(batch_files, "_moved", filling)
+        monkeypatch.setattr(batch_files, "_move_one", filling)
         yield found
 
 
