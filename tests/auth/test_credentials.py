@@ -79,7 +79,7 @@ def test_files_from_windows_are_read(tmp_path, encoding, newline):
         ("", "has no [login] section"),
         ("[logon]\nuser = me\n", "has no [login] section"),
         ("[login]\nuser = me\nhunter2\n", ":3: expected `name = value`"),
-        ("[login]\npassword = hunter2\npassword = hunter2\n", ":3: this stands there twice"),
+        ("[login]\npassword = hunter2\npassword = hunter2\n", ":3: duplicate key or section"),
         ("[login]\nuser = me\n  password = hunter2\n", "several lines"),
     ],
 )

@@ -28,7 +28,7 @@ async def collect(realm, signer) -> str:
     except AccountStopped as stop:
         return everything(realm, signer, stop, "".join(traceback.format_exception(stop)))
     manager = getattr(signer, "manager", None)
-    held = None if manager is None else manager.held
+    held = None if manager is None else manager.active_token
     return everything(realm, signer, credential, held, manager)
 
 
@@ -66,7 +66,7 @@ async def test_tokens_show_nowhere(caplog):
         signer = realm.signer()
         credential = await signer.credential()
         access = credential.header.reveal().removeprefix("Bearer ")
-        refresh = signer.manager.held.token.refresh.reveal()
+        refresh = signer.manager.active_token.token.refresh.reveal()
         shown = await collect(realm, signer)
         await signer.aclose()
         shown += everything(realm) + caplog.text

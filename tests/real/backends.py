@@ -261,8 +261,8 @@ class Backend:
     async def replay(self, signer: OidcAuthenticator) -> None:
         """Somebody else uses the refresh token that the signer has, twice."""
         assert signer.manager is not None
-        assert signer.manager.held is not None
-        refresh = signer.manager.held.token.refresh
+        assert signer.manager.active_token is not None
+        refresh = signer.manager.active_token.token.refresh
         assert refresh is not None
         for _ in range(2):
             await self.endpoint.post(self.server.token_url(self.realm), refresh_form(Client(id="public"), refresh))

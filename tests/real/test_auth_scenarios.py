@@ -96,7 +96,7 @@ async def test_a_refresh_goes_on_when_all_its_waiters_are_cancelled(backend: Bac
     await signer.credential()
     signer.manager.reject(1)
     waiters = [asyncio.ensure_future(signer.credential()) for _ in range(20)]
-    while not signer.manager._exchange.in_flight:  # noqa: ASYNC110 - there is no event to wait for
+    while not signer.manager._token_client.in_flight:  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(0)
     for waiter in waiters:
         waiter.cancel()

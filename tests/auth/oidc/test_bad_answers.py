@@ -92,11 +92,11 @@ def states(done) -> dict[str, set[State]]:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (EndpointFault(status=200, body=b"<html>Sign in", headers=HTML), "a web page in place of a token"),
-        (EndpointFault(status=200, body=b""), "no JSON object"),
-        (EndpointFault(status=200, body=b'{"access_token": "at'), "no JSON object"),
-        (EndpointFault(status=200, body=b'["at"]'), "no JSON object"),
-        (EndpointFault(status=200, body=b"\xff\xfe\x00"), "no JSON object"),
+        (EndpointFault(status=200, body=b"<html>Sign in", headers=HTML), "a web page instead of a token"),
+        (EndpointFault(status=200, body=b""), "not a JSON object"),
+        (EndpointFault(status=200, body=b'{"access_token": "at'), "not a JSON object"),
+        (EndpointFault(status=200, body=b'["at"]'), "not a JSON object"),
+        (EndpointFault(status=200, body=b"\xff\xfe\x00"), "not a JSON object"),
         (EndpointFault(status=200, body={"token": "at"}), "without a usable access_token"),
         (EndpointFault(status=200, body={"access_token": {"a": 1}}), "without a usable access_token"),
         (EndpointFault(status=200, body={"access_token": "a\nb"}), "without a usable access_token"),
@@ -111,7 +111,7 @@ def states(done) -> dict[str, set[State]]:
         (EndpointFault(status=400, body={"error": {"code": 1}, "error_description": ["x"]}), "400"),
         (EndpointFault(status=429, headers={"Retry-After": "999999999"}), "429"),
         (EndpointFault(status=503, headers={"Retry-After": "-1"}), "503"),
-        (EndpointFault(drop=True), "broke before the whole answer"),
+        (EndpointFault(drop=True), "was lost before the response"),
     ],
 )
 async def test_nonsense_stops_its_account_and_no_other(place, scene, fault, said):

@@ -81,7 +81,7 @@ async def test_silence_is_a_time_out(session, raw_server):
 
 async def test_a_connection_that_breaks_is_said_so(session, raw_server):
     server = await raw_server(reset(100, b"half"))
-    assert "broke" in (await failure(session, server.url("/token"))).reason
+    assert "lost" in (await failure(session, server.url("/token"))).reason
 
 
 async def test_an_endless_answer_is_cut_off(session, raw_server):
@@ -117,5 +117,5 @@ async def test_an_answer_whose_chunks_are_none_is_a_broken_connection(session, r
         await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nno chunk\r\n")
 
     server = await raw_server(respond)
-    with pytest.raises(EndpointFailed, match="broke before the whole answer had come"):
+    with pytest.raises(EndpointFailed, match="was lost before the response had come"):
         await post(session, server.url("/token"))

@@ -11,7 +11,7 @@ import pytest
 
 from bulkdl.auth.factory import make_authenticator
 from bulkdl.auth.oidc.login_lock import LoginLock
-from bulkdl.auth.oidc.token_manager import Patience
+from bulkdl.auth.oidc.token_manager import RetryLimits
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.urls import Url
@@ -55,38 +55,38 @@ async def test_without_a_turn_the_server_would_refuse_the_second_like_a_wrong_pa
 
 
 async def test_different_users_do_not_wait_for_each_other(tmp_path):
-    turns, clock = LoginLock(tmp_path, clock=ImpatientClock()), ImpatientClock()
-    async with turns.turn(URL, "anna"), turns.turn(URL, "otto"):
+    lock, clock = LoginLock(tmp_path, clock=ImpatientClock()), ImpatientClock()
+    async with lock.hold(URL, "anna"), lock.hold(URL, "otto"):
         assert not clock.slept
 
 
 async def test_a_turn_that_nobody_gives_back_is_waited_for_two_minutes(tmp_path):
     clock = ImpatientClock()
-    turns = LoginLock(tmp_path, clock=clock)
-    async with turns.turn(URL, "anna"), turns.turn(URL, "anna"):
+    lock = LoginLock(tmp_path, clock=clock)
+    async with lock.hold(URL, "anna"), lock.hold(URL, "anna"):
         assert 119 <= sum(clock.slept) <= 121
 
 
 @pytest.mark.parametrize("error", [True, False])
 async def test_a_turn_is_given_back_whatever_becomes_of_the_login(tmp_path, error):
-    turns = LoginLock(tmp_path, clock=SystemClock())
+    lock = LoginLock(tmp_path, clock=SystemClock())
     with pytest.raises(RuntimeError) if error else nullcontext():
-        async with turns.turn(URL, "anna"):
+        async with lock.hold(URL, "anna"):
             if error:
                 raise RuntimeError
-    async with asyncio.timeout(60), turns.turn(URL, "anna"):
+    async with asyncio.timeout(60), lock.hold(URL, "anna"):
         pass
 
 
 async def test_where_no_file_can_be_written_the_login_goes_ahead(tmp_path):
     (tmp_path / "file").write_text("in the way")
     clock = ImpatientClock()
-    async with LoginLock(tmp_path / "file" / "state", clock=clock).turn(URL, "anna"):
+    async with LoginLock(tmp_path / "file" / "state", clock=clock).hold(URL, "anna"):
         assert not clock.slept
 
 
 async def test_the_lock_names_no_user(tmp_path):
-    async with LoginLock(tmp_path, clock=SystemClock()).turn(URL, "anna"):
+    async with LoginLock(tmp_path, clock=SystemClock()).hold(URL, "anna"):
         (path,) = tmp_path.iterdir()
     assert "anna" not in path.name
     assert path.read_bytes() == b""
@@ -94,7 +94,7 @@ async def test_the_lock_names_no_user(tmp_path):
 
 def _take_and_die(folder, taken):
     async def take():
-        async with LoginLock(folder, clock=SystemClock()).turn(URL, "anna"):
+        async with LoginLock(folder, clock=SystemClock()).hold(URL, "anna"):
             taken.set()
             os._exit(1)
 
@@ -109,7 +109,7 @@ async def test_a_process_that_dies_in_its_turn_holds_up_nobody(tmp_path):
     await asyncio.to_thread(process.join)
     assert taken.is_set()
     clock = ImpatientClock()
-    async with LoginLock(tmp_path, clock=clock).turn(URL, "anna"):
+    async with LoginLock(tmp_path, clock=clock).hold(URL, "anna"):
         assert sum(clock.slept) < 1
 
 
@@ -176,17 +176,17 @@ async def test_another_password_is_another_login():
         await right.aclose()
 
 
-async def test_an_endpoint_that_never_answers_the_log_out_holds_up_the_end_for_its_patience_only():
+async def test_an_endpoint_that_never_answers_the_logout_delays_the_end_by_the_limit_only():
     async with Realm() as realm:
         signer = realm.signer()
         await signer.credential()
-        signer.manager._patience = Patience(logout_s=0.05)
+        signer.manager._retry_limits = RetryLimits(logout_s=0.05)
         hanging = asyncio.Event()
         realm.identity.script_logout(EndpointFault(until=hanging))
         await signer.aclose()
-        assert any("did not answer the log-out in time" in note for note in realm.notes())
+        assert any("did not answer the logout in time" in note for note in realm.notes())
         hanging.set()
 
 
-def test_all_log_outs_have_three_seconds():
-    assert Patience().logout_s == 3.0
+def test_all_logouts_together_have_three_seconds():
+    assert RetryLimits().logout_s == 3.0

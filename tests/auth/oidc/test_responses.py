@@ -20,7 +20,7 @@ from bulkdl.auth.oidc.messages import (
     password_form,
     refresh_form,
 )
-from bulkdl.auth.oidc.responses import Misconfigured, Refused, Unavailable, clean, clock_skew, read_reply
+from bulkdl.auth.oidc.responses import Misconfigured, Refused, Unavailable, clean, clock_skew, interpret_response
 from bulkdl.core.secret import Secret
 from bulkdl.core.urls import Url
 
@@ -31,7 +31,7 @@ NOW = 1_750_000_000.0
 def read(status, body=b"", headers=None, secrets=()):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     reply = TokenResponse(status=status, headers=headers or {}, body=raw, sent_at=10.0)
-    return read_reply(reply, url=URL, secrets=secrets, now=NOW)
+    return interpret_response(reply, url=URL, secrets=secrets, now=NOW)
 
 
 def oauth(error, description=None):
@@ -71,11 +71,11 @@ def oauth(error, description=None):
         (404, b"<html>", Misconfigured, "404"),
         (405, b"", Misconfigured, "405"),
         (200, b"<!doctype html>", Misconfigured, "a web page"),
-        (200, b"", Misconfigured, "no JSON object"),
-        (200, b'{"access_token": "at', Misconfigured, "no JSON object"),
-        (200, b'["access_token"]', Misconfigured, "no JSON object"),
-        (200, b"\xff\xfe", Misconfigured, "no JSON object"),
-        (200, b"[" * 100_000, Misconfigured, "no JSON object"),
+        (200, b"", Misconfigured, "not a JSON object"),
+        (200, b'{"access_token": "at', Misconfigured, "not a JSON object"),
+        (200, b'["access_token"]', Misconfigured, "not a JSON object"),
+        (200, b"\xff\xfe", Misconfigured, "not a JSON object"),
+        (200, b"[" * 100_000, Misconfigured, "not a JSON object"),
         (200, {}, Misconfigured, "without a usable access_token"),
         (200, {"access_token": 7}, Misconfigured, "without a usable access_token"),
         (200, {"access_token": "a\r\nX: y"}, Misconfigured, "without a usable access_token"),

@@ -113,7 +113,7 @@ async def test_workers_go_on_with_the_old_token_while_one_refresh_runs():
         await settled(signer)
         assert (await signer.credential()).generation == first.generation + 1
         assert realm.identity.count("refresh_token") == 1
-        assert realm.told("refresh") == ["most of its life is over"]
+        assert realm.told("refresh") == ["token about to expire"]
 
 
 async def test_the_last_second_of_a_short_token_is_waited_out_since_servers_count_in_whole_ones():
@@ -369,7 +369,7 @@ async def test_closing_logs_out_of_the_one_session_that_is_left():
         await signer.aclose()
         assert realm.identity.sessions == 0
         assert realm.identity.count("logout") <= 20
-        with pytest.raises(AccountStopped, match="closed"):
+        with pytest.raises(AccountStopped, match="shutting down"):
             await signer.credential()
 
 
