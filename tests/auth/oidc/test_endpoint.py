@@ -112,10 +112,10 @@ async def test_a_certificate_that_nobody_trusts_is_a_lasting_failure_with_its_ca
     assert "ca_file" in failed.reason
 
 
-async def test_an_answer_whose_chunks_are_none_is_a_broken_connection(session, raw_server):
+async def test_a_malformed_chunked_answer_is_a_lost_connection(session, raw_server):
     async def respond(_request, wire):
         await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nno chunk\r\n")
 
     server = await raw_server(respond)
-    with pytest.raises(EndpointFailed, match="was lost before the response had come"):
+    with pytest.raises(EndpointFailed, match="was lost before the response was complete"):
         await post(session, server.url("/token"))
