@@ -8,7 +8,7 @@ from bulkdl.content import tar_files, zip_files
 from bulkdl.content.archive_errors import unreadable
 from bulkdl.content.errors import bad_content
 from bulkdl.content.hashing import hasher
-from bulkdl.content.safe_manifest import MOST_BYTES, is_safe_manifest, parse_safe
+from bulkdl.content.safe_manifest import MAX_MANIFEST_BYTES, is_safe_manifest, parse_safe
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.models import FailureKind
 
@@ -76,7 +76,7 @@ def _safe_sums(archive: zipfile.ZipFile, stop: Stop) -> dict[str, list[tuple[str
         if not is_safe_manifest(member.filename):
             continue
         what = f"the SAFE manifest {member.filename!r}"
-        if member.file_size > MOST_BYTES:
+        if member.file_size > MAX_MANIFEST_BYTES:
             raise bad_content(f"{what} has {member.file_size} bytes, too large for a manifest")
         data = b"".join(zip_files.read_member(archive, member, stop=stop, progress=lambda _: None))
         with unreadable(what):

@@ -12,7 +12,7 @@ import json
 import re
 from functools import lru_cache
 
-from bulkdl.content.signatures import Fit, Kind, Language, as_text, kind_of
+from bulkdl.content.signatures import FileType, Fit, Language, as_text, file_type_of
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.secret import MASK
 
@@ -68,20 +68,20 @@ def objection(
     `requested_accept`: the product's own Accept header; if it asks for HTML, an HTML page is right. The sentence quotes
     at most 60 characters of an error page, without tags, tokens or queries.
     """
-    kind = kind_of(name)
+    file_type = file_type_of(name)
     if not head:
         return (
             None
-            if size == 0 or kind is None or kind.may_be_empty
-            else f"the server sent an empty file, which {kind.label} never is"
+            if size == 0 or file_type is None or file_type.may_be_empty
+            else f"the content is empty, which {file_type.label} never is"
         )
-    fit = Fit.YES if kind is None else kind.fits(head, size is not None and len(head) >= size)
+    fit = Fit.YES if file_type is None else file_type.fits(head, size is not None and len(head) >= size)
     page = _error_page(head, content_type, size)
-    if page is not None and not _is_the_product(page, kind, fit, content_type, requested_accept):
-        return f"the server sent {page.label}{'' if kind is None else f', not {kind.label}'}{_quoted(head)}"
-    if kind is None or fit is not Fit.NO:
+    if page is not None and not _is_the_product(page, file_type, fit, content_type, requested_accept):
+        return f"the content is {page.label}{'' if file_type is None else f', not {file_type.label}'}{_quoted(head)}"
+    if file_type is None or fit is not Fit.NO:
         return None
-    return f"the data does not begin like {kind.label}{_quoted(head)}"
+    return f"the content does not begin like {file_type.label}{_quoted(head)}"
 
 
 def html_or_json_error(head: bytes, content_type: str) -> bool:
@@ -93,15 +93,15 @@ def html_or_json_error(head: bytes, content_type: str) -> bool:
     return bool(head) and _error_page(head, content_type, None) is not None
 
 
-def _is_the_product(page: _Page, kind: Kind | None, fit: Fit, content_type: str, accept: str | None) -> bool:
+def _is_the_product(page: _Page, file_type: FileType | None, fit: Fit, content_type: str, accept: str | None) -> bool:
     """Tell whether the page is the product itself. A page sent as text/html is never an XML, text or CSV product."""
-    if kind is None:
+    if file_type is None:
         return page.language.value in (accept or "").lower()
-    if kind.language is None:
+    if file_type.language is None:
         return fit is Fit.YES and not page.certain
-    if page.language is Language.HTML and kind.language in {Language.XML, Language.TEXT}:
+    if page.language is Language.HTML and file_type.language in {Language.XML, Language.TEXT}:
         return _media_type(content_type) != "text/html"
-    if page.language is Language.HTML and kind.language is Language.JSON:
+    if page.language is Language.HTML and file_type.language is Language.JSON:
         return fit is Fit.YES
     return True
 

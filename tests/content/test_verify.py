@@ -180,7 +180,7 @@ async def test_a_wrong_size_is_named_with_both_sizes(tmp_path):
     error = await refusal(saved(tmp_path, b"12345"), product(size=7), name="a.bin")
     assert error.kind is FailureKind.SIZE
     assert "5 bytes" in error.reason
-    assert "7 were expected" in error.reason
+    assert "but 7 were expected" in error.reason
 
 
 async def test_one_wrong_checksum_among_right_ones_is_named_with_expected_and_found(tmp_path):
