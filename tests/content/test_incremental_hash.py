@@ -89,7 +89,7 @@ async def caught_up(each: IncrementalHasher) -> None:
         [(0, 10), (30, 40), (10, 20), (20, 30)],
     ],
 )
-async def test_the_digest_of_stretches_in_any_order_is_the_file_s(tmp_path, ranges):
+async def test_ranges_in_any_order_give_the_digest_of_the_file(tmp_path, ranges):
     path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=len(BODY))
