@@ -44,7 +44,7 @@ class KeyringLookup(Protocol):
     def __call__(self, service: str, username: str) -> str | None:
         """Return the keyring's entry, or None if it has none.
 
-        Raise `NoKeyring` if this machine has no keyring, another `LookupError` if it cannot be used (for example locked).
+        Raise `NoKeyring` if this machine has no keyring, another `LookupError` if it is unusable (for example locked).
         """
         ...
 
@@ -270,7 +270,7 @@ class _Search:
 
     def _missing_error(self, names: list[str]) -> AccountStopped:
         parts = [
-            f"no {_LABELS[name]} (looked at: {'; '.join(self._searched.get(name, ['the manifest names no place for it']))})"
+            f"no {_LABELS[name]} (looked at: {'; '.join(self._searched.get(name, ['the manifest, which has none']))})"
             for name in names
         ]
         account = self._account.name

@@ -54,7 +54,7 @@ def make_authenticator(
         return NoAuthenticator(account)
     if account.auth is not AuthKind.OIDC:
         return StaticAuthenticator(account, resolve, hub=hub)
-    from bulkdl.auth.oidc.factory import oidc_authenticator  # noqa: PLC0415 - only OIDC accounts need logins and one-time codes
+    from bulkdl.auth.oidc.factory import oidc_authenticator  # noqa: PLC0415 - only OIDC accounts need it
 
     return oidc_authenticator(
         account,

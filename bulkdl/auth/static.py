@@ -205,12 +205,12 @@ def _credential(account: Account, given: Credentials) -> Credential:
     if account.auth is AuthKind.BEARER:
         token = given.token or Secret("")
         if not token.reveal().isascii() or any(c.isspace() or not c.isprintable() for c in token.reveal()):
-            raise AccountStopped("the token has white space or non-ASCII characters in it", account=account.name)
+            raise AccountStopped("the token contains spaces or non-ASCII characters", account=account.name)
         if account.token_in is TokenIn.QUERY:
             return Credential(1, query=(account.token_param, token))
         return Credential(1, header=Secret(f"Bearer {token.reveal()}"))
     user, password = given.username or "", given.password or Secret("")
     if ":" in user:
-        raise AccountStopped("a user name for Basic cannot have a colon in it (RFC 7617 §2)", account=account.name)
+        raise AccountStopped("the user name for Basic must not contain a colon (RFC 7617 §2)", account=account.name)
     pair = base64.b64encode(f"{user}:{password.reveal()}".encode()).decode()
     return Credential(1, header=Secret(f"Basic {pair}"))

@@ -64,7 +64,7 @@ def _check_members(path: Path, stop: Stop, progress: Callable[[int], None]) -> N
         if expected:
             missing = ", ".join(repr(path) for path in list(expected)[:3])
             raise bad_content(
-                f"the product's SAFE manifest lists {len(expected)} file(s) that the archive does not contain: {missing}"
+                f"the product's SAFE manifest lists {len(expected)} file(s) that are not in the archive: {missing}"
             )
 
 

@@ -181,7 +181,7 @@ def _zip_entry(info: zipfile.ZipInfo) -> _Entry:
     if stat.S_ISLNK(mode):
         return _Entry(info.filename, _Kind.SYMLINK)
     if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        raise bad_content(f"member {info.filename!r} is a device or the like")
+        raise bad_content(f"member {info.filename!r} is a device or another special file")
     if info.is_dir():
         return _Entry(info.filename, _Kind.FOLDER)
     return _Entry(info.filename, _Kind.FILE, size=info.file_size, executable=bool(mode & stat.S_IXUSR))
@@ -201,7 +201,7 @@ def _tar_entry(member: tarfile.TarInfo) -> _Entry:
     if member.islnk():
         return _Entry(member.name, _Kind.HARDLINK, target=member.linkname)
     if not member.isreg():
-        raise bad_content(f"member {member.name!r} is a device or the like")
+        raise bad_content(f"member {member.name!r} is a device or another special file")
     return _Entry(member.name, _Kind.FILE, size=member.size, executable=bool(member.mode & stat.S_IXUSR))
 
 

@@ -51,7 +51,7 @@ class _ForwardStream:
 
     def read(self, size: int = BLOCK) -> bytes:
         if not 0 <= size <= _MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size} bytes")
+            raise tarfile.ReadError(f"its header has an invalid size of {size} bytes")
         self._stop.check()
         self.last = self._stream.read(size)
         self._position += len(self.last)
@@ -94,7 +94,7 @@ class TarReader:
         """Yield the members; raise `ProductFailed` (content) if the archive is damaged or its end is missing."""
         with unreadable("the tar archive is broken"):
             while (member := self._archive.next()) is not None:
-                self._archive.members.clear()  # type: ignore[attr-defined]  # otherwise tarfile keeps every member in memory
+                self._archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps every member
                 yield member
             # tarfile took the header that it read last for the end of the archive.
             if self._stream.last != _ZERO_BLOCK:

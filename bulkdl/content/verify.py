@@ -39,7 +39,7 @@ async def digests(
 ) -> dict[str, str]:
     """Read `path` once and return each algorithm's digest, lower-case hex.
 
-    Algorithms are those of `models.Checksum` and of hashlib. `progress` is called on a worker thread with the bytes just
+    Algorithms: those of `models.Checksum` and of hashlib. `progress` is called on a worker thread with the bytes just
     read. Raise `ValueError` for an unknown algorithm. An `OSError` passes unchanged.
     """
     hashers = {algorithm: hasher(algorithm) for algorithm in algorithms}

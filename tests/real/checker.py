@@ -1,7 +1,7 @@
 """The token checker behind nginx's `auth_request`: `python checker.py REALM=ISSUER...`; it prints its port when ready.
 
-An archive path `/REALM/...` needs a token of that realm: signed (RS256) by a key that the realm publishes, with the right
-issuer, not expired. It answers 401 if the token is missing or invalid, 403 if it is of another realm.
+An archive path `/REALM/...` needs a token of that realm: signed (RS256) by a key that the realm publishes, with the
+right issuer, not expired. It answers 401 if the token is missing or invalid, 403 if it is of another realm.
 """
 
 from __future__ import annotations

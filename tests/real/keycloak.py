@@ -1,4 +1,4 @@
-"""A real Keycloak for tests: downloaded once, built once, started with the realms of `realms/` and a database in memory.
+"""A real Keycloak for tests: downloaded and built once, started with the realms of `realms/` and a database in memory.
 
 The distribution comes from Maven Central by way of `mvn` and is kept outside the checkout, in
 `${XDG_CACHE_HOME:-~/.cache}/bulkdl-ci`. A folder there gets its final name only when it is complete. Each start has its

@@ -45,7 +45,7 @@ class FullRun:
 def full_run(
     site: Site, program: Program, big: list[Remote], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[FullRun]:
-    """Use a password account (token in the header), and one with TOTP, rotated 5 s tokens and the token in the query."""
+    """Use a password account (token in the header), and one with TOTP and rotated 5 s tokens in the query."""
     folder = tmp_path_factory.mktemp("full_run")
     accounts = {
         "maya": site.account("maya"),
@@ -76,7 +76,8 @@ def test_every_product_of_both_accounts_arrives_identical(full_run: FullRun, fig
     assert differing(full_run.remotes, full_run.destination) == []
     assert list(full_run.destination.rglob("*.part")) == []
     figure(
-        f"full run: {len(full_run.remotes)} products, {full_run.total / MIB:.0f} MiB, {full_run.counts['requests']} requests, "
+        f"full run: {len(full_run.remotes)} products, {full_run.total / MIB:.0f} MiB, "
+        f"{full_run.counts['requests']} requests, "
         f"{(full_run.sent - full_run.total) / MIB:.1f} MiB sent but not used, "
         f"{full_run.counts['LOGIN']} logins, {full_run.counts['REFRESH_TOKEN']} refreshes, "
         f"{full_run.done.summary['elapsed_s']:.1f} s at no more than 80 MiB/s"

@@ -165,8 +165,8 @@ class OidcAuthenticator:
         """Tell whether a new token may help; otherwise the product's permissions are the likely cause.
 
         If the active token did not replace a refused one, it may have been revoked: True. If it did, a further token
-        would be refused too, unless an archive accepted this one or the one before. Then the cooldown must have passed (it
-        doubles while new tokens do not help), or several requests in a row must have been refused.
+        would be refused too, unless an archive accepted this one or the one before. Then the cooldown must have passed,
+        which doubles while new tokens do not help, or several requests in a row must have been refused.
         """
         if active.reason is not RenewalReason.REJECTED:
             return True

@@ -21,7 +21,7 @@ _HEADERS = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "appl
 
 
 class HttpTokenEndpoint:
-    """A `TokenEndpoint` on the caller's aiohttp session. Give the session a `DummyCookieJar`: it must keep no cookies."""
+    """A `TokenEndpoint` on the caller's aiohttp session, which must keep no cookies (use a `DummyCookieJar`)."""
 
     def __init__(self, session: aiohttp.ClientSession, *, clock: Clock, timeout: float = 30.0) -> None:
         """`timeout`: seconds from the DNS lookup to the last byte of the response."""

@@ -1,7 +1,7 @@
 """Interpret a token endpoint's response: a token, a refusal, a temporary failure, or a wrong setting.
 
 Servers report the same case differently: a wrong password gives 400, 401 or 403, with one of several JSON errors or an
-empty body. So 400, 401 and 403 count as a refusal, except for the errors in `_KNOWN_ERRORS`, which mean a wrong setting.
+empty body. So 400, 401 and 403 count as a refusal, except for known errors (`_KNOWN_ERRORS`: a wrong setting).
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _issued_at(body: bytes) -> float | None:
 
 
 def clean(text: str, secrets: Iterable[Secret]) -> str:
-    """Return a server's text safe to show: secrets masked (raw or percent-encoded), no control characters, at most 200."""
+    """Return a server's text safe to show: secrets masked, no control characters, at most 200 characters."""
     for secret in secrets:
         raw = secret.reveal()
         if len(raw) < _MIN_SECRET_CHARS:

@@ -50,7 +50,7 @@ class TokenClient:
         self._clock = clock
         self._logout_url = logout_url(login.token_url)
         self.skew: float | None = None
-        """Seconds by which the server's clock is ahead of this machine's; None before the first response that shows it."""
+        """Seconds by which the server's clock is ahead of this machine's; None if not known yet."""
         self.in_flight = False
         """A request is in progress. It may open a session, which must be closed later."""
 

@@ -46,13 +46,13 @@ _MIN_INTERVAL_S = 0.5
 _NOTABLE_SKEW_S = 15.0
 _MAX_SESSIONS_TO_CLOSE = 20
 _PASSWORD_HINT = (
-    "Servers answer alike for a wrong user, a wrong password and a locked account. Check by signing in on the provider's "
-    "website; if that works, wait 15 minutes (a lock passes) and run `bulkdl login`"
+    "Servers give the same answer for a wrong user, a wrong password and a locked account. Sign in on the provider's "
+    "website to check. If that works, wait 15 minutes (a lock expires) and run `bulkdl login`"
 )
 _TOTP_HINT = (
-    "Servers answer alike for a wrong user, a wrong password, a wrong TOTP code and a locked account. Check by signing in "
-    "on the provider's website with a code made from this TOTP secret; check this machine's clock; if all that works, "
-    "wait 15 minutes (a lock passes) and run `bulkdl login`"
+    "Servers give the same answer for a wrong user, a wrong password, a wrong TOTP code and a locked account. To check, "
+    "sign in on the provider's website with a code from this TOTP secret, and check this machine's clock. If both are "
+    "right, wait 15 minutes (a lock expires) and run `bulkdl login`"
 )
 
 
@@ -134,7 +134,7 @@ class TokenManager:
             await self.close()
 
     async def access_token(self) -> ActiveToken:
-        """Return a token that should be valid; log in, refresh or wait if its phase requires it. Raise `AccountStopped`."""
+        """Return a token that should be valid; log in, refresh or wait if necessary. Raise `AccountStopped`."""
         while True:
             self._raise_if_closed()
             active = self._active
@@ -180,7 +180,7 @@ class TokenManager:
         except TimeoutError:
             self._hub.note(
                 Level.WARNING,
-                f"{self._login.account}: the token endpoint did not answer the logout in time; the session may stay open until it expires",
+                f"{self._login.account}: the token endpoint did not answer the logout in time",
             )
         finally:
             if task is not None and not task.done():
@@ -256,7 +256,7 @@ class TokenManager:
         self._set_state("logging in")
         verdict = await self._retry_until_final(self._ask_login)
         if isinstance(verdict, Refused) and self._login.uses_totp and not verdict.hint:
-            self._emit(AccountAction.WAITING, f"{verdict.reason}; one more try with the next one-time code")
+            self._emit(AccountAction.WAITING, f"{verdict.reason}; one more attempt with the next one-time code")
             verdict = await self._retry_until_final(self._ask_login)
         if not isinstance(verdict, Token):
             raise self._stop_error(verdict)
@@ -291,7 +291,7 @@ class TokenManager:
     # Retries.
 
     async def _retry_until_final(self, send: Callable[[], Awaitable[Verdict]]) -> Token | Refused | Misconfigured:
-        """Send the request again until the response is final. Raise `AccountStopped` if the retry limits are reached."""
+        """Send the request again until the response is final; raise `AccountStopped` at the retry limits."""
         began, attempts = self._clock.monotonic(), 0
         try:
             while True:
@@ -317,7 +317,7 @@ class TokenManager:
         return verdict if isinstance(verdict, Unavailable) else None
 
     def _next_wait(self, failure: Unavailable, *, began: float, attempts: int) -> float:
-        """Return the back-off: full jitter, at least what the server asked for. Raise `AccountStopped` at the retry limits."""
+        """Return the back-off: full jitter, at least the server's wish; raise `AccountStopped` at the retry limits."""
         active, now, retry_limits = self._active, self._clock.monotonic(), self._retry_limits
         since = began if active is None or active.rejected else max(began, active.expires_at)
         lenient = self.logins > 0 or failure.wait is not None
@@ -334,7 +334,7 @@ class TokenManager:
     # Ending.
 
     async def _end_session(self) -> None:
-        """Log out of the old session before a login: each password login opens a new one, and servers limit their number."""
+        """Log out of the old session before a login, which opens a new one: servers limit open sessions."""
         session, self._session = self._session, None
         if session is None:
             return

@@ -106,8 +106,8 @@ class UsedCodeLedger:
                 self._in_process_only = True
                 words = error.strerror or "locked by another process"
                 self._warn(
-                    f"The TOTP ledger in {self._directory} cannot be used ({words}): used one-time codes are tracked in "
-                    "this run only; do not run two at once with one account"
+                    f"The TOTP ledger in {self._directory} cannot be used ({words}): used one-time codes are "
+                    "tracked in this run only; do not run two at once with one account"
                 )
         return self._record_in_memory(key, step)
 
@@ -132,7 +132,7 @@ class UsedCodeLedger:
 
 
 def _is_unused(step: int, sent: list[int]) -> bool:
-    """Tell whether the step may be used. Ignore steps far ahead: a wrong clock sent them, and no server accepted them."""
+    """Tell whether the step may be used. Ignore steps far ahead: a wrong clock sent them, no server took them."""
     return not any(step <= other <= step + _WINDOW for other in sent)
 
 
