@@ -218,7 +218,7 @@ class _Unpacking:
         self._links: dict[tuple[str, ...], tuple[tuple[str, ...], str]] = {}
 
     def expect(self, size: int) -> None:
-        """Raise before writing if `size` more bytes make a bomb, or exceed the free disk space."""
+        """Raise before writing if `size` more bytes would make a bomb or exceed the free disk space."""
         if self.total + size > self._max_bytes:
             raise bad_content(f"it unpacks to more than {self._max_bytes} bytes, which is too much for its size")
         if size > shutil.disk_usage(self._root).free:

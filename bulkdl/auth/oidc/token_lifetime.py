@@ -1,6 +1,6 @@
 """Decide when a token is used, renewed in the background, or waited for. Pure: callers pass the clock's readings.
 
-All limits are fractions of the lifetime, never a fixed margin: tokens live from one second to two months.
+Limits are fractions of the lifetime and not fixed margins, because tokens live from one second to two months.
 """
 
 from __future__ import annotations
@@ -97,9 +97,8 @@ def schedule_renewal(
     and we do not ask a slow endpoint again and again.
     """
     life = token.lifetime
-    margin = max(
-        _refresh_now_margin(life), _ROUNDING_S if 2 * _ROUNDING_S < life < login_lifetime else 0.0
-    )  # last token of its session
+    last_of_session = 2 * _ROUNDING_S < life < login_lifetime
+    margin = max(_refresh_now_margin(life), _ROUNDING_S if last_of_session else 0.0)
     if now >= token.expires - margin:
         return use_until_expiry(token, generation=generation, reason=reason, now=now)
     return ActiveToken(
@@ -134,7 +133,7 @@ def use_until_expiry(token: Token, *, generation: int, reason: RenewalReason, no
 def use_up(active: ActiveToken, *, now: float) -> ActiveToken | None:
     """Return the token without its refresh token, so a login replaces it at its end; None if no time is left.
 
-    A login ends the session, and with it the token that workers use.
+    A login ends the session, and with it the token that workers use. So the login comes one second before the end.
     """
     end = active.token.expires - _refresh_now_margin(active.token.lifetime) - _ROUNDING_S
     if active.rejected or end <= now:

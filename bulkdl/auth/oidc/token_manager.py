@@ -41,9 +41,12 @@ __all__ = ["RetryLimits", "TokenManager"]
 
 _BACKOFF_BASE_S = 1.0
 _BACKOFF_MAX_S = 60.0
+"""The back-off doubles from 1 s to 60 s."""
 _MIN_WAIT_S = 0.2
 _MIN_INTERVAL_S = 0.5
+"""Seconds between two token requests."""
 _NOTABLE_SKEW_S = 15.0
+"""Seconds of clock skew from which the user gets a warning."""
 _MAX_SESSIONS_TO_CLOSE = 20
 _PASSWORD_HINT = (
     "Servers give the same answer for a wrong user, a wrong password and a locked account. Sign in on the provider's "
