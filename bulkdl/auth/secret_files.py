@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NetrcEntry", "SecretFileError", "netrc_entry", "read_login_file", "readable_by_others"]
 
-_LARGEST_FILE = 1 << 20
+_MAX_FILE_BYTES = 1 << 20
 _KEYS = {
     "username": ("user", "username"),
     "password": ("password",),
@@ -80,12 +80,12 @@ def _value(path: Path, section: configparser.SectionProxy, keys: Sequence[str]) 
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
+            data = file.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise SecretFileError(f"{path} does not exist") from None
     except OSError as error:
         raise SecretFileError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > _LARGEST_FILE:
+    if len(data) > _MAX_FILE_BYTES:
         raise SecretFileError(f"{path} is larger than 1 MiB; it cannot be a file with a [login] section")
     try:
         return data.decode("utf-8-sig")

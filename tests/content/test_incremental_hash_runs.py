@@ -60,8 +60,8 @@ STORIES = {
     "a body of unknown length": ((chunked(BODY, piece=256 * 1024),), BODY, WHOLE),
     "a cut": ((cut(6 * MIB, E1), ranges(BODY)), BODY, WHOLE),
     "many cuts": ((cut(5 * MIB, E1), cut(6 * MIB, E1), ranges(BODY)), BODY, WHOLE),
-    "another edition after a cut": ((cut(6 * MIB, E1), reply(200, OTHER, E2)), OTHER, [found(OTHER)]),
-    "the same edition from its beginning after a cut": ((cut(6 * MIB, E1), reply(200, BODY, E1)), BODY, WHOLE),
+    "another version after a cut": ((cut(6 * MIB, E1), reply(200, OTHER, E2)), OTHER, [found(OTHER)]),
+    "the same version from the start after a cut": ((cut(6 * MIB, E1), reply(200, BODY, E1)), BODY, WHOLE),
     "wrong bytes at first": ((reply(200, OTHER, E1), reply(200, BODY, E1)), BODY, [found(OTHER), found(BODY)]),
 }
 

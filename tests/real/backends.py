@@ -225,7 +225,7 @@ class Backend:
         """Let `size` workers ask at once; return the credential or error of each."""
         return await asyncio.gather(*(authenticator.credential() for _ in range(size)), return_exceptions=True)
 
-    async def fetch(self, authenticator: OidcAuthenticator) -> bool:
+    async def download(self, authenticator: OidcAuthenticator) -> bool:
         """Request one product as a transfer does: report a refusal, and repeat the request at most twice."""
         for _ in range(3):
             credential = await authenticator.credential()

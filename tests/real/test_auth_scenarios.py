@@ -85,7 +85,7 @@ async def test_runs_that_log_in_one_user_at_once_wait_for_each_other(backend: Ba
     """Keycloak refuses a login during another one of the same user, with the message of a wrong password."""
     name = backend.person()
     authenticators = [backend.authenticator(name) for _ in range(4)]
-    assert all(await asyncio.gather(*(backend.fetch(authenticator) for authenticator in authenticators)))
+    assert all(await asyncio.gather(*(backend.download(authenticator) for authenticator in authenticators)))
     counts = backend.counts(name)
     assert (counts.logins, counts.failed_logins, counts.sessions) == (4, 0, 4)
 
@@ -93,9 +93,9 @@ async def test_runs_that_log_in_one_user_at_once_wait_for_each_other(backend: Ba
 async def test_a_revoked_token_costs_one_refresh_for_all_workers(backend: Backend):
     name = backend.person()
     authenticator = backend.authenticator(name)
-    assert await backend.fetch(authenticator)
+    assert await backend.download(authenticator)
     await backend.revoke(bearer(await authenticator.credential()))
-    assert all(await asyncio.gather(*(backend.fetch(authenticator) for _ in range(WORKERS))))
+    assert all(await asyncio.gather(*(backend.download(authenticator) for _ in range(WORKERS))))
     counts = backend.counts(name)
     assert (counts.logins, counts.refreshes) == (1, 1)
 
@@ -111,7 +111,7 @@ async def test_a_refresh_continues_when_all_its_waiters_are_cancelled(backend: B
     for waiter in waiters:
         waiter.cancel()
     await asyncio.gather(*waiters, return_exceptions=True)
-    assert await backend.fetch(authenticator)
+    assert await backend.download(authenticator)
     counts = backend.counts(name)
     assert (counts.logins, counts.refreshes) == (1, 1)
 
@@ -122,9 +122,9 @@ async def test_a_refresh_continues_when_all_its_waiters_are_cancelled(backend: B
 async def test_a_session_that_an_administrator_ends_costs_one_login_and_no_product(backend: Backend, seen):
     name = backend.person()
     authenticator = backend.authenticator(name)
-    assert await backend.fetch(authenticator)
+    assert await backend.download(authenticator)
     backend.end_sessions(name)
-    assert all(await asyncio.gather(*(backend.fetch(authenticator) for _ in range(WORKERS))))
+    assert all(await asyncio.gather(*(backend.download(authenticator) for _ in range(WORKERS))))
     counts = backend.counts(name)
     assert (counts.logins, counts.failed_logins, counts.sessions) == (2, 0, 1)
     seen(f"session ended by the administrator, {WORKERS} workers: {counts.logins - 1} further login, no refusal")
@@ -133,9 +133,9 @@ async def test_a_session_that_an_administrator_ends_costs_one_login_and_no_produ
 async def test_a_refresh_token_that_somebody_else_used_costs_one_login(backend: Backend):
     name = backend.person()
     authenticator = backend.authenticator(name)
-    assert await backend.fetch(authenticator)
+    assert await backend.download(authenticator)
     await backend.replay(authenticator)
-    assert all(await asyncio.gather(*(backend.fetch(authenticator) for _ in range(WORKERS))))
+    assert all(await asyncio.gather(*(backend.download(authenticator) for _ in range(WORKERS))))
     counts = backend.counts(name)
     assert (counts.logins, counts.failed_logins, counts.sessions) == (2, 0, 1)
 
@@ -143,9 +143,9 @@ async def test_a_refresh_token_that_somebody_else_used_costs_one_login(backend: 
 async def test_a_refresh_token_that_has_expired_costs_one_login(backend: Backend):
     name = backend.person()
     authenticator = backend.authenticator(name, client_id="lapse")
-    assert await backend.fetch(authenticator)
+    assert await backend.download(authenticator)
     await backend.pass_time(5)
-    assert all(await asyncio.gather(*(backend.fetch(authenticator) for _ in range(WORKERS))))
+    assert all(await asyncio.gather(*(backend.download(authenticator) for _ in range(WORKERS))))
     counts = backend.counts(name)
     assert (counts.logins, counts.refreshes) == (2, 0)
 
@@ -194,7 +194,7 @@ async def test_a_wrong_password_costs_one_attempt_and_the_right_one_works_at_onc
     counts = backend.counts(name)
     assert (counts.failed_logins, counts.logins) == (1, 0)
     assert "Invalid user credentials" in str(results[0])
-    assert await backend.fetch(backend.authenticator(name))
+    assert await backend.download(backend.authenticator(name))
     assert backend.counts(name).logins == 1
     seen(f"{WORKERS} workers with a wrong password: {counts.failed_logins} attempt; the right password works at once")
 
@@ -202,15 +202,15 @@ async def test_a_wrong_password_costs_one_attempt_and_the_right_one_works_at_onc
 @pytest.mark.parametrize("password", ODD_PASSWORDS)
 async def test_a_password_arrives_unchanged(backend: Backend, password: str):
     name = backend.person(password=password)
-    assert await backend.fetch(backend.authenticator(name, password))
+    assert await backend.download(backend.authenticator(name, password))
     assert backend.counts(name).failed_logins == 0
 
 
 async def test_a_clients_secret_arrives_unchanged(backend: Backend):
     name = backend.person()
-    assert await backend.fetch(backend.authenticator(name, client_id="machine", secret=CLIENT_SECRET))
+    assert await backend.download(backend.authenticator(name, client_id="machine", secret=CLIENT_SECRET))
     service = backend.authenticator(name, client_id="machine", secret=CLIENT_SECRET, grant=Grant.CLIENT_CREDENTIALS)
-    assert await backend.fetch(service)
+    assert await backend.download(service)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +245,7 @@ async def test_a_one_time_secret_works_however_it_is_written(backend: Backend, w
     name, secret = backend.person(totp_key=key), base32(key)
     if written != "plain":
         secret = " ".join(secret[i : i + 4] for i in range(0, len(secret), 4)).lower()
-    assert await backend.fetch(backend.authenticator(name, totp=secret))
+    assert await backend.download(backend.authenticator(name, totp=secret))
     counts = backend.counts(name)
     assert (counts.logins, counts.failed_logins) == (1, 0)
 
@@ -255,7 +255,7 @@ async def test_a_code_with_a_leading_zero_is_sent_whole(backend: Backend):
     keys = (f"key number {number:09}" for number in range(100_000))
     key = next(k for k in keys if all(code_at(normalise(base32(k)), step + i).reveal()[0] == "0" for i in (0, 1)))
     name = backend.person(totp_key=key)
-    assert await backend.fetch(backend.authenticator(name, totp=base32(key)))
+    assert await backend.download(backend.authenticator(name, totp=base32(key)))
     counts = backend.counts(name)
     assert (counts.logins, counts.failed_logins) == (1, 0)
 
@@ -266,7 +266,7 @@ async def test_two_managers_and_a_restart_within_one_step_never_send_a_code_twic
     name = backend.person(totp_key=key)
     began = time.monotonic()
     authenticators = [backend.authenticator(name, totp=base32(key)) for _ in range(2)]
-    assert all(await asyncio.gather(*(backend.fetch(authenticator) for authenticator in authenticators)))
+    assert all(await asyncio.gather(*(backend.download(authenticator) for authenticator in authenticators)))
     counts = backend.counts(name)
     assert (counts.logins, counts.failed_logins, counts.sessions) == (2, 0, 2)
     assert any("one-time code" in text for text in backend.event_details("waiting"))
@@ -289,4 +289,4 @@ async def test_a_wrong_one_time_secret_costs_two_attempts_and_locks_nobody_out(b
     assert isinstance(result, AccountStopped)
     assert "TOTP" in str(result)
     assert backend.counts(name).failed_logins == 2
-    assert await backend.fetch(backend.authenticator(name, totp=base32("the right secret....")))
+    assert await backend.download(backend.authenticator(name, totp=base32("the right secret....")))

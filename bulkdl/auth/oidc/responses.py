@@ -39,6 +39,7 @@ DEFAULT_LIFETIME_S = 300.0
 """Seconds that we assume if the server does not say how long a token is valid."""
 _MAX_LIFETIME_S = 365 * 86400.0
 _MAX_WAIT_S = 300.0
+"""Longest Retry-After that we obey, in seconds."""
 _MAX_QUOTE = 200
 _MIN_SECRET_CHARS = 3
 

@@ -48,6 +48,7 @@ _MIN_INTERVAL_S = 0.5
 _NOTABLE_SKEW_S = 15.0
 """Seconds of clock skew from which the user gets a warning."""
 _MAX_SESSIONS_TO_CLOSE = 20
+"""Sessions whose logout failed and is tried again at the end; older ones are dropped."""
 _PASSWORD_HINT = (
     "Servers give the same answer for a wrong user, a wrong password and a locked account. Sign in on the provider's "
     "website to check. If that works, wait 15 minutes (a lock expires) and run `bulkdl login`"

@@ -33,6 +33,7 @@ PERIOD_S = 30
 _MIN_LEFT_S = 2.0
 """If a step has less than 2 s left, wait for the next one: the code could expire on its way."""
 _MAX_STEPS_KEPT = 8
+"""Used steps that the ledger stores; older ones cannot be accepted any more."""
 _WINDOW = 2
 """Number of later steps whose use also blocks a step."""
 _KEY_BYTES = 20
