@@ -327,7 +327,7 @@ class TokenManager:
         lenient = self.logins > 0 or failure.wait is not None
         left = since + (retry_limits.worked_s if lenient else retry_limits.new_s) - now
         if self._closed or left <= 0 or (not lenient and attempts >= retry_limits.new_attempts):
-            hint = "Run the same command again when the endpoint works; finished products are kept"
+            hint = "Run again when the token endpoint works; finished products are kept"
             raise AccountStopped(
                 f"{failure.reason}; gave up after {attempts} attempts", account=self._login.account, hint=hint
             )

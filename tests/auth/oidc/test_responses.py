@@ -139,7 +139,7 @@ def test_an_ended_session_is_distinguished_from_one_that_may_be_open(description
         (b"<html>", ""),
     ],
 )
-def test_what_a_server_says_for_itself_is_quoted_in_brackets(body, said):
+def test_the_error_of_a_server_is_quoted_in_parentheses(body, said):
     assert read(401, body).reason == f"the token endpoint sso.example.org answered 401{said}"
 
 
@@ -154,11 +154,11 @@ def test_what_a_server_says_for_itself_is_quoted_in_brackets(body, said):
         (200, {}, False),
     ],
 )
-def test_what_a_token_endpoint_itself_says_is_definite_and_a_page_before_it_is_not(status, body, definite):
+def test_an_oauth_error_is_definite_and_any_other_page_is_not(status, body, definite):
     assert read(status, body).definite is definite
 
 
-def test_a_verdict_claims_no_more_than_it_was_told():
+def test_verdicts_have_cautious_defaults():
     assert (Refused(reason="x").session_over, Misconfigured(reason="x", hint="y").definite) == (False, True)
 
 
@@ -170,12 +170,12 @@ def test_a_redirect_is_named_with_its_target_and_without_its_query():
 
 
 @pytest.mark.parametrize("location", [None, "", "http://["])
-def test_a_redirect_without_a_usable_target_is_named_alone(location):
+def test_a_redirect_without_a_usable_target_is_named_without_one(location):
     verdict = read(302, b"", {} if location is None else {"Location": location})
     assert verdict.reason.endswith(" answered 302, a redirect; it is not followed")
 
 
-def test_a_token_may_have_every_character_that_fits_a_header():
+def test_a_token_may_contain_every_character_of_a_header_value():
     access = "".join(map(chr, range(33, 127)))
     assert read(200, {"access_token": access}).access == Secret(access)
 
@@ -248,7 +248,7 @@ def jwt(claims):
     [
         ({}, jwt({"iat": NOW + 90}), 90.5),
         ({"Date": "Sun, 15 Jun 2025 15:06:45 GMT"}, jwt({"iat": NOW + 90}), 5.5),
-        ({}, jwt({"iat": NOW + 90, "a": ""}), 90.5),  # each length of what base64 leaves to fill up
+        ({}, jwt({"iat": NOW + 90, "a": ""}), 90.5),  # each length of base64 padding
         ({}, jwt({"iat": NOW + 90, "a": "b"}), 90.5),
         ({}, jwt({"iat": NOW + 90, "a": "bc"}), 90.5),
         ({}, jwt({"iat": 0}), None),
@@ -289,7 +289,7 @@ def test_a_secret_is_masked_in_its_longest_form():
 @pytest.mark.parametrize(
     ("length", "shown"), [(199, "x" * 199), (200, "x" * 200), (201, "x" * 199 + "…"), (900, "x" * 199 + "…")]
 )
-def test_text_of_a_server_is_cut_at_two_hundred_letters(length, shown):
+def test_server_text_is_cut_at_two_hundred_characters(length, shown):
     assert clean("x" * length, []) == shown
 
 

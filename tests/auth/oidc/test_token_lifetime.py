@@ -1,4 +1,4 @@
-"""When a token is used, renewed beside its use, or waited for: tables of its phases."""
+"""Tables of a token's phases: when it is used, renewed in the background, or waited for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ISSUED = 1000.0
 
 
 class Always(random.Random):
-    """A random source that gives one number."""
+    """A random source that always returns the same number."""
 
     def __init__(self, number: float) -> None:
         super().__init__(0)
@@ -37,10 +37,10 @@ def token(lifetime: float) -> Token:
     return Token(access=Secret("access"), refresh=Secret("refresh"), issued=ISSUED, lifetime=lifetime)
 
 
-def held(
+def active(
     lifetime: float, *, age: float = 0.0, draw: float = 0.0, rejected: bool = False, **options: float
 ) -> ActiveToken:
-    """Held from `age` on."""
+    """Return an active token that arrived at the given age."""
     plan = schedule_renewal(
         token(lifetime), generation=7, reason=RenewalReason.FIRST, now=ISSUED + age, rng=Always(draw), **options
     )
@@ -48,7 +48,7 @@ def held(
 
 
 def ages(plan: ActiveToken) -> tuple[float, float, float]:
-    """The token's age at which each phase begins."""
+    """Return the token's age at which each phase begins."""
     return plan.refresh_soon_at - ISSUED, plan.refresh_now_at - ISSUED, plan.expires_at - ISSUED
 
 
@@ -68,16 +68,18 @@ def ages(plan: ActiveToken) -> tuple[float, float, float]:
         (100.0, True, TokenPhase.EXPIRED),
     ],
 )
-def test_each_phase_begins_at_its_time_and_a_refused_token_is_over(age: float, *, rejected: bool, phase: TokenPhase):
-    assert held(100.0, rejected=rejected).phase(ISSUED + age) is phase
+def test_each_phase_begins_at_its_time_and_a_refused_token_is_expired(age: float, *, rejected: bool, phase: TokenPhase):
+    assert active(100.0, rejected=rejected).phase(ISSUED + age) is phase
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "draw", "soft"),
+    ("lifetime", "draw", "soon"),
     [(100.0, 0.0, 80.0), (100.0, 0.5, 83.0), (100.0, 1.0, 86.0), (10.0, 1.0, 8.6), (1.0, 0.0, 0.8)],
 )
-def test_a_token_is_renewed_beside_its_use_from_80_to_86_percent_of_its_life(lifetime: float, draw: float, soft: float):
-    assert ages(held(lifetime, draw=draw))[0] == pytest.approx(soft)
+def test_a_token_is_renewed_in_the_background_at_80_to_86_percent_of_its_life(
+    lifetime: float, draw: float, soon: float
+):
+    assert ages(active(lifetime, draw=draw))[0] == pytest.approx(soon)
 
 
 @pytest.mark.parametrize(
@@ -105,8 +107,8 @@ def test_a_token_is_renewed_beside_its_use_from_80_to_86_percent_of_its_life(lif
 def test_a_token_is_waited_for_in_the_last_tenth_of_its_life(
     lifetime: float, login_lifetime: dict[str, float], margin: float
 ):
-    _, hard, over = ages(held(lifetime, **login_lifetime))
-    assert (hard, over) == (pytest.approx(lifetime - margin), lifetime)
+    _, now, over = ages(active(lifetime, **login_lifetime))
+    assert (now, over) == (pytest.approx(lifetime - margin), lifetime)
 
 
 @pytest.mark.parametrize(
@@ -119,16 +121,16 @@ def test_a_token_is_waited_for_in_the_last_tenth_of_its_life(
         (300.0, (301.0, 301.0, 301.0)),
     ],
 )
-def test_a_token_that_came_at_its_end_is_used_to_it_and_at_least_for_a_second(
+def test_a_token_that_arrives_near_its_end_is_used_until_then_and_at_least_one_second(
     age: float, phases: tuple[float, float, float]
 ):
-    plan = held(100.0, age=age)
+    plan = active(100.0, age=age)
     assert ages(plan) == pytest.approx(phases)
     assert (plan.generation, plan.token, plan.reason, plan.rejected) == (7, token(100.0), RenewalReason.FIRST, False)
 
 
 @pytest.mark.parametrize(("age", "end"), [(0.0, 100.0), (99.0, 100.0), (99.5, 100.5)])
-def test_a_token_that_a_server_gives_again_is_used_to_its_end(age: float, end: float):
+def test_a_token_that_a_server_returns_again_is_used_until_its_end(age: float, end: float):
     plan = use_until_expiry(token(100.0), generation=3, reason=RenewalReason.EXPIRES_SOON, now=ISSUED + age)
     assert (plan.generation, plan.reason, ages(plan)) == (3, RenewalReason.EXPIRES_SOON, (end, end, end))
 
@@ -145,35 +147,35 @@ def test_a_token_that_a_server_gives_again_is_used_to_its_end(age: float, end: f
         (5.0, 3.5, None),
     ],
 )
-def test_the_rest_of_a_token_ends_a_second_before_it_is_waited_for(lifetime: float, age: float, end: float | None):
-    rest = use_up(held(lifetime), now=ISSUED + age)
+def test_a_token_is_used_up_until_a_second_before_workers_would_wait(lifetime: float, age: float, end: float | None):
+    rest = use_up(active(lifetime), now=ISSUED + age)
     assert (None if rest is None else ages(rest)) == (None if end is None else pytest.approx((end, end, end)))
 
 
-def test_the_rest_of_a_token_is_not_refreshed():
-    rest = use_up(held(100.0), now=ISSUED)
+def test_a_token_that_is_used_up_is_not_refreshed():
+    rest = use_up(active(100.0), now=ISSUED)
     assert rest is not None
     assert (rest.token.refresh, rest.token.access.reveal(), rest.generation) == (None, "access", 7)
 
 
-def test_a_refused_token_has_no_rest():
-    assert use_up(held(100.0, rejected=True), now=ISSUED) is None
+def test_a_refused_token_is_not_used_up():
+    assert use_up(active(100.0, rejected=True), now=ISSUED) is None
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "login_lifetime", "useless"),
+    ("lifetime", "login_lifetime", "ending"),
     [
         (9.9, 100.0, True),
         (10.0, 100.0, False),
         (1.9, 10.0, True),
         (2.0, 10.0, False),
         (2.5, 10.0, False),
-        (0.9, 1.0, True),  # tokens of one second are of use where all are
+        (0.9, 1.0, True),  # if every token lives one second, the session is not ending
         (1.0, 1.0, False),
         (0.0, 0.0, False),
     ],
 )
-def test_a_refreshed_token_is_useless_below_two_seconds_or_a_tenth_of_a_logins(
-    lifetime: float, login_lifetime: float, *, useless: bool
+def test_a_session_is_ending_if_a_token_lives_below_two_seconds_or_a_tenth_of_a_logins(
+    lifetime: float, login_lifetime: float, *, ending: bool
 ):
-    assert session_is_ending(lifetime, login_lifetime=login_lifetime) is useless
+    assert session_is_ending(lifetime, login_lifetime=login_lifetime) is ending

@@ -41,7 +41,7 @@ async def renewal_done(authenticator: OidcAuthenticator) -> None:
 
 
 def manager_of(authenticator: OidcAuthenticator, *, draw: float = 0.0, **limits: float) -> TokenManager:
-    """The authenticator's manager, with the random waits at this share of the longest that is possible."""
+    """Return the token manager; its random waits are `draw` times the longest possible wait."""
     manager = authenticator._get_manager()
     manager._rng = Drawn(draw)
     manager._retry_limits = RetryLimits(**limits)
@@ -49,7 +49,7 @@ def manager_of(authenticator: OidcAuthenticator, *, draw: float = 0.0, **limits:
 
 
 class Drawn(random.Random):
-    """A random source that gives the number at one share of every span."""
+    """A random source that always returns the same share of the range."""
 
     def __init__(self, share: float) -> None:
         super().__init__(0)
@@ -60,7 +60,7 @@ class Drawn(random.Random):
 
 
 class ShiftedClock(ImpatientClock):
-    """The clock of a server that is ahead of `clock` by some seconds."""
+    """The clock of a server that is `by` seconds ahead of `clock`."""
 
     def __init__(self, clock: ManualClock, by: float) -> None:
         super().__init__()
@@ -419,17 +419,17 @@ async def test_client_credentials_give_a_token_and_a_new_one_when_it_expires():
         assert authenticator.logins == realm.identity.count("client_credentials") == 3
 
 
-# What the manager tells
+# Properties, notes and events
 
 
 @pytest.mark.parametrize(("user", "totp"), [("anna", False), ("otto", True)])
-async def test_a_manager_tells_its_account_its_token_and_the_clock_of_the_server(user: str, *, totp: bool):
+async def test_a_manager_shows_its_account_its_token_and_the_servers_clock(user: str, *, totp: bool):
     async with Realm() as realm:
         manager = manager_of(realm.authenticator(user))
         assert (manager.active_token, manager.skew, manager.stopped) == (None, None, None)
-        held = await manager.access_token()
-        assert manager.active_token is held
-        assert (held.generation, held.reason) == (1, RenewalReason.FIRST)
+        token = await manager.access_token()
+        assert manager.active_token is token
+        assert (token.generation, token.reason) == (1, RenewalReason.FIRST)
         assert (manager.account, manager.uses_totp, manager.skew) == (user, totp, 0.5)
         assert realm.hub.counters.accounts == {user: "token valid 300 s"}
 
@@ -455,7 +455,7 @@ async def test_a_clock_that_is_off_by_fifteen_seconds_is_noted_once(ahead: float
         assert realm.notes() == ([] if said is None else [text])
 
 
-async def test_a_wait_for_a_one_time_code_is_told():
+async def test_a_wait_for_a_one_time_code_is_shown():
     async with Realm() as realm:
         manager, shown = manager_of(realm.authenticator("otto")), []
         realm.hub.subscribe(lambda _event: shown.append(realm.hub.counters.accounts["otto"]))
@@ -467,14 +467,14 @@ async def test_a_wait_for_a_one_time_code_is_told():
         assert f"waiting {seconds} s for a one-time code" in shown
 
 
-# What the manager is told
+# Refused tokens and forced renewals
 
 
-async def test_a_refused_generation_is_over_and_costs_one_refresh():
+async def test_a_refused_generation_is_expired_and_costs_one_refresh():
     async with Realm() as realm:
         authenticator = realm.authenticator()
         manager = manager_of(authenticator)
-        manager.reject(1)  # nothing is held yet
+        manager.reject(1)  # nothing is token yet
         first = await manager.access_token()
         manager.reject(first.generation + 1)
         assert manager.active_token is first
@@ -487,7 +487,7 @@ async def test_a_refused_generation_is_over_and_costs_one_refresh():
         assert (manager.logins, manager.refreshes, realm.identity.refreshes) == (1, 1, 1)
 
 
-async def test_a_refused_generation_of_a_session_that_is_over_costs_a_login():
+async def test_a_refused_generation_of_an_ended_session_costs_a_login():
     async with Realm() as realm:
         manager = manager_of(realm.authenticator())
         first = await manager.access_token()
@@ -501,12 +501,12 @@ async def test_a_refused_generation_of_a_session_that_is_over_costs_a_login():
     ("reason", "logins", "refreshes"),
     [(RenewalReason.REHEARSAL, 1, 1), (RenewalReason.SECOND_LOGIN, 2, 0), (RenewalReason.EXPIRES_SOON, 1, 1)],
 )
-async def test_a_renewal_that_is_asked_for_comes_whatever_the_phase(reason: RenewalReason, logins: int, refreshes: int):
+async def test_a_forced_renewal_happens_in_every_phase(reason: RenewalReason, logins: int, refreshes: int):
     async with Realm() as realm:
         manager = manager_of(realm.authenticator())
         first = await manager.access_token()
-        held = await manager.renew(reason)
-        assert (held.generation, held.reason) == (first.generation + 1, reason)
+        token = await manager.renew(reason)
+        assert (token.generation, token.reason) == (first.generation + 1, reason)
         assert (manager.logins, manager.refreshes) == (logins, refreshes)
         assert (realm.identity.logins, realm.identity.count("refresh_token")) == (logins, refreshes)
 
@@ -522,7 +522,7 @@ async def test_requests_to_the_endpoint_are_half_a_second_apart(later: float, wa
         assert realm.clock.slept[before:] == waits
 
 
-async def test_the_last_of_those_who_use_a_manager_closes_it():
+async def test_the_last_authenticator_that_detaches_closes_the_manager():
     async with Realm() as realm:
         manager = manager_of(realm.authenticator())  # the authenticator is the first
         manager.attach()
@@ -539,13 +539,13 @@ async def test_the_last_of_those_who_use_a_manager_closes_it():
         assert len(realm.identity.log) == before
 
 
-# Trouble of the endpoint
+# A failing token endpoint
 
 ENDLESS = 40
 
 
 def waited(realm: Realm) -> list[float]:
-    """How long the manager said that it waits for the endpoint, each time."""
+    """Return the seconds of each wait for the endpoint, from the events."""
     return [float(told.split()[-2]) for told in realm.event_details("waiting")]
 
 
@@ -555,18 +555,16 @@ def waited(realm: Realm) -> list[float]:
         (1.0, [EndpointFault(status=502)] * ENDLESS, [1, 2, 4]),
         (0.5, [EndpointFault(status=502)] * ENDLESS, [0.5, 1, 2]),
         (0.0, [EndpointFault(status=502)] * ENDLESS, [0.2, 0.2, 0.2]),
-        # Half a minute, in which each answer takes fourteen seconds
+        # The limit of half a minute; each response takes fourteen seconds
         (1.0, [EndpointFault(status=502, delay=14)] * ENDLESS, [1, 1]),
         (1.0, [EndpointFault(status=502, delay=30)] * ENDLESS, []),
-        # The server's own wish
+        # The server asks for a wait
         (1.0, [EndpointFault(status=429, headers={"Retry-After": "50"})] * ENDLESS, [50] * 6),
         (1.0, [EndpointFault(status=429, headers={"Retry-After": "200"})] * ENDLESS, [200, 100]),
         (1.0, [EndpointFault(status=429, headers={"Retry-After": "0"})] * 3, [1, 2, 4]),
     ],
 )
-async def test_a_new_account_asks_again_after_waits_that_double(
-    draw: float, faults: list[EndpointFault], waits: list[float]
-):
+async def test_a_new_account_retries_with_doubling_waits(draw: float, faults: list[EndpointFault], waits: list[float]):
     async with Realm() as realm:
         manager = manager_of(realm.authenticator(), draw=draw)
         realm.identity.script(*faults)
@@ -583,7 +581,7 @@ async def test_a_new_account_asks_again_after_waits_that_double(
 
 
 @pytest.mark.parametrize(
-    ("age", "rejected", "patience"),
+    ("age", "rejected", "limit"),
     [
         (87, False, 313),  # from the end of the token, which others use until then
         (95, False, 305),
@@ -592,29 +590,29 @@ async def test_a_new_account_asks_again_after_waits_that_double(
         (87, True, 300),
     ],
 )
-async def test_an_account_that_worked_is_patient_for_five_minutes_without_a_token(
-    age: float, patience: float, *, rejected: bool
+async def test_an_account_that_worked_retries_for_five_minutes_without_a_token(
+    age: float, limit: float, *, rejected: bool
 ):
     async with Realm(expires_in=100) as realm:
         authenticator = realm.authenticator()
         manager = manager_of(authenticator, draw=1.0)
-        held = await manager.access_token()
+        token = await manager.access_token()
         await realm.clock.advance(age)
         if rejected:
-            manager.reject(held.generation)
+            manager.reject(token.generation)
         realm.identity.script(EndpointFault(status=503), times=ENDLESS)
         asking = asyncio.ensure_future(authenticator.credential())
         await asyncio.wait({asking})
         await renewal_done(authenticator)
         assert manager.stopped is not None
         waits = [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
-        whole = [wait for n, wait in enumerate(waits) if sum(waits[: n + 1]) <= patience]
-        assert waited(realm) == [*whole, patience - sum(whole)]
+        whole = [wait for n, wait in enumerate(waits) if sum(waits[: n + 1]) <= limit]
+        assert waited(realm) == [*whole, limit - sum(whole)]
         assert f"gave up after {len(whole) + 2} attempts" in manager.stopped.reason
         assert asking.exception() is None or isinstance(asking.exception(), AccountStopped)
 
 
-async def test_each_wait_for_the_endpoint_is_told():
+async def test_each_wait_for_the_endpoint_is_shown():
     async with Realm() as realm:
         manager, shown = manager_of(realm.authenticator(), draw=1.0), []
         realm.hub.subscribe(lambda _event: shown.append(realm.hub.counters.accounts["anna"]))
@@ -626,7 +624,7 @@ async def test_each_wait_for_the_endpoint_is_told():
 
 
 @pytest.mark.parametrize(("age", "served"), [(96, True), (101, False)])
-async def test_a_token_at_its_end_is_used_while_the_endpoint_is_in_trouble_and_an_expired_one_is_not(
+async def test_while_the_endpoint_fails_a_token_near_its_end_is_used_and_an_expired_one_is_not(
     age: float, *, served: bool
 ):
     async with Realm(expires_in=100) as realm:
@@ -645,7 +643,7 @@ async def test_a_token_at_its_end_is_used_while_the_endpoint_is_in_trouble_and_a
         assert (await waiting).generation == first.generation + 1
 
 
-async def test_once_the_trouble_is_over_all_wait_for_the_renewal_again():
+async def test_after_a_failure_workers_wait_for_the_renewal_again():
     async with Realm(expires_in=100) as realm:
         authenticator = realm.authenticator()
         realm.identity.script(EndpointFault(status=503))
@@ -661,7 +659,7 @@ async def test_once_the_trouble_is_over_all_wait_for_the_renewal_again():
         (True, EndpointFault(status=401, body={"error": "invalid_client"}), 3),  # after a refresh that was refused
     ],
 )
-async def test_what_a_person_has_to_mend_is_not_asked_for_again(fault: EndpointFault, requests: int, *, before: bool):
+async def test_a_wrong_setting_is_not_retried(fault: EndpointFault, requests: int, *, before: bool):
     async with Realm(expires_in=100) as realm:
         authenticator = realm.authenticator()
         if before:
@@ -694,7 +692,7 @@ async def test_what_a_person_has_to_mend_is_not_asked_for_again(fault: EndpointF
         ("refused", EndpointFault(body={"access_token": "at.1"}), RenewalReason.REJECTED, 1, 1),
     ],
 )
-async def test_a_refresh_that_brings_nothing_leads_to_a_login_that_says_why(
+async def test_a_failed_refresh_leads_to_a_login_with_its_reason(
     happening: str, fault: EndpointFault, reason: RenewalReason, requests: int, logouts: int
 ):
     async with Realm(expires_in=100, refresh_expires_in=500) as realm:
@@ -722,7 +720,7 @@ async def test_a_refresh_that_brings_nothing_leads_to_a_login_that_says_why(
         ("refused", RenewalReason.REJECTED),
     ],
 )
-async def test_a_login_in_place_of_a_refresh_says_why(happening: str, reason: RenewalReason):
+async def test_a_login_instead_of_a_refresh_has_a_reason(happening: str, reason: RenewalReason):
     async with Realm(expires_in=100) as realm:
         manager = manager_of(realm.machine())
         first = await manager.access_token()
@@ -734,7 +732,7 @@ async def test_a_login_in_place_of_a_refresh_says_why(happening: str, reason: Re
         assert [e.lifetime_s for e in realm.events] == [100, 100]
 
 
-async def test_a_refused_token_that_comes_again_is_a_new_generation():
+async def test_a_refused_token_that_is_issued_again_is_a_new_generation():
     async with Realm(expires_in=100) as realm:
         manager = manager_of(realm.machine())
         first = await manager.access_token()
@@ -745,7 +743,7 @@ async def test_a_refused_token_that_comes_again_is_a_new_generation():
         assert second.token.access == first.token.access
 
 
-async def test_a_refresh_that_brings_the_same_token_keeps_its_generation():
+async def test_a_refresh_that_returns_the_same_token_keeps_its_generation():
     async with Realm(expires_in=100) as realm:
         authenticator = realm.authenticator()
         manager = manager_of(authenticator)
@@ -754,8 +752,8 @@ async def test_a_refresh_that_brings_the_same_token_keeps_its_generation():
         realm.identity.script(EndpointFault(body={"access_token": first.token.access.reveal(), "expires_in": 15}))
         await manager.access_token()
         await renewal_done(authenticator)
-        held = await manager.access_token()
-        assert (held.generation, held.reason, held.refresh_soon_at) == (1, RenewalReason.FIRST, held.token.expires)
+        token = await manager.access_token()
+        assert (token.generation, token.reason, token.refresh_soon_at) == (1, RenewalReason.FIRST, token.token.expires)
         assert (manager.logins, manager.refreshes) == (1, 1)
 
 
@@ -763,7 +761,7 @@ async def test_a_refresh_that_brings_the_same_token_keeps_its_generation():
     ("later", "refreshes", "login"),
     [(82, 2, RenewalReason.NO_REFRESH_TOKEN), (84.5, 1, RenewalReason.SESSION_ENDING)],
 )
-async def test_a_session_that_is_nearly_over_is_told_and_followed_by_a_login(
+async def test_a_session_about_to_end_is_shown_and_followed_by_a_login(
     later: float, refreshes: int, login: RenewalReason
 ):
     async with Realm(expires_in=100, session_max=185) as realm:
@@ -788,7 +786,7 @@ async def test_a_session_that_is_nearly_over_is_told_and_followed_by_a_login(
 
 
 @pytest.mark.parametrize(("age", "refreshes", "logins"), [(999.5, 2, 1), (1000.0, 1, 2), (1200.0, 1, 2)])
-async def test_a_refresh_token_that_is_kept_ends_when_it_was_said_to(age: float, refreshes: int, logins: int):
+async def test_a_kept_refresh_token_keeps_its_expiry(age: float, refreshes: int, logins: int):
     async with Realm(expires_in=100, refresh_expires_in=1000, rotate=False) as realm:
         manager = manager_of(realm.authenticator())
         await manager.access_token()
@@ -796,9 +794,9 @@ async def test_a_refresh_token_that_is_kept_ends_when_it_was_said_to(age: float,
         realm.identity.script(EndpointFault(without=("refresh_token", "refresh_expires_in")))
         await manager.access_token()
         await realm.clock.advance(age - 101)
-        held = await manager.access_token()
+        token = await manager.access_token()
         assert (manager.refreshes, manager.logins) == (refreshes, logins)
-        assert held.reason is (RenewalReason.EXPIRED if logins == 1 else RenewalReason.REFRESH_EXPIRED)
+        assert token.reason is (RenewalReason.EXPIRED if logins == 1 else RenewalReason.REFRESH_EXPIRED)
 
 
 PASSWORD_REFUSED = EndpointFault(status=401, body={"error": "invalid_grant"})
@@ -809,13 +807,19 @@ NO_CLIENT = EndpointFault(status=401, body={"error": "invalid_client"})
 @pytest.mark.parametrize(
     ("user", "fault", "tries", "said", "hint"),
     [
-        ("anna", PASSWORD_REFUSED, 1, "login refused: ", "Servers answer alike for a wrong user, a wrong password and"),
+        (
+            "anna",
+            PASSWORD_REFUSED,
+            1,
+            "login refused: ",
+            "Servers give the same answer for a wrong user, a wrong password and",
+        ),
         (
             "otto",
             PASSWORD_REFUSED,
             2,
             "login refused: ",
-            "Servers answer alike for a wrong user, a wrong password, a w",
+            "Servers give the same answer for a wrong user, a wrong password, a w",
         ),
         ("machine", PASSWORD_REFUSED, 1, "login refused: ", "Check client_id and client_secret"),
         ("anna", LOCKED, 1, "login refused: ", "The user is locked"),
@@ -842,11 +846,11 @@ async def test_a_login_that_fails_stops_its_account_and_says_what_to_do(
         assert len(realm.identity.log) == tries
         assert realm.event_details("stopped") == [str(manager.stopped)]
         assert [told.partition("; ")[2] for told in realm.event_details("waiting") if "one more" in told] == (
-            ["one more try with the next one-time code"] if tries == 2 else []
+            ["one more attempt with the next one-time code"] if tries == 2 else []
         )
 
 
-async def test_the_account_shows_what_its_manager_does():
+async def test_the_account_state_shows_what_the_manager_does():
     async with Realm() as realm:
         authenticator = realm.authenticator()
         manager = manager_of(authenticator)
@@ -867,7 +871,7 @@ def defective(_event: Event) -> None:
     raise RuntimeError("defect")
 
 
-async def test_a_defect_in_a_renewal_reaches_whoever_asked_for_it():
+async def test_a_bug_in_a_renewal_reaches_the_worker_that_asked():
     async with Realm() as realm:
         manager = manager_of(realm.authenticator())
         await manager.access_token()
@@ -877,7 +881,7 @@ async def test_a_defect_in_a_renewal_reaches_whoever_asked_for_it():
         realm.hub._observers.remove(defective)
 
 
-async def test_a_defect_in_a_renewal_that_nobody_waited_for_reaches_whoever_asks_next():
+async def test_a_bug_in_a_renewal_without_waiters_reaches_the_next_worker():
     async with Realm(expires_in=100) as realm:
         authenticator = realm.authenticator()
         manager = manager_of(authenticator)
@@ -892,7 +896,7 @@ async def test_a_defect_in_a_renewal_that_nobody_waited_for_reaches_whoever_asks
         realm.hub._observers.remove(defective)
 
 
-async def test_nobody_is_given_a_token_whose_session_is_being_closed():
+async def test_no_worker_gets_a_token_whose_session_is_being_closed():
     async with Realm(expires_in=100) as realm:
         authenticator = realm.authenticator()
         first = await authenticator.credential()
@@ -939,9 +943,7 @@ async def test_a_manager_without_a_session_closes_without_a_request():
         (25, [True] * 24, "21 of 21 sessions ended"),  # servers end what is older themselves
     ],
 )
-async def test_a_session_whose_log_out_got_no_answer_is_logged_out_once_more_at_the_end(
-    logins: int, lost: list[bool], told: str
-):
+async def test_a_session_whose_logout_failed_is_logged_out_again_at_the_end(logins: int, lost: list[bool], told: str):
     async with Realm() as realm:
         authenticator = realm.authenticator()
         manager = manager_of(authenticator, logout_s=60.0)
@@ -969,7 +971,7 @@ async def test_a_wait_for_the_endpoint_ends_with_the_manager():
         assert len(realm.identity.log) == 1
 
 
-async def test_trouble_of_a_login_that_is_under_way_at_the_end_is_not_waited_out():
+async def test_a_failing_login_in_progress_at_the_end_is_not_retried():
     async with Realm() as realm:
         authenticator = realm.authenticator()
         manager = manager_of(authenticator)
@@ -986,7 +988,7 @@ async def test_trouble_of_a_login_that_is_under_way_at_the_end_is_not_waited_out
         assert (realm.identity.count("password"), realm.event_details("stopped"), manager.stopped) == (1, [], None)
 
 
-async def test_an_endpoint_that_never_answers_a_login_holds_up_the_end_for_its_patience_only():
+async def test_an_endpoint_that_never_answers_a_login_delays_the_end_by_the_limit_only():
     async with Realm() as realm:
         authenticator = realm.authenticator()
         manager = manager_of(authenticator, logout_s=0.01)
@@ -1002,6 +1004,6 @@ async def test_an_endpoint_that_never_answers_a_login_holds_up_the_end_for_its_p
         never.set()
 
 
-def test_the_patience_with_an_endpoint_is_as_documented():
-    patience = RetryLimits()
-    assert (patience.worked_s, patience.new_s, patience.new_attempts, patience.logout_s) == (300.0, 30.0, 4, 3.0)
+def test_the_retry_limits_are_as_documented():
+    limit = RetryLimits()
+    assert (limit.worked_s, limit.new_s, limit.new_attempts, limit.logout_s) == (300.0, 30.0, 4, 3.0)
