@@ -1,4 +1,4 @@
-"""How requests are signed: what a transfer sees of an account."""
+"""The interface between a transfer and an account: the credential that authenticates a request."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ __all__ = ["Authenticator", "Credential", "says_invalid_token"]
 
 
 def says_invalid_token(challenge: str) -> bool:
-    """RFC 6750 §3.1: the token is expired, revoked or malformed, also where the status is 403."""
+    """Tell whether the challenge says that the token is expired, revoked or malformed (RFC 6750 §3.1).
+
+    Some servers send it with 403 instead of 401.
+    """
     return re.search(r'\bBearer\b.*\berror\s*=\s*"?invalid_token\b', challenge, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What one request carries. It goes only to the account's hosts, decided at each hop."""
+    """The credential of one request. Each redirect is checked again: only the account's hosts get it."""
 
     generation: int
-    """Counts up with each new token; an answer is reported together with the credential that earned it."""
+    """Number of the token, higher for each new one. A response is reported with the credential of its request."""
     header: Secret | None = None
     """The value of `Authorization`."""
     query: tuple[str, Secret] | None = None
@@ -34,18 +37,18 @@ class Credential:
 
 
 class Authenticator(Protocol):
-    """One account's credentials over a run. Every method may be called by many workers at once."""
+    """The credentials of one account during a run. Many workers may call every method at the same time."""
 
     @property
     def name(self) -> str: ...
     @property
     def hosts(self) -> HostList | None:
-        """The only hosts that may have the credential; None: the host of each product's own URL."""
+        """The only hosts that may receive the credential. None: the host of each product's own URL."""
         ...
 
     @property
     def dialect(self) -> str | None:
-        """The provider whose errors the archive's are; None: nothing is known of it."""
+        """The provider whose error rules apply to this archive. None: unknown, only the generic rules apply."""
         ...
 
     @property
@@ -56,34 +59,35 @@ class Authenticator(Protocol):
     def refreshes(self) -> int: ...
     @property
     def worked(self) -> bool:
-        """Whether a login succeeded, or a fixed credential was accepted, at least once."""
+        """True if a login succeeded, or a server accepted a fixed credential, at least once."""
         ...
 
     @property
     def stopped(self) -> AccountStopped | None:
-        """Why the account can do nothing more, or None."""
+        """The reason why the account cannot be used any more, or None."""
         ...
 
     async def credential(self) -> Credential:
-        """The credential to use now; may log in, refresh or wait. Raise `AccountStopped`."""
+        """Return the credential to use now; log in, refresh or wait if necessary. Raise `AccountStopped`."""
         ...
 
     async def rejected(self, used: Credential, *, status: int, challenge: str = "", session_over: bool = False) -> bool:
-        """Report a 401 or 403 with its `WWW-Authenticate`; `session_over`: no refresh will bring a better one.
+        """Report a 401 or 403 with its `WWW-Authenticate`. `session_over`: a refresh cannot help, only a login.
 
-        True: ask `credential` again (it gives another one, or raises `AccountStopped`) and repeat the request.
-        False: the credential is good as far as is known, and it is the product that is refused.
+        Return True if the caller should call `credential` again and repeat the request (`credential` returns
+        another one or raises `AccountStopped`). Return False if the credential seems valid: the server refuses
+        access to this product.
         """
         ...
 
     def stop(self, stop: AccountStopped) -> None:
-        """The archive has said that the account can get nothing there."""
+        """Stop the account: the archive said that it cannot download anything there."""
         ...
 
     def accepted(self, used: Credential) -> None:
-        """Report that a server took the credential (any answer other than 401 and 403)."""
+        """Report that a server accepted the credential (any response other than 401 and 403)."""
         ...
 
     async def aclose(self) -> None:
-        """Log out of every session that was opened, in bounded time; safe to call again."""
+        """Log out of every open session, in bounded time. A second call does nothing."""
         ...

@@ -1,7 +1,7 @@
-"""Where an account's secrets come from.
+"""Find an account's secrets.
 
-In order: what the manifest names, its `secrets:` file, the system keyring, `.netrc`, a prompt on a terminal. The keyring
-is slow and may ask to be unlocked, so it is left alone where nothing that the account needs is missing by then.
+Order of the places: the manifest, its `secrets:` file, the system keyring, `.netrc`, a prompt on the terminal. The
+keyring is slow and may ask the user to unlock it, so we skip it if the account needs nothing more by then.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Credentials", "KeyringLookup", "NoKeyring", "Prompt", "keyring_lookup", "resolve"]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_SHOWN = {
+_LABELS = {
     "username": "user name",
     "password": "password",
     "client_secret": "client secret",
@@ -36,30 +36,30 @@ _SHOWN = {
 
 class Prompt(Protocol):
     def __call__(self, question: str, /) -> str | None:
-        """Ask a person without showing what is typed. None or empty: no answer."""
+        """Ask the user without echoing the input. None or empty: no answer."""
         ...
 
 
 class KeyringLookup(Protocol):
     def __call__(self, service: str, username: str) -> str | None:
-        """The keyring's entry, None where there is none.
+        """Return the keyring's entry, or None if it has none.
 
-        Raise `NoKeyring` where this machine has none, another `LookupError` when it cannot be used, as one that is locked.
+        Raise `NoKeyring` if this machine has no keyring, another `LookupError` if it is unusable (for example locked).
         """
         ...
 
 
-class NoKeyring(LookupError):  # noqa: N818 - says what is so
-    """Usual on a server, and no trouble unless a secret is nowhere else."""
+class NoKeyring(LookupError):  # noqa: N818 - a state, not an error
+    """No keyring on this machine. Usual on a server; it matters only if a secret is found nowhere else."""
 
 
 class _NotInstalled(NoKeyring):
-    """The optional package is not there: nobody was asked, so nothing is said of it."""
+    """The optional `keyring` package is not installed, so the messages do not mention a keyring."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What was found for one account, and where."""
+    """The secrets found for one account, and their places."""
 
     username: str | None = field(default=None, repr=False)
     password: Secret | None = None
@@ -67,7 +67,7 @@ class Credentials:
     totp_secret: Secret | None = None
     token: Secret | None = None
     sources: Mapping[str, SecretSource] = field(default_factory=dict)
-    """Name of the field -> where it was found."""
+    """Name of the field -> the place where we found it."""
     warnings: tuple[str, ...] = ()
 
 
@@ -78,15 +78,15 @@ def resolve(
     prompt: Prompt | None = None,
     keyring: KeyringLookup | None = None,
 ) -> Credentials:
-    """Find what the account needs. `prompt` None: not on a terminal.
+    """Find the secrets that the account needs. `prompt` None: not on a terminal.
 
-    Raise `AccountStopped`, which names every place that was looked at and what to set; other accounts go on.
+    Raise `AccountStopped`, which names every place searched and what to set. Other accounts continue.
     """
     return _Search(account, environ, prompt, keyring).run()
 
 
 def keyring_lookup(service: str, username: str) -> str | None:
-    """Ask the system's keyring; a `KeyringLookup`. Its package is imported when it is first asked."""
+    """Read an entry of the system keyring (a `KeyringLookup`). The first call imports the package."""
     try:
         import keyring  # noqa: PLC0415 - optional, and slow to import
         from keyring.errors import KeyringError, NoKeyringError  # noqa: PLC0415
@@ -102,7 +102,7 @@ def keyring_lookup(service: str, username: str) -> str | None:
 
 
 class _Search:
-    """One account's search: what was found so far, and the places that were looked at in vain."""
+    """The search for one account's secrets: those found so far, and the places searched without success."""
 
     def __init__(
         self, account: Account, environ: Mapping[str, str], prompt: Prompt | None, keyring: KeyringLookup | None
@@ -112,7 +112,7 @@ class _Search:
         self._prompt = prompt
         self._keyring = keyring
         self._found: dict[str, tuple[Secret, SecretSource]] = {}
-        self._vain: dict[str, list[str]] = {}
+        self._searched: dict[str, list[str]] = {}
         self._warnings: list[str] = []
 
     def run(self) -> Credentials:
@@ -122,12 +122,12 @@ class _Search:
         needed = (*required, *(name for name in optional if _reference(self._account, name) is not None))
         self._from_manifest(wanted)
         self._from_file(wanted)
-        if self._open(needed):
+        if self._missing_names(needed):
             self._from_keyring(wanted)
         self._from_netrc(wanted)
         self._from_prompt(required)
-        if missing := self._open(needed):
-            raise self._missing(missing)
+        if missing := self._missing_names(needed):
+            raise self._missing_error(missing)
         return self._credentials()
 
     def _credentials(self) -> Credentials:
@@ -140,19 +140,19 @@ class _Search:
             warnings=tuple(self._warnings),
         )
 
-    def _take(self, name: str, value: str, source: SecretSource) -> None:
-        """White space around a token or a TOTP secret is an accident of copying; in a password it may be meant."""
+    def _keep(self, name: str, value: str, source: SecretSource) -> None:
+        """Keep a value. Strip spaces around a token or TOTP secret (a copying accident); a password may need them."""
         text = value.strip() if name in ("token", "totp_secret") else value
         if text:
             self._found[name] = (Secret(text), source)
 
-    def _open(self, wanted: tuple[str, ...]) -> list[str]:
+    def _missing_names(self, wanted: tuple[str, ...]) -> list[str]:
         return [name for name in wanted if name not in self._found]
 
-    def _looked(self, name: str, place: str) -> None:
-        self._vain.setdefault(name, []).append(place)
+    def _not_found(self, name: str, place: str) -> None:
+        self._searched.setdefault(name, []).append(place)
 
-    # The places, in order.
+    # The places, in search order.
 
     def _from_manifest(self, wanted: tuple[str, ...]) -> None:
         for name in wanted:
@@ -164,10 +164,10 @@ class _Search:
             if unset:
                 for variable in unset:
                     state = "empty" if variable in self._environ else "not set"
-                    self._looked(name, f"the variable {variable} ({state})")
+                    self._not_found(name, f"the variable {variable} ({state})")
                 continue
             text = _VARIABLE.sub(lambda match: self._environ[match[1]], reference.template)
-            self._take(name, text, SecretSource.ENVIRONMENT if variables else SecretSource.GIVEN)
+            self._keep(name, text, SecretSource.ENVIRONMENT if variables else SecretSource.GIVEN)
 
     def _from_file(self, wanted: tuple[str, ...]) -> None:
         path = self._account.secrets
@@ -176,39 +176,39 @@ class _Search:
         try:
             values = read_login_file(path)
         except SecretFileError as error:
-            hint = "Mend the file, or take `secrets:` away and set variables"
+            hint = "Fix the file, or remove `secrets:` and set environment variables"
             raise AccountStopped(f"secrets file: {error}", account=self._account.name, hint=hint) from None
-        self._warn_if_open(path)
-        for name in self._open(wanted):
+        self._warn_if_readable(path)
+        for name in self._missing_names(wanted):
             if name in values:
-                self._take(name, values[name].reveal(), SecretSource.SECRETS_FILE)
+                self._keep(name, values[name].reveal(), SecretSource.SECRETS_FILE)
             else:
-                self._looked(name, f"{path} ({'user' if name == 'username' else name})")
+                self._not_found(name, f"{path} ({'user' if name == 'username' else name})")
 
     def _from_keyring(self, wanted: tuple[str, ...]) -> None:
         if self._keyring is None:
             return
         services = (f"bulkdl:{self._account.name}", self._account.name)
         try:
-            for name in self._open(wanted):
+            for name in self._missing_names(wanted):
                 for service, entry in self._keyring_entries(services, name):
                     value = self._keyring(service, entry)
                     if value:
-                        self._take(name, value, SecretSource.KEYRING)
+                        self._keep(name, value, SecretSource.KEYRING)
                         break
                 else:
-                    self._looked(name, f"the keyring (service {services[0]}, user {name})")
+                    self._not_found(name, f"the keyring (service {services[0]}, user {name})")
         except _NotInstalled:
             return
         except LookupError as error:
             cause = str(error) or "locked"
-            for name in self._open(wanted):
-                self._looked(name, f"the keyring ({cause})")
+            for name in self._missing_names(wanted):
+                self._not_found(name, f"the keyring ({cause})")
             if not isinstance(error, NoKeyring):
                 self._warnings.append(f"the keyring cannot be used ({cause})")
 
     def _keyring_entries(self, services: tuple[str, ...], name: str) -> list[tuple[str, str]]:
-        """`keyring set bulkdl:ACCOUNT password`, or the usual way with the user's name for a password."""
+        """Return the entries to try: `bulkdl:ACCOUNT password`, then the usual `SERVICE USERNAME` for a password."""
         entries = [name]
         if name == "password" and "username" in self._found:
             entries.append(self._found["username"][0].reveal())
@@ -217,28 +217,28 @@ class _Search:
     def _from_netrc(self, wanted: tuple[str, ...]) -> None:
         secret = "client_secret" if self._account.grant is Grant.CLIENT_CREDENTIALS else "password"
         machines = _machines(self._account)
-        if secret not in self._open(wanted) or not machines:
+        if secret not in self._missing_names(wanted) or not machines:
             return
         path = self._netrc_path()
         if path is None:
-            self._looked(secret, ".netrc (there is none)")
+            self._not_found(secret, ".netrc (there is none)")
             return
         try:
             entry = netrc_entry(path, machines)
         except SecretFileError as error:
             self._warnings.append(f".netrc: {error}")
-            self._looked(secret, f"{path} (cannot be read as .netrc)")
+            self._not_found(secret, f"{path} (cannot be read as .netrc)")
             return
-        if entry is None or not self._agrees(entry):
-            self._looked(secret, f"{path} (machine {' or '.join(machines)})")
+        if entry is None or not self._same_user(entry):
+            self._not_found(secret, f"{path} (machine {' or '.join(machines)})")
             return
-        self._warn_if_open(path)
-        self._take(secret, entry.password.reveal(), SecretSource.NETRC)
-        if "username" in self._open(wanted):
-            self._take("username", entry.login, SecretSource.NETRC)
+        self._warn_if_readable(path)
+        self._keep(secret, entry.password.reveal(), SecretSource.NETRC)
+        if "username" in self._missing_names(wanted):
+            self._keep("username", entry.login, SecretSource.NETRC)
 
-    def _agrees(self, entry: NetrcEntry) -> bool:
-        """Another user's password is not this user's."""
+    def _same_user(self, entry: NetrcEntry) -> bool:
+        """False if the entry is for another user name: its password would be wrong."""
         known = self._found.get("username")
         return known is None or known[0].reveal() == entry.login
 
@@ -251,26 +251,26 @@ class _Search:
         return next((path for path in candidates if path.is_file()), None)
 
     def _from_prompt(self, required: tuple[str, ...]) -> None:
-        for name in self._open(required):
+        for name in self._missing_names(required):
             if self._prompt is None:
-                self._looked(name, "a prompt (not on a terminal)")
+                self._not_found(name, "a prompt (not on a terminal)")
                 continue
-            question = f"{_SHOWN[name]} for account {self._account.name}"
+            question = f"{_LABELS[name]} for account {self._account.name}"
             answer = self._prompt(question)
             if answer:
-                self._take(name, answer, SecretSource.PROMPT)
+                self._keep(name, answer, SecretSource.PROMPT)
             else:
-                self._looked(name, "a prompt (no answer)")
+                self._not_found(name, "a prompt (no answer)")
 
-    # What is said.
+    # Messages.
 
-    def _warn_if_open(self, path: Path) -> None:
+    def _warn_if_readable(self, path: Path) -> None:
         if readable_by_others(path):
-            self._warnings.append(f"{path} can be read by others on this machine; `chmod 600 {path}` closes it")
+            self._warnings.append(f"other users of this machine can read {path}; run `chmod 600 {path}`")
 
-    def _missing(self, names: list[str]) -> AccountStopped:
+    def _missing_error(self, names: list[str]) -> AccountStopped:
         parts = [
-            f"no {_SHOWN[name]} (looked at: {'; '.join(self._vain.get(name, ['nothing is named for it']))})"
+            f"no {_LABELS[name]} (looked at: {'; '.join(self._searched.get(name, ['the manifest, which has none']))})"
             for name in names
         ]
         account = self._account.name
@@ -304,7 +304,7 @@ def _optional(account: Account) -> tuple[str, ...]:
 
 
 def _machines(account: Account) -> tuple[str, ...]:
-    """`netrc_hosts`, else the token endpoint's host, else the hosts that are named in full."""
+    """Return the machines for `.netrc`: `netrc_hosts`, else the token endpoint, else the hosts without wildcards."""
     if account.netrc_hosts or account.auth in (AuthKind.BEARER, AuthKind.NONE):
         return account.netrc_hosts
     if account.token_url is not None:

@@ -1,4 +1,4 @@
-"""From an account to its signer."""
+"""Create the authenticator of an account."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ def make_authenticator(
     state_dir: Path | Callable[[], Path],
     logins: dict[LoginRequest, TokenManager] | None = None,
 ) -> Authenticator:
-    """The account's signer. Nothing is read, asked or sent before its first use.
+    """Return the account's authenticator. Before its first use it reads, asks and sends nothing.
 
     `credentials`: a callable is called at the first use, on the event loop; it may raise `AccountStopped`.
-    `state_dir`: where the TOTP ledger and the turns of logins live, shared by all runs of this user.
-    `logins`: the managers of the run so far. Accounts that log in alike, with the same secrets, share one: one login, one session.
+    `state_dir`: folder of the TOTP ledger and the login locks, shared by all runs of this user.
+    `logins`: the token managers of the run so far. Accounts with the same endpoint, client, user and secrets share
+    one, so they log in once and have one session.
     """
 
     def resolve() -> Credentials:
@@ -53,7 +54,7 @@ def make_authenticator(
         return NoAuthenticator(account)
     if account.auth is not AuthKind.OIDC:
         return StaticAuthenticator(account, resolve, hub=hub)
-    from bulkdl.auth.oidc.factory import oidc_authenticator  # noqa: PLC0415 - one-time codes and logins only where they are needed
+    from bulkdl.auth.oidc.factory import oidc_authenticator  # noqa: PLC0415 - only OIDC accounts need it
 
     return oidc_authenticator(
         account,

@@ -1,4 +1,4 @@
-"""The presets: public facts of services, as data files. Whatever an account says itself overrides its preset."""
+"""Provider presets: public facts about services, as data files. An account's own settings override its preset."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ __all__ = ["Provider", "load", "names"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
-    """A preset: what it sets, by the keys of an account, and how sure each fact is."""
+    """One preset: the account settings it provides, and how sure each fact is."""
 
     name: str
     description: str
     values: Mapping[str, Any]
-    """By the keys of an account in a manifest."""
+    """Key of an account in a manifest -> the preset's value."""
     variants: Mapping[str, Mapping[str, Any]]
-    """What else holds where the account chooses another `auth` than the preset's, by that `auth`."""
+    """Another `auth` than the preset's -> the values that change if an account chooses it."""
     netrc_hosts: tuple[str, ...]
     """Machines to look up in `.netrc`, in order."""
     facts: Mapping[str, str]
-    """By key: `checked` against the service's documentation or code, `reported` by users, `unknown`."""
+    """Key -> `checked` (against the service's documentation or code), `reported` (by users) or `unknown`."""
     notes: tuple[str, ...]
 
     def values_for(self, auth: str | None) -> dict[str, Any]:
-        """What the preset sets for an account that says `auth` (None: says nothing)."""
+        """Return the preset's values for an account with this `auth` (None: the account sets none)."""
         values = dict(self.values)
         if auth is not None and auth != values["auth"]:
             values.update(self.variants.get(auth, {}))
@@ -42,20 +42,20 @@ class Provider:
 
 
 def _folder() -> Traversable:
-    from importlib.resources import files  # noqa: PLC0415 - an account of one's own needs no preset
+    from importlib.resources import files  # noqa: PLC0415 - an account without a preset does not need it
 
     return files("bulkdl").joinpath("data/providers")
 
 
 def names() -> tuple[str, ...]:
-    """The presets there are, sorted."""
+    """Return the names of all presets, sorted."""
     folder = _folder()
     return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
 
 
 @functools.cache
 def load(name: str) -> Provider:
-    """The preset of that name; raise `KeyError` where there is none."""
+    """Read the preset; raise `KeyError` if there is none of that name."""
     if name not in names():
         raise KeyError(name)
     text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")

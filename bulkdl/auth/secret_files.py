@@ -1,4 +1,7 @@
-"""Files that hold secrets: the INI file with a `[login]` section, and `.netrc`. Their contents are never quoted."""
+"""Read files that hold secrets: an INI file with a `[login]` section, and `.netrc`.
+
+Messages never quote their contents.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NetrcEntry", "SecretFileError", "netrc_entry", "read_login_file", "readable_by_others"]
 
-_LARGEST_FILE = 1 << 20
+_MAX_FILE_BYTES = 1 << 20
 _KEYS = {
     "username": ("user", "username"),
     "password": ("password",),
@@ -28,7 +31,7 @@ _KEYS = {
 
 
 class SecretFileError(Exception):
-    """A file cannot be used; the text names it and says what to do."""
+    """A file cannot be used. The text names the file and says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,12 @@ class NetrcEntry:
 
 
 def read_login_file(path: Path) -> Mapping[str, Secret]:
-    """The non-empty values of `[login]`, by our names for them.
+    """Return the non-empty values of `[login]`, by our names for them (the keys of `_KEYS`).
 
-    No interpolation: a `%` in a password is a `%`. Quotes, `=`, `:`, `#` and `;` inside a value belong to it.
+    No interpolation: a `%` in a password stays a `%`. Quotes, `=`, `:`, `#` and `;` inside a value belong to it.
     Raise `SecretFileError`.
     """
-    import configparser  # noqa: PLC0415 - only where there is such a file
+    import configparser  # noqa: PLC0415 - few accounts use such a file
 
     parser = configparser.RawConfigParser(default_section="")
     try:
@@ -52,7 +55,7 @@ def read_login_file(path: Path) -> Mapping[str, Secret]:
     except configparser.MissingSectionHeaderError as error:
         raise SecretFileError(f"{path}:{error.lineno}: expected the line [login] before any value") from None
     except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as error:
-        raise SecretFileError(f"{path}:{error.lineno}: this stands there twice; keep one") from None
+        raise SecretFileError(f"{path}:{error.lineno}: duplicate key or section; keep one") from None
     except configparser.ParsingError as error:
         line = error.errors[0][0] if error.errors else 0
         raise SecretFileError(f"{path}:{line}: expected `name = value`") from None
@@ -68,7 +71,7 @@ def _value(path: Path, section: configparser.SectionProxy, keys: Sequence[str]) 
     for key in keys:
         value = section.get(key, "")
         if "\n" in value:
-            raise SecretFileError(f"{path}: the value of {key} goes on over several lines; take the indentation away")
+            raise SecretFileError(f"{path}: the value of {key} spans several lines; remove the leading spaces")
         if value:
             return Secret(value)
     return None
@@ -77,12 +80,12 @@ def _value(path: Path, section: configparser.SectionProxy, keys: Sequence[str]) 
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            data = file.read(_LARGEST_FILE + 1)
+            data = file.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise SecretFileError(f"{path} does not exist") from None
     except OSError as error:
         raise SecretFileError(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > _LARGEST_FILE:
+    if len(data) > _MAX_FILE_BYTES:
         raise SecretFileError(f"{path} is larger than 1 MiB; it cannot be a file with a [login] section")
     try:
         return data.decode("utf-8-sig")
@@ -91,7 +94,7 @@ def _text(path: Path) -> str:
 
 
 def readable_by_others(path: Path) -> bool:
-    """Whether group or others may read it; never on systems without POSIX permissions."""
+    """Tell whether group or others may read the file; False on systems without POSIX permissions."""
     if os.name != "posix":
         return False
     try:
@@ -101,14 +104,14 @@ def readable_by_others(path: Path) -> bool:
 
 
 def netrc_entry(path: Path, machines: Sequence[str]) -> NetrcEntry | None:
-    """The first of the machines that the file knows (not its `default`); raise `SecretFileError`."""
-    import netrc  # noqa: PLC0415 - only where there is such a file
+    """Return the entry of the first machine that the file lists; ignore its `default`. Raise `SecretFileError`."""
+    import netrc  # noqa: PLC0415 - few accounts use such a file
 
     try:
         entries = netrc.netrc(str(path)).hosts
     except FileNotFoundError:
         return None
-    except netrc.NetrcParseError as error:  # its message can hold the password
+    except netrc.NetrcParseError as error:  # its own message can contain the password
         raise SecretFileError(f"{path}:{error.lineno}: not a valid .netrc line") from None
     except UnicodeDecodeError:
         raise SecretFileError(f"{path} is not UTF-8") from None

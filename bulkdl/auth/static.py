@@ -1,7 +1,7 @@
-"""Signing with a fixed credential: Basic, a bearer token, or none at all.
+"""Authenticate with a fixed credential: Basic, a bearer token, or none.
 
-A wrong password used by fifty workers at once locks an account, so a fixed credential is tried by one request first;
-the others wait until that one has an answer.
+If fifty workers use a wrong password at once, the provider locks the account. So one request tries a fixed credential
+first (the probe), and the others wait for its response.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["NoAuthenticator", "StaticAuthenticator"]
 
 _PROBE_WAIT_S = 15.0
+"""Seconds that other requests wait for the probe; then the next one becomes the probe."""
 
 
-class _Named:
-    """What every signer without a login has in common."""
+class _WithoutLogin:
+    """The properties that authenticators without a login share."""
 
     logins = 0
     refreshes = 0
@@ -55,17 +56,17 @@ class _Named:
         return self._account.max_connections
 
 
-_NONE = Credential(0)
+_NO_CREDENTIAL = Credential(0)
 
 
-class NoAuthenticator(_Named):
+class NoAuthenticator(_WithoutLogin):
     """`auth: none`: the account only carries limits and hosts."""
 
     worked = True
     stopped = None
 
     async def credential(self) -> Credential:
-        return _NONE
+        return _NO_CREDENTIAL
 
     async def rejected(
         self,
@@ -78,29 +79,29 @@ class NoAuthenticator(_Named):
         return False
 
     def stop(self, stop: AccountStopped) -> None:
-        """There is nothing to stop: its products fail one by one."""
+        """Do nothing: without a credential each product fails by itself."""
 
     def accepted(self, used: Credential) -> None:
-        """Nothing to learn."""
+        """Do nothing: there is no credential."""
 
     async def aclose(self) -> None:
-        """Nothing was opened."""
+        """Do nothing: there is no session."""
 
 
-class StaticAuthenticator(_Named):
+class StaticAuthenticator(_WithoutLogin):
     """Basic (RFC 7617, UTF-8) or a fixed bearer token (RFC 6750)."""
 
     def __init__(
         self, account: Account, resolve: Callable[[], Credentials], *, hub: Hub, probe_wait: float = _PROBE_WAIT_S
     ) -> None:
-        """`probe_wait`: seconds, by the real clock, that others wait for the first use's answer."""
+        """`probe_wait`: seconds, by the real clock, that other requests wait for the probe's response."""
         super().__init__(account)
         self._resolve = resolve
         self._hub = hub
         self._probe_wait = probe_wait
         self._credential: Credential | None = None
         self._prober: asyncio.Task[object] | None = None
-        self._turn = asyncio.Event()
+        self._probe_ended = asyncio.Event()
         self.worked = False
         self.stopped: AccountStopped | None = None
 
@@ -108,24 +109,24 @@ class StaticAuthenticator(_Named):
         credential = self._resolved()
         me = asyncio.current_task()
         while not self.worked:
-            self._check()
+            self._raise_if_stopped()
             if self._prober is None or self._prober is me or self._prober.done():
-                self._probe(me)
+                self._start_probe(me)
                 break
-            await self._others_turn()
-        self._check()
+            await self._wait_for_probe()
+        self._raise_if_stopped()
         return credential
 
-    def accepted(self, used: Credential) -> None:  # noqa: ARG002 - there is but one
+    def accepted(self, used: Credential) -> None:  # noqa: ARG002 - there is only one
         if not self.worked:
             self.worked = True
             self._hub.counters.accounts[self.name] = "accepted"
-        self._release()
+        self._end_probe()
 
     def stop(self, stop: AccountStopped) -> None:
         if self.stopped is None:
             self._stop(stop)
-        self._release()
+        self._end_probe()
 
     async def rejected(
         self,
@@ -135,47 +136,47 @@ class StaticAuthenticator(_Named):
         challenge: str = "",
         session_over: bool = False,  # noqa: ARG002
     ) -> bool:
-        """See `Signer.rejected`. Before anything was accepted, a 401 stops the account after this one request."""
+        """See `Authenticator.rejected`. If no request was accepted before, one 401 stops the account."""
         unauthorised = status == 401 or says_invalid_token(challenge)
         if unauthorised and not self.worked and self.stopped is None:
-            self._stop(self._refusal(status))
-        self._release()
+            self._stop(self._refused_error(status))
+        self._end_probe()
         return self.stopped is not None
 
     async def aclose(self) -> None:
-        """Nothing was opened; whoever waits for the first use goes on."""
-        self._release()
+        """Wake the requests that wait for the probe; there is no session to close."""
+        self._end_probe()
 
-    # The first use.
+    # The probe.
 
-    def _probe(self, me: asyncio.Task[object] | None) -> None:
+    def _start_probe(self, me: asyncio.Task[object] | None) -> None:
         if me is not None and self._prober is not me:
-            me.add_done_callback(self._gone)
+            me.add_done_callback(self._prober_done)
         self._prober = me
-        self._turn.clear()
+        self._probe_ended.clear()
 
-    def _gone(self, task: asyncio.Task[object]) -> None:
-        """The one who tried it ended without an answer (cut connection, cancelled): the next one tries."""
+    def _prober_done(self, task: asyncio.Task[object]) -> None:
+        """If the probe ended without a response (connection lost, cancelled), let the next request probe."""
         if self._prober is task:
-            self._release()
+            self._end_probe()
 
-    async def _others_turn(self) -> None:
+    async def _wait_for_probe(self) -> None:
         waited_for = self._prober
         try:
             async with asyncio.timeout(self._probe_wait):
-                await self._turn.wait()
+                await self._probe_ended.wait()
         except TimeoutError:
             if self._prober is waited_for:
-                self._release()
+                self._end_probe()
 
-    def _release(self) -> None:
+    def _end_probe(self) -> None:
         self._prober = None
-        self._turn.set()
+        self._probe_ended.set()
 
     # The credential.
 
     def _resolved(self) -> Credential:
-        self._check()
+        self._raise_if_stopped()
         if self._credential is None:
             try:
                 self._credential = _credential(self._account, self._resolve())
@@ -184,7 +185,7 @@ class StaticAuthenticator(_Named):
                 raise
         return self._credential
 
-    def _refusal(self, status: int) -> AccountStopped:
+    def _refused_error(self, status: int) -> AccountStopped:
         what = "user name and password" if self._account.auth is AuthKind.BASIC else "token"
         hint = "Check them before running again: repeated failures lock accounts"
         hint = hint if self._account.auth is AuthKind.BASIC else "Get a new one: it may have expired"
@@ -195,7 +196,7 @@ class StaticAuthenticator(_Named):
         self._hub.counters.accounts[self.name] = "stopped"
         self._hub.emit(AccountEvent(account=self.name, action=AccountAction.STOPPED, detail=str(stop)))
 
-    def _check(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self.stopped is not None:
             raise AccountStopped(self.stopped.reason, account=self.name, hint=self.stopped.hint)
 
@@ -204,12 +205,12 @@ def _credential(account: Account, given: Credentials) -> Credential:
     if account.auth is AuthKind.BEARER:
         token = given.token or Secret("")
         if not token.reveal().isascii() or any(c.isspace() or not c.isprintable() for c in token.reveal()):
-            raise AccountStopped("the token has white space or non-ASCII characters in it", account=account.name)
+            raise AccountStopped("the token contains spaces or non-ASCII characters", account=account.name)
         if account.token_in is TokenIn.QUERY:
             return Credential(1, query=(account.token_param, token))
         return Credential(1, header=Secret(f"Bearer {token.reveal()}"))
     user, password = given.username or "", given.password or Secret("")
     if ":" in user:
-        raise AccountStopped("a user name for Basic cannot have a colon in it (RFC 7617 §2)", account=account.name)
+        raise AccountStopped("the user name for Basic must not contain a colon (RFC 7617 §2)", account=account.name)
     pair = base64.b64encode(f"{user}:{password.reveal()}".encode()).decode()
     return Credential(1, header=Secret(f"Basic {pair}"))

@@ -1,4 +1,4 @@
-"""The seam for broken archives: what the standard library raises over bad bytes becomes a failed product."""
+"""Map the standard library's exceptions for a broken archive to `ProductFailed`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["unreadable"]
 
-_BROKEN = (
+_BAD_DATA_ERRORS = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
@@ -34,21 +34,21 @@ _BROKEN = (
 
 @contextmanager
 def unreadable(what: str, *, hint: str = "") -> Iterator[None]:
-    """Turn every way in which `what` can be broken into `ProductFailed` (content); an `OSError` of the disk passes.
+    """Map every exception for broken bytes in `what` to `ProductFailed` (content). A disk's `OSError` passes.
 
-    `hint` is for what is whole but needs a reader that this Python has not (encryption, a rare compression).
+    `hint` is for an intact archive that this Python cannot read (encryption, a rare compression method).
     """
     try:
         yield
-    except _BROKEN as exc:
-        raise bad_content(f"{what}: {_said(exc)}") from exc
-    except RuntimeError as exc:  # NotImplementedError too
-        raise bad_content(f"{what} cannot be read here: {_said(exc)}", hint=hint) from exc
+    except _BAD_DATA_ERRORS as exc:
+        raise bad_content(f"{what}: {_error_text(exc)}") from exc
+    except RuntimeError as exc:  # includes NotImplementedError
+        raise bad_content(f"{what} cannot be read by this Python: {_error_text(exc)}", hint=hint) from exc
     except OSError as exc:
         if exc.errno is not None:
             raise
-        raise bad_content(f"{what}: {_said(exc)}") from exc  # bz2 and gzip say so of bad data
+        raise bad_content(f"{what}: {_error_text(exc)}") from exc  # bz2 and gzip raise it, without errno, for bad data
 
 
-def _said(exc: Exception) -> str:
+def _error_text(exc: Exception) -> str:
     return "".join(c for c in str(exc) if c.isprintable())[:160] or type(exc).__name__

@@ -1,7 +1,8 @@
-"""Whether the first bytes of a body can be the product that was asked for.
+"""Detect error pages and other wrong content from the first bytes of a body.
 
-Two questions: is it an error page in the product's place, and does it begin as its name says it must. A false alarm
-loses a product, so a kind is listed only where every file of that kind begins alike; any other name is believed.
+There are two checks: is the body an error page instead of the product, and does it begin with the signature that the
+file name requires. A false alarm loses a product. So `signatures` lists a file type only if all its files begin
+alike, and a name of any other type passes.
 """
 
 from __future__ import annotations
@@ -11,21 +12,21 @@ import json
 import re
 from functools import lru_cache
 
-from bulkdl.content.signatures import Fit, Kind, Language, as_text, kind_of
+from bulkdl.content.signatures import FileType, Fit, Language, as_text, file_type_of
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.secret import MASK
 
 __all__ = ["HEAD_SIZE", "html_or_json_error", "objection"]
 
 HEAD_SIZE = 64 * 1024
-"""Bytes of a product that are worth giving to `objection`; fewer are judged by what they show."""
+"""Bytes at the beginning of a product that `objection` can use; it accepts fewer."""
 
-_SMALL = 64 * 1024  # no error object is larger
-_QUOTE = 60
+_MAX_ERROR_BYTES = 64 * 1024  # a larger JSON document is not an error object
+_MAX_QUOTE_CHARS = 60
 _NOT_SPACE = re.compile(r"\S")
 _NO_MARKUP = re.compile(rb"[\t-\r ]*[!-;=-~\x00-\x08\x0e-\x1b\x80-\xc1\xc3-\xe0\xe4-\xee\xf0-\xfd]")
-"""Beginnings without a byte order mark whose first letter, white space of Unicode aside, opens no element."""
-_SUSPECT = frozenset({"text/html", "application/xhtml+xml"})
+"""Heads without a byte order mark whose first character, after white space, does not open an element."""
+_HTML_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 
 _HTML_ROOTS = frozenset({"html", "head", "body"})
 _ERROR_ROOTS = frozenset(
@@ -55,59 +56,59 @@ class _Page:
     label: str
     language: Language
     certain: bool = True
-    """Seen in the bytes; otherwise only the Content-Type says so, and servers label what they don't know."""
+    """True if the bytes show it. False if only the Content-Type says so, which some servers use for unknown files."""
 
 
 def objection(
     *, name: str, head: bytes, content_type: str, size: int | None, requested_accept: str | None = None
 ) -> str | None:
-    """Say in a sentence why a body that begins with `head` cannot be the product `name`; None when it can.
+    """Return a sentence why a body that begins with `head` cannot be the product `name`, or None if it can.
 
-    `content_type` is the response's (may be empty), `size` the product's bytes where known or declared,
-    `requested_accept` the product's own Accept header: who asks for HTML gets HTML. The sentence quotes at most
-    60 characters of an error page, without tags, tokens or queries.
+    `content_type`: of the response, may be empty. `size`: the product's bytes, if known or declared.
+    `requested_accept`: the product's own Accept header; if it asks for HTML, an HTML page is right. The sentence quotes
+    at most 60 characters of an error page, without tags, tokens or queries.
     """
-    kind = kind_of(name)
+    file_type = file_type_of(name)
     if not head:
         return (
             None
-            if size == 0 or kind is None or kind.may_be_empty
-            else f"what arrived is empty, which {kind.label} never is"
+            if size == 0 or file_type is None or file_type.may_be_empty
+            else f"the content is empty, which {file_type.label} never is"
         )
-    fit = Fit.YES if kind is None else kind.fits(head, size is not None and len(head) >= size)
+    fit = Fit.YES if file_type is None else file_type.fits(head, size is not None and len(head) >= size)
     page = _error_page(head, content_type, size)
-    if page is not None and not _excused(page, kind, fit, content_type, requested_accept):
-        return f"what arrived is {page.label}{'' if kind is None else f', not {kind.label}'}{_quoted(head)}"
-    if kind is None or fit is not Fit.NO:
+    if page is not None and not _is_the_product(page, file_type, fit, content_type, requested_accept):
+        return f"the content is {page.label}{'' if file_type is None else f', not {file_type.label}'}{_quoted(head)}"
+    if file_type is None or fit is not Fit.NO:
         return None
-    return f"what arrived does not begin like {kind.label}{_quoted(head)}"
+    return f"the content does not begin like {file_type.label}{_quoted(head)}"
 
 
 def html_or_json_error(head: bytes, content_type: str) -> bool:
-    """Tell whether a body that begins with `head` is an error page: HTML, an XML error, a JSON error object.
+    """Tell whether a body that begins with `head` is an error page: HTML, an XML error or a JSON error object.
 
-    For the moment when the first bytes are here and nothing is written yet; the caller knows whether its product
-    could be such a page by itself (see `objection`). Without a byte it is False.
+    Call it with the first bytes, before anything is written. The caller must know whether its product could be such a
+    page itself (see `objection`). Return False for an empty `head`.
     """
     return bool(head) and _error_page(head, content_type, None) is not None
 
 
-def _excused(page: _Page, kind: Kind | None, fit: Fit, content_type: str, accept: str | None) -> bool:
-    """Whether a page is what was asked for; HTML that says so itself is no XML, text or CSV product."""
-    if kind is None:
+def _is_the_product(page: _Page, file_type: FileType | None, fit: Fit, content_type: str, accept: str | None) -> bool:
+    """Tell whether the page is the product itself. A page sent as text/html is never an XML, text or CSV product."""
+    if file_type is None:
         return page.language.value in (accept or "").lower()
-    if kind.language is None:
+    if file_type.language is None:
         return fit is Fit.YES and not page.certain
-    if page.language is Language.HTML and kind.language in {Language.XML, Language.TEXT}:
+    if page.language is Language.HTML and file_type.language in {Language.XML, Language.TEXT}:
         return _media_type(content_type) != "text/html"
-    if page.language is Language.HTML and kind.language is Language.JSON:
+    if page.language is Language.HTML and file_type.language is Language.JSON:
         return fit is Fit.YES
     return True
 
 
 def _error_page(head: bytes, content_type: str, size: int | None) -> _Page | None:
     media = _media_type(content_type)
-    if media not in _SUSPECT and not media.endswith("json") and _NO_MARKUP.match(head):
+    if media not in _HTML_TYPES and not media.endswith("json") and _NO_MARKUP.match(head):
         return None
     text = as_text(head)
     root = _root(text)
@@ -128,7 +129,10 @@ def _media_type(content_type: str) -> str:
 
 
 def _reads_as_text(head: bytes) -> bool:
-    """No control characters but white space; many servers label what they don't know as text/html."""
+    """Tell whether the head has no control characters except white space.
+
+    Many servers label unknown files as text/html, so the label alone is no proof.
+    """
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return True
     return not any(byte < 32 and byte not in b"\t\n\r\f\x1b" for byte in head[:1024])
@@ -139,7 +143,10 @@ def _looks_like_json(text: str) -> bool:
 
 
 def _root(text: str) -> str:
-    """The first element's local name in lower case, behind declarations and comments; `html` for its doctype; else ''."""
+    """Return the first element's local name in lower case, after declarations and comments.
+
+    Return `html` for an HTML doctype, and an empty string if there is no element.
+    """
     at = 0
     while True:
         word = _NOT_SPACE.search(text, at)
@@ -164,12 +171,12 @@ def _json_error(text: str, media: str, size: int | None) -> bool:
         return False
     if media == "application/problem+json":  # RFC 9457
         return True
-    if size is not None and size >= _SMALL:
+    if size is not None and size >= _MAX_ERROR_BYTES:
         return False
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        # Cut off or not JSON at all: only the first key speaks.
+        # The JSON is truncated or invalid, so only its first key can tell.
         first = re.match(r'[\s\[{]*"(\w{1,40})"\s*:', text[:256])
         return first is not None and first.group(1).lower() in _ERROR_KEYS
     if isinstance(found, list):
@@ -181,7 +188,7 @@ def _json_error(text: str, media: str, size: int | None) -> bool:
 
 
 _SECRET_WORDS = "token|password|passwd|secret|signature|session|credential|totp|otp|key|sid|user|username"
-_HIDE = tuple(
+_MASKED_PATTERNS = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (
         (r"//[^/\s@]{1,200}@", f"//{MASK}@"),
@@ -195,16 +202,16 @@ _HIDE = tuple(
 
 
 def _quoted(head: bytes) -> str:
-    """What a person can use of the page's own words, as a clause; empty where it has none."""
+    """Quote the readable text of the page as a clause, without tags and secrets; empty if there is none."""
     if not _reads_as_text(head):
         return ""
     text = as_text(head[:8192])
     text = re.sub(r"(?is)<(script|style)\b.*?(</\1\s*>|\Z)", " ", text)
     text = html.unescape(re.sub(r"<[^>]*(>|\Z)", " ", text))
     text = "".join(c if c.isprintable() else " " if c.isspace() else "" for c in text.replace("\ufffd", ""))
-    for pattern, replacement in _HIDE:
+    for pattern, replacement in _MASKED_PATTERNS:
         text = pattern.sub(replacement, text)
     text = " ".join(text.split())
     if not text:
         return ""
-    return f'; it says "{text if len(text) <= _QUOTE else text[: _QUOTE - 1] + "…"}"'
+    return f'; it says "{text if len(text) <= _MAX_QUOTE_CHARS else text[: _MAX_QUOTE_CHARS - 1] + "…"}"'

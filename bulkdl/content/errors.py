@@ -1,4 +1,4 @@
-"""The error for a product whose bytes are not what they should be."""
+"""The error for a product with wrong content."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ __all__ = ["bad_content"]
 
 
 def bad_content(reason: str, *, hint: str = "") -> ProductFailed:
-    """The error for a product whose bytes are not what they should be."""
+    """Return a `ProductFailed` of kind `content`: the bytes are wrong or damaged."""
     return ProductFailed(reason, kind=FailureKind.CONTENT, hint=hint)

@@ -1,7 +1,7 @@
-"""Unpack an archive that has verified into a folder beside it: whole or not at all, and never outside that folder.
+"""Unpack a verified archive into a folder beside it: completely or not at all, and never outside that folder.
 
-An archive with one bad member is refused as a whole; nothing is skipped in silence. Symbolic links are made last, so
-no file is ever written through one.
+If one member is bad, the whole archive is refused; no member is skipped silently. Symbolic links are created last, so
+that no file can be written through one.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ __all__ = ["DEFAULT_LIMITS", "Limits", "extract", "folder_for"]
 
 _SUFFIX = re.compile(r"\.(zip|kmz|tgz|tbz2|txz|tar(\.(gz|bz2|xz))?)$", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:")
-_NAME_AT_FAULT = frozenset(
+_BAD_NAME_ERRNOS = frozenset(
     {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.ENOTEMPTY}
 )
-_MOST_LINK = 4096  # bytes of a link's target
+_MAX_LINK_BYTES = 4096  # bytes of a link's target
 
 _threads = CancellableThreadPool("bulkdl-extract", workers=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an archive may grow to before it counts as a bomb."""
+    """Limits above which an archive counts as a decompression bomb."""
 
     ratio: int = 200
-    """Unpacked bytes for each byte of the archive."""
+    """Unpacked bytes per byte of the archive."""
     floor: int = 256 * 1024 * 1024
-    """Unpacked bytes that any archive may have, whatever its ratio: masks of zeros pack well."""
+    """Unpacked bytes that every archive may have, at any ratio, because masks of zeros compress very well."""
     members: int = 1_000_000
 
 
@@ -60,7 +60,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def folder_for(name: str) -> str:
-    """The folder that the archive `name` is unpacked into: its name without the suffix, always another name."""
+    """Return the folder for the archive `name`: the name without its suffix, never the same name."""
     folder = _SUFFIX.sub("", name)
     return folder if folder != name and folder.rpartition("/")[2] else f"{name}.extracted"
 
@@ -74,15 +74,15 @@ async def extract(
 ) -> int:
     """Unpack a zip or a tar (plain, gzip, bzip2, xz) into `target_folder`; return the bytes of its files.
 
-    A `target_folder` that exists was unpacked whole by an earlier run: it stays as it is, and 0 is returned. An archive
-    whose one top folder has the target's name is not nested twice. `progress` is called on a worker thread with the
-    bytes of the archive just read. Raise `ProductFailed` (content) for an archive that is broken, leaves its folder,
-    or is a bomb; `ProductFailed` (conflict) where a file has the folder's name; `OSError` as it comes (ENOSPC).
+    If `target_folder` exists, an earlier run unpacked it completely: leave it and return 0. If the archive's only top
+    folder has the target's name, it becomes the target. `progress` is called on a worker thread with the bytes of the
+    archive just read. Raise `ProductFailed` (content) if the archive is broken, has a member outside its folder, or is
+    a bomb; `ProductFailed` (conflict) if a file has the folder's name. An `OSError` (ENOSPC) passes unchanged.
     """
-    return await _threads.run(lambda stop: _extract(archive, target_folder, limit, stop, progress or _silent))
+    return await _threads.run(lambda stop: _extract(archive, target_folder, limit, stop, progress or _no_progress))
 
 
-def _silent(_read: int) -> None:
+def _no_progress(_read: int) -> None:
     pass
 
 
@@ -91,29 +91,31 @@ def _extract(archive: Path, target: Path, limit: Limits, stop: Stop, progress: C
         return 0
     if os.path.lexists(target):
         raise ProductFailed(
-            f"{archive.name} cannot be unpacked: there is a file named {target.name}",
+            f"{archive.name} cannot be unpacked: a file is in the way of the folder {target.name}",
             kind=FailureKind.CONFLICT,
-            hint="Move it away and run again",
+            hint="Move that file away and run again",
         )
-    half = target.with_name(_half_name(target.name))
-    _remove(half)  # of a run that was killed
-    half.mkdir(parents=True)
+    temporary = target.with_name(_temporary_name(target.name))
+    _remove(temporary)  # left by a killed run
+    temporary.mkdir(parents=True)
     try:
-        unpacking = _Unpacking(half, archive, limit, stop)
+        unpacking = _Unpacking(temporary, archive, limit, stop)
         _unpack(archive, unpacking, progress)
-        whole = unpacking.finish(target.name)
-        _put_in_place(half, whole, target)
+        unpacked = unpacking.finish(target.name)
+        _move_into_place(temporary, unpacked, target)
     except ProductFailed as exc:
         raise ProductFailed(f"{archive.name} cannot be unpacked: {exc.reason}", kind=exc.kind, hint=exc.hint) from exc
     finally:
-        _remove(half)
+        _remove(temporary)
     return unpacking.total
 
 
-def _half_name(name: str) -> str:
-    """The same in every run, so that what a killed run left is found."""
-    spelt = f".{name}.extracting"
-    return spelt if len(os.fsencode(spelt)) <= 255 else f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.extracting"
+def _temporary_name(name: str) -> str:
+    """Return the temporary folder's name; the same in every run, so that leftovers of a killed run are found."""
+    spelled = f".{name}.extracting"
+    return (
+        spelled if len(os.fsencode(spelled)) <= 255 else f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.extracting"
+    )
 
 
 def _remove(folder: Path) -> None:
@@ -121,17 +123,17 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _put_in_place(half: Path, whole: Path, target: Path) -> None:
-    for folder, _, _ in os.walk(half, topdown=False):
+def _move_into_place(temporary: Path, unpacked: Path, target: Path) -> None:
+    for folder, _, _ in os.walk(temporary, topdown=False):
         _sync_folder(folder)
-    with _names_at_fault(target.name):
-        whole.rename(target)
+    with _bad_name_errors(target.name):
+        unpacked.rename(target)
     _sync_folder(target.parent)
 
 
 def _sync_folder(folder: str | Path) -> None:
     if os.name == "nt":
-        return  # Windows has no such call, and its renames are journalled
+        return  # Windows cannot fsync a folder, and journals its renames
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -179,14 +181,14 @@ def _zip_entry(info: zipfile.ZipInfo) -> _Entry:
     if stat.S_ISLNK(mode):
         return _Entry(info.filename, _Kind.SYMLINK)
     if stat.S_IFMT(mode) not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        raise bad_content(f"member {info.filename!r} is a device or the like")
+        raise bad_content(f"member {info.filename!r} is a device or another special file")
     if info.is_dir():
         return _Entry(info.filename, _Kind.FOLDER)
     return _Entry(info.filename, _Kind.FILE, size=info.file_size, executable=bool(mode & stat.S_IXUSR))
 
 
 def _link_target(info: zipfile.ZipInfo, blocks: Iterator[bytes]) -> str:
-    if info.file_size > _MOST_LINK:
+    if info.file_size > _MAX_LINK_BYTES:
         raise bad_content(f"member {info.filename!r} is a link with a target of {info.file_size} bytes")
     return os.fsdecode(b"".join(blocks))
 
@@ -199,26 +201,26 @@ def _tar_entry(member: tarfile.TarInfo) -> _Entry:
     if member.islnk():
         return _Entry(member.name, _Kind.HARDLINK, target=member.linkname)
     if not member.isreg():
-        raise bad_content(f"member {member.name!r} is a device or the like")
+        raise bad_content(f"member {member.name!r} is a device or another special file")
     return _Entry(member.name, _Kind.FILE, size=member.size, executable=bool(member.mode & stat.S_IXUSR))
 
 
 class _Unpacking:
-    """The state of one archive on its way into one folder."""
+    """The state while one archive is unpacked into one folder."""
 
     def __init__(self, root: Path, archive: Path, limit: Limits, stop: Stop) -> None:
         self.stop = stop
         self.total = 0
         self._root = root
-        self._most = max(limit.floor, limit.ratio * archive.stat().st_size)
+        self._max_bytes = max(limit.floor, limit.ratio * archive.stat().st_size)
         self._members_left = limit.members
-        self._tops: set[str] = set()
+        self._top_names: set[str] = set()
         self._links: dict[tuple[str, ...], tuple[tuple[str, ...], str]] = {}
 
     def expect(self, size: int) -> None:
-        """Refuse what cannot end well before it is begun: a bomb, or more than the disk has room for."""
-        if self.total + size > self._most:
-            raise bad_content(f"it unpacks to more than {self._most} bytes, which is too much for its size")
+        """Raise before writing if `size` more bytes would make a bomb or exceed the free disk space."""
+        if self.total + size > self._max_bytes:
+            raise bad_content(f"it unpacks to more than {self._max_bytes} bytes, which is too much for its size")
         if size > shutil.disk_usage(self._root).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._root))
 
@@ -230,49 +232,51 @@ class _Unpacking:
         parts = _parts(entry.name)
         if not parts and entry.kind is not _Kind.FOLDER:
             raise bad_content(f"member {entry.name!r} has no name")
-        if len(self._tops) < 2:  # more says no more
-            self._tops.update(parts[:1])
+        if len(self._top_names) < 2:  # two are enough to know that there is no single top folder
+            self._top_names.update(parts[:1])
         match entry.kind:
             case _Kind.FOLDER:
-                with _names_at_fault(entry.name):
+                with _bad_name_errors(entry.name):
                     self._path(parts).mkdir(parents=True, exist_ok=True)
             case _Kind.SYMLINK:
-                self._keep_link(parts, entry)
+                self._remember_link(parts, entry)
             case _Kind.HARDLINK:
-                self._write(parts, entry, self._linked(entry))
+                self._write(parts, entry, self._hard_link_bytes(entry))
             case _Kind.FILE:
                 self.expect(entry.size)
                 self._write(parts, entry, blocks)
 
     def finish(self, name: str) -> Path:
-        """Make the links; return what is to become the folder `name`: the root, or its one folder of that name.
+        """Create the links and return the folder to rename to `name`: the root, or its only folder of that name.
 
-        Each link must end inside what is returned, without passing through another link.
+        Each link must point into the returned folder, without passing through another link.
         """
         top = self._root / name
-        whole = top if self._tops == {name} and top.is_dir() else self._root
+        unpacked = top if self._top_names == {name} and top.is_dir() else self._root
         for parts, target in self._links.values():
-            self._check_link(parts, target, depth=0 if whole is self._root else 1)
-            with _names_at_fault("/".join(parts)):
+            self._check_link(parts, target, depth=0 if unpacked is self._root else 1)
+            with _bad_name_errors("/".join(parts)):
                 path = self._path(parts)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.symlink_to(target)
-        return whole
+        return unpacked
 
     def _path(self, parts: tuple[str, ...]) -> Path:
         return self._root.joinpath(*parts)
 
     def _write(self, parts: tuple[str, ...], entry: _Entry, blocks: Iterator[bytes]) -> None:
         path = self._path(parts)
-        with _names_at_fault(entry.name):
+        with _bad_name_errors(entry.name):
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("xb")
         with file:
             for block in blocks:
                 self.stop.check()
                 self.total += len(block)
-                if self.total > self._most:
-                    raise bad_content(f"it unpacks to more than {self._most} bytes, which is too much for its size")
+                if self.total > self._max_bytes:
+                    raise bad_content(
+                        f"it unpacks to more than {self._max_bytes} bytes, which is too much for its size"
+                    )
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
@@ -280,30 +284,30 @@ class _Unpacking:
             mode = stat.S_IMODE(path.stat().st_mode)
             path.chmod(mode | (mode & 0o444) >> 2)
 
-    def _linked(self, entry: _Entry) -> Iterator[bytes]:
-        """A hard link is a copy of a member that came before; no link leads out, since none is made yet."""
+    def _hard_link_bytes(self, entry: _Entry) -> Iterator[bytes]:
+        """Yield the earlier member's bytes for a hard link, which becomes a copy. No symbolic link exists yet."""
         source = self._path(_parts(entry.target))
         if not source.is_file():
-            raise bad_content(f"member {entry.name!r} is a link to {entry.target!r}, which does not come before it")
+            raise bad_content(f"member {entry.name!r} is a link to {entry.target!r}, which is not an earlier member")
         with source.open("rb") as file:
             while block := file.read(1024 * 1024):
                 yield block
 
-    def _keep_link(self, parts: tuple[str, ...], entry: _Entry) -> None:
+    def _remember_link(self, parts: tuple[str, ...], entry: _Entry) -> None:
         key = _folded(parts)
         if key in self._links:
-            raise bad_content(f"member {entry.name!r} comes twice")
+            raise bad_content(f"member {entry.name!r} appears twice")
         self._links[key] = (parts, entry.target)
 
     def _check_link(self, parts: tuple[str, ...], target: str, *, depth: int) -> None:
-        outside = bad_content(f"member {'/'.join(parts)!r} is a link that leaves its folder")
+        outside = bad_content(f"member {'/'.join(parts)!r} is a link that points outside the folder")
         steps = target.replace("\\", "/")
         if not steps or steps.startswith("/") or _DRIVE.match(steps) or not _printable(steps):
             raise outside
         at = list(parts[:-1])
         for step in steps.split("/"):
             if _folded(at) in self._links:
-                raise outside  # what `..` means behind another link cannot be told from names
+                raise outside  # names alone cannot tell where `..` leads after another link
             if step == "..":
                 if len(at) <= depth:
                     raise outside
@@ -313,13 +317,13 @@ class _Unpacking:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """A member's place below the folder; raise `ProductFailed` for a name that leads elsewhere on any system."""
-    spelt = name.replace("\\", "/")
-    if spelt.startswith("/") or _DRIVE.match(spelt):
+    """Return a member's path parts; raise `ProductFailed` if on any system the name leads outside the folder."""
+    spelled = name.replace("\\", "/")
+    if spelled.startswith("/") or _DRIVE.match(spelled):
         raise bad_content(f"member {name!r} has an absolute path")
-    parts = tuple(part for part in spelt.split("/") if part not in {"", "."})
+    parts = tuple(part for part in spelled.split("/") if part not in {"", "."})
     if ".." in parts:
-        raise bad_content(f"member {name!r} leaves its folder")
+        raise bad_content(f"member {name!r} would be written outside the folder")
     if not _printable(name):
         raise bad_content(f"member {name!r} has control characters in its name")
     return parts
@@ -330,18 +334,18 @@ def _printable(name: str) -> bool:
 
 
 def _folded(parts: tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """As a file system that ignores case and composition compares names."""
+    """Return the parts as a file system compares them that ignores case and Unicode normalisation."""
     return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
 
 
 @contextmanager
-def _names_at_fault(name: str) -> Iterator[None]:
-    """A name that the file system cannot have, or has already, is the archive's fault and not the disk's."""
+def _bad_name_errors(name: str) -> Iterator[None]:
+    """Map an `OSError` about the name to `ProductFailed`: the archive is wrong, not the disk."""
     try:
         yield
     except OSError as exc:
-        if exc.errno in _NAME_AT_FAULT:
-            raise bad_content(f"member {name!r} has no place there: {os.strerror(exc.errno)}") from exc
+        if exc.errno in _BAD_NAME_ERRNOS:
+            raise bad_content(f"member {name!r} cannot be created: {os.strerror(exc.errno)}") from exc
         raise
     except ValueError as exc:
-        raise bad_content(f"member {name!r} has a name that this system cannot write") from exc
+        raise bad_content(f"member {name!r} has a name that this system does not allow") from exc

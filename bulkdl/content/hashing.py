@@ -1,4 +1,4 @@
-"""The hash functions of `model.Checksum`, and the threads that all hashing of the program shares."""
+"""The hash functions of `models.Checksum`, and the thread pool that all hashing shares."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK", "HASHING", "Digests", "Hasher", "file_id", "hasher"]
 
 BLOCK: Final = 1024 * 1024
-"""Bytes between two looks at whether the work is still wanted; each thread has one such buffer."""
+"""Bytes read at once, in one buffer per thread; a cancellation takes effect after each."""
 
 HASHING: Final = CancellableThreadPool("bulkdl-hash")
-"""As many threads as there are cores, within reason, for all products together: hashing releases the interpreter's lock."""
+"""The pool for all products: about one thread per core, because hashing releases the interpreter lock."""
 
 
 class Hasher(Protocol):
-    """What hashlib and blake3 have in common."""
+    """The methods that hashlib and blake3 share."""
 
     def update(self, data: memoryview | bytes, /) -> object: ...
 
@@ -33,25 +33,25 @@ class Hasher(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digests:
-    """What one file was hashed to, and how to tell that a file is that one."""
+    """The digests of one file, and its identity."""
 
     file: tuple[int, int]
-    """As `file_id` has it."""
+    """See `file_id`."""
     size: int
-    """Bytes; that many were hashed."""
+    """Number of bytes hashed."""
     found: Mapping[str, str]
     """Algorithm -> lower-case hex."""
 
     def of(self, facts: os.stat_result) -> Mapping[str, str]:
-        """The digests if `facts` are those of the file that was hashed, else none."""
+        """Return the digests if `facts` belong to the file that was hashed, else none."""
         return self.found if (file_id(facts), facts.st_size) == (self.file, self.size) else {}
 
 
 def file_id(facts: os.stat_result) -> tuple[int, int]:
-    """Device and inode: the same for every name and every descriptor of one file."""
+    """Return device and inode, which are the same for every name and descriptor of one file."""
     return facts.st_dev, facts.st_ino
 
 
 def hasher(algorithm: str) -> Hasher:
-    """Raise `ValueError` for an algorithm that is neither BLAKE3 nor hashlib's."""
+    """Return a new hasher; raise `ValueError` if neither BLAKE3 nor hashlib knows the algorithm."""
     return blake3() if algorithm == "blake3" else new(algorithm, usedforsecurity=False)

@@ -1,14 +1,17 @@
-"""Checksums while a product arrives: a follower reads back what has been written of a partial and hashes it.
+"""Compute checksums during the download, by reading back and hashing the bytes already written to the partial.
 
-It reads the file instead of listening to the network, so it is all one whether bytes come on one connection or on many,
-were there before, or never pass through Python. What has just been written is still in the system's cache.
+The hasher reads the file and not the network. So it works alike for one connection, for many segments, for bytes of an
+earlier run, and for bytes that never pass through Python. Bytes just written are still in the system's cache.
 
-The digest cannot be of other bytes than the file's:
-- a byte is read only after it has been noted as written, and all bytes before it have;
-- `begin` says which bytes nobody is going to write again: what was hashed beyond them is forgotten;
-- an attempt that writes in another way does not begin, and `set_aside` before each sees to it that nothing is claimed then;
-- a note of bytes that may have been read already ends the following, and the whole file is read once it is complete;
-- so does a file that is shorter than noted, cannot be read, or is another one under the same name.
+The digest is always that of the bytes in the file:
+- A byte is hashed only after it, and all bytes before it, have been noted as written.
+- `begin` says which bytes will not be written again. If bytes beyond them were hashed, hashing starts again at 0.
+- An attempt that writes without `note` does not call `begin`. `invalidate` before each attempt then prevents a digest.
+- If bytes are noted that may have been hashed already, the hasher gives up, and the complete file is read at the end.
+- The hasher also gives up if the file is shorter than noted, cannot be read, or was replaced under the same name.
+
+The complete file is also read if the digests do not match or belong to another file (inode, size). So a product is
+rejected only for its bytes on disk.
 """
 
 from __future__ import annotations
@@ -34,199 +37,203 @@ if TYPE_CHECKING:
     from bulkdl.content.hashing import Hasher
     from bulkdl.protocol.byte_ranges import Range
 
-__all__ = ["Block", "IncrementalHasher"]
+__all__ = ["IncrementalHasher", "ReadSizes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """How a follower goes, in bytes."""
+class ReadSizes:
+    """Sizes for incremental hashing, in bytes."""
 
-    least: int = 4 * 1024 * 1024
-    """A product that is not larger is read once it is complete: that costs less."""
-    step: int = 4 * 1024 * 1024
-    """A thread is asked for when this much has gathered."""
-    turn: int = 32 * 1024 * 1024
-    """After so much the thread goes to whoever has waited longest."""
+    min_product: int = 4 * 1024 * 1024
+    """A product up to this size is read only when it is complete, which costs less."""
+    min_batch: int = 4 * 1024 * 1024
+    """A thread starts when this much is written but not hashed."""
+    per_turn: int = 32 * 1024 * 1024
+    """After this much the thread takes the file that has waited longest."""
     block: int = BLOCK
 
 
 @dataclass(slots=True, eq=False)
 class _HashStream:
-    """One algorithm's way through the file; several algorithms go on threads of their own."""
+    """The progress of one algorithm through the file. Several algorithms use a thread each."""
 
     algorithm: str
     hasher: Hasher
     position: int = 0
-    """Up to here bytes are hashed, or are being read."""
-    turn: Future[None] | None = None
-    """Under way, or waiting for a thread."""
+    """All bytes before this offset are hashed, or a thread is reading them."""
+    work: Future[None] | None = None
+    """The work in progress or waiting for a thread; None if there is none."""
 
 
 class IncrementalHasher:
-    """Hashes the beginning of one product's partial while the rest arrives.
+    """Hashes one product's partial from its start while the rest is downloaded.
 
-    Its methods are called on the event loop. Between `begin` and the end of `pause` threads may have the file open, by
-    its name and for themselves; at other times none has.
+    Call its methods on the event loop. Only between `begin` and the end of `pause` do threads have the file open; each
+    opens it by name.
     """
 
-    def __init__(self, algorithms: Iterable[str], *, stride: Block | None = None) -> None:
+    def __init__(self, algorithms: Iterable[str], *, sizes: ReadSizes | None = None) -> None:
         self._algorithms = tuple(dict.fromkeys(algorithms))
-        self._stride = stride or Block()
+        self._sizes = sizes or ReadSizes()
         self._lock = threading.Lock()
         self._path: Path | None = None
         self._file: tuple[int, int] | None = None
-        self._strands: tuple[_HashStream, ...] = ()
+        self._streams: tuple[_HashStream, ...] = ()
         self._prefix = 0
-        """Everything before it has been written."""
-        self._apart: tuple[Range, ...] = ()
-        """Written too, but with a gap before."""
-        self._step = self._stride.step
-        self._held = True
-        self._lost = False
-        self._begun = False
+        """All bytes before this offset are written."""
+        self._later_ranges: tuple[Range, ...] = ()
+        """Ranges that are written too, but after a gap."""
+        self._min_batch = self._sizes.min_batch
+        self._paused = True
+        self._gave_up = False
+        self._valid = False
 
-    def set_aside(self) -> None:
-        """Claim nothing until the next `begin`: the file may be written by somebody who notes nothing."""
-        self._begun = False
+    def invalidate(self) -> None:
+        """Return no digest until the next `begin`: other code may write the file without `note`."""
+        self._valid = False
 
     def begin(self, path: Path, have: Iterable[Range], *, total: int | None) -> None:
-        """Follow `path`, in which the bytes `have` are and stay; any other is noted each time it has been written.
+        """Start to hash `path`. The bytes `have` are written and final; call `note` after each other write.
 
-        What was hashed of the same file before is kept as far as that still holds. `total`: bytes of the whole product.
+        If the hashed bytes of an earlier attempt are still valid, keep them. `total`: size of the product in bytes.
         """
-        if not self._algorithms or (total is not None and total <= self._stride.least):
-            self._strands = ()
+        if not self._algorithms or (total is not None and total <= self._sizes.min_product):
+            self._streams = ()
             return
-        prefix, apart = _divided(have)
-        if self._lost or path != self._path or not self._strands or any(s.position > prefix for s in self._strands):
-            self._strands = tuple(_HashStream(algorithm, hasher(algorithm)) for algorithm in self._algorithms)
-            self._file, self._lost = None, False
+        prefix, later = _split_prefix(have)
+        if self._gave_up or path != self._path or not self._streams or any(s.position > prefix for s in self._streams):
+            self._streams = tuple(_HashStream(algorithm, hasher(algorithm)) for algorithm in self._algorithms)
+            self._file, self._gave_up = None, False
         with self._lock:
-            self._path, self._prefix, self._apart = path, prefix, apart
-            self._step, self._held, self._begun = self._stride.step, False, True
-            self._wake()
+            self._path, self._prefix, self._later_ranges = path, prefix, later
+            self._min_batch, self._paused, self._valid = self._sizes.min_batch, False, True
+            self._schedule()
 
     def note(self, start: int, end: int) -> None:
-        """The bytes from `start` to `end` have been written."""
-        if not self._strands:
+        """Record that the bytes from `start` to `end` have been written."""
+        if not self._streams:
             return
         with self._lock:
-            if any(start < strand.position for strand in self._strands):
-                self._lost = True
-            if start == self._prefix and not self._apart:
+            if any(start < stream.position for stream in self._streams):
+                self._gave_up = True
+            if start == self._prefix and not self._later_ranges:
                 self._prefix = end
             else:
-                self._prefix, self._apart = _divided(((0, self._prefix), *self._apart, (start, end)))
-            self._wake()
+                self._prefix, self._later_ranges = _split_prefix(((0, self._prefix), *self._later_ranges, (start, end)))
+            self._schedule()
 
     async def pause(self) -> None:
-        """Return once no thread reads any more, a cancellation included; what is hashed is kept for the next `begin`.
+        """Stop, and return when no thread reads the file any more, even if cancelled.
 
-        What a thread has raised, other than an `OSError`, is raised here.
+        The hashed bytes are kept for the next `begin`. If a thread raised anything but an `OSError`, raise it here.
         """
         with self._lock:
-            self._held = True
-            for strand in self._strands:
-                if strand.turn is not None and strand.turn.cancel():
-                    strand.turn = None
-        await run_to_completion(self._idle())
+            self._paused = True
+            for stream in self._streams:
+                if stream.work is not None and stream.work.cancel():
+                    stream.work = None
+        await run_to_completion(self._until_idle())
 
     async def finish(self) -> Digests | None:
-        """Hash what is left of a file that is complete; None where only a reading of the whole file can tell.
+        """Hash the rest of the complete file; return None if the whole file must be read again instead.
 
-        A cancellation ends it within a block.
+        A cancellation takes effect within one block.
         """
-        if not self._begun:
+        if not self._valid:
             return None
         with self._lock:
-            self._step, self._held = 1, False
-            self._wake()
+            self._min_batch, self._paused = 1, False
+            self._schedule()
         try:
-            await self._idle()
+            await self._until_idle()
         finally:
             await self.pause()
         return self._digests()
 
     def _digests(self) -> Digests | None:
-        whole = not self._apart and all(strand.position == self._prefix for strand in self._strands)
-        if self._lost or not whole or not self._strands or self._file is None:
+        whole = not self._later_ranges and all(stream.position == self._prefix for stream in self._streams)
+        if self._gave_up or not whole or not self._streams or self._file is None:
             return None
-        found = {strand.algorithm: strand.hasher.hexdigest() for strand in self._strands}
+        found = {stream.algorithm: stream.hasher.hexdigest() for stream in self._streams}
         return Digests(file=self._file, size=self._prefix, found=found)
 
-    async def _idle(self) -> None:
-        for strand in self._strands:
-            while (turn := self._turn_of(strand)) is not None:
-                waiter = asyncio.wrap_future(turn)
+    async def _until_idle(self) -> None:
+        for stream in self._streams:
+            while (work := self._work_of(stream)) is not None:
+                waiter = asyncio.wrap_future(work)
                 await asyncio.wait([waiter])
-                if self._turn_of(strand) is turn:  # it ended with an exception
-                    strand.turn = None
+                if self._work_of(stream) is work:  # it ended with an exception
+                    stream.work = None
                     waiter.result()
 
-    def _turn_of(self, strand: _HashStream) -> Future[None] | None:
-        with self._lock:  # between one turn and the next of a strand there is none for a moment
-            return strand.turn
+    def _work_of(self, stream: _HashStream) -> Future[None] | None:
+        with self._lock:  # a thread that ends one turn and starts the next sets it to None in between
+            return stream.work
 
     # With the lock held
 
-    def _wake(self) -> None:
-        for strand in self._strands:
-            if strand.turn is None and self._prefix - strand.position >= self._step and not (self._held or self._lost):
-                strand.turn = HASHING.submit(partial(self._turn, strand))
+    def _schedule(self) -> None:
+        for stream in self._streams:
+            if (
+                stream.work is None
+                and self._prefix - stream.position >= self._min_batch
+                and not (self._paused or self._gave_up)
+            ):
+                stream.work = HASHING.submit(partial(self._hash_turn, stream))
 
     # On a thread
 
-    def _turn(self, strand: _HashStream) -> None:
+    def _hash_turn(self, stream: _HashStream) -> None:
         try:
-            self._read(strand)
+            self._read(stream)
         except OSError:
-            self._lost = True  # whoever reads the whole file meets it too, and says so
+            self._gave_up = True  # reading the whole file later raises the same error and reports it
         except BaseException:
-            self._lost = True
+            self._gave_up = True
             raise
         with self._lock:
-            strand.turn = None
-            self._wake()
+            stream.work = None
+            self._schedule()
 
-    def _read(self, strand: _HashStream) -> None:
+    def _read(self, stream: _HashStream) -> None:
         if self._path is None:
             return
-        buffer = memoryview(bytearray(self._stride.block))
-        until = strand.position + self._stride.turn
+        buffer = memoryview(bytearray(self._sizes.block))
+        until = stream.position + self._sizes.per_turn
         with self._path.open("rb", buffering=0) as file:
-            self._recognise(file)
-            file.seek(strand.position)
-            while strand.position < until and (count := self._granted(strand)):
-                _fill(file, buffer[:count])
-                strand.hasher.update(buffer[:count])
+            self._check_same_file(file)
+            file.seek(stream.position)
+            while stream.position < until and (count := self._reserve(stream)):
+                _read_exactly(file, buffer[:count])
+                stream.hasher.update(buffer[:count])
 
-    def _recognise(self, file: FileIO) -> None:
+    def _check_same_file(self, file: FileIO) -> None:
         found = file_id(os.fstat(file.fileno()))
         with self._lock:
             self._file = self._file or found
             if found != self._file:
-                self._lost = True
+                self._gave_up = True
 
-    def _granted(self, strand: _HashStream) -> int:
-        """How many bytes may be read now; from here on they count as read."""
+    def _reserve(self, stream: _HashStream) -> int:
+        """Reserve the next bytes to read, which count as hashed from now on. Return 0 if the thread should stop."""
         with self._lock:
-            if self._held or self._lost:
+            if self._paused or self._gave_up:
                 return 0
-            count = min(self._prefix - strand.position, self._stride.block)
-            strand.position += count
+            count = min(self._prefix - stream.position, self._sizes.block)
+            stream.position += count
             return count
 
 
-def _divided(ranges: Iterable[Range]) -> tuple[int, tuple[Range, ...]]:
-    """Where the bytes from 0 on end that `ranges` have without a gap, and the ranges behind it."""
+def _split_prefix(ranges: Iterable[Range]) -> tuple[int, tuple[Range, ...]]:
+    """Return the end of the range that starts at 0 (0 if there is none), and the ranges after it."""
     whole = normalise(ranges)
     return (whole[0][1], whole[1:]) if whole and whole[0][0] == 0 else (0, whole)
 
 
-def _fill(file: FileIO, view: memoryview) -> None:
+def _read_exactly(file: FileIO, view: memoryview) -> None:
     done = 0
     while done < len(view):
         count = file.readinto(view[done:])
         if not count:
-            raise OSError(errno.EIO, "the file is shorter than what was written to it")
+            raise OSError(errno.EIO, "the file is shorter than the bytes written to it")
         done += count

@@ -1,4 +1,4 @@
-"""What a SAFE product's own manifest says of its files (XFDU, CCSDS 661.0-B-1): `manifest.safe`, `xfdumanifest.xml`."""
+"""Read the checksums in a SAFE product's manifest: `manifest.safe`, `xfdumanifest.xml` (XFDU, CCSDS 661.0-B-1)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bulkdl.core.fast_dataclass import dataclass
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-__all__ = ["MOST_BYTES", "SafeFile", "is_safe_manifest", "parse_safe"]
+__all__ = ["MAX_MANIFEST_BYTES", "SafeFile", "is_safe_manifest", "parse_safe"]
 
-MOST_BYTES = 16 * 1024 * 1024
-"""A manifest is some 100 KB; a larger one than this is not read."""
+MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+"""Largest manifest that is read, in bytes; a usual one has about 100 KB."""
 
 _NAMES = ("manifest.safe", "xfdumanifest.xml")
 _ALGORITHMS = {
@@ -30,27 +30,27 @@ _ALGORITHMS = {
 
 @dataclass(frozen=True, slots=True)
 class SafeFile:
-    """One file that the manifest lists with a checksum."""
+    """One file with its checksum in the manifest."""
 
     path: str
-    """Relative to the archive, with `/`."""
+    """Path in the archive, with `/`."""
     algorithm: str
-    """As hashlib names it."""
+    """Name in hashlib."""
     hex: str
     """Lower case."""
 
 
 def is_safe_manifest(member: str) -> bool:
-    """Tell whether an archive member is a product's own manifest: at the top or in the one folder there."""
+    """Tell whether an archive member is a SAFE manifest: at the top level or in a folder there."""
     folder, _, name = member.rpartition("/")
     return name.lower() in _NAMES and "/" not in folder
 
 
 def parse_safe(data: bytes, *, manifest: str, members: Collection[str] = ()) -> tuple[SafeFile, ...]:
-    """List the files that `data`, the archive member `manifest`, gives a known checksum for.
+    """Return the files for which `data`, the archive member `manifest`, gives a checksum of a known algorithm.
 
-    `members` settles whether a `%20` in a reference is meant literally. Raise `ValueError` or `expat.ExpatError` when
-    it is no plain XML; declarations of entities and document types are refused.
+    `members` decides whether a `%20` in a reference is literal. Raise `ValueError` or `expat.ExpatError` if `data` is
+    not plain XML; entity and document type declarations are refused.
     """
     reader = _Reader()
     parser = expat.ParserCreate(namespace_separator=" ")
@@ -67,7 +67,7 @@ def parse_safe(data: bytes, *, manifest: str, members: Collection[str] = ()) -> 
 
 
 def _refuse_doctype(*_declaration: object) -> None:
-    raise ValueError("it declares a document type, which a SAFE manifest has no use for")
+    raise ValueError("it declares a document type, which a SAFE manifest must not contain")
 
 
 def _resolve(folder: str, href: str, members: Collection[str]) -> str:
@@ -77,7 +77,7 @@ def _resolve(folder: str, href: str, members: Collection[str]) -> str:
 
 
 class _Reader:
-    """Follows `byteStream` (`fileLocation href`, `checksum checksumName`) inside each `dataObject`."""
+    """Collects each `byteStream` with its `fileLocation href` and its `checksum` (`checksumName`)."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, str, str]] = []
@@ -93,8 +93,8 @@ class _Reader:
             case "fileLocation":
                 self._href = attributes.get("href", "")
             case "checksum":
-                spelt = attributes.get("checksumName", "").lower().replace("-", "").replace("_", "")
-                self._algorithm = _ALGORITHMS.get(spelt)
+                spelled = attributes.get("checksumName", "").lower().replace("-", "").replace("_", "")
+                self._algorithm = _ALGORITHMS.get(spelled)
                 self._text = []
 
     def text(self, data: str) -> None:

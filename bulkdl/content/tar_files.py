@@ -1,6 +1,6 @@
-"""Tar archives and single compressed files, read forward once, in bounded memory.
+"""Read tar archives and single compressed files once, forward, in bounded memory.
 
-tarfile ends silently at a damaged header and at a missing end; here both are errors.
+The standard library's tarfile ends silently at a damaged header and at a missing end; here both are errors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["TarReader", "open_tar", "read_through"]
 
 BLOCK = 1024 * 1024
-_MOST_HEADER = 16 * 1024 * 1024  # bytes; a long name or PAX header is read into memory whole
+_MAX_HEADER_BYTES = 16 * 1024 * 1024  # bytes; a long name or PAX header is read into memory completely
 _ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)
 _OPENERS: tuple[tuple[bytes, Callable[[BinaryIO], IO[bytes]]], ...] = (
     (b"\x1f\x8b", lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="rb"))),
@@ -33,8 +33,8 @@ _OPENERS: tuple[tuple[bytes, Callable[[BinaryIO], IO[bytes]]], ...] = (
 )
 
 
-class _Forward:
-    """The decompressed bytes, as tarfile asks for them: forward only, in blocks, with an ear for `stop`."""
+class _ForwardStream:
+    """The decompressed bytes as a file for tarfile: forward only, in blocks, cancellable by `stop`."""
 
     def __init__(self, file: BinaryIO, *, stop: Stop, progress: Callable[[int], None]) -> None:
         magic = file.read(8)
@@ -50,8 +50,8 @@ class _Forward:
         self.last = b""
 
     def read(self, size: int = BLOCK) -> bytes:
-        if not 0 <= size <= _MOST_HEADER:
-            raise tarfile.ReadError(f"a header of {size} bytes")
+        if not 0 <= size <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"its header has an invalid size of {size} bytes")
         self._stop.check()
         self.last = self._stream.read(size)
         self._position += len(self.last)
@@ -72,7 +72,7 @@ class _Forward:
         return self._position
 
     def drain(self) -> None:
-        """Read to the end, where gzip, bzip2 and xz keep their own checks."""
+        """Read to the end, where gzip, bzip2 and xz store their checksums."""
         while self.read():
             pass
 
@@ -84,19 +84,19 @@ class _Forward:
 
 
 class TarReader:
-    """The members of one archive, in order; read each before asking for the next."""
+    """The members of one archive, in order. Read each one before you ask for the next."""
 
-    def __init__(self, archive: tarfile.TarFile, stream: _Forward) -> None:
+    def __init__(self, archive: tarfile.TarFile, stream: _ForwardStream) -> None:
         self._archive = archive
         self._stream = stream
 
     def members(self) -> Iterator[tarfile.TarInfo]:
-        """Yield members; raise `ProductFailed` (content) where the archive is damaged or has no end."""
+        """Yield the members; raise `ProductFailed` (content) if the archive is damaged or its end is missing."""
         with unreadable("the tar archive is broken"):
             while (member := self._archive.next()) is not None:
-                self._archive.members.clear()  # type: ignore[attr-defined]  # it would keep every one
+                self._archive.members.clear()  # type: ignore[attr-defined]  # otherwise it keeps every member
                 yield member
-            # The last read was of a header that tarfile took for the end.
+            # tarfile took the header that it read last for the end of the archive.
             if self._stream.last != _ZERO_BLOCK:
                 raise tarfile.ReadError("its end is missing, or a header is damaged")
             self._stream.drain()
@@ -111,23 +111,23 @@ class TarReader:
 
 @contextmanager
 def open_tar(path: Path, *, stop: Stop, progress: Callable[[int], None]) -> Iterator[TarReader]:
-    """Open a tar archive, plain or compressed by gzip, bzip2 or xz as its first bytes say.
+    """Open a tar archive; its first bytes tell whether it is plain or compressed by gzip, bzip2 or xz.
 
-    `progress` gets the bytes read from the file. Raise `ProductFailed` (content) when it is none.
+    `progress` is called with the bytes read from the file. Raise `ProductFailed` (content) if it is not a tar archive.
     """
     with path.open("rb") as file:
         with unreadable("the tar archive is broken"):
-            stream = _Forward(file, stop=stop, progress=progress)
+            stream = _ForwardStream(file, stop=stop, progress=progress)
             archive = tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:")  # noqa: SIM115 - closed below
         with archive:
             yield TarReader(archive, stream)
 
 
 def read_through(path: Path, *, stop: Stop, progress: Callable[[int], None]) -> None:
-    """Decompress a gzip, bzip2 or xz file to nowhere; raise `ProductFailed` (content) where its own checks fail."""
+    """Decompress a gzip, bzip2 or xz file and drop the output; raise `ProductFailed` (content) if it is damaged."""
     with path.open("rb") as file:
         if not file.read(1):
             raise bad_content("the compressed file is empty")
         file.seek(0)
         with unreadable("the compressed file is broken"):
-            _Forward(file, stop=stop, progress=progress).drain()
+            _ForwardStream(file, stop=stop, progress=progress).drain()

@@ -1,6 +1,7 @@
-"""Whether a file on disk is the product: size, first bytes, checksums, the archive's structure and, deep, its members.
+"""Verify that a file on disk is the product.
 
-All of it reads whole files, so it runs on threads of its own; a cancellation ends it within a block of 1 MiB.
+Checks: size, first bytes, checksums, the archive's structure and, with `verify: deep`, its members. The checks read
+whole files, so they run in a thread pool. A cancellation takes effect within one block of 1 MiB.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
     from bulkdl.content.hashing import Digests, Hasher
     from bulkdl.core.models import Checksum, Product
 
-__all__ = ["check_body", "check_product", "digests", "ready_for"]
+__all__ = ["check_body", "check_product", "digests", "import_archive_readers"]
 
 _ZIP_SUFFIXES = (".zip", ".kmz")
 _TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
 _STRUCTURED = (*_ZIP_SUFFIXES, *_TAR_SUFFIXES, *_PACKED_SUFFIXES)
-_AGAIN = "Run again to fetch it anew; should it end the same, the archive and the manifest do not agree"
-_LOOK = "Open its URL in a browser to see what is served there"
+_AGAIN = "Run again to download it again. If it fails the same way, the manifest and the archive disagree"
+_LOOK = "Open its URL in a browser to see what the server sends"
 
 
 async def digests(
@@ -38,11 +39,11 @@ async def digests(
 ) -> dict[str, str]:
     """Read `path` once and return each algorithm's digest, lower-case hex.
 
-    Algorithms are those of `model.Checksum` and whatever hashlib has. `progress` is called on a worker thread with the
-    bytes just read. Raise `ValueError` for an unknown algorithm, `OSError` as it comes.
+    Algorithms: those of `models.Checksum` and of hashlib. `progress` is called on a worker thread with the bytes just
+    read. Raise `ValueError` for an unknown algorithm. An `OSError` passes unchanged.
     """
     hashers = {algorithm: hasher(algorithm) for algorithm in algorithms}
-    return await HASHING.run(lambda stop: _digests(path, hashers, stop, progress or _silent))
+    return await HASHING.run(lambda stop: _digests(path, hashers, stop, progress or _no_progress))
 
 
 async def check_product(
@@ -54,14 +55,14 @@ async def check_product(
     known: Digests | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Checksum, ...]:
-    """Return the checksums that `path` was verified against; `name` is the file name it is going to have.
+    """Verify the file at `path` and return the checksums it was verified against. `name`: its final file name.
 
-    `known` spares the reading for checksums that it confirms, if it is of this very file; nothing is refused for what
-    it says. Raise `ProductFailed` (size, content or checksum) with what was expected and found; `OSError` as it comes.
-    `progress` is called on a worker thread with the bytes just read: the file's size once for the checksums that are
-    not known, and once more for `verify: deep`.
+    `known`: digests computed during the download. If they belong to this very file, a checksum that they confirm needs
+    no reading; if they do not match, the file is read. Raise `ProductFailed` (size, content or checksum) with the
+    expected and found values. An `OSError` passes unchanged. `progress` is called on a worker thread with the bytes
+    just read: the file's size once for checksums that are not known, and once more for `verify: deep`.
     """
-    ready_for(product, name)
+    import_archive_readers(product, name)
 
     def check(stop: Stop) -> tuple[Checksum, ...]:
         return _Check(
@@ -71,7 +72,7 @@ async def check_product(
             content_type=content_type,
             known=known,
             stop=stop,
-            progress=progress or _silent,
+            progress=progress or _no_progress,
         ).all()
 
     return await HASHING.run(check)
@@ -80,11 +81,11 @@ async def check_product(
 def check_body(
     body: bytes, product: Product, *, path: Path | str, name: str, content_type: str = ""
 ) -> tuple[Checksum, ...]:
-    """Like `check_product`, on the caller's own thread, for a file at `path` that was written from `body` just now.
+    """Verify a file at `path` that was just written from `body`, on the calling thread (see `check_product`).
 
-    The file is looked at only for its structure, or where `body` does not match.
+    The file itself is read only to check an archive's structure, or if `body` does not match.
     """
-    _start(product, name=name, content_type=content_type, head=body[:HEAD_SIZE], size=len(body))
+    _check_start(product, name=name, content_type=content_type, head=body[:HEAD_SIZE], size=len(body))
     matches = _matches(body, product.checksums)
     if not matches or name.lower().endswith(_STRUCTURED):
         check = _Check(
@@ -94,7 +95,7 @@ def check_body(
             content_type=content_type,
             known=None,
             stop=Stop(),
-            progress=_silent,
+            progress=_no_progress,
         )
         if not matches:
             check.sums({})
@@ -103,7 +104,7 @@ def check_body(
     return product.checksums
 
 
-def _silent(_read: int) -> None:
+def _no_progress(_read: int) -> None:
     pass
 
 
@@ -121,20 +122,22 @@ def _digests(path: Path, hashers: dict[str, Hasher], stop: Stop, progress: Calla
             progress(count)
 
 
-def _start(product: Product, *, name: str, content_type: str, head: bytes, size: int) -> None:
-    """Whether the product can begin so and have that many bytes."""
+def _check_start(product: Product, *, name: str, content_type: str, head: bytes, size: int) -> None:
+    """Raise `ProductFailed` if the first bytes or the size cannot be the product's."""
     declared = product.size
     accept = next((v for key, v in product.headers if key.lower() == "accept"), None) if product.headers else None
     found = objection(
         name=name,
         head=head,
         content_type=content_type,
-        size=size or declared,  # an empty file is right only where the manifest says so
+        size=size or declared,  # an empty file is right only if the manifest says so
         requested_accept=accept,
     )
     is_page = found is not None and html_or_json_error(head, content_type)
-    if declared is not None and declared != size and not is_page:  # what a page says helps more than its size
-        reason = f"{name} has {size} bytes where {declared} were expected"
+    if (
+        declared is not None and declared != size and not is_page
+    ):  # the text of an error page helps the user more than its size
+        reason = f"{name} has {size} bytes, but {declared} were expected"
         raise ProductFailed(reason, kind=FailureKind.SIZE, hint=_AGAIN)
     if found is not None:
         raise bad_content(f"{name} is not the product: {found}", hint=_LOOK)
@@ -151,7 +154,7 @@ def _matches(body: bytes, checksums: Collection[Checksum]) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Check:
-    """One file in the hands of a worker thread; each method is one question."""
+    """The checks of one file; each method is one check. Runs on a worker thread."""
 
     path: Path
     product: Product
@@ -165,7 +168,7 @@ class _Check:
         with self.path.open("rb", buffering=0) as file:
             facts = os.fstat(file.fileno())
             head = file.read(HEAD_SIZE)
-        _start(self.product, name=self.name, content_type=self.content_type, head=head, size=facts.st_size)
+        _check_start(self.product, name=self.name, content_type=self.content_type, head=head, size=facts.st_size)
         self.sums(self.known.of(facts) if self.known is not None else {})
         if facts.st_size:
             self.structure()
@@ -178,15 +181,15 @@ class _Check:
         found = _digests(self.path, {c.algorithm: hasher(c.algorithm) for c in expected}, self.stop, self.progress)
         wrong = [c for c in expected if found[c.algorithm] != c.hex.lower()]
         if wrong:
-            said = "; ".join(f"expected {c}, found {c.algorithm}:{found[c.algorithm]}" for c in wrong)
-            reason = f"{self.name} does not match its checksum: {said}"
+            differences = "; ".join(f"expected {c}, found {c.algorithm}:{found[c.algorithm]}" for c in wrong)
+            reason = f"{self.name} does not match its checksum: {differences}"
             raise ProductFailed(reason, kind=FailureKind.CHECKSUM, hint=_AGAIN)
 
     def structure(self) -> None:
         deep = self.product.verify is Verify.DEEP
-        if not _is_read(self.name, deep=deep):
+        if not _is_checked_as_archive(self.name, deep=deep):
             return
-        from bulkdl.content.archive_check import check_archive  # noqa: PLC0415 - see `ready_for`
+        from bulkdl.content.archive_check import check_archive  # noqa: PLC0415 - see `import_archive_readers`
 
         try:
             check_archive(self.path, self.name, deep=deep, stop=self.stop, progress=self.progress)
@@ -194,12 +197,12 @@ class _Check:
             raise ProductFailed(f"{self.name}: {exc.reason}", kind=exc.kind, hint=exc.hint or _AGAIN) from exc
 
 
-def ready_for(product: Product, name: str) -> None:
-    """Import what reads archives if `check_body` will need that: its thread shall import nothing."""
-    if _is_read(name, deep=product.verify is Verify.DEEP):
+def import_archive_readers(product: Product, name: str) -> None:
+    """Import the archive readers if `check_body` will need them, because its thread must not import modules."""
+    if _is_checked_as_archive(name, deep=product.verify is Verify.DEEP):
         import bulkdl.content.archive_check  # noqa: F401, PLC0415
 
 
-def _is_read(name: str, *, deep: bool) -> bool:
-    """Whether the bytes of a file of that name are to be read as an archive."""
+def _is_checked_as_archive(name: str, *, deep: bool) -> bool:
+    """Tell whether a file of that name is checked as an archive."""
     return name.lower().endswith((*_ZIP_SUFFIXES, *_TAR_SUFFIXES, *_PACKED_SUFFIXES) if deep else _ZIP_SUFFIXES)

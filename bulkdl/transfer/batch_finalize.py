@@ -15,7 +15,7 @@ from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from bulkdl.content.verify import check_body, ready_for
+from bulkdl.content.verify import check_body, import_archive_readers
 from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
@@ -125,7 +125,7 @@ class BatchFinalizer:
         What is told where it has not got it: an entry that has a partial which is not the product, as `placing.check` will say, or
         one without ranges: then a file that nobody has looked at is in its way. Or `ProductFailed` or `StorageStopped`.
         """
-        ready_for(task.product, task.file or "")
+        import_archive_readers(task.product, task.file or "")
         self._waiting.append(_Item(task, whole))
         self._under_way += 1
         self._held += len(whole.body)

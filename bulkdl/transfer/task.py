@@ -86,7 +86,7 @@ class DownloadTask:
     def forget_digests(self) -> None:
         """What was computed while the product arrived holds no longer."""
         if self._follower is not None:
-            self._follower.set_aside()
+            self._follower.invalidate()
 
     @property
     def source(self) -> Url:

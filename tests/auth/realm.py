@@ -1,4 +1,4 @@
-"""A token endpoint on a real socket, with everything that a signer needs around it."""
+"""A token endpoint on a real socket, with everything that an authenticator needs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ USERS = (
 
 
 class Realm:
-    """`async with Realm() as realm:` an identity server, a clock, a hub that remembers, and signers on demand."""
+    """An identity server, a clock, a hub that records events, and authenticators: `async with Realm() as realm:`."""
 
     def __init__(
         self, *, clock: ManualClock | None = None, server_clock: ManualClock | None = None, **policy: Any
@@ -52,7 +52,7 @@ class Realm:
         self.identity = Identity(USERS, CLIENTS, policy=Policy(**policy), clock=server_clock or self.clock)
         self.events: list[Event] = []
         self.hub = Hub(self.events.append)
-        self.signers: list[OidcAuthenticator] = []
+        self.authenticators: list[OidcAuthenticator] = []
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -69,8 +69,8 @@ class Realm:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for signer in self.signers:
-            await signer.aclose()
+        for authenticator in self.authenticators:
+            await authenticator.aclose()
         await self._stack.aclose()
 
     def account(self, user: str = "anna", **changes: Any) -> Account:
@@ -80,18 +80,20 @@ class Realm:
         totp = Secret(TOTP) if user == "otto" else None
         return Credentials(**{"username": user, "password": Secret(password), "totp_secret": totp, **more})
 
-    def signer(self, user: str = "anna", password: str = PASSWORD, **changes: Any) -> OidcAuthenticator:
-        made = make_authenticator(self.account(user, **changes), self.credentials(user, password), **self.parts())
-        assert isinstance(made, OidcAuthenticator)
-        self.signers.append(made)
-        return made
+    def authenticator(self, user: str = "anna", password: str = PASSWORD, **changes: Any) -> OidcAuthenticator:
+        authenticator = make_authenticator(
+            self.account(user, **changes), self.credentials(user, password), **self.parts()
+        )
+        assert isinstance(authenticator, OidcAuthenticator)
+        self.authenticators.append(authenticator)
+        return authenticator
 
     def machine(self) -> OidcAuthenticator:
         account = self.account("machine", client_id="machine", grant=Grant.CLIENT_CREDENTIALS)
-        made = make_authenticator(account, Credentials(client_secret=Secret(CLIENT_SECRET)), **self.parts())
-        assert isinstance(made, OidcAuthenticator)
-        self.signers.append(made)
-        return made
+        authenticator = make_authenticator(account, Credentials(client_secret=Secret(CLIENT_SECRET)), **self.parts())
+        assert isinstance(authenticator, OidcAuthenticator)
+        self.authenticators.append(authenticator)
+        return authenticator
 
     def parts(self) -> dict[str, Any]:
         return {
@@ -102,7 +104,7 @@ class Realm:
             "state_dir": self.state,
         }
 
-    def told(self, action: str) -> list[str]:
+    def event_details(self, action: str) -> list[str]:
         return [e.detail for e in self.events if isinstance(e, AccountEvent) and e.action == action]
 
     def notes(self) -> list[str]:

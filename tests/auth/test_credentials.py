@@ -1,4 +1,4 @@
-"""Where secrets come from, and what is said when they are nowhere."""
+"""The search for secrets, and the messages if none is found."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_variables_that_the_manifest_names_come_first(tmp_path):
         "\\n",
     ],
 )
-def test_a_password_in_the_file_is_taken_letter_by_letter(tmp_path, password):
+def test_a_password_in_the_file_is_read_unchanged(tmp_path, password):
     path = conf(tmp_path, f"[login]\nuser = me@example.org\npassword = {password}\ntotp_secret = 1234 ABCD\n")
     found = resolve(with_(OIDC, secrets=path), environ={})
     assert shown(found) == {"username": "me@example.org", "password": password, "totp_secret": "1234 ABCD"}
@@ -79,11 +79,11 @@ def test_files_from_windows_are_read(tmp_path, encoding, newline):
         ("", "has no [login] section"),
         ("[logon]\nuser = me\n", "has no [login] section"),
         ("[login]\nuser = me\nhunter2\n", ":3: expected `name = value`"),
-        ("[login]\npassword = hunter2\npassword = hunter2\n", ":3: this stands there twice"),
+        ("[login]\npassword = hunter2\npassword = hunter2\n", ":3: duplicate key or section"),
         ("[login]\nuser = me\n  password = hunter2\n", "several lines"),
     ],
 )
-def test_a_file_that_is_wrong_is_named_with_its_line_and_never_quoted(tmp_path, text, said):
+def test_an_invalid_file_is_named_with_its_line_and_never_quoted(tmp_path, text, said):
     path = conf(tmp_path, text)
     with pytest.raises(AccountStopped) as stop:
         resolve(with_(OIDC, secrets=path), environ={})
@@ -117,7 +117,7 @@ def test_the_keyring_is_asked_for_what_is_not_found_before():
     assert found.sources == {"username": SecretSource.GIVEN, "password": SecretSource.KEYRING}
 
 
-def test_a_keyring_that_is_locked_is_a_warning_and_the_search_goes_on():
+def test_a_locked_keyring_is_a_warning_and_the_search_continues():
     def locked(service, name):
         raise LookupError("KeyringLocked")
 
@@ -130,25 +130,25 @@ def no_keyring(service, name):
     raise NoKeyring("this machine has none")
 
 
-def test_a_machine_without_a_keyring_is_no_matter_for_a_warning():
+def test_a_machine_without_a_keyring_gives_no_warning():
     found = resolve(BASIC, environ={}, keyring=no_keyring, prompt=lambda question: "typed")
     assert found.warnings == ()
 
 
-def test_a_keyring_that_is_not_there_is_one_of_the_places_looked_at_for_a_secret_that_is_nowhere():
+def test_the_message_for_a_missing_secret_names_the_unavailable_keyring():
     with pytest.raises(AccountStopped, match=r"the keyring \(this machine has none\)"):
         resolve(BASIC, environ={}, keyring=no_keyring)
 
 
-def test_a_keyring_that_is_not_installed_is_no_place_that_was_looked_at(monkeypatch):
-    monkeypatch.setitem(sys.modules, "keyring", None)  # as Python has what cannot be imported
+def test_the_message_for_a_missing_secret_omits_a_keyring_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keyring", None)  # makes the import fail
     with pytest.raises(AccountStopped) as stopped:
         resolve(BASIC, environ={}, keyring=keyring_lookup)
     assert "keyring" not in stopped.value.reason
     assert resolve(BASIC, environ={}, keyring=keyring_lookup, prompt=lambda question: "typed").warnings == ()
 
 
-def test_the_keyring_is_left_alone_where_nothing_that_is_needed_is_missing():
+def test_the_keyring_is_not_read_if_all_required_secrets_are_found():
     def never(service, name):
         pytest.fail("the keyring was asked")
 
@@ -156,7 +156,7 @@ def test_the_keyring_is_left_alone_where_nothing_that_is_needed_is_missing():
     assert resolve(account, environ={"U": "me", "P": "p"}, keyring=never).warnings == ()
 
 
-def test_the_keyring_is_asked_for_a_one_time_secret_that_the_manifest_names_and_no_variable_has():
+def test_the_keyring_is_read_for_a_totp_secret_whose_variable_is_not_set():
     entries = {("bulkdl:own", "totp_secret"): "from the ring"}
     account = with_(OIDC, username=SecretRef("${U}"), password=SecretRef("${P}"), totp_secret=SecretRef("${T}"))
     found = resolve(account, environ={"U": "me", "P": "p"}, keyring=lambda *asked: entries.get(asked))
@@ -193,7 +193,7 @@ def test_the_password_of_another_user_in_netrc_is_not_used(tmp_path):
         resolve(with_(BASIC, username=SecretRef("me"), netrc_hosts=("a",)), environ={"NETRC": str(path)})
 
 
-def test_a_broken_netrc_is_a_warning_with_its_line_and_without_its_words(tmp_path):
+def test_a_broken_netrc_is_a_warning_with_its_line_and_without_its_text(tmp_path):
     path = tmp_path / "netrc"
     path.write_text("machine a login me\npasword hunter2\n")
     account = with_(BASIC, netrc_hosts=("a",))
@@ -202,7 +202,7 @@ def test_a_broken_netrc_is_a_warning_with_its_line_and_without_its_words(tmp_pat
     assert "hunter2" not in str(found.warnings)
 
 
-def test_a_person_is_asked_last_and_only_for_what_is_needed():
+def test_the_user_is_prompted_last_and_only_for_required_secrets():
     asked = []
 
     def prompt(question):
@@ -224,18 +224,18 @@ def test_a_missing_secret_names_every_place_and_what_to_set(tmp_path):
         assert place in text
 
 
-def test_an_optional_secret_that_the_manifest_names_must_be_there():
+def test_an_optional_secret_that_the_manifest_names_is_required():
     account = with_(OIDC, username=SecretRef("me"), password=SecretRef("p"), totp_secret=SecretRef("${OTP}"))
     with pytest.raises(AccountStopped, match=r"no TOTP secret \(looked at: the variable OTP \(not set\)"):
         resolve(account, environ={})
 
 
-def test_client_credentials_need_no_user_where_the_client_is_named():
+def test_client_credentials_need_no_user_if_the_client_id_is_set():
     account = with_(OIDC, grant=Grant.CLIENT_CREDENTIALS, client_secret=SecretRef("${S}"))
     assert shown(resolve(account, environ={"S": "s3cr:et +%"})) == {"username": None, "client_secret": "s3cr:et +%"}
 
 
-def test_a_token_loses_the_white_space_of_copying_and_a_password_keeps_its_own():
+def test_spaces_around_a_token_are_stripped_and_those_of_a_password_kept():
     bearer = Account(name="b", auth=AuthKind.BEARER, token=SecretRef("${T}"))
     assert resolve(bearer, environ={"T": " tok\n"}).token.reveal() == "tok"
 

@@ -1,4 +1,4 @@
-"""No secret shows in anything that can be printed, raw or encoded."""
+"""No secret appears in anything printable, raw or encoded."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tests.auth.realm import TOTP, Realm
 
 
 def everything(realm, *things) -> str:
-    """What a log at its highest level, a report or a debugger's first look would show."""
+    """Return everything that a debug log, a report or a debugger could show."""
     texts = [f"{thing} {thing!r}" for thing in things]
     return "\n".join([*texts, *(f"{e} {e!r}" for e in realm.events), str(realm.hub.counters)])
 
 
-async def collect(realm, signer) -> str:
+async def collect(realm, authenticator) -> str:
     try:
-        credential = await signer.credential()
+        credential = await authenticator.credential()
     except AccountStopped as stop:
-        return everything(realm, signer, stop, "".join(traceback.format_exception(stop)))
-    manager = getattr(signer, "manager", None)
-    held = None if manager is None else manager.held
-    return everything(realm, signer, credential, held, manager)
+        return everything(realm, authenticator, stop, "".join(traceback.format_exception(stop)))
+    manager = getattr(authenticator, "manager", None)
+    active = None if manager is None else manager.active_token
+    return everything(realm, authenticator, credential, active, manager)
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -43,9 +43,9 @@ async def test_a_password_shows_nowhere_whether_it_works_or_not(auth, right, can
         found = resolve(account, environ={"S": canary.value})
         if auth is AuthKind.OIDC:
             found = realm.credentials(password=canary.value)
-        signer = make_authenticator(account, found, **realm.parts())
-        shown = await collect(realm, signer)
-        await signer.aclose()
+        authenticator = make_authenticator(account, found, **realm.parts())
+        shown = await collect(realm, authenticator)
+        await authenticator.aclose()
         canary.assert_absent(shown, repr(found), str(account), caplog.text)
 
 
@@ -53,8 +53,8 @@ async def test_what_the_server_echoes_of_password_code_and_tokens_is_masked(cana
     async with Realm() as realm:
         echo = {"error": "invalid_grant", "error_description": f"{canary.value} and {TOTP.replace(' ', '').upper()}"}
         realm.identity.script(EndpointFault(status=401, body=echo), times=2)
-        signer = realm.signer("otto", canary.value)
-        shown = await collect(realm, signer)
+        authenticator = realm.authenticator("otto", canary.value)
+        shown = await collect(realm, authenticator)
         canary.assert_absent(shown)
         assert "***" in shown
         assert TOTP.replace(" ", "").upper() not in shown
@@ -63,12 +63,12 @@ async def test_what_the_server_echoes_of_password_code_and_tokens_is_masked(cana
 async def test_tokens_show_nowhere(caplog):
     caplog.set_level(logging.DEBUG)
     async with Realm() as realm:
-        signer = realm.signer()
-        credential = await signer.credential()
+        authenticator = realm.authenticator()
+        credential = await authenticator.credential()
         access = credential.header.reveal().removeprefix("Bearer ")
-        refresh = signer.manager.held.token.refresh.reveal()
-        shown = await collect(realm, signer)
-        await signer.aclose()
+        refresh = authenticator.manager.active_token.token.refresh.reveal()
+        shown = await collect(realm, authenticator)
+        await authenticator.aclose()
         shown += everything(realm) + caplog.text
         assert access not in shown
         assert refresh not in shown
@@ -76,13 +76,13 @@ async def test_tokens_show_nowhere(caplog):
 
 async def test_the_ledgers_files_hold_no_secret(canary):
     async with Realm() as realm:
-        await realm.signer("otto").credential()
+        await realm.authenticator("otto").credential()
         data = b"".join(path.read_bytes() + path.name.encode() for path in realm.state.rglob("*") if path.is_file())
         for form in (TOTP, TOTP.upper(), TOTP.replace(" ", ""), TOTP.replace(" ", "").upper()):
             assert form.encode() not in data
 
 
-async def test_a_defect_in_an_observer_reaches_whoever_waits_and_names_no_secret(canary):
+async def test_a_bug_in_an_observer_reaches_the_waiting_worker_and_names_no_secret(canary):
     async with Realm() as realm:
         realm.identity.users["anna"] = User(name="anna", password=canary.value)
 
@@ -91,7 +91,7 @@ async def test_a_defect_in_an_observer_reaches_whoever_waits_and_names_no_secret
 
         realm.hub.subscribe(defective)
         results = await asyncio.gather(
-            *(realm.signer("anna", canary.value).credential() for _ in range(2)), return_exceptions=True
+            *(realm.authenticator("anna", canary.value).credential() for _ in range(2)), return_exceptions=True
         )
         assert {str(result) for result in results} == {"defect"}
         canary.assert_absent(*("".join(traceback.format_exception(result)) for result in results))

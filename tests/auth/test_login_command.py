@@ -1,4 +1,4 @@
-"""`bulkdl login` as a person reads it."""
+"""The output of `bulkdl login`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENVIRON = {"P": PASSWORD, "WRONG": "wrong", "T": TOTP}
 
 
 async def tried(realm, tmp_path, *names, rehearsal=False, hours=10.0, **changes):
-    """The lines that `bulkdl login` prints of these users' accounts."""
+    """Return the lines that `bulkdl login` prints for these users' accounts."""
     arguments = build_parser().parse_args(["login", "m.yaml"])
     invocation = Invocation(arguments, {**ENVIRON, "BULKDL_STATE_DIR": str(tmp_path)})
     accounts = [
@@ -107,7 +107,7 @@ async def test_with_one_time_codes_the_code_and_the_clock_are_among_the_suspects
 
 
 async def _impatiently(realm):
-    """Without waiting for the next step, which the command does by the real clock."""
+    """Use the impatient clock: the command would wait for the next TOTP step by the real clock."""
     report = await try_login(realm.account("otto"), realm.credentials("otto"), **realm.parts())
     return "\n".join(report_lines(report))
 

@@ -1,4 +1,4 @@
-"""The data files of the presets hold what they look like."""
+"""The data files of the provider presets have the expected types."""
 
 from __future__ import annotations
 

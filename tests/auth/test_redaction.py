@@ -1,4 +1,4 @@
-"""No secret is in anything that a run leaves or shows: planted canaries are searched in every artefact, raw and encoded."""
+"""A run leaves and shows no secret. We search every artefact for planted canaries, raw and encoded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ USERNAME = "jo@example.org"
 
 
 class Planting(Identity):
-    """Its tokens have characters that encodings change, and are remembered."""
+    """Issues tokens with characters that encodings change, and records them."""
 
     def __init__(self, *given: Any, **more: Any) -> None:
         super().__init__(*given, **more)
@@ -46,7 +46,7 @@ class Planting(Identity):
 
 
 class Hostile:
-    """An archive that says every token back, wherever an answer has room for it."""
+    """An archive that repeats every token in each part of its responses."""
 
     def __init__(self) -> None:
         users = [
@@ -147,7 +147,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 async def program(folder: Path, *words: str) -> tuple[int, bytes]:
-    """Run bulkdl; its exit code, and all it printed or showed of itself while it ran."""
+    """Run bulkdl; return its exit code and everything that it printed or showed while it ran."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "bulkdl", *words),
         cwd=folder,
@@ -204,7 +204,7 @@ async def test_a_run_full_of_failures_leaves_no_secret_in_any_artefact(hostile, 
 @pytest.mark.parametrize(
     "words", [("status",), ("check",), ("login", "-vv"), ("login", "--json"), ("report", "-o", "r.html")]
 )
-async def test_no_other_command_shows_one_either(hostile, tmp_path, words):
+async def test_no_other_command_shows_a_secret(hostile, tmp_path, words):
     manifest = hostile.manifest()
     del manifest["accounts"]["header"]["totp_secret"]
     hostile.identity.users[USERNAME] = User(name=USERNAME, password=PASSWORD.value)

@@ -1,4 +1,4 @@
-"""Whether the first bytes can be the product: a table of kinds, a table of error pages, and properties."""
+"""The check of a product's first bytes: a table of file types, a table of error pages, and properties."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulkdl.content.error_pages import HEAD_SIZE, html_or_json_error, objection
-from bulkdl.content.signatures import _KINDS
+from bulkdl.content.signatures import _FILE_TYPES
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in to CREODIAS</title></head><body>Please log in</body></html>"
@@ -35,7 +35,7 @@ def tar_bytes(kind: int = tarfile.PAX_FORMAT) -> bytes:
 
 
 def v7_tar() -> bytes:
-    """A header without magic, its sum made anew."""
+    """Return a V7 tar: without magic bytes, with the checksum recomputed."""
     block = bytearray(tar_bytes(tarfile.USTAR_FORMAT)[:512])
     block[257:265] = bytes(8)
     block[148:156] = b" " * 8
@@ -103,7 +103,7 @@ def test_a_product_that_begins_like_its_name_is_accepted(name, head, content_typ
     assert asked(name, head, content_type, None) is None
 
 
-@pytest.mark.parametrize("name", sorted({f"a.{suffix}" for suffix, k in _KINDS.items() if k.label != "text"}))
+@pytest.mark.parametrize("name", sorted({f"a.{suffix}" for suffix, k in _FILE_TYPES.items() if k.label != "text"}))
 def test_other_bytes_under_a_known_suffix_are_refused(name):
     said = asked(name, b"\x07nothing of the kind" + bytes(4096), "application/octet-stream", None)
     assert said is not None
@@ -143,7 +143,7 @@ def test_a_json_error_never_becomes_a_product(name, content_type):
 @pytest.mark.parametrize(
     "head", [b'[{"error": "gone"}]', b'{"error": {"code": 1, "long": "' + b"x" * 5000, b' {"Message":"no"}']
 )
-def test_json_errors_are_seen_in_a_list_cut_off_and_in_capitals(head):
+def test_json_errors_are_found_in_lists_truncated_and_in_capitals(head):
     assert asked("product", head, "application/json") is not None
 
 
@@ -160,7 +160,7 @@ def test_json_errors_are_seen_in_a_list_cut_off_and_in_capitals(head):
         (b"\0\x01\x02<html>", "text/html", None),
     ],
 )
-def test_what_only_resembles_an_error_is_accepted_under_an_unknown_name(head, content_type, size):
+def test_a_body_that_only_resembles_an_error_is_accepted_under_an_unknown_name(head, content_type, size):
     assert asked("product", head, content_type, size) is None
 
 
@@ -172,7 +172,7 @@ def test_text_that_the_server_calls_html_is_refused_under_an_unknown_name():
     ("name", "head"),
     [("a.zip", zip_bytes()), ("a.pdf", b"%PDF-1.7\n% text"), ("a.json", b"12"), ("a.json", b'{"a":1}')],
 )
-def test_a_product_of_the_right_kind_is_accepted_whatever_the_server_calls_it(name, head):
+def test_a_product_of_the_right_type_is_accepted_with_any_content_type(name, head):
     assert asked(name, head, "text/html") is None
 
 
@@ -182,7 +182,7 @@ def test_a_page_in_place_of_text_or_xml_is_refused_when_the_server_says_that_it_
     assert asked(name, PAGE, "text/plain") is None
 
 
-def test_who_asks_for_html_gets_html():
+def test_html_is_accepted_if_the_accept_header_asks_for_it():
     assert asked("page", PAGE, "text/html", accept="text/html,*/*") is None
     assert asked("page", JSON_ERROR, "application/json", accept="application/json") is None
     assert asked("page", PAGE, "text/html", accept="*/*") is not None
@@ -192,7 +192,7 @@ def test_who_asks_for_html_gets_html():
 @pytest.mark.parametrize(
     ("name", "fine"), [("a.zip", False), ("a.tif", False), ("a.txt", True), ("a.bin", True), ("x", True)]
 )
-def test_nothing_is_a_product_only_where_its_kind_may_be_empty_or_the_manifest_says_so(name, fine):
+def test_an_empty_body_is_accepted_only_if_its_type_or_the_manifest_allows_it(name, fine):
     assert (asked(name, b"") is None) is fine
     assert asked(name, b"", size=0) is None
 
@@ -224,25 +224,25 @@ def test_too_few_bytes_to_tell_are_refused_only_when_they_are_the_whole_file(nam
         (b"<html><a href='/x?t=hunter2'>Hi</a><input value=hunter2", "hunter2"),
     ],
 )
-def test_the_quoted_words_of_a_page_hold_no_secret(body, secret):
+def test_the_quoted_text_of_a_page_contains_no_secret(body, secret):
     said = asked("a.zip", body, "text/html")
     assert said is not None
     assert secret not in said
 
 
-@given(st.binary(max_size=3000), st.sampled_from([*_KINDS, "", "bin"]), st.text(max_size=20))
+@given(st.binary(max_size=3000), st.sampled_from([*_FILE_TYPES, "", "bin"]), st.text(max_size=20))
 @example(b"\xff\xfe<", "xml", "text/html")
 @example(b'{"a": ' + b"9" * 5000 + b"}", "bin", "application/json")
-def test_no_bytes_make_it_stumble_and_what_it_says_is_short_and_printable(head, suffix, content_type):
+def test_any_bytes_give_no_exception_and_a_short_printable_sentence(head, suffix, content_type):
     for kind in (content_type, "text/html", "application/json"):
         said = asked(f"a.{suffix}", head, kind, None)
         assert said is None or (said.isprintable() and len(said) < 200)
         html_or_json_error(head, kind)
 
 
-@given(st.binary(min_size=1, max_size=600), st.sampled_from(sorted(_KINDS)))
-def test_what_is_accepted_whole_is_accepted_by_every_beginning_of_it(body, suffix):
-    """A transfer that sees fewer bytes never refuses what the check of the whole file would pass."""
+@given(st.binary(min_size=1, max_size=600), st.sampled_from(sorted(_FILE_TYPES)))
+def test_a_body_accepted_as_a_whole_is_accepted_by_each_of_its_beginnings(body, suffix):
+    """A transfer with fewer bytes never refuses a product that the check of the whole file accepts."""
     if asked(f"a.{suffix}", body, size=len(body)) is None:
         for cut in {1, 2, 5, len(body) // 2 or 1}:
             assert asked(f"a.{suffix}", body[:cut], size=len(body)) is None
@@ -267,7 +267,7 @@ def test_a_good_beginning_is_accepted_however_it_is_cut(good, more, cut):
         (b"\x00" * 100, "application/json", False),
     ],
 )
-def test_an_error_page_is_known_before_anything_is_written(head, content_type, expected):
+def test_an_error_page_is_detected_before_anything_is_written(head, content_type, expected):
     assert html_or_json_error(head, content_type) is expected
 
 

@@ -1,4 +1,4 @@
-"""Unpacking: whole or not at all, and never outside the folder; real archives, kind and hostile."""
+"""Unpacking: completely or not at all, never outside the folder; with real archives, good and hostile."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 async def refused(archive: Path, target: Path, **options) -> ProductFailed:
-    """The error; nothing but what was there before is left."""
+    """Return the error, after checking that no new file is left."""
     before = sorted(target.parent.rglob("*"))
     with pytest.raises(ProductFailed) as caught:
         await extract(archive, target, **options)
@@ -81,12 +81,12 @@ async def refused(archive: Path, target: Path, **options) -> ProductFailed:
         ("sub/.zip", "sub/.zip.extracted"),
     ],
 )
-def test_the_folder_is_named_after_the_archive_and_never_like_it(name, folder):
+def test_the_folder_is_named_after_the_archive_and_never_the_same(name, folder):
     assert folder_for(name) == folder
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
-async def test_an_archive_of_any_kind_is_unpacked_whole(tmp_path, suffix):
+async def test_an_archive_of_any_kind_is_unpacked_completely(tmp_path, suffix):
     archive = tmp_path / f"p.{suffix}"
     if suffix == "zip":
         make_zip(archive, FILES | {"empty/": b""})
@@ -113,12 +113,12 @@ async def test_one_top_folder_of_the_same_name_is_not_nested(tmp_path):
     [{"other/a": b"a"}, {"p/a": b"a", "b": b"b"}, {"p": b"a file of that name"}],
     ids=["other", "two", "file"],
 )
-async def test_any_other_top_stays_as_it_is(tmp_path, members):
+async def test_any_other_top_folder_is_kept(tmp_path, members):
     await extract(make_zip(tmp_path / "p.zip", members), tmp_path / "p")
     assert tree(tmp_path / "p") == members
 
 
-async def test_a_folder_that_is_there_is_left_as_it_is(tmp_path):
+async def test_an_existing_folder_is_left_unchanged(tmp_path):
     archive = make_zip(tmp_path / "p.zip", {"a": b"new"})
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "a").write_bytes(b"old")
@@ -132,7 +132,7 @@ async def test_a_file_with_the_name_of_the_folder_is_a_conflict(tmp_path):
     assert error.kind is FailureKind.CONFLICT
 
 
-async def test_what_a_killed_run_left_half_done_is_begun_again(tmp_path):
+async def test_the_leftovers_of_a_killed_run_are_removed_first(tmp_path):
     half = tmp_path / ".p.extracting"
     half.mkdir()
     (half / "a").write_bytes(b"ha")
@@ -168,7 +168,7 @@ BAD_NAMES = [
 
 @pytest.mark.parametrize("name", BAD_NAMES)
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-async def test_a_member_with_a_name_that_leads_elsewhere_refuses_the_archive(tmp_path, name, kind):
+async def test_a_member_name_that_leads_outside_refuses_the_archive(tmp_path, name, kind):
     work = tmp_path / "work"
     work.mkdir()
     archive = work / f"p.{kind}"
@@ -194,7 +194,7 @@ async def test_a_member_with_a_name_that_leads_elsewhere_refuses_the_archive(tmp
         [symlink("l", "a"), ("l/x", b"2")],
     ],
 )
-async def test_two_members_for_one_place_refuse_the_archive(tmp_path, members):
+async def test_two_members_with_one_path_refuse_the_archive(tmp_path, members):
     error = await refused(make_tar(tmp_path / "p.tar", members), tmp_path / "p")
     assert error.kind is FailureKind.CONTENT
 
@@ -264,7 +264,7 @@ async def test_links_inside_are_kept(tmp_path):
 
 
 @LINUX
-async def test_a_program_stays_executable_and_nothing_gets_special_bits(tmp_path):
+async def test_an_executable_file_stays_executable_and_no_file_gets_special_bits(tmp_path):
     program = tarfile.TarInfo("run.sh")
     program.mode = 0o6755
     await extract(make_tar(tmp_path / "p.tar", [program, ("data", b"")]), tmp_path / "p")
@@ -354,7 +354,7 @@ async def test_a_cancelled_extraction_ends_and_leaves_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["p.zip"]
 
 
-async def test_a_folder_that_cannot_be_made_is_an_os_error_for_the_caller(tmp_path):
+async def test_a_folder_that_cannot_be_created_raises_an_os_error(tmp_path):
     archive = make_zip(tmp_path / "p.zip", {"a": b""})
     with pytest.raises(NotADirectoryError):
         await extract(archive, archive / "p")

@@ -1,4 +1,4 @@
-"""A hasher against real files: whatever is written in whatever order, its digest is the file's or it has none."""
+"""The incremental hasher on real files: for any order of writes it returns the file's digest or none."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bulkdl.content.hashing import HASHING, Digests, file_id
-from bulkdl.content.incremental_hash import Block, IncrementalHasher
+from bulkdl.content.incremental_hash import IncrementalHasher, ReadSizes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 KIB = 1024
-TINY = Block(least=0, step=1, turn=16, block=5)
+TINY = ReadSizes(min_product=0, min_batch=1, per_turn=16, block=5)
 BODY = random.Random(1).randbytes(40 * KIB)
 
 
 def hasher(*algorithms: str, step: int = 1) -> IncrementalHasher:
-    return IncrementalHasher(algorithms or ("md5",), stride=Block(least=0, step=step, turn=8 * KIB, block=KIB))
+    return IncrementalHasher(
+        algorithms or ("md5",), sizes=ReadSizes(min_product=0, min_batch=step, per_turn=8 * KIB, block=KIB)
+    )
 
 
 def write(path: Path, start: int, data: bytes) -> None:
@@ -57,7 +59,7 @@ def md5(data: bytes) -> dict[str, str]:
 
 
 def open_files(path: Path) -> int:
-    """How many descriptors of this process are of `path`, where the system tells."""
+    """Return the number of open descriptors of `path` in this process, if the system shows them."""
     count, here = 0, Path("/proc/self/fd")
     for fd in here.iterdir() if here.is_dir() else ():
         with suppress(OSError):
@@ -65,20 +67,20 @@ def open_files(path: Path) -> int:
     return count
 
 
-def turns_of(each: IncrementalHasher) -> list[object]:
-    return [strand.turn for strand in each._strands]
+def work_of(each: IncrementalHasher) -> list[object]:
+    return [stream.work for stream in each._streams]
 
 
 async def caught_up(each: IncrementalHasher) -> None:
-    """Everything noted has been hashed, as it is when the network is slow."""
+    """Wait until everything noted is hashed, as happens on a slow network."""
     await each.finish()
 
 
-# --- What it knows
+# --- Digests it returns
 
 
 @pytest.mark.parametrize(
-    "stretches",
+    "ranges",
     [
         [(0, 40)],
         [(0, 10), (10, 20), (20, 40)],
@@ -87,11 +89,11 @@ async def caught_up(each: IncrementalHasher) -> None:
         [(0, 10), (30, 40), (10, 20), (20, 30)],
     ],
 )
-async def test_the_digest_of_stretches_in_any_order_is_the_file_s(tmp_path, stretches):
+async def test_ranges_in_any_order_give_the_digest_of_the_file(tmp_path, ranges):
     path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=len(BODY))
-    for start, end in stretches:
+    for start, end in ranges:
         put(each, path, start * KIB, end * KIB)
     assert found(await each.finish(), path) == md5(BODY)
 
@@ -105,7 +107,7 @@ async def test_several_algorithms_are_each_computed(tmp_path):
     assert found(await each.finish(), path) == expected
 
 
-async def test_what_was_on_disk_before_is_hashed_without_being_noted(tmp_path):
+async def test_bytes_already_on_disk_are_hashed_without_a_note(tmp_path):
     path, each = tmp_path / "p.part", hasher()
     write(path, 0, BODY[: 10 * KIB])
     write(path, 30 * KIB, BODY[30 * KIB :])
@@ -114,7 +116,7 @@ async def test_what_was_on_disk_before_is_hashed_without_being_noted(tmp_path):
     assert found(await each.finish(), path) == md5(BODY)
 
 
-async def test_what_was_hashed_in_one_attempt_is_not_read_again_in_the_next(tmp_path):
+async def test_the_next_attempt_does_not_read_hashed_bytes_again(tmp_path):
     path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=len(BODY))
@@ -126,17 +128,17 @@ async def test_what_was_hashed_in_one_attempt_is_not_read_again_in_the_next(tmp_
     assert found(await each.finish(), path) == md5(BODY)
 
 
-async def test_nothing_is_read_before_as_much_has_gathered_as_a_step(tmp_path):
+async def test_nothing_is_read_before_a_full_batch_is_written(tmp_path):
     path, each = tmp_path / "p.part", hasher(step=10 * KIB)
     each.begin(path, (), total=None)
     each.note(0, 10 * KIB - 1)
-    assert [turn for turn in turns_of(each) if turn is not None] == []
+    assert [work for work in work_of(each) if work is not None] == []
     each.note(10 * KIB - 1, 10 * KIB)
-    assert all(turns_of(each))
+    assert all(work_of(each))
     await each.pause()
 
 
-# --- What it does not know
+# --- Digests it must not return
 
 
 async def rewritten(path: Path, each: IncrementalHasher) -> None:
@@ -191,7 +193,7 @@ async def another_file_at_the_end(path: Path, each: IncrementalHasher) -> None:
 @pytest.mark.parametrize(
     "happens", [rewritten, beyond_a_gap, shorter, longer, gone, another_file, another_file_at_the_end]
 )
-async def test_it_claims_nothing_of_a_file_that_was(tmp_path, happens):
+async def test_there_is_no_digest_for_a_file_that_was(tmp_path, happens):
     path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=None)
@@ -202,7 +204,7 @@ async def test_it_claims_nothing_of_a_file_that_was(tmp_path, happens):
 
 
 @pytest.mark.parametrize("have", [(), ((0, 10 * KIB),), ((1, 40 * KIB),)])
-async def test_what_was_hashed_beyond_the_bytes_that_stay_is_forgotten(tmp_path, have):
+async def test_hashes_of_bytes_beyond_the_kept_ones_are_dropped(tmp_path, have):
     path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=None)
@@ -215,7 +217,7 @@ async def test_what_was_hashed_beyond_the_bytes_that_stay_is_forgotten(tmp_path,
     assert found(await each.finish(), path) == md5(BODY[:kept] + other[kept:])
 
 
-async def test_a_following_that_was_given_up_begins_anew_with_the_next_attempt(tmp_path):
+async def test_after_giving_up_the_next_attempt_hashes_again(tmp_path):
     path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=None)
@@ -226,7 +228,7 @@ async def test_a_following_that_was_given_up_begins_anew_with_the_next_attempt(t
     assert found(await each.finish(), path) == md5(BODY)
 
 
-async def test_a_fetch_into_a_new_file_of_the_same_name_is_followed_again(tmp_path):
+async def test_a_download_into_a_new_file_of_the_same_name_is_hashed_again(tmp_path):
     path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=None)
@@ -240,20 +242,23 @@ async def test_a_fetch_into_a_new_file_of_the_same_name_is_followed_again(tmp_pa
     assert found(await each.finish(), path) == md5(BODY)
 
 
-async def test_nothing_is_claimed_of_a_file_that_somebody_else_may_have_written(tmp_path):
+async def test_there_is_no_digest_if_other_code_may_have_written_the_file(tmp_path):
     path, each = tmp_path / "p.part", hasher()
     path.touch()
     each.begin(path, (), total=None)
     put(each, path, 0, 40 * KIB)
     await caught_up(each)
-    each.set_aside()
+    each.invalidate()
     write(path, 0, b"x")
     assert await each.finish() is None
 
 
-async def test_a_small_product_and_one_without_checksums_are_not_followed(tmp_path):
+async def test_small_products_and_products_without_checksums_are_not_hashed_early(tmp_path):
     path = tmp_path / "p.part"
-    for each in (IncrementalHasher(("md5",), stride=Block(least=40 * KIB, step=1)), IncrementalHasher(())):
+    for each in (
+        IncrementalHasher(("md5",), sizes=ReadSizes(min_product=40 * KIB, min_batch=1)),
+        IncrementalHasher(()),
+    ):
         path.write_bytes(b"")
         each.begin(path, (), total=40 * KIB)
         put(each, path, 0, 40 * KIB)
@@ -263,7 +268,7 @@ async def test_a_small_product_and_one_without_checksums_are_not_followed(tmp_pa
 # --- Threads
 
 
-async def test_a_cancelled_end_leaves_no_thread_that_reads(tmp_path):
+async def test_a_cancelled_finish_leaves_no_reading_thread(tmp_path):
     path, each = tmp_path / "p.part", IncrementalHasher(("md5", "sha512"))
     with path.open("wb") as file:
         file.truncate(64 * KIB * KIB * KIB)
@@ -280,7 +285,7 @@ async def test_a_cancelled_end_leaves_no_thread_that_reads(tmp_path):
 
 @asynccontextmanager
 async def busy_threads() -> AsyncIterator[None]:
-    """Every thread has something else to do."""
+    """Occupy every hashing thread."""
     release = threading.Event()
     busy = [HASHING.submit(release.wait) for _ in range(64)]
     try:
@@ -290,7 +295,7 @@ async def busy_threads() -> AsyncIterator[None]:
         await asyncio.gather(*map(asyncio.wrap_future, busy))
 
 
-async def test_a_pause_does_not_wait_for_a_thread_that_it_has_not_got(tmp_path):
+async def test_a_pause_does_not_wait_for_a_thread_that_has_not_started(tmp_path):
     path, each = tmp_path / "p.part", hasher()
     write(path, 0, BODY)
     async with busy_threads():
@@ -300,18 +305,18 @@ async def test_a_pause_does_not_wait_for_a_thread_that_it_has_not_got(tmp_path):
     assert found(await each.finish(), path) == md5(BODY)
 
 
-async def test_a_long_file_lets_others_have_the_threads_in_between(tmp_path):
-    """More files than there are threads, each of many turns: all are begun before any one is finished."""
+async def test_a_long_file_yields_the_threads_to_other_files(tmp_path):
+    """With more files than threads, each of many turns, all start before the first one finishes."""
     begun: set[int] = set()
     all_begun: list[bool] = []
-    followers = [hasher() for _ in range(24)]
+    hashers = [hasher() for _ in range(24)]
 
     async def end(each: IncrementalHasher, path: Path) -> None:
         assert found(await each.finish(), path) == md5(BODY)
-        all_begun.append(len(begun) == len(followers))
+        all_begun.append(len(begun) == len(hashers))
 
     async with asyncio.TaskGroup() as group, busy_threads():
-        for number, each in enumerate(followers):
+        for number, each in enumerate(hashers):
             path = tmp_path / f"{number}.part"
             write(path, 0, BODY)
             each.begin(cast("Path", Noted(path, partial(begun.add, number))), ((0, len(BODY)),), total=None)
@@ -322,7 +327,7 @@ async def test_a_long_file_lets_others_have_the_threads_in_between(tmp_path):
 
 @dataclass(frozen=True)
 class Noted:
-    """A path that says when it is opened."""
+    """A path that calls `opened` when it is opened."""
 
     path: Path
     opened: Callable[[], object]
@@ -337,11 +342,11 @@ def fail() -> None:
 
 
 @pytest.mark.parametrize("ends", ["pause", "finish"])
-async def test_a_defect_in_a_thread_is_not_lost(tmp_path, ends):
+async def test_a_bug_in_a_thread_is_raised(tmp_path, ends):
     path, each = tmp_path / "p.part", hasher()
     write(path, 0, BODY)
     each.begin(cast("Path", Noted(path, fail)), ((0, KIB),), total=None)
-    started = each._strands[0].turn
+    started = each._streams[0].work
     assert started is not None
     assert isinstance(started.exception(), RuntimeError)
     with pytest.raises(RuntimeError, match="a defect"):
@@ -356,11 +361,11 @@ EVENTS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, SIZE), st.int
 
 
 class History:
-    """One partial through attempts: each byte that is written is a new one, so that a stale digest shows."""
+    """One partial through several attempts. Every write uses new random bytes, so a stale digest is noticed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.each = IncrementalHasher(("md5", "blake3"), stride=TINY)
+        self.each = IncrementalHasher(("md5", "blake3"), sizes=TINY)
         self.noise = random.Random(7)
         self.written: set[int] = set()
         path.touch()
@@ -371,11 +376,11 @@ class History:
             case "write":
                 self.write(start, end)
             case "catch up":
-                await self.each._idle()
-            case "torn write":  # it failed, so that nobody notes it; it goes where no byte is known to be
+                await self.each._until_idle()
+            case "torn write":  # a failed write without a note, to bytes that are not known to be written
                 for at in set(range(start, end)) - self.written:
                     write(self.path, at, self.noise.randbytes(1))
-            case "attempt":  # and what one checkpoint spoke of is lost
+            case "attempt":  # a new attempt without the bytes of one lost checkpoint
                 await self.attempt(self.written - set(range(start, end)))
             case "restart":
                 await self.each.pause()
@@ -400,7 +405,7 @@ class History:
         self.each.begin(self.path, tuple((at, at + 1) for at in stays), total=None)
 
     async def ends_right(self) -> bool:
-        """Everything missing arrives; whether there is a digest."""
+        """Write everything that is missing; return True if there is a digest, which must be right."""
         for at in sorted(set(range(SIZE)) - self.written):
             self.write(at, at + 1)
         known = found(await self.each.finish(), self.path)
@@ -413,7 +418,7 @@ class History:
 @given(events=EVENTS)
 @example(events=[("write", 0, 40), ("catch up", 0, 0), ("write", 5, 6)])
 @example(events=[("write", 0, 40), ("catch up", 0, 0), ("attempt", 5, 50), ("torn write", 0, 60)])
-def test_after_any_history_the_digest_is_the_file_s_or_there_is_none(events):
+def test_after_any_history_the_digest_is_right_or_missing(events):
     async def live(folder: str) -> bool:
         history = History(Path(folder) / "p.part")
         for event in events:
@@ -427,14 +432,14 @@ def test_after_any_history_the_digest_is_the_file_s_or_there_is_none(events):
 
 
 @given(cuts=st.sets(st.integers(1, 199), max_size=8), data=st.randoms(use_true_random=False))
-def test_pieces_that_do_not_overlap_are_always_known(cuts, data):
+def test_pieces_that_do_not_overlap_always_give_a_digest(cuts, data):
     body = data.randbytes(200)
     edges = [0, *sorted(cuts), 200]
     pieces = list(itertools.pairwise(edges))
     data.shuffle(pieces)
 
     async def live(folder: str) -> None:
-        path, each = Path(folder) / "p.part", IncrementalHasher(("md5",), stride=TINY)
+        path, each = Path(folder) / "p.part", IncrementalHasher(("md5",), sizes=TINY)
         path.touch()
         each.begin(path, (), total=200)
         for start, end in pieces:
@@ -449,7 +454,7 @@ def test_pieces_that_do_not_overlap_are_always_known(cuts, data):
 
 
 def missing_after(pieces: list[tuple[int, int]], last: tuple[int, int]) -> list[tuple[int, int]]:
-    """The pieces that are there once `last` is."""
+    """Return the pieces that are written once `last` is."""
     return pieces[: pieces.index(last) + 1]
 
 

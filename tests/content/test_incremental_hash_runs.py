@@ -1,4 +1,4 @@
-"""Runs over real sockets: what a product's checksums were computed from, whatever way its bytes came."""
+"""Runs over real sockets: checksums computed during the download, for every way that bytes arrive."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Ends = list["Mapping[str, str] | None"]
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> Ends:
-    """What the follower knew of each product that had arrived, in turn."""
+    """Record the result of the incremental hasher for each complete product, in order."""
     seen: Ends = []
     real: Callable[[IncrementalHasher], object] = IncrementalHasher.finish
 
@@ -60,14 +60,14 @@ STORIES = {
     "a body of unknown length": ((chunked(BODY, piece=256 * 1024),), BODY, WHOLE),
     "a cut": ((cut(6 * MIB, E1), ranges(BODY)), BODY, WHOLE),
     "many cuts": ((cut(5 * MIB, E1), cut(6 * MIB, E1), ranges(BODY)), BODY, WHOLE),
-    "another edition after a cut": ((cut(6 * MIB, E1), reply(200, OTHER, E2)), OTHER, [found(OTHER)]),
-    "the same edition from its beginning after a cut": ((cut(6 * MIB, E1), reply(200, BODY, E1)), BODY, WHOLE),
+    "another version after a cut": ((cut(6 * MIB, E1), reply(200, OTHER, E2)), OTHER, [found(OTHER)]),
+    "the same version from the start after a cut": ((cut(6 * MIB, E1), reply(200, BODY, E1)), BODY, WHOLE),
     "wrong bytes at first": ((reply(200, OTHER, E1), reply(200, BODY, E1)), BODY, [found(OTHER), found(BODY)]),
 }
 
 
 @pytest.mark.parametrize("name", STORIES)
-async def test_the_checksum_is_known_when_the_last_byte_is_there(tmp_path: Path, raw_server, ends: Ends, name: str):
+async def test_the_checksum_is_known_when_the_last_byte_arrives(tmp_path: Path, raw_server, ends: Ends, name: str):
     answers, body, known = STORIES[name]
     server = await raw_server(*answers)
     place = Place(tmp_path)
@@ -77,7 +77,7 @@ async def test_the_checksum_is_known_when_the_last_byte_is_there(tmp_path: Path,
 
 
 def paced(body: bytes, *, rate: float) -> Responder:
-    """Like `ranges`, at so many bytes a second for each connection."""
+    """Like `ranges`, limited to `rate` bytes per second for each connection."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         start, stop = request.range(len(body)) or (0, len(body))
@@ -103,7 +103,7 @@ async def test_the_checksum_of_a_product_in_segments_is_known(tmp_path: Path, ra
     assert ends == WHOLE
 
 
-async def test_segments_of_a_product_with_a_checksum_are_fetched_from_the_front(
+async def test_segments_of_a_product_with_a_checksum_are_downloaded_from_the_front(
     tmp_path: Path, raw_server, ends: Ends, monkeypatch
 ):
     for constant, value in (
@@ -137,7 +137,7 @@ async def test_several_products_with_several_checksums_are_each_known(tmp_path: 
     assert sorted(ends, key=str) == sorted(known, key=str)
 
 
-async def test_what_an_earlier_run_left_is_hashed_with_the_rest(tmp_path: Path, raw_server, ends: Ends):
+async def test_a_partial_of_an_earlier_run_is_hashed_with_the_rest(tmp_path: Path, raw_server, ends: Ends):
     server = await raw_server(cut(6 * MIB, E1), reply(404), ranges(BODY))
     place = Place(tmp_path)
     product = {"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)}
@@ -147,7 +147,7 @@ async def test_what_an_earlier_run_left_is_hashed_with_the_rest(tmp_path: Path, 
     assert ends == WHOLE
 
 
-async def test_a_partial_that_was_harmed_between_runs_is_found_out(tmp_path: Path, raw_server, ends: Ends):
+async def test_a_partial_damaged_between_runs_is_detected(tmp_path: Path, raw_server, ends: Ends):
     server = await raw_server(cut(6 * MIB, E1), reply(404), ranges(BODY))
     place = Place(tmp_path)
     product = {"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)}
@@ -161,7 +161,7 @@ async def test_a_partial_that_was_harmed_between_runs_is_found_out(tmp_path: Pat
     assert ends == [found(bytes(harmed) + BODY[6 * MIB :]), found(BODY)]
 
 
-async def test_a_stop_leaves_nobody_reading_and_the_next_run_goes_on(tmp_path: Path, raw_server, ends: Ends):
+async def test_a_stop_leaves_no_reading_thread_and_the_next_run_resumes(tmp_path: Path, raw_server, ends: Ends):
     stop = StopSignal()
 
     async def stopped(request: RawRequest, wire: Wire) -> None:
@@ -190,7 +190,7 @@ def is_reading(thread: threading.Thread) -> bool:
 
 
 async def test_a_file_that_is_changed_after_its_end_was_hashed_is_read_again(tmp_path: Path, raw_server, monkeypatch):
-    """What the follower says of another file is not believed of this one."""
+    """Digests that the incremental hasher computed for another file are not used for this one."""
     real = IncrementalHasher.finish
 
     async def finish(self: IncrementalHasher) -> Digests | None:

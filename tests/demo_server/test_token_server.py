@@ -152,7 +152,7 @@ async def test_logging_out_ends_the_session_and_frees_its_place():
 
 async def test_above_the_session_limit_a_page_comes_instead_of_json():
     async with Realm(session_limit=1) as realm:
-        await realm.signer().credential()
+        await realm.authenticator().credential()
         form = {"client_id": "public", "grant_type": "password", "username": "anna", "password": PASSWORD}
         reply = await realm.endpoint.post(realm.url, Secret(urlencode(form)))
         assert reply.status == 403

@@ -1,7 +1,7 @@
-"""The two token servers that the sign-in scenarios run against: bulkdl's own fake, and a real Keycloak.
+"""The two token servers of the login scenarios: bulkdl's own fake, and a real Keycloak.
 
-What a scenario asserts is counted by the server, never by the client under test. Time is the fake's to move, so that a
-night there takes a second; at Keycloak it passes as it does.
+Scenarios assert only what the server counted, never counts of the client under test. The test moves the fake's clock,
+so that ten hours take a second; at Keycloak real time passes.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ _CLIENTS = (
     ClientApp(id="machine", secret=CLIENT_SECRET),
 )
 _POLICIES = {REALM: Policy(failure_factor=3), BRIEF: Policy(expires_in=5, session_max=12, failure_factor=3)}
-SLOW_S = 0.1
-"""A check of a token that took longer than this says nothing of the moment when it was given out."""
+SLOW_CHECK_S = 0.1
+"""Seconds; if a token check took longer, the token may have expired during the check."""
 _numbers = itertools.count()
 
 
 def new_name() -> str:
-    """Of a person that no server knows yet, whichever test run it has seen before."""
+    """Return the name of a user that no server knows yet, not even from an earlier test run."""
     return f"person{next(_numbers)}-{os.getpid()}"
 
 
@@ -72,14 +72,14 @@ def bearer(credential: Credential) -> str:
 
 
 def base32(key: str) -> str:
-    """The secret of a person's one-time codes, as a QR code has it."""
+    """Return a user's TOTP secret as in a QR code."""
     return base64.b32encode(key.encode()).decode().rstrip("=")
 
 
-class Hurried(SystemClock):
-    """Real time, but for waits, of which a twentieth of a second is real and the rest counts as passed.
+class FastForwardClock(SystemClock):
+    """Real time, but a wait takes at most 0.05 s; the rest of it is added to the clock.
 
-    Without any, Keycloak would now and then still be busy with the login before.
+    Without any wait, Keycloak would sometimes still be busy with the previous login.
     """
 
     def __init__(self) -> None:
@@ -96,22 +96,22 @@ class Hurried(SystemClock):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What a server counted of one person."""
+    """What a server counted for one user."""
 
     logins: int
     failed_logins: int
     refreshes: int
     logouts: int
     sessions: int
-    """That are alive."""
+    """Open sessions."""
 
 
 class Server(Protocol):
-    """What only the server can do or tell."""
+    """Actions and counts that only the server offers."""
 
     clock: Clock
     instant: bool
-    """Time passes as soon as somebody waits for it."""
+    """True if a wait ends at once because the clock jumps."""
 
     def token_url(self, realm: str) -> Url: ...
     def add(self, realm: str, name: str, *, password: str, totp_key: str | None, enabled: bool) -> None: ...
@@ -122,7 +122,7 @@ class Server(Protocol):
 
 
 class Backend:
-    """Accounts, signers and workers around a server. `realm`: which of the realms the scenario is about."""
+    """Accounts, authenticators and workers for a server. `realm`: the realm of the scenario."""
 
     def __init__(self, server: Server, *, realm: str = REALM) -> None:
         self.server = server
@@ -130,7 +130,7 @@ class Backend:
         self.clock = server.clock
         self.events: list[Event] = []
         self.hub = Hub(self.events.append)
-        self.signers: list[OidcAuthenticator] = []
+        self.authenticators: list[OidcAuthenticator] = []
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -141,12 +141,12 @@ class Backend:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for signer in self.signers:
-            await signer.aclose()
+        for authenticator in self.authenticators:
+            await authenticator.aclose()
         await self._stack.aclose()
 
     def person(self, *, password: str = PASSWORD, totp_key: str | None = None, enabled: bool = True) -> str:
-        """A new person that nobody has counted anything of."""
+        """Add a new user and return its name."""
         name = new_name()
         self.server.add(self.realm, name, password=password, totp_key=totp_key, enabled=enabled)
         return name
@@ -157,7 +157,7 @@ class Backend:
         )
         return replace(account, **changes)
 
-    def signer(
+    def authenticator(
         self,
         name: str,
         password: str = PASSWORD,
@@ -167,7 +167,7 @@ class Backend:
         clock: Clock | None = None,
         **changes: Any,
     ) -> OidcAuthenticator:
-        """A signer with a manager of its own; `changes` are the account's."""
+        """Return an authenticator with its own token manager; `changes`: settings of the account."""
         service = changes.get("grant") is Grant.CLIENT_CREDENTIALS
         credentials = Credentials(
             username=None if service else name,
@@ -175,12 +175,12 @@ class Backend:
             totp_secret=None if totp is None else Secret(totp),
             client_secret=None if secret is None else Secret(secret),
         )
-        made = make_authenticator(
+        authenticator = make_authenticator(
             self.account(name, **changes), credentials, **{**self.parts(), "clock": clock or self.clock}
         )
-        assert isinstance(made, OidcAuthenticator)
-        self.signers.append(made)
-        return made
+        assert isinstance(authenticator, OidcAuthenticator)
+        self.authenticators.append(authenticator)
+        return authenticator
 
     def parts(self) -> dict[str, Any]:
         rng = random.Random(1)
@@ -199,13 +199,13 @@ class Backend:
         self.server.end_sessions(self.realm, name)
 
     async def valid(self, token: str) -> bool:
-        """Whether the server itself takes this access token for valid now."""
+        """Tell whether the server itself accepts this access token now."""
         return await self.server.valid(self.realm, token)
 
     async def revoke(self, token: str) -> None:
         await self.server.revoke(self.realm, token)
 
-    def told(self, action: str) -> list[str]:
+    def event_details(self, action: str) -> list[str]:
         return [e.detail for e in self.events if isinstance(e, AccountEvent) and e.action == action]
 
     def notes(self) -> list[str]:
@@ -217,59 +217,61 @@ class Backend:
             return
         assert isinstance(self.clock, ImpatientClock)
         await self.clock.advance(seconds)
-        for signer in self.signers:
-            if signer.manager is not None and signer.manager._task is not None:
-                await asyncio.wait({signer.manager._task})
+        for authenticator in self.authenticators:
+            if authenticator.manager is not None and authenticator.manager._task is not None:
+                await asyncio.wait({authenticator.manager._task})
 
-    async def herd(self, signer: OidcAuthenticator, size: int) -> list[Any]:
-        """That many workers ask at once; each has a credential or an error."""
-        return await asyncio.gather(*(signer.credential() for _ in range(size)), return_exceptions=True)
+    async def ask_at_once(self, authenticator: OidcAuthenticator, size: int) -> list[Any]:
+        """Let `size` workers ask at once; return the credential or error of each."""
+        return await asyncio.gather(*(authenticator.credential() for _ in range(size)), return_exceptions=True)
 
-    async def fetch(self, signer: OidcAuthenticator) -> bool:
-        """One product as a transfer does it: a refusal is reported, and the request repeated twice at most."""
+    async def download(self, authenticator: OidcAuthenticator) -> bool:
+        """Request one product as a transfer does: report a refusal, and repeat the request at most twice."""
         for _ in range(3):
-            credential = await signer.credential()
+            credential = await authenticator.credential()
             if await self.valid(bearer(credential)):
-                signer.accepted(credential)
+                authenticator.accepted(credential)
                 return True
-            if not await signer.rejected(credential, status=401):
+            if not await authenticator.rejected(credential, status=401):
                 return False
         return False
 
-    async def work(self, signer: OidcAuthenticator, *, workers: int, seconds: float, every: float = 0.1) -> list[str]:
-        """Workers that ask again and again for so long; the tokens that any of them saw, which were all valid then.
+    async def work(
+        self, authenticator: OidcAuthenticator, *, workers: int, seconds: float, every: float = 0.1
+    ) -> list[str]:
+        """Let workers ask repeatedly for `seconds`; return the tokens that they got, all checked as valid.
 
-        The check of a token is a request of its own, which a busy machine may hold up until the token is over: one that took
-        longer than the margin that servers' whole seconds leave says nothing, and the token is refused as an archive would.
+        Each check is a request, and on a busy machine the token may expire during it. If a check was slow, an invalid
+        token proves nothing, so it is only rejected as an archive would do.
         """
         seen: dict[str, None] = {}
         began = self.clock.monotonic()
         while (now := self.clock.monotonic()) - began < seconds:
-            held = {bearer(c): c for c in await asyncio.gather(*(signer.credential() for _ in range(workers)))}
+            held = {bearer(c): c for c in await asyncio.gather(*(authenticator.credential() for _ in range(workers)))}
             for token, credential in held.items():
                 seen[token] = None
                 given = self.clock.monotonic()
                 if await self.valid(token):
-                    signer.accepted(credential)
-                elif self.clock.monotonic() - given > SLOW_S:
-                    await signer.rejected(credential, status=401)
+                    authenticator.accepted(credential)
+                elif self.clock.monotonic() - given > SLOW_CHECK_S:
+                    await authenticator.rejected(credential, status=401)
                 else:
                     raise AssertionError(f"an invalid token after {now - began:.1f} s")
             await self.pass_time(every)
         return list(seen)
 
-    async def replay(self, signer: OidcAuthenticator) -> None:
-        """Somebody else uses the refresh token that the signer has, twice."""
-        assert signer.manager is not None
-        assert signer.manager.held is not None
-        refresh = signer.manager.held.token.refresh
+    async def replay(self, authenticator: OidcAuthenticator) -> None:
+        """Use the authenticator's refresh token twice from outside, as a thief would."""
+        assert authenticator.manager is not None
+        assert authenticator.manager.active_token is not None
+        refresh = authenticator.manager.active_token.token.refresh
         assert refresh is not None
         for _ in range(2):
             await self.endpoint.post(self.server.token_url(self.realm), refresh_form(Client(id="public"), refresh))
 
 
 class FakeBackend:
-    """bulkdl's own token server on a real socket, with time that the test moves."""
+    """bulkdl's own token server on a real socket, with a clock that the test moves."""
 
     instant = True
 
@@ -324,7 +326,7 @@ class FakeBackend:
 
 
 class KeycloakBackend:
-    """The real one. Tokens are judged by its introspection (RFC 7662), which knows of sessions and revocations."""
+    """A real Keycloak. Its introspection (RFC 7662), which knows sessions and revocations, checks tokens."""
 
     instant = False
 
@@ -369,7 +371,7 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def introspect(keycloak: Keycloak, realm: str, token: str) -> bool:
-    """RFC 7662, as an archive behind a gateway asks."""
+    """Ask the introspection endpoint (RFC 7662), as an archive behind a gateway does."""
     form = {"client_id": "machine", "client_secret": CLIENT_SECRET, "token": token}
     url = f"{keycloak.issuer(realm)}/protocol/openid-connect/token/introspect"
     with _direct.open(url, data=urllib.parse.urlencode(form).encode(), timeout=30) as response:
@@ -379,7 +381,7 @@ def introspect(keycloak: Keycloak, realm: str, token: str) -> bool:
 def add_person(
     keycloak: Keycloak, realm: str, name: str, *, password: str, totp_key: str | None = None, enabled: bool = True
 ) -> None:
-    """A user as an import has one: an e-mail and names, without which Keycloak lets nobody in."""
+    """Add a user as an import does, with an e-mail and names, without which Keycloak refuses a login."""
     credentials: list[dict[str, object]] = [{"type": "password", "value": password}]
     if totp_key is not None:
         kind = {"subType": "totp", "digits": 6, "counter": 0, "period": 30, "algorithm": "HmacSHA1"}

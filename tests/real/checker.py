@@ -1,7 +1,7 @@
-"""The token checker behind nginx's `auth_request`: `python checker.py REALM=ISSUER...`; prints its port when it is ready.
+"""The token checker behind nginx's `auth_request`: `python checker.py REALM=ISSUER...`; it prints its port when ready.
 
-An archive path `/REALM/...` wants a token of that realm: signed (RS256) by a key that the realm publishes, of the right
-issuer, not expired by a second. 401 where the token is missing or not valid, 403 where it is of another realm.
+An archive path `/REALM/...` needs a token of that realm: signed (RS256) by a key that the realm publishes, with the
+right issuer, not expired. It answers 401 if the token is missing or invalid, 403 if it is of another realm.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Checker:
         self._keys = {realm: _keys(issuer) for realm, issuer in issuers.items()}
 
     async def check(self, request: web.Request) -> web.Response:
-        """Judge the request that nginx describes in `X-Original-URI` and `Authorization`."""
+        """Check the token of the request that nginx describes in `X-Original-URI` and `Authorization`."""
         asked = urlsplit(request.headers.get("X-Original-URI", ""))
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() != "bearer":

@@ -1,6 +1,6 @@
-"""The servers that the tests in this folder share, and the figures that they leave behind.
+"""The servers that the tests in this folder share, and the figures that they report.
 
-Where Java, Maven, nginx or PyJWT is absent the tests skip and say so; with `BULKDL_REAL=require` they fail.
+If Java, Maven, nginx or PyJWT is missing, the tests are skipped with a message; with `BULKDL_REAL=require` they fail.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def _refuse(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def scratch() -> Iterator[Path]:
-    """A folder for the servers and the archive's files: in memory where there is room."""
+    """Return a folder for the servers and the archive's files: in memory if there is enough."""
     memory = Path("/dev/shm")
     roomy = memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30
     with tempfile.TemporaryDirectory(dir=memory if roomy else None, prefix="bulkdl-real-") as folder:
@@ -76,7 +76,7 @@ def site(keycloak: Keycloak, nginx: Nginx, scratch: Path) -> Site:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    """bulkdl with one home for the whole session, as one user on one machine has it."""
+    """Return bulkdl with one home folder for the whole session, like one user on one machine."""
     return Program(tmp_path_factory.mktemp("home"), SECRETS | {"OTTO_TOTP": TOTP_SECRET})
 
 
@@ -103,7 +103,7 @@ def place(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Mounts a small file system with the options given, or mounts it anew with others."""
+    """Return a function that mounts a small file system, or remounts it with other options."""
     folder = tmp_path / "disk"
     folder.mkdir()
     as_root = ["sudo", "-n"] if os.geteuid() and shutil.which("sudo") else []
@@ -123,7 +123,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 @pytest.fixture
 def figure() -> Callable[[str], None]:
-    """Keeps a measured figure for the end of the test report."""
+    """Return a function that adds a measured figure to the end of the test report."""
     return _figures.append
 
 

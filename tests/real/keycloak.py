@@ -1,8 +1,8 @@
-"""A real Keycloak for tests: fetched once, built once, started with the realms of `realms/` and a database in memory.
+"""A real Keycloak for tests: downloaded and built once, started with the realms of `realms/` and a database in memory.
 
 The distribution comes from Maven Central by way of `mvn` and is kept outside the checkout, in
-`${XDG_CACHE_HOME:-~/.cache}/bulkdl-ci`. A folder there has its final name only when it is whole. Each start has a home of
-its own that links to the distribution, so that no state survives a test session.
+`${XDG_CACHE_HOME:-~/.cache}/bulkdl-ci`. A folder there gets its final name only when it is complete. Each start has its
+own home, which links to the distribution, so that no state survives a test session.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["REALMS", "TOTP_SECRET", "Keycloak", "distribution"]
 VERSION = "26.4.7"
 REALMS = Path(__file__).parent / "realms"
 TOTP_SECRET = "gezd gnbv gy3t qojq gezd gnbv gy3t qojq"
-"""Of the users with TOTP, written the way a person notes it down: base32 of the `value` in the realm file."""
+"""TOTP secret as a user writes it down: base32 of the `value` in the realm file."""
 
 _BUILD = ("--db=dev-mem", "--http-relative-path=/auth")
 _ADMIN = ("admin", "for these tests alone")
@@ -64,7 +64,7 @@ class Keycloak:
 
     def __enter__(self) -> Self:
         built = distribution()
-        self._lay_out(built)
+        self._prepare_home(built)
         self._process = process = spawn(
             [
                 *("java", *_JAVA),
@@ -105,7 +105,7 @@ class Keycloak:
         return f"{self.issuer(realm)}/protocol/openid-connect/token"
 
     def events(self, realm: str, kind: str, *, user: str | None = None) -> int:
-        """How many events of a kind (LOGIN, LOGIN_ERROR, REFRESH_TOKEN, LOGOUT, ...) the server counted, at most 10,000."""
+        """Return the number of events of a kind (LOGIN, LOGIN_ERROR, REFRESH_TOKEN, LOGOUT, ...), at most 10,000."""
         query = {"type": kind, "max": "10000"} | ({"user": self._id(realm, user)} if user is not None else {})
         return len(self._admin(realm, f"events?{urllib.parse.urlencode(query)}"))
 
@@ -113,7 +113,7 @@ class Keycloak:
         self._admin(realm, "events", method="DELETE")
 
     def sessions(self, realm: str, user: str) -> int:
-        """Sessions that the server holds open for a user now."""
+        """Return the number of open sessions of a user."""
         return len(self._admin(realm, f"users/{self._id(realm, user)}/sessions"))
 
     def end_sessions(self, realm: str, user: str) -> None:
@@ -121,13 +121,13 @@ class Keycloak:
         self._admin(realm, f"users/{self._id(realm, user)}/logout", method="POST")
 
     def locked(self, realm: str, user: str) -> bool:
-        """Whether brute-force protection keeps the user out at this moment."""
+        """Tell whether brute-force protection locks the user now."""
         return bool(self._admin(realm, f"attack-detection/brute-force/users/{self._id(realm, user)}")["disabled"])
 
     def unlock(self, realm: str, user: str) -> None:
         self._admin(realm, f"attack-detection/brute-force/users/{self._id(realm, user)}", method="DELETE")
 
-    def _lay_out(self, built: Path) -> None:
+    def _prepare_home(self, built: Path) -> None:
         (self._home / "data" / "import").mkdir(parents=True)
         for name in ("lib", "providers", "themes"):
             (self._home / name).symlink_to(built / name)
@@ -154,12 +154,12 @@ class Keycloak:
 
 
 def distribution() -> Path:
-    """The built distribution; fetched, unpacked and built by the first call on a machine (about a minute)."""
+    """Return the built distribution. The first call on a machine downloads, unpacks and builds it (about a minute)."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").resolve() / "bulkdl-ci"
     cache.mkdir(parents=True, exist_ok=True)
     built = cache / f"keycloak-{VERSION}-{hashlib.sha256(' '.join(_BUILD).encode()).hexdigest()[:8]}"
     with FileLock(cache / "keycloak.lock"):
-        if not _whole(built):
+        if not _is_complete(built):
             shutil.rmtree(built, ignore_errors=True)
             with tempfile.TemporaryDirectory(dir=cache, prefix=".keycloak-") as scratch:
                 _build(Path(scratch)).rename(built)
@@ -169,18 +169,18 @@ def distribution() -> Path:
 def _build(scratch: Path) -> Path:
     folder = scratch / f"keycloak-{VERSION}"
     try:
-        _unpack(_fetch(scratch), scratch)
+        _unpack(_download(scratch), scratch)
     except (tarfile.TarError, EOFError, OSError):
-        # Maven's own cache may hold a torn archive; a repository of our own cannot.
+        # Maven's shared cache may contain a truncated archive; our own repository cannot.
         shutil.rmtree(folder, ignore_errors=True)
-        _unpack(_fetch(scratch, f"-Dmaven.repo.local={scratch / 'repository'}"), scratch)
+        _unpack(_download(scratch, f"-Dmaven.repo.local={scratch / 'repository'}"), scratch)
     _command([folder / "bin" / "kc.sh", "build", *_BUILD])
     (folder / "SIZES").write_text(json.dumps(_sizes(folder)))
     os.sync()
     return folder
 
 
-def _fetch(scratch: Path, *options: str) -> Path:
+def _download(scratch: Path, *options: str) -> Path:
     _command(
         [
             *("mvn", "-q", "-B", *options, "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"),
@@ -196,8 +196,8 @@ def _unpack(archive: Path, folder: Path) -> None:
         tar.extractall(folder, filter="data")
 
 
-def _whole(built: Path) -> bool:
-    """Whether every file is there at full size: a machine that was cut off may leave names without bytes."""
+def _is_complete(built: Path) -> bool:
+    """Tell whether every file has its full size: after a power cut, files may be empty."""
     try:
         return bool(json.loads((built / "SIZES").read_text()) == _sizes(built))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A real nginx for tests: serves a folder, every request judged by the token checker, every byte in its log."""
+"""A real nginx for tests: it serves a folder, the token checker checks every request, its log counts every byte."""
 
 from __future__ import annotations
 
@@ -70,22 +70,22 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One request as nginx logged it when it ended; the query, which may hold a token, is not logged."""
+    """One finished request in nginx's log. The query is not logged, because it may contain a token."""
 
     method: str
     path: str
-    """Decoded."""
+    """Percent-decoded."""
     status: int
     sent: int
-    """Body bytes that left nginx, error pages included."""
+    """Body bytes that nginx sent, error pages included."""
     range: str
     if_range: str
     ahead: str
-    """`p` where it came with another behind one that had no answer yet, else `.`."""
+    """`p` if the request was pipelined (sent before the previous response), else `.`."""
 
 
 def executable() -> str | None:
-    """nginx, also where the system's programs are not on a user's PATH."""
+    """Return the path of nginx, even if the system's programs are not on the user's PATH."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
@@ -119,21 +119,21 @@ class Nginx:
         self._stop()
 
     def requests(self) -> list[Access]:
-        """Every request so far, those that were cut off included; waits until nginx has ended all it was sending."""
+        """Return every request so far, interrupted ones included, after nginx has ended all responses."""
         self._settle()
         log = self._prefix / "access.log"
         return [Access(**json.loads(line)) for line in log.read_text().splitlines()]
 
     def pipelined(self) -> int:
-        """Requests so far that came before the one ahead of them had been answered."""
+        """Return the number of pipelined requests so far."""
         return sum(access.ahead == "p" for access in self.requests())
 
     def sent(self) -> int:
-        """Bytes of products (200 and 206) that left nginx so far."""
+        """Return the bytes of products (200 and 206) that nginx sent so far."""
         return sum(access.sent for access in self.requests() if access.status in (200, 206))
 
     def errors(self) -> str:
-        """What nginx itself complained of."""
+        """Return the text of nginx's error log."""
         return (self._prefix / "error.log").read_text()
 
     def _start_checker(self) -> int:
@@ -157,7 +157,7 @@ class Nginx:
         until(lambda: self._busy() is not None, process, what="nginx", log=errors, timeout_s=30)
 
     def _busy(self) -> int | None:
-        """Requests that nginx is working on besides the question itself; None while it does not answer."""
+        """Return the number of other requests in progress, or None if nginx does not answer."""
         try:
             with _direct.open(f"{self.url}/_status", timeout=10) as response:
                 found = re.search(r"Reading: (\d+) Writing: (\d+)", response.read().decode())

@@ -1,4 +1,4 @@
-"""Child processes of the tests on real servers: each ends with its test session, whatever becomes of it."""
+"""Child processes of the tests on real servers: each ends with its test session, even if that is killed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["free_port", "spawn", "stop", "until"]
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on now.
+    """Return a free port of 127.0.0.1.
 
-    Below the range that outgoing connections take theirs from: a server that takes a minute to start still finds it free.
+    It is below the range of outgoing connections, so it is still free for a server that takes a minute to start.
     """
     for port in random.sample(range(20_000, 32_000), 200):
         with socket.socket() as probe, contextlib.suppress(OSError):
@@ -34,7 +34,7 @@ def free_port() -> int:
 def spawn(
     command: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a server in its own process group, output to `log`; the kernel ends it should the test session be killed."""
+    """Start a server in its own process group, output to `log`. If the test session is killed, the kernel ends it."""
     guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
     with log.open("ab") as out:
         return subprocess.Popen(
@@ -51,7 +51,7 @@ def spawn(
 def until(
     condition: Callable[[], object], process: subprocess.Popen[bytes], *, what: str, log: Path, timeout_s: float
 ) -> None:
-    """Ask until `condition` holds; fail with the end of `log` when the process ends first or the time is over."""
+    """Poll until `condition` holds. If the process ends or the time is over, fail with the end of `log`."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -62,7 +62,7 @@ def until(
 
 
 def stop(process: subprocess.Popen[bytes], *, grace_s: float = 15) -> None:
-    """End the process and its whole group: politely, then for good."""
+    """Stop the process and its group: with SIGTERM, then with SIGKILL."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Products for the archive and manifests that ask for them; the same bytes on every machine."""
+"""Products for the archive, with the same bytes on every machine, and manifests for them."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ _HASHES: dict[str, Callable[[bytes], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A file of the archive and what is known of it."""
+    """A file of the archive, with its size and checksum."""
 
     path: str
-    """In the archive: `REALM/folder/name`."""
+    """Path in the archive: `REALM/folder/name`."""
     file: str
-    """Where it goes below the destination."""
+    """Path in the destination folder."""
     size: int
     sha256: str
     checksum: str
-    """As a manifest has it; the algorithms take turns."""
+    """In the form of a manifest; the algorithms alternate."""
 
     @property
     def realm(self) -> str:
@@ -47,7 +47,7 @@ class Remote:
 
 
 def sizes(count: int, *, smallest: int = 1000, largest: int, seed: int = 7) -> list[int]:
-    """`count` sizes in bytes, most of them small, in a shuffled order that is always the same."""
+    """Return `count` sizes in bytes, most of them small, shuffled but always in the same order."""
     steps = [(i / max(1, count - 1)) ** 2 for i in range(count)]
     found = [int(smallest * (largest / smallest) ** step) for step in steps]
     random.Random(seed).shuffle(found)
@@ -84,7 +84,7 @@ def _make_one(root: Path, folder: str, index: int, size: int, base: bytes) -> Re
 
 
 def _body(index: int, size: int, base: bytes) -> bytes:
-    """Noise in which no two pieces are the same, so that a piece in the wrong place is seen."""
+    """Return noise without equal parts, so that bytes at a wrong offset are noticed."""
     pieces = []
     for start in range(0, size, _PIECE):
         turn = (index * 7919 + start // _PIECE * 104_729) % _PIECE
@@ -100,7 +100,7 @@ def _archive(member: str, body: bytes) -> bytes:
 
 
 def entry(remote: Remote, archive: str, /, **more: object) -> dict[str, object]:
-    """The product as a manifest has it, with size and checksum."""
+    """Return the product's manifest entry, with size and checksum."""
     known = {
         "url": f"{archive}/{quote(remote.path)}",
         "file": remote.file,
@@ -113,7 +113,7 @@ def entry(remote: Remote, archive: str, /, **more: object) -> dict[str, object]:
 def write_manifest(
     path: Path, products: Iterable[dict[str, object]], *, accounts: dict[str, dict[str, object]] | None = None
 ) -> Path:
-    """A manifest with its destination `products` beside it."""
+    """Write a manifest whose destination `products` is beside it."""
     content: dict[str, Any] = {"version": 1, "destination": "./products"}
     if accounts:
         content["accounts"] = accounts
@@ -123,7 +123,7 @@ def write_manifest(
 
 
 def differing(remotes: Iterable[Remote], destination: Path) -> list[str]:
-    """Files that are not there or not identical with the archive's."""
+    """Return the files that are missing or differ from the archive's."""
     return [remote.file for remote in remotes if _digest(destination / remote.file) != remote.sha256]
 
 

@@ -1,4 +1,4 @@
-"""The program as a user runs it: a process, its exit code, what it prints."""
+"""bulkdl as a user runs it: a process, its exit code and its output."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Done:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The one object on standard output."""
+        """Return the only JSON object on standard output."""
         found: dict[str, Any] = json.loads(self.out)
         return found
 
     def failure(self, file: str) -> dict[str, Any]:
-        """The summary's failure of a file."""
+        """Return the summary's failure entry of a file."""
         found: dict[str, Any] = next(item for item in self.summary["failures"] if item["file"] == file)
         return found
 
 
 class Running:
-    """A process that is under way; its output is in files, so that a full pipe never holds it up."""
+    """A running process. Its output goes to files, because a full pipe would block it."""
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path, secrets: tuple[str, ...]) -> None:
         self.process = process
@@ -47,7 +47,7 @@ class Running:
         self._secrets = secrets
 
     def until(self, condition: Callable[[], object], *, timeout_s: float = 120) -> None:
-        """Return when `condition` holds; fail when the process ends before."""
+        """Return when `condition` holds; fail if the process ends before."""
         deadline = time.monotonic() + timeout_s
         while not condition():
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -56,7 +56,7 @@ class Running:
             assert time.monotonic() < deadline, f"not seen within {timeout_s:g} s: {self.done(kill=True)}"
 
     def done(self, *, kill: bool = False, timeout_s: float = 300) -> Done:
-        """Wait for the end; no secret may be in what was printed, and no traceback."""
+        """Wait for the end; fail if the output contains a secret or a traceback."""
         if kill:
             self.process.kill()
         try:
@@ -72,7 +72,7 @@ class Running:
 
 
 class Program:
-    """Starts bulkdl with a home of its own and with the secrets in the environment."""
+    """Starts bulkdl with its own home folder and with the secrets in the environment."""
 
     def __init__(self, folder: Path, secrets: Mapping[str, str]) -> None:
         self._folder = folder
@@ -100,5 +100,5 @@ class Program:
         return self.start(*arguments, env=env).done()
 
     def run(self, manifest: Path, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:
-        """`bulkdl run MANIFEST --json ...` with plain lines on standard error, as in a cron job."""
+        """Run `bulkdl run MANIFEST --json ...` with plain lines on standard error, as in a cron job."""
         return self("run", manifest, "--json", "--progress", "plain", *arguments, env=env)

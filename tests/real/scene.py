@@ -1,4 +1,4 @@
-"""Both servers as one place with accounts: what a manifest says of them, and what they counted."""
+"""Both servers as one site: accounts for a manifest, and the counts of the servers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SECRETS = {
     "WRONG_PASSWORD": "correct horse 2",
     "MACHINE_SECRET": "s3cr:et +%",
 }
-"""What the manifests name as `${...}`; the users are those of the realm files."""
+"""Environment variables that the manifests name as `${...}`; the users are in the realm files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,6 @@ class Site:
         return sum(self.keycloak.events(realm, kind) for realm in self.keycloak.realms)
 
     def counts(self) -> dict[str, int]:
-        """All that shows in the servers' own books when somebody asks them anything."""
+        """Return all counts of both servers, which change with any request."""
         kinds = ("LOGIN", "LOGIN_ERROR", "CLIENT_LOGIN", "REFRESH_TOKEN", "REFRESH_TOKEN_ERROR", "LOGOUT")
         return {kind: self.count(kind) for kind in kinds} | {"requests": len(self.nginx.requests())}

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="import-untyped,import-not-found,untyped-decorator"
-"""A token server that is no Keycloak: django-oauth-toolkit with a protected archive, as `python second_server.py FOLDER`.
+"""A token server other than Keycloak: django-oauth-toolkit with a protected archive (`python second_server.py FOLDER`).
 
-Prints its port when it is ready. It differs where servers differ: 400 for a wrong password, 403 for an expired token, no
-log-out, another error for a refresh token that has been used.
+It prints its port when ready. Differences to Keycloak: 400 for a wrong password, 403 for an expired token, no logout,
+another error for a used refresh token.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def main(folder: Path) -> None:
         USE_TZ=True,
     )
     django.setup()
-    from django.core.management import call_command  # noqa: PLC0415 - only once Django is set up
+    from django.core.management import call_command  # noqa: PLC0415 - needs a configured Django
 
     call_command("migrate", verbosity=0)
     _fill()
@@ -70,7 +70,7 @@ def _serve() -> None:
 
     class Quiet(WSGIRequestHandler):
         def log_message(self, *_: Any) -> None:
-            """Its log would hold every token."""
+            """Log nothing: the log would contain every token."""
 
     server = make_server("127.0.0.1", 0, get_wsgi_application(), server_class=Server, handler_class=Quiet)
     sys.stdout.write(f"{server.server_port}\n")

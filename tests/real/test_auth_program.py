@@ -1,4 +1,4 @@
-"""Sign-in scenarios that only the whole program tells: processes, signals, two runs at once, a session that dies in flight."""
+"""Login scenarios that need the whole program: signals, two runs at once, a session that ends during downloads."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PRODUCTS = 24
 
 @dataclass(frozen=True, slots=True)
 class Introspection:
-    """The archive asks Keycloak about every token, as one behind a gateway does."""
+    """Check every token by Keycloak's introspection, as an archive behind a gateway does."""
 
     keycloak: Keycloak
 
@@ -43,7 +43,7 @@ class Introspection:
 
 
 class Place:
-    """The embedded archive before a real Keycloak, people to log in, and manifests."""
+    """The embedded archive with a real Keycloak, users, and manifests."""
 
     def __init__(self, keycloak: Keycloak, program: Program, folder: Path) -> None:
         self.server = KeycloakBackend(keycloak)
@@ -94,7 +94,7 @@ class Place:
         return self._program.start("run", manifest, *more, env={"PERSON_PASSWORD": PASSWORD, **environ})
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        while not condition():  # noqa: ASYNC110 - what another process does has no event here
+        while not condition():  # noqa: ASYNC110 - another process sets no event here
             await asyncio.sleep(0.02)
 
     def served(self) -> int:
@@ -111,7 +111,7 @@ async def place(keycloak: Keycloak, program: Program, tmp_path: Path) -> AsyncIt
         yield place
 
 
-async def test_a_session_that_an_administrator_ends_while_products_are_in_flight_costs_one_login(place: Place, figure):
+async def test_a_session_ended_by_an_administrator_during_downloads_costs_one_login(place: Place, figure):
     name = place.person()
     manifest = place.manifest(name, "killed", client_id="public")
     place.archive.rate = 400 * KIB
@@ -127,7 +127,7 @@ async def test_a_session_that_an_administrator_ends_while_products_are_in_flight
     figure(f"session killed with products in flight: {counts.logins - 1} further login, 0 failed products")
 
 
-async def test_ctrl_c_saves_what_is_there_and_logs_out(place: Place):
+async def test_ctrl_c_saves_progress_and_logs_out(place: Place):
     name = place.person()
     place.archive.rate = 200 * KIB
     running = place.start(place.manifest(name, "stopped"))

@@ -1,4 +1,4 @@
-"""Nothing is Keycloak's alone: django-oauth-toolkit answers 400 for a wrong password and 403 for an expired token."""
+"""Accounts work without Keycloak: django-oauth-toolkit answers 400 for a wrong password, 403 for an expired token."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 @dataclass(frozen=True, slots=True)
 class Second:
-    """django-oauth-toolkit, and behind its tokens files of 64 KiB."""
+    """django-oauth-toolkit, with an archive of 64 KiB files."""
 
     port: int
 
@@ -53,7 +53,7 @@ class Second:
         return f"http://127.0.0.1:{self.port}"
 
     def counts(self) -> dict[str, int]:
-        """Answers of the token endpoint, by grant and status."""
+        """Return the number of token endpoint responses, by grant and status."""
         with _direct.open(f"{self.url}/counts", timeout=10) as response:
             found: dict[str, int] = json.loads(response.read())
         return found
@@ -87,7 +87,7 @@ def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Second]:
 
 @pytest.fixture
 def counted(second: Second) -> Callable[[], dict[str, int]]:
-    """What the token endpoint has answered since the test began, by grant and status."""
+    """Return a function that counts the token endpoint responses since the test began, by grant and status."""
     before = second.counts()
     return lambda: {key: n - before.get(key, 0) for key, n in second.counts().items() if n > before.get(key, 0)}
 
@@ -117,11 +117,11 @@ def test_a_wrong_password_that_is_answered_with_400_is_tried_once(second, progra
     assert counted() == {"password 400": 1}
 
 
-async def test_an_expired_token_that_is_answered_with_403_and_no_word_is_replaced(second, counted, tmp_path):
+async def test_an_expired_token_answered_with_403_and_an_empty_body_is_replaced(second, counted, tmp_path):
     async with aiohttp.ClientSession() as session:
         clock = SystemClock()
         account = Account(name="dora", auth=AuthKind.OIDC, token_url=Url(f"{second.url}/o/token"), client_id="public")
-        signer = make_authenticator(
+        authenticator = make_authenticator(
             account,
             Credentials(username="dora", password=Secret(PASSWORD)),
             endpoint=HttpTokenEndpoint(session, clock=clock),
@@ -130,13 +130,13 @@ async def test_an_expired_token_that_is_answered_with_403_and_no_word_is_replace
             rng=random.Random(1),
             state_dir=tmp_path,
         )
-        old = await signer.credential()
+        old = await authenticator.credential()
         assert await status(session, second, old) == 200
         await asyncio.sleep(3.1)
         assert await status(session, second, old) == 403
-        assert await signer.rejected(old, status=403)
-        assert await status(session, second, await signer.credential()) == 200
-        await signer.aclose()
+        assert await authenticator.rejected(old, status=403)
+        assert await status(session, second, await authenticator.credential()) == 200
+        await authenticator.aclose()
     assert counted() == {"password 200": 1, "refresh_token 200": 1}
 
 
@@ -146,7 +146,7 @@ async def status(session: aiohttp.ClientSession, second: Second, credential: Cre
         return response.status
 
 
-def test_login_rehearses_the_night_without_a_log_out_or_the_words_of_keycloak(second, program, place, counted):
+def test_login_rehearse_works_without_a_logout_and_without_keycloaks_errors(second, program, place, counted):
     manifest = write_manifest(place / "m.yaml", [f"{second.url}/files/a.bin"], accounts={"dora": second.account()})
     done = program("login", manifest, "--rehearse", env={"DORA_PASSWORD": PASSWORD})
     assert done.code == 0, done.err

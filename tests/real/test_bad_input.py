@@ -1,4 +1,4 @@
-"""Bad input and bad places on real servers: a clear message, the contract's exit code, and everything else is done."""
+"""Bad input and bad destinations on real servers: a clear message, the contract's exit code, all else completed."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ BAD_PRODUCTS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD_PRODUCTS)
-def test_a_product_that_cannot_be_had_is_named_with_its_reason_and_the_others_arrive(
+def test_a_product_that_fails_is_named_with_its_reason_and_the_others_complete(
     case: str, site: Site, program: Program, small: list[Remote], place: Path
 ):
     (site.root / "open" / "page.zip").write_text("<!DOCTYPE html><html><body>Please sign in</body></html>\n")
@@ -91,7 +91,7 @@ MANIFESTS = {
 
 
 @pytest.mark.parametrize("case", MANIFESTS)
-def test_a_manifest_that_is_wrong_is_explained_with_its_place_and_nothing_is_fetched(
+def test_a_wrong_manifest_is_explained_with_its_line_and_nothing_is_downloaded(
     case: str, site: Site, program: Program, place: Path
 ):
     text, expected = MANIFESTS[case]
@@ -116,7 +116,7 @@ def test_a_manifest_that_does_not_exist_is_named(program: Program, place: Path, 
 
 
 @pytest.mark.parametrize("sizes_are", ["known", "unknown"])
-def test_a_full_disk_ends_with_4_and_with_more_room_the_next_run_goes_on_from_there(
+def test_a_full_disk_ends_with_4_and_with_more_space_the_next_run_resumes(
     sizes_are: str,
     site: Site,
     program: Program,
@@ -149,7 +149,7 @@ def test_a_full_disk_ends_with_4_and_with_more_room_the_next_run_goes_on_from_th
 
 @pytest.fixture
 def read_only(place: Path, tmpfs: Callable[[str], Path]) -> Iterator[Path]:
-    """A destination that cannot be written: for root a file system that is read-only, else a folder without the right."""
+    """Return a destination that is not writable: for root a read-only file system, else a folder without permission."""
     if os.geteuid() == 0:
         tmpfs("size=8m")
         yield tmpfs("ro")
@@ -171,7 +171,7 @@ def test_a_destination_that_cannot_be_written_ends_with_4_before_any_request(
     assert len(site.nginx.requests()) == before
 
 
-def test_a_second_run_into_a_destination_that_is_in_use_ends_with_4_and_the_first_goes_on(
+def test_a_second_run_into_a_destination_that_is_in_use_ends_with_4_and_the_first_continues(
     site: Site, program: Program, place: Path
 ):
     remotes = make(site.root, "open", sizes(6, largest=6_000_000), seed=11, folder="shared")
@@ -185,7 +185,7 @@ def test_a_second_run_into_a_destination_that_is_in_use_ends_with_4_and_the_firs
 
 
 def filled(change: dict[str, Any], known: dict[str, str]) -> dict[str, Any]:
-    """The change with `{names}` filled in."""
+    """Return the change with its `{names}` replaced."""
 
     def fill(value: Any) -> Any:
         if isinstance(value, list):

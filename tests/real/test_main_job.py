@@ -1,4 +1,4 @@
-"""The main job on real servers: Keycloak issues the tokens, nginx serves the products, bulkdl runs as a process."""
+"""The main use case on real servers: Keycloak issues tokens, nginx serves products, bulkdl runs as a process."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ WORKERS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Night:
-    """One whole run over all products, and what the servers counted of it."""
+class FullRun:
+    """One run over all products, with the counts of the servers."""
 
     manifest: Path
     destination: Path
@@ -42,21 +42,23 @@ class Night:
 
 
 @pytest.fixture(scope="module")
-def night(site: Site, program: Program, big: list[Remote], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
-    """A password account with the token in the header, and one with TOTP, rotated 5 s tokens and the token in the query."""
-    folder = tmp_path_factory.mktemp("night")
+def full_run(
+    site: Site, program: Program, big: list[Remote], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[FullRun]:
+    """Use a password account (token in the header), and one with TOTP and rotated 5 s tokens in the query."""
+    folder = tmp_path_factory.mktemp("full_run")
     accounts = {
         "maya": site.account("maya"),
         "otto": site.account("otto", "eo-totp", totp_secret="${OTTO_TOTP}", token_in="query", max_connections=4),
     }
     names = {"eo": "maya", "eo-totp": "otto"}
     products = [entry(remote, site.nginx.url, account=names[remote.realm]) for remote in big]
-    manifest = write_manifest(folder / "night.yaml", products, accounts=accounts)
+    manifest = write_manifest(folder / "full_run.yaml", products, accounts=accounts)
     before, sent, seen = site.counts(), site.nginx.sent(), len(site.nginx.requests())
-    # The rate makes sure that the short tokens expire many times over.
+    # The rate limit makes the run long enough for the short tokens to expire many times.
     done = program.run(manifest, "--workers", str(WORKERS), "--limit-rate", "80M")
     after = site.counts()
-    yield Night(
+    yield FullRun(
         manifest=manifest,
         destination=folder / "products",
         remotes=big,
@@ -68,69 +70,70 @@ def night(site: Site, program: Program, big: list[Remote], tmp_path_factory: pyt
     shutil.rmtree(folder)
 
 
-def test_every_product_of_both_accounts_arrives_identical(night: Night, figure: Callable[[str], None]):
-    assert night.done.code == 0, night.done.err
-    assert len(night.remotes) >= 300
-    assert differing(night.remotes, night.destination) == []
-    assert list(night.destination.rglob("*.part")) == []
+def test_every_product_of_both_accounts_arrives_identical(full_run: FullRun, figure: Callable[[str], None]):
+    assert full_run.done.code == 0, full_run.done.err
+    assert len(full_run.remotes) >= 300
+    assert differing(full_run.remotes, full_run.destination) == []
+    assert list(full_run.destination.rglob("*.part")) == []
     figure(
-        f"night: {len(night.remotes)} products, {night.total / MIB:.0f} MiB, {night.counts['requests']} requests, "
-        f"{(night.sent - night.total) / MIB:.1f} MiB sent in vain, "
-        f"{night.counts['LOGIN']} logins, {night.counts['REFRESH_TOKEN']} refreshes, "
-        f"{night.done.summary['elapsed_s']:.1f} s at no more than 80 MiB/s"
+        f"full run: {len(full_run.remotes)} products, {full_run.total / MIB:.0f} MiB, "
+        f"{full_run.counts['requests']} requests, "
+        f"{(full_run.sent - full_run.total) / MIB:.1f} MiB sent but not used, "
+        f"{full_run.counts['LOGIN']} logins, {full_run.counts['REFRESH_TOKEN']} refreshes, "
+        f"{full_run.done.summary['elapsed_s']:.1f} s at no more than 80 MiB/s"
     )
 
 
-def test_the_summary_says_what_the_servers_counted(night: Night):
-    summary = night.done.summary
-    count = len(night.remotes)
+def test_the_summary_says_what_the_servers_counted(full_run: FullRun):
+    summary = full_run.done.summary
+    count = len(full_run.remotes)
     assert summary["exit_code"] == 0
     assert summary["products"] == {"total": count, "completed": count, "skipped": 0, "failed": 0, "pending": 0}
-    assert summary["bytes"]["written"] == night.total
+    assert summary["bytes"]["written"] == full_run.total
     assert summary["bytes"]["resumed"] == 0
-    # What nginx had sent when a range was cut short may be lost between the two.
-    assert night.total <= summary["bytes"]["received"] <= night.sent
+    # Bytes that nginx sent when we closed a range early may not have arrived.
+    assert full_run.total <= summary["bytes"]["received"] <= full_run.sent
     assert summary["failures"] == []
     logins = {name: account["logins"] for name, account in summary["accounts"].items()}
     assert logins == {"maya": 1, "otto": 1}
-    assert sum(account["refreshes"] for account in summary["accounts"].values()) == night.counts["REFRESH_TOKEN"]
+    assert sum(account["refreshes"] for account in summary["accounts"].values()) == full_run.counts["REFRESH_TOKEN"]
 
 
-def test_each_account_logs_in_once_and_short_tokens_are_renewed_without_an_error(night: Night):
-    assert night.counts["LOGIN"] == 2
-    assert night.counts["REFRESH_TOKEN"] >= 2
-    assert night.counts["LOGIN_ERROR"] == 0
-    assert night.counts["REFRESH_TOKEN_ERROR"] == 0
+def test_each_account_logs_in_once_and_short_tokens_are_renewed_without_an_error(full_run: FullRun):
+    assert full_run.counts["LOGIN"] == 2
+    assert full_run.counts["REFRESH_TOKEN"] >= 2
+    assert full_run.counts["LOGIN_ERROR"] == 0
+    assert full_run.counts["REFRESH_TOKEN_ERROR"] == 0
 
 
-def test_little_is_sent_in_vain_where_products_are_divided(night: Night):
-    assert night.total <= night.sent <= 1.1 * night.total
-    assert night.methods == {"GET"}
+def test_segmented_products_waste_few_bytes(full_run: FullRun):
+    assert full_run.total <= full_run.sent <= 1.1 * full_run.total
+    assert full_run.methods == {"GET"}
 
 
-def test_both_sessions_are_logged_out_at_the_end(night: Night, site: Site):
-    assert night.counts["LOGOUT"] == 2
+def test_both_sessions_are_logged_out_at_the_end(full_run: FullRun, site: Site):
+    assert full_run.counts["LOGOUT"] == 2
     assert site.keycloak.sessions("eo", "umlaut") == 0
     assert site.keycloak.sessions("eo-totp", "otto") == 0
 
 
-def test_a_second_run_makes_no_request_at_all(night: Night, site: Site, program: Program):
+def test_a_second_run_makes_no_request_at_all(full_run: FullRun, site: Site, program: Program):
     before = site.counts()
-    done = program.run(night.manifest)
+    done = program.run(full_run.manifest)
     assert done.code == 0, done.err
     assert site.counts() == before
-    assert done.summary["products"]["skipped"] == len(night.remotes)
+    assert done.summary["products"]["skipped"] == len(full_run.remotes)
     assert done.summary["bytes"] == {"written": 0, "received": 0, "resumed": 0}
 
 
-def test_verify_reads_every_product_again_and_finds_it_right(night: Night, site: Site, program: Program):
+def test_verify_reads_every_product_again_and_finds_it_right(full_run: FullRun, site: Site, program: Program):
     before = site.counts()
-    done = program("verify", night.manifest)
+    done = program("verify", full_run.manifest)
     assert done.code == 0, done.err
     assert site.counts() == before
 
 
-def test_after_kill_9_in_the_middle_the_next_run_finishes_and_fetches_little_again(
+def test_after_kill_9_in_the_middle_the_next_run_finishes_and_downloads_little_again(
     site: Site, program: Program, big: list[Remote], place: Path, figure: Callable[[str], None]
 ):
     accounts = {
@@ -158,13 +161,13 @@ def test_after_kill_9_in_the_middle_the_next_run_finishes_and_fetches_little_aga
     extra = site.nginx.sent() - sent - total
     figure(
         f"kill -9: {kept.done} of {len(big)} products in place and {kept.partial / MIB:.1f} MiB of others kept, "
-        f"{extra / MIB:.1f} MiB of {total / MIB:.0f} MiB sent in vain or twice"
+        f"{extra / MIB:.1f} MiB of {total / MIB:.0f} MiB sent twice or not used"
     )
     assert extra <= 32 * MIB * WORKERS
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_saves_its_state_logs_out_and_goes_on_the_next_time(
+def test_an_interrupted_run_saves_its_state_logs_out_and_resumes_the_next_time(
     number: signal.Signals, code: int, site: Site, program: Program, place: Path
 ):
     remotes = make(site.root, "eo", sizes(30, largest=20_000_000), seed=4, folder=f"interrupted-{code}")
@@ -190,7 +193,7 @@ def test_an_interrupted_run_saves_its_state_logs_out_and_goes_on_the_next_time(
     assert site.keycloak.sessions("eo", "umlaut") == 0
 
 
-def test_a_service_account_with_a_difficult_secret_fetches_its_products(site: Site, program: Program, place: Path):
+def test_a_service_account_with_a_difficult_secret_downloads_its_products(site: Site, program: Program, place: Path):
     remotes = make(site.root, "eo", sizes(5, largest=100_000), seed=5, folder="service")
     products = [entry(remote, site.nginx.url, account="service") for remote in remotes]
     manifest = write_manifest(place / "service.yaml", products, accounts={"service": site.service()})
@@ -200,12 +203,12 @@ def test_a_service_account_with_a_difficult_secret_fetches_its_products(site: Si
     assert done.summary["accounts"]["service"]["logins"] == 1
 
 
-def test_very_many_small_products_are_asked_for_ahead_and_each_arrives_identical(
+def test_very_many_small_products_are_pipelined_and_each_arrives_identical(
     site: Site, program: Program, place: Path, figure: Callable[[str], None]
 ):
     remotes = make(site.root, "eo-totp", [1000 + 7 * number for number in range(1500)], seed=9, folder="small")
     products = [entry(remote, site.nginx.url, account="otto") for remote in remotes]
-    for product in products[::2]:  # the order of answers alone says whose bytes these are
+    for product in products[::2]:  # without checksum, only the order of the responses assigns the bytes to the product
         del product["checksum"]
     otto = site.account("otto", "eo-totp", totp_secret="${OTTO_TOTP}", token_in="query", max_connections=4)
     manifest = write_manifest(place / "small.yaml", products, accounts={"otto": otto})
@@ -214,10 +217,10 @@ def test_very_many_small_products_are_asked_for_ahead_and_each_arrives_identical
     assert done.code == 0, done.err
     assert differing(remotes, place / "products") == []
     requests, ahead = len(site.nginx.requests()) - before, site.nginx.pipelined() - behind
-    # The trial costs two; every 1,000 requests nginx ends a connection with what is asked ahead on it.
+    # The trial repeats two requests. Nginx closes a connection every 1,000 requests, pipelined ones included.
     assert ahead > len(remotes) // 2
     assert requests < 1.1 * len(remotes)
-    figure(f"small: {len(remotes)} products, {requests} requests, {ahead} of them ahead")
+    figure(f"small: {len(remotes)} products, {requests} requests, {ahead} of them pipelined")
 
 
 def test_a_wrong_password_ends_with_3_after_one_attempt_and_the_right_one_works_at_once(
@@ -266,11 +269,11 @@ def test_a_product_of_another_realm_is_refused_once_more_with_a_fresh_token_and_
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What `bulkdl status` knows to be on disk."""
+    """The bytes on disk as reported by `bulkdl status`."""
 
     done: int
     partial: int
-    """Bytes of products that are not complete."""
+    """Bytes of incomplete products."""
 
     @property
     def is_the_middle(self) -> bool:
@@ -288,7 +291,7 @@ def known(program: Program, manifest: Path) -> Known:
 
 
 def arrived(remotes: list[Remote], destination: Path) -> int:
-    """Products at their final names."""
+    """Return the number of products with their final names."""
     return sum((destination / remote.file).is_file() for remote in remotes)
 
 

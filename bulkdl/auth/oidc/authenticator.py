@@ -1,6 +1,7 @@
-"""Signing with an OIDC token: when a refusal by the archive is worth a new token, and when it is the product's.
+"""Authenticate requests with an OIDC access token.
 
-Accounts that log in alike share a manager: what it asked for is counted once, for the account that it belongs to.
+If the archive answers 401 or 403, this module decides whether a new token may help or whether the product is refused.
+Accounts with the same login share one `TokenManager`. Its logins and refreshes are counted once, for its own account.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 __all__ = ["OidcAuthenticator"]
 
 _FIRST_COOLDOWN_S = 2.0
-_LONGEST_COOLDOWN_S = 300.0
-_STREAK = 3
+"""Seconds between two tokens that replace a refused one; doubles each time the new token did not help."""
+_MAX_COOLDOWN_S = 300.0
+_REFUSALS_FOR_NEW_TOKEN = 3
+"""Refusals in a row after which a token that worked before may be replaced before the cooldown ends."""
 
 
 class OidcAuthenticator:
-    """A `Signer` over a `TokenManager`, which is made at the first use (only then are secrets needed)."""
+    """An `Authenticator` over a `TokenManager`, created at the first use because only then secrets are needed."""
 
     def __init__(self, account: Account, make: Callable[[], TokenManager], *, hub: Hub, clock: Clock) -> None:
         self._account = account
@@ -41,18 +44,18 @@ class OidcAuthenticator:
         self._hub = hub
         self._clock = clock
         self._manager: TokenManager | None = None
-        self._unmade: AccountStopped | None = None
+        self._setup_error: AccountStopped | None = None
         self._stopped: AccountStopped | None = None
-        """By the archive."""
+        """Set when an archive stopped the account."""
         self._closed = False
         self._accepted = 0
-        """The newest generation that an archive took."""
+        """The newest generation that an archive accepted."""
         self._replaced_at = 0.0
         self._cooldown = _FIRST_COOLDOWN_S
-        self._vain = False
-        """The newest replacement after a refusal did not help someone."""
-        self._streak = 0
-        """Refusals of the newest generation in a row since it was last accepted."""
+        self._replacement_failed = False
+        """The archive refused the newest replacement of a refused token too."""
+        self._refusals_in_row = 0
+        """Refusals of the newest generation since an archive last accepted it."""
 
     @property
     def name(self) -> str:
@@ -64,7 +67,7 @@ class OidcAuthenticator:
 
     @property
     def dialect(self) -> str | None:
-        """The preset's; else Keycloak's where the token endpoint is one."""
+        """The provider preset, else `keycloak` if the token endpoint is a Keycloak."""
         url = self._account.token_url
         return self._account.provider or ("keycloak" if url is not None and logout_url(url) is not None else None)
 
@@ -93,39 +96,39 @@ class OidcAuthenticator:
     @property
     def stopped(self) -> AccountStopped | None:
         if self._manager is None or self._stopped is not None:
-            return self._stopped or self._unmade
-        return None if self._manager.stopped is None else self._mine(self._manager.stopped)
+            return self._stopped or self._setup_error
+        return None if self._manager.stopped is None else self._for_this_account(self._manager.stopped)
 
     @property
     def _is_owner(self) -> bool:
         return self._manager is not None and self._manager.account == self.name
 
     async def token(self) -> ActiveToken:
-        """The token itself, for whoever reports its lifetimes. Raise `AccountStopped`."""
+        """Return the active token with its lifetimes. Raise `AccountStopped`."""
         if self._stopped is not None:
             raise AccountStopped(self._stopped.reason, account=self.name, hint=self._stopped.hint)
         try:
-            return await self._made().get()
+            return await self._get_manager().access_token()
         except AccountStopped as stop:
-            raise self._mine(stop) from None
+            raise self._for_this_account(stop) from None
 
     async def renewed(self, reason: RenewalReason) -> ActiveToken:
-        """Renew now; for rehearsals. Raise `AccountStopped`."""
-        return await self._made().renew(reason)
+        """Renew the token now (`bulkdl login --rehearse`). Raise `AccountStopped`."""
+        return await self._get_manager().renew(reason)
 
-    def _mine(self, stop: AccountStopped) -> AccountStopped:
-        """The same end, told of this account."""
+    def _for_this_account(self, stop: AccountStopped) -> AccountStopped:
+        """Return the same error with the name of this account."""
         return stop if stop.account == self.name else AccountStopped(stop.reason, account=self.name, hint=stop.hint)
 
     async def credential(self) -> Credential:
-        held = await self.token()
-        access = held.token.access
+        active = await self.token()
+        access = active.token.access
         if self._account.token_in is TokenIn.QUERY:
-            return Credential(held.generation, query=(self._account.token_param, access))
-        return Credential(held.generation, header=Secret(f"Bearer {access.reveal()}"))
+            return Credential(active.generation, query=(self._account.token_param, access))
+        return Credential(active.generation, header=Secret(f"Bearer {access.reveal()}"))
 
     def stop(self, stop: AccountStopped) -> None:
-        """See `Signer.stop`; the session lives on for other accounts that share it, until the end."""
+        """See `Authenticator.stop`. The session stays open for other accounts that share it, until the run ends."""
         if self._stopped is None:
             self._stopped = stop
             self._hub.counters.accounts[self.name] = "stopped"
@@ -133,64 +136,66 @@ class OidcAuthenticator:
 
     def accepted(self, used: Credential) -> None:
         self._accepted = max(self._accepted, used.generation)
-        held = None if self._manager is None else self._manager.held
-        if held is not None and used.generation == held.generation:
-            self._streak = 0
+        active = None if self._manager is None else self._manager.active_token
+        if active is not None and used.generation == active.generation:
+            self._refusals_in_row = 0
 
     async def rejected(self, used: Credential, *, status: int, challenge: str = "", session_over: bool = False) -> bool:
-        """See `Signer.rejected`. A refusal of an old generation costs no request."""
-        manager = self._made()
-        held = manager.held
-        if manager.stopped is not None or held is None or used.generation < held.generation:
+        """See `Authenticator.rejected`. If the refused token is an old generation, no request is needed."""
+        manager = self._get_manager()
+        active = manager.active_token
+        if manager.stopped is not None or active is None or used.generation < active.generation:
             return True
-        expired = self._clock.monotonic() >= held.hard_at  # by the server's clock it may be
+        expired = self._clock.monotonic() >= active.refresh_now_at  # it may have expired by the server's clock
         if status != 401 and not says_invalid_token(challenge) and not expired:
             return False
-        if held.rejected:
+        if active.rejected:
             return True
-        self._streak += 1
-        if not expired and not self._worth_another(held):
-            self._vain = True
+        self._refusals_in_row += 1
+        if not expired and not self._new_token_may_help(active):
+            self._replacement_failed = True
             return False
-        if held.because is RenewalReason.REJECTED:
-            self._cooldown = min(_LONGEST_COOLDOWN_S, 2 * self._cooldown) if self._vain else _FIRST_COOLDOWN_S
-        self._replaced_at, self._vain, self._streak = self._clock.monotonic(), False, 0
-        manager.reject(held.generation, session_over=session_over)
+        if active.reason is RenewalReason.REJECTED:
+            self._cooldown = min(_MAX_COOLDOWN_S, 2 * self._cooldown) if self._replacement_failed else _FIRST_COOLDOWN_S
+        self._replaced_at, self._replacement_failed, self._refusals_in_row = self._clock.monotonic(), False, 0
+        manager.reject(active.generation, session_over=session_over)
         return True
 
-    def _worth_another(self, held: ActiveToken) -> bool:
-        """Whether a refused token may be at fault, rather than the product's permissions.
+    def _new_token_may_help(self, active: ActiveToken) -> bool:
+        """Tell whether a new token may help; otherwise the product's permissions are the likely cause.
 
-        A token that did not come from a refusal may have been revoked. One that did, and is refused again, is no more
-        at fault than the next would be, unless it worked meanwhile: then a while has to pass, longer after each vain
-        replacement, or several products in a row have to be refused.
+        If the active token did not replace a refused one, it may have been revoked: True. If it did, a further token
+        would be refused too, unless an archive accepted this one or the one before. Then the cooldown must have passed,
+        which doubles while new tokens do not help, or several requests in a row must have been refused.
         """
-        if held.because is not RenewalReason.REJECTED:
+        if active.reason is not RenewalReason.REJECTED:
             return True
-        if self._accepted < held.generation - 1:
+        if self._accepted < active.generation - 1:
             return False
         since = self._clock.monotonic() - self._replaced_at
-        worked = self._accepted >= held.generation
-        return since >= self._cooldown or (worked and self._streak >= _STREAK and since >= _FIRST_COOLDOWN_S / 2)
+        worked = self._accepted >= active.generation
+        return since >= self._cooldown or (
+            worked and self._refusals_in_row >= _REFUSALS_FOR_NEW_TOKEN and since >= _FIRST_COOLDOWN_S / 2
+        )
 
     async def aclose(self) -> None:
         closed, self._closed = self._closed, True
         if self._manager is not None and not closed:
-            await self._manager.leave()
+            await self._manager.detach()
 
-    def _made(self) -> TokenManager:
+    def _get_manager(self) -> TokenManager:
         if self._manager is None:
             if self._closed:
-                raise AccountStopped("the account has been closed", account=self.name)
-            if self._unmade is not None:
-                raise AccountStopped(self._unmade.reason, account=self.name, hint=self._unmade.hint)
+                raise AccountStopped("bulkdl is shutting down: no more tokens for this account", account=self.name)
+            if self._setup_error is not None:
+                raise AccountStopped(self._setup_error.reason, account=self.name, hint=self._setup_error.hint)
             try:
                 self._manager = self._make()
-                self._manager.join()
+                self._manager.attach()
                 if not self._is_owner:
                     self._hub.counters.accounts[self.name] = f"shares the login of {self._manager.account}"
             except AccountStopped as stop:
-                self._unmade = stop
+                self._setup_error = stop
                 self._hub.counters.accounts[self.name] = "stopped"
                 self._hub.emit(AccountEvent(account=self.name, action=AccountAction.STOPPED, detail=str(stop)))
                 raise

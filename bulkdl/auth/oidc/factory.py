@@ -1,4 +1,4 @@
-"""The signer of an account that logs in at a token endpoint, put together."""
+"""Create the authenticator of an account that logs in at a token endpoint."""
 
 from __future__ import annotations
 
@@ -43,38 +43,38 @@ def oidc_authenticator(
     state_dir: Callable[[], Path],
     logins: dict[LoginRequest, TokenManager],
 ) -> OidcAuthenticator:
-    """As `signing.signer_for` makes it; `resolve` and `state_dir` are called at its first use."""
+    """Return the authenticator (see `make_authenticator`); its first use calls `resolve` and `state_dir`."""
 
     def manager() -> TokenManager:
         login, folder = login_for(account, resolve()), state_dir()
         ledger = UsedCodeLedger(folder, clock=clock, warn=lambda text: hub.note(Level.WARNING, text))
-        turns = LoginLock(folder, clock=clock)
-        exchange = TokenClient(login, endpoint=endpoint, ledger=ledger, turns=turns, clock=clock)
-        key = replace(login, account="")  # the secrets say whether two accounts log in alike, their names do not
+        login_lock = LoginLock(folder, clock=clock)
+        token_client = TokenClient(login, endpoint=endpoint, ledger=ledger, login_lock=login_lock, clock=clock)
+        key = replace(login, account="")  # accounts with the same secrets share a login, whatever their names
         if key not in logins:
-            logins[key] = TokenManager(login, exchange, hub=hub, clock=clock, rng=rng)
+            logins[key] = TokenManager(login, token_client, hub=hub, clock=clock, rng=rng)
         return logins[key]
 
     return OidcAuthenticator(account, manager, hub=hub, clock=clock)
 
 
 def login_for(account: Account, credentials: Credentials) -> LoginRequest:
-    """What a login at the account's token endpoint needs; raise `AccountStopped` where it is incomplete."""
-    url = _need(account, account.token_url, "token_url")
+    """Return everything that the account's login needs; raise `AccountStopped` if something is missing."""
+    url = _require(account, account.token_url, "token_url")
     if account.grant is Grant.CLIENT_CREDENTIALS:
-        client_id = _need(account, account.client_id or credentials.username, "client_id")
-        secret = _need(account, credentials.client_secret, "client_secret")
+        client_id = _require(account, account.client_id or credentials.username, "client_id")
+        secret = _require(account, credentials.client_secret, "client_secret")
         client = Client(id=client_id, secret=secret, scope=account.scope)
         return LoginRequest(account=account.name, token_url=url, client=client, password=None)
-    client_id = _need(account, account.client_id, "client_id")
+    client_id = _require(account, account.client_id, "client_id")
     try:
         totp = None if credentials.totp_secret is None else normalise(credentials.totp_secret.reveal())
     except ValueError as error:
         hint = "Copy it again from the page that shows the QR code"
         raise AccountStopped(str(error), account=account.name, hint=hint) from None
     password = PasswordLogin(
-        username=_need(account, credentials.username, "username"),
-        password=_need(account, credentials.password, "password"),
+        username=_require(account, credentials.username, "username"),
+        password=_require(account, credentials.password, "password"),
         totp_secret=totp,
         totp_field=account.totp_field,
     )
@@ -82,7 +82,7 @@ def login_for(account: Account, credentials: Credentials) -> LoginRequest:
     return LoginRequest(account=account.name, token_url=url, client=client, password=password)
 
 
-def _need(account: Account, value: _T | None, what: str) -> _T:
+def _require(account: Account, value: _T | None, what: str) -> _T:
     if value is None:
         raise AccountStopped(f"{what} is missing", account=account.name, hint=f"Set it for account {account.name}")
     return value

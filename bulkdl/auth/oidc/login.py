@@ -18,7 +18,7 @@ __all__ = ["LoginRequest", "PasswordLogin"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordLogin:
-    """RFC 6749 §4.3, with a one-time code where there is a (normalised) TOTP secret."""
+    """Password grant (RFC 6749 §4.3), with a one-time code if there is a (normalised) TOTP secret."""
 
     username: str = field(repr=False)
     password: Secret
@@ -28,7 +28,7 @@ class PasswordLogin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginRequest:
-    """Everything that a login needs. `password` None: client credentials (RFC 6749 §4.4)."""
+    """Everything that a login needs. `password` None: client credentials grant (RFC 6749 §4.4)."""
 
     account: str
     token_url: Url

@@ -1,4 +1,4 @@
-"""What is sent to a token endpoint (RFC 6749) and the token that comes back."""
+"""Requests to a token endpoint (RFC 6749), its raw response, and the token."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """Who asks (RFC 6749 §2): a public client has no secret. A secret goes into the form (§2.3.1)."""
+    """The OAuth client (RFC 6749 §2). A public client has no secret; a secret is sent in the form (§2.3.1)."""
 
     id: str
     secret: Secret | None = None
@@ -38,23 +38,23 @@ class Client:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """What a token endpoint gave. Times are readings of the monotonic clock."""
+    """An access token and its refresh token. Times are readings of the monotonic clock."""
 
     access: Secret
     refresh: Secret | None
     issued: float
-    """When the request was sent: the life of the token cannot have begun later."""
+    """The time when the request was sent; the token's lifetime may have begun then."""
     lifetime: float
-    """Seconds; 0 where the server named none that is left."""
+    """Seconds; 0 if the server said that nothing is left."""
     refresh_lifetime: float | None = None
-    """Seconds; None where no end is known. Sessions have idle time-outs all the same."""
+    """Seconds; None if no end is known. The session may still have an idle timeout."""
 
     @property
     def expires(self) -> float:
         return self.issued + self.lifetime
 
     def refresh_alive(self, now: float) -> bool:
-        """Whether a refresh may be worth a request."""
+        """Tell whether a refresh may succeed."""
         if self.refresh is None:
             return False
         return self.refresh_lifetime is None or now < self.issued + self.refresh_lifetime
@@ -62,22 +62,22 @@ class Token:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenResponse:
-    """A token endpoint's answer; the body may hold tokens and shows nowhere."""
+    """The raw response of a token endpoint. The body may contain tokens, so `repr` hides it."""
 
     status: int
     headers: Mapping[str, str]
-    """Names in any case as the server sent them; look them up with `header`."""
+    """As sent by the server, names in any case; use `header` to read one."""
     body: bytes = field(repr=False)
     sent_at: float
-    """Monotonic reading from before the request was sent."""
+    """Monotonic time just before the request was sent."""
 
     def header(self, name: str) -> str | None:
         lower = name.lower()
         return next((value for key, value in self.headers.items() if key.lower() == lower), None)
 
 
-class EndpointFailed(Exception):  # noqa: N818 - says what happened
-    """No answer came: connection, time-out, TLS. `lasting`: trying again cannot mend it (a certificate is refused)."""
+class EndpointFailed(Exception):  # noqa: N818 - the name says what happened
+    """No response: connection, timeout or TLS failure. `lasting`: a retry cannot help (certificate not trusted)."""
 
     def __init__(self, reason: str, *, lasting: bool = False) -> None:
         super().__init__(reason)
@@ -87,12 +87,12 @@ class EndpointFailed(Exception):  # noqa: N818 - says what happened
 
 class TokenEndpoint(Protocol):
     async def post(self, url: Url, form: Secret) -> TokenResponse:
-        """Send an encoded form without following redirects; raise `EndpointFailed` when no answer comes."""
+        """Send an encoded form without following redirects; raise `EndpointFailed` if there is no response."""
         ...
 
 
 def password_form(client: Client, username: str, password: Secret, totp: tuple[str, Secret] | None = None) -> Secret:
-    """RFC 6749 §4.3.2; `totp` is the name of the field that carries the code, and the code."""
+    """Encode a password grant (RFC 6749 §4.3.2). `totp`: name of the form field for the one-time code, and the code."""
     fields = [("grant_type", "password"), ("username", username), ("password", password.reveal())]
     if totp is not None:
         fields.append((totp[0], totp[1].reveal()))
@@ -100,12 +100,12 @@ def password_form(client: Client, username: str, password: Secret, totp: tuple[s
 
 
 def client_credentials_form(client: Client) -> Secret:
-    """RFC 6749 §4.4.2."""
+    """Encode a client credentials grant (RFC 6749 §4.4.2)."""
     return _form(client, [("grant_type", "client_credentials")], scope=True)
 
 
 def refresh_form(client: Client, refresh: Secret) -> Secret:
-    """RFC 6749 §6, without a scope: what was granted stays granted."""
+    """Encode a refresh (RFC 6749 §6). Without a scope the server keeps the scope it granted."""
     return _form(client, [("grant_type", "refresh_token"), ("refresh_token", refresh.reveal())], scope=False)
 
 
@@ -114,7 +114,7 @@ def logout_form(client: Client, refresh: Secret) -> Secret:
 
 
 def _form(client: Client, fields: list[tuple[str, str]], *, scope: bool) -> Secret:
-    """`application/x-www-form-urlencoded` in UTF-8 (RFC 6749 appendix B); outer spaces are part of a value."""
+    """Encode as `application/x-www-form-urlencoded` in UTF-8 (RFC 6749 appendix B). Keep spaces around a value."""
     fields = [*fields, ("client_id", client.id)]
     if client.secret is not None:
         fields.append(("client_secret", client.secret.reveal()))
@@ -124,7 +124,7 @@ def _form(client: Client, fields: list[tuple[str, str]], *, scope: bool) -> Secr
 
 
 def logout_url(token_url: Url) -> Url | None:
-    """Where Keycloak ends a session (`…/token` -> `…/logout`); None for a URL that is not Keycloak's."""
+    """Return Keycloak's logout URL (`…/token` -> `…/logout`), or None if the token URL is not a Keycloak's."""
     if not token_url.path.rstrip("/").endswith("/protocol/openid-connect/token"):
         return None
     head, _, _ = token_url.raw.partition("?")[0].partition("#")[0].rstrip("/").rpartition("/")

@@ -1,4 +1,4 @@
-"""One exchange with a token endpoint: form out, verdict back, the server's clock measured on the way."""
+"""Send one login's requests to its token endpoint, interpret the responses, and measure the server's clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bulkdl.auth.oidc.messages import (
     password_form,
     refresh_form,
 )
-from bulkdl.auth.oidc.responses import Misconfigured, Unavailable, clock_skew, read_reply
+from bulkdl.auth.oidc.responses import Misconfigured, Unavailable, clock_skew, interpret_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,32 +28,39 @@ if TYPE_CHECKING:
 __all__ = ["TokenClient"]
 
 _NEGLIGIBLE_SKEW_S = 2.0
+"""Seconds of skew below which one-time codes follow this machine's clock."""
 
 
 class TokenClient:
-    """The requests of one login; it keeps the skew of the server's clock."""
+    """The token endpoint requests of one login; remembers the skew of the server's clock."""
 
     def __init__(
-        self, login: LoginRequest, *, endpoint: TokenEndpoint, ledger: UsedCodeLedger, turns: LoginLock, clock: Clock
+        self,
+        login: LoginRequest,
+        *,
+        endpoint: TokenEndpoint,
+        ledger: UsedCodeLedger,
+        login_lock: LoginLock,
+        clock: Clock,
     ) -> None:
         self._login = login
         self._endpoint = endpoint
         self._ledger = ledger
-        self._turns = turns
+        self._login_lock = login_lock
         self._clock = clock
         self._logout_url = logout_url(login.token_url)
         self.skew: float | None = None
-        """Seconds by which the server's clock is ahead of this machine's; None until an answer told."""
+        """Seconds by which the server's clock is ahead of this machine's; None if not known yet."""
         self.in_flight = False
-        """A request is on its way: what it opens will have to be closed."""
+        """A request is in progress. It may open a session, which must be closed later."""
 
     async def log_in(self, *, waiting: Callable[[float], None]) -> Verdict:
-        """Use the grant, waiting for a fresh one-time code where one is needed."""
+        """Log in. If the account uses TOTP, wait for an unused one-time code first."""
         login = self._login.password
         if login is None:
             return await self._ask(client_credentials_form(self._login.client))
-        # The code is made within the turn, so that it cannot grow old while another login is under way.
-        async with self._turns.turn(self._login.token_url, login.username):
+        # Create the code while holding the lock, so that it cannot expire while another login is in progress.
+        async with self._login_lock.hold(self._login.token_url, login.username):
             code = await self._code(login, waiting)
             totp = None if code is None else (login.totp_field, code)
             return await self._ask(password_form(self._login.client, login.username, login.password, totp), code)
@@ -68,20 +75,20 @@ class TokenClient:
         return await self._ask(refresh_form(self._login.client, refresh), refresh)
 
     async def log_out(self, refresh: Secret) -> bool:
-        """End the session at a Keycloak; True when it is over or when there is no way to end it."""
+        """End the session at a Keycloak. Return True if it has ended, or if the server offers no logout."""
         if self._logout_url is None:
             return True
         try:
-            reply = await self._endpoint.post(self._logout_url, logout_form(self._login.client, refresh))
+            response = await self._endpoint.post(self._logout_url, logout_form(self._login.client, refresh))
         except EndpointFailed:
             return False
-        return reply.status < 500 and reply.status != 429
+        return response.status < 500 and response.status != 429
 
     async def _ask(self, form: Secret, *also: Secret | None) -> Verdict:
         url = self._login.token_url
         self.in_flight = True
         try:
-            reply = await self._endpoint.post(url, form)
+            response = await self._endpoint.post(url, form)
         except EndpointFailed as error:
             if error.lasting:
                 return Misconfigured(reason=error.reason, hint="Check `token_url` and the certificates")
@@ -89,9 +96,11 @@ class TokenClient:
         finally:
             self.in_flight = False
         wall = self._clock.wall()
-        measured = clock_skew(reply, wall=wall)
+        measured = clock_skew(response, wall=wall)
         self.skew = self.skew if measured is None else measured
-        return read_reply(reply, url=url, secrets=[*self._secrets(), *(s for s in also if s is not None)], now=wall)
+        return interpret_response(
+            response, url=url, secrets=[*self._secrets(), *(s for s in also if s is not None)], now=wall
+        )
 
     def _secrets(self) -> list[Secret]:
         login = self._login.password

@@ -1,4 +1,7 @@
-"""When a token is used, renewed beside its use, or waited for. Pure: the clock's readings are given."""
+"""Decide when a token is used, renewed in the background, or waited for. Pure: callers pass the clock's readings.
+
+Limits are fractions of the lifetime and not fixed margins, because tokens live from one second to two months.
+"""
 
 from __future__ import annotations
 
@@ -13,110 +16,133 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.oidc.messages import Token
 
-__all__ = ["ActiveToken", "RenewalReason", "TokenPhase", "hold", "hold_to_the_end", "is_useless", "run_out"]
+__all__ = [
+    "ActiveToken",
+    "RenewalReason",
+    "TokenPhase",
+    "schedule_renewal",
+    "session_is_ending",
+    "use_until_expiry",
+    "use_up",
+]
 
-_SOFT_FRACTION = 0.8
+_REFRESH_SOON_FRACTION = 0.8
+"""Share of its lifetime after which a token is renewed in the background (plus up to 6 % jitter)."""
 _JITTER_FRACTION = 0.06
-_HARD_FRACTION = 0.1
-_HARD_MOST_S = 5.0
-_USELESS_FRACTION = 0.1
-_USELESS_S = 2.0
-_LEAST_USE_S = 1.0
+_REFRESH_NOW_FRACTION = 0.1
+"""Share of its lifetime before the end in which workers wait for the renewal."""
+_REFRESH_NOW_MAX_S = 5.0
+_SESSION_END_FRACTION = 0.1
+_SESSION_END_S = 2.0
+"""If a refreshed token lives shorter than 10 % of a login's, or than 2 s, the session is ending."""
+_MIN_USE_S = 1.0
+"""Seconds that we use a token that seems to be expired on arrival."""
 _ROUNDING_S = 1.0
+"""Servers count in whole seconds, so a token may expire up to 1 s early."""
 
 
 class TokenPhase(Enum):
-    """Fractions of the lifetime, never a fixed margin: tokens live from one second to two months."""
+    """Phase in the life of a token; it says whether workers use it or wait for a renewal."""
 
     FRESH = "fresh"
-    SOFT = "soft"  # still good: served, while one renewal runs beside it
-    HARD = "hard"  # may expire on the way: wait for the renewal
-    OVER = "over"  # expired, or refused by the archive
+    REFRESH_SOON = "refresh_soon"  # valid: workers use it while one renewal runs in the background
+    REFRESH_NOW = "refresh_now"  # may expire before the request arrives: workers wait for the renewal
+    EXPIRED = "expired"  # expired, or the archive refused it
 
 
 class RenewalReason(StrEnum):
-    """Why a token was asked for; reaches the event."""
+    """The reason for a login or refresh, as shown in the account event."""
 
     FIRST = "first use"
-    AGEING = "most of its life is over"
-    EXPIRED = "expired"
+    EXPIRES_SOON = "token about to expire"
+    EXPIRED = "token expired"
     REJECTED = "the archive refused the token"
-    REFRESH_REFUSED = "the refresh was refused"
+    REFRESH_REFUSED = "the server refused the refresh token"
     REFRESH_EXPIRED = "the refresh token has expired"
     NO_REFRESH_TOKEN = "no refresh token"
-    USELESS_LIFETIME = "the session is nearly over"
+    SESSION_ENDING = "session about to end"
     REHEARSAL = "rehearsal of a refresh"
     SECOND_LOGIN = "rehearsal of the next login"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActiveToken:
-    """A token, its number, and the monotonic times at which its phases begin."""
+    """A token, its generation, and the monotonic times at which its phases begin."""
 
     generation: int
     token: Token
-    soft_at: float
-    hard_at: float
-    over_at: float
-    because: RenewalReason
-    """Why it was asked for."""
+    refresh_soon_at: float
+    refresh_now_at: float
+    expires_at: float
+    reason: RenewalReason
+    """The reason for the login or refresh that returned it."""
     rejected: bool = False
 
     def phase(self, now: float) -> TokenPhase:
-        if self.rejected or now >= self.over_at:
-            return TokenPhase.OVER
-        if now >= self.hard_at:
-            return TokenPhase.HARD
-        return TokenPhase.SOFT if now >= self.soft_at else TokenPhase.FRESH
+        if self.rejected or now >= self.expires_at:
+            return TokenPhase.EXPIRED
+        if now >= self.refresh_now_at:
+            return TokenPhase.REFRESH_NOW
+        return TokenPhase.REFRESH_SOON if now >= self.refresh_soon_at else TokenPhase.FRESH
 
 
-def hold(
-    token: Token, *, generation: int, because: RenewalReason, now: float, rng: random.Random, usual: float = 0.0
+def schedule_renewal(
+    token: Token, *, generation: int, reason: RenewalReason, now: float, rng: random.Random, login_lifetime: float = 0.0
 ) -> ActiveToken:
-    """Plan a token's life: renewed beside its use from 80 to 86 %, waited for at its very end.
+    """Return the token with its phases: background renewal at 80 to 86 % of its lifetime, waiting near its end.
 
-    `usual`: the lifetime that a login brings; a shorter one ends with its session.
+    `login_lifetime`: lifetime of a token from a login. If this token's is shorter, it ends together with its session.
 
-    One whose answer took longer than its life is tried for a second all the same: the archive decides, and a slow
-    endpoint is not asked in a circle.
+    If the response took longer than the token lives, use the token for one second anyway: the archive may accept it,
+    and we do not ask a slow endpoint again and again.
     """
     life = token.lifetime
-    margin = max(_hard_margin(life), _ROUNDING_S if 2 * _ROUNDING_S < life < usual else 0.0)  # the last of its session
+    last_of_session = 2 * _ROUNDING_S < life < login_lifetime
+    margin = max(_refresh_now_margin(life), _ROUNDING_S if last_of_session else 0.0)
     if now >= token.expires - margin:
-        return hold_to_the_end(token, generation=generation, because=because, now=now)
+        return use_until_expiry(token, generation=generation, reason=reason, now=now)
     return ActiveToken(
         generation=generation,
         token=token,
-        soft_at=token.issued + life * (_SOFT_FRACTION + _JITTER_FRACTION * rng.random()),
-        hard_at=token.expires - margin,
-        over_at=token.expires,
-        because=because,
+        refresh_soon_at=token.issued + life * (_REFRESH_SOON_FRACTION + _JITTER_FRACTION * rng.random()),
+        refresh_now_at=token.expires - margin,
+        expires_at=token.expires,
+        reason=reason,
     )
 
 
-def _hard_margin(life: float) -> float:
-    """Seconds before its end from which a token is waited for: 10 % of its life, at most 5 s, at least the last second.
+def _refresh_now_margin(life: float) -> float:
+    """Return the seconds before expiry in which workers wait for the renewal: 10 % of the lifetime, 1 s to 5 s.
 
-    Servers count in whole seconds, so a token may be over up to one sooner than they said. Never before the renewal is
-    due, which would ask for more of them.
+    At least the last second, because servers count in whole seconds. But never before the background renewal is due:
+    that would cause more renewals.
     """
-    return min(_HARD_MOST_S, max(life * _HARD_FRACTION, min(_ROUNDING_S, life * (1 - _SOFT_FRACTION))))
+    return min(
+        _REFRESH_NOW_MAX_S, max(life * _REFRESH_NOW_FRACTION, min(_ROUNDING_S, life * (1 - _REFRESH_SOON_FRACTION)))
+    )
 
 
-def hold_to_the_end(token: Token, *, generation: int, because: RenewalReason, now: float) -> ActiveToken:
-    """For a server that gives out the same token until it expires: asking sooner brings nothing."""
-    end = max(token.expires, now + _LEAST_USE_S)
-    return ActiveToken(generation=generation, token=token, soft_at=end, hard_at=end, over_at=end, because=because)
+def use_until_expiry(token: Token, *, generation: int, reason: RenewalReason, now: float) -> ActiveToken:
+    """Return the token without early renewal: this server returns the same token until it expires."""
+    end = max(token.expires, now + _MIN_USE_S)
+    return ActiveToken(
+        generation=generation, token=token, refresh_soon_at=end, refresh_now_at=end, expires_at=end, reason=reason
+    )
 
 
-def run_out(held: ActiveToken, *, now: float) -> ActiveToken | None:
-    """`held` used for what is left of its life, and replaced by a login then; None where nothing worth it is left."""
-    end = held.token.expires - _hard_margin(held.token.lifetime) - _ROUNDING_S
-    if held.rejected or end <= now:
+def use_up(active: ActiveToken, *, now: float) -> ActiveToken | None:
+    """Return the token without its refresh token, so a login replaces it at its end; None if no time is left.
+
+    A login ends the session, and with it the token that workers use. So the login comes one second before the end.
+    """
+    end = active.token.expires - _refresh_now_margin(active.token.lifetime) - _ROUNDING_S
+    if active.rejected or end <= now:
         return None
-    return replace(held, token=replace(held.token, refresh=None), soft_at=end, hard_at=end, over_at=end)
+    return replace(
+        active, token=replace(active.token, refresh=None), refresh_soon_at=end, refresh_now_at=end, expires_at=end
+    )
 
 
-def is_useless(lifetime: float, *, usual: float) -> bool:
-    """Whether a refreshed token ends so soon that the session itself must be ending (`usual`: that of the login)."""
-    return lifetime < min(usual, max(_USELESS_S, usual * _USELESS_FRACTION))
+def session_is_ending(lifetime: float, *, login_lifetime: float) -> bool:
+    """Tell whether a refreshed token lives so much shorter than one from a login that the session must be ending."""
+    return lifetime < min(login_lifetime, max(_SESSION_END_S, login_lifetime * _SESSION_END_FRACTION))

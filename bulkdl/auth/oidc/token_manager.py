@@ -1,7 +1,8 @@
-"""One token for many workers, all night: renewed in time, by one request at a time, never more logins than needed.
+"""Keep one access token valid for many workers: renew it in time, with one request at a time and few logins.
 
-The manager owns the task that renews; workers wait on it without owning it, so a cancelled worker never loses a
-rotated refresh token.
+There is one `TokenManager` for each login: accounts with the same endpoint, client, user and secrets share it.
+The manager owns the task that renews the token, and workers only wait for it. So if a worker is cancelled, a rotated
+refresh token is not lost. A login ends the old session; if a session is about to end, its last token is used up first.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from bulkdl.auth.oidc.token_lifetime import (
     ActiveToken,
     RenewalReason,
     TokenPhase,
-    hold,
-    hold_to_the_end,
-    is_useless,
-    run_out,
+    schedule_renewal,
+    session_is_ending,
+    use_until_expiry,
+    use_up,
 )
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.events import AccountAction, AccountEvent, Level
@@ -36,80 +37,87 @@ if TYPE_CHECKING:
     from bulkdl.core.events import Hub
     from bulkdl.core.secret import Secret
 
-__all__ = ["Patience", "TokenManager"]
+__all__ = ["RetryLimits", "TokenManager"]
 
 _BACKOFF_BASE_S = 1.0
-_BACKOFF_CAP_S = 60.0
-_SHORTEST_WAIT_S = 0.2
-_PACE_S = 0.5
+_BACKOFF_MAX_S = 60.0
+"""The back-off doubles from 1 s to 60 s."""
+_MIN_WAIT_S = 0.2
+_MIN_INTERVAL_S = 0.5
+"""Seconds between two token requests."""
 _NOTABLE_SKEW_S = 15.0
-_MOST_LEFTOVERS = 20
+"""Seconds of clock skew from which the user gets a warning."""
+_MAX_SESSIONS_TO_CLOSE = 20
+"""Sessions whose logout failed and is tried again at the end; older ones are dropped."""
 _PASSWORD_HINT = (
-    "Servers answer alike for a wrong user, a wrong password and a locked account. Check by signing in on the provider's "
-    "website; if that works, wait 15 minutes (a lock passes) and run `bulkdl login`"
+    "Servers give the same answer for a wrong user, a wrong password and a locked account. Sign in on the provider's "
+    "website to check. If that works, wait 15 minutes (a lock expires) and run `bulkdl login`"
 )
 _TOTP_HINT = (
-    "Servers answer alike for a wrong user, a wrong password, a wrong TOTP code and a locked account. Check by signing in "
-    "on the provider's website with a code made from this TOTP secret; check this machine's clock; if all that works, "
-    "wait 15 minutes (a lock passes) and run `bulkdl login`"
+    "Servers give the same answer for a wrong user, a wrong password, a wrong TOTP code and a locked account. To check, "
+    "sign in on the provider's website with a code from this TOTP secret, and check this machine's clock. If both are "
+    "right, wait 15 minutes (a lock expires) and run `bulkdl login`"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """How long an endpoint that is out of order is asked again, once no valid token is left; seconds."""
+class RetryLimits:
+    """Limits for retries of a failing token endpoint, counted from the end of the last valid token; in seconds."""
 
     worked_s: float = 300.0
-    """For an account that has logged in before, or when the server itself asked to wait."""
+    """If the account logged in before in this run, or if the server asked us to wait."""
     new_s: float = 30.0
-    new_tries: int = 4
+    """If the account has not logged in yet."""
+    new_attempts: int = 4
+    """Attempts, if the account has not logged in yet."""
     logout_s: float = 3.0
-    """For all log-outs at the end, by the real clock."""
+    """For all logouts at the end of the run, by the real clock."""
 
 
 class TokenManager:
-    """The token of one (token endpoint, client, user). See the module; `get` and `reject` are what signers use."""
+    """The token of one (token endpoint, client, user). Authenticators call `access_token` and `reject`."""
 
     def __init__(
         self,
         login: LoginRequest,
-        exchange: TokenClient,
+        token_client: TokenClient,
         *,
         hub: Hub,
         clock: Clock,
         rng: random.Random,
-        patience: Patience | None = None,
+        retry_limits: RetryLimits | None = None,
     ) -> None:
         self._login = login
-        self._exchange = exchange
+        self._token_client = token_client
         self._hub = hub
         self._clock = clock
         self._rng = rng
-        self._patience = patience or Patience()
-        self._held: ActiveToken | None = None
+        self._retry_limits = retry_limits or RetryLimits()
+        self._active: ActiveToken | None = None
         self._task: asyncio.Task[None] | None = None
-        self._usual_lifetime = 0.0
+        self._login_lifetime = 0.0
         self._asked_at = float("-inf")
-        self._troubled = False
+        self._endpoint_failing = False
         self._closed = False
         self._users = 0
         self._session: Secret | None = None
-        """The newest refresh token of a session that may be alive."""
-        self._leftovers: list[Secret] = []
+        """The newest refresh token of the current session; None if there is no session."""
+        self._sessions_to_close: list[Secret] = []
+        """Refresh tokens of older sessions whose logout failed; `close` tries again."""
         self._skew_noted = False
         self.logins = 0
         self.refreshes = 0
         self.stopped: AccountStopped | None = None
 
     @property
-    def held(self) -> ActiveToken | None:
-        """What is in hand now, in whatever phase."""
-        return self._held
+    def active_token(self) -> ActiveToken | None:
+        """The current token, in any phase; None before the first login."""
+        return self._active
 
     @property
     def skew(self) -> float | None:
-        """Seconds by which the server's clock is ahead; None until an answer told."""
-        return self._exchange.skew
+        """Seconds by which the server's clock is ahead; None if not known yet."""
+        return self._token_client.skew
 
     @property
     def uses_totp(self) -> bool:
@@ -117,73 +125,76 @@ class TokenManager:
 
     @property
     def account(self) -> str:
-        """Whose the manager is first of all; other accounts with the same login may use it too."""
+        """The account that created the manager; other accounts with the same login may share it."""
         return self._login.account
 
-    def join(self) -> None:
-        """Count one more signer: the last one that leaves closes the manager."""
+    def attach(self) -> None:
+        """Count one more authenticator; when the last one calls `detach`, the manager closes."""
         self._users += 1
 
-    async def leave(self) -> None:
+    async def detach(self) -> None:
         self._users -= 1
         if self._users <= 0:
             await self.close()
 
-    async def get(self) -> ActiveToken:
-        """A token that is good as far as is known; logs in, renews or waits as its phase asks. Raise `AccountStopped`."""
+    async def access_token(self) -> ActiveToken:
+        """Return a token that should be valid; log in, refresh or wait if necessary. Raise `AccountStopped`."""
         while True:
-            self._check_open()
-            held = self._held
-            phase = TokenPhase.OVER if held is None else held.phase(self._clock.monotonic())
-            if held is not None and phase is TokenPhase.FRESH:
-                return held
-            task = self._renewal(_reason(held, phase))
-            if held is not None and (phase is TokenPhase.SOFT or (phase is TokenPhase.HARD and self._troubled)):
-                return held
+            self._raise_if_closed()
+            active = self._active
+            phase = TokenPhase.EXPIRED if active is None else active.phase(self._clock.monotonic())
+            if active is not None and phase is TokenPhase.FRESH:
+                return active
+            task = self._renewal(_renewal_reason(active, phase))
+            if active is not None and (
+                phase is TokenPhase.REFRESH_SOON or (phase is TokenPhase.REFRESH_NOW and self._endpoint_failing)
+            ):
+                return active
             await self._wait_for(task)
 
     def reject(self, generation: int, *, session_over: bool = False) -> None:
-        """The archive refused this generation: the next `get` brings a newer one (one request, whoever asks).
+        """Mark this generation as refused by the archive: the next `access_token` renews it, once for all workers.
 
-        `session_over`: by a login, since a refresh cannot bring it.
+        `session_over`: renew by a login, because a refresh cannot help.
         """
-        held = self._held
-        if held is not None and held.generation == generation:
-            token = dataclasses.replace(held.token, refresh=None) if session_over else held.token
-            self._held = dataclasses.replace(held, token=token, rejected=True)
+        active = self._active
+        if active is not None and active.generation == generation:
+            token = dataclasses.replace(active.token, refresh=None) if session_over else active.token
+            self._active = dataclasses.replace(active, token=token, rejected=True)
 
     async def renew(self, reason: RenewalReason) -> ActiveToken:
-        """Renew now, whatever the phase, and give what came; for rehearsals. Raise `AccountStopped`."""
-        self._check_open()
+        """Renew the token now, in any phase, and return the new one (for rehearsals). Raise `AccountStopped`."""
+        self._raise_if_closed()
         await self._wait_for(self._renewal(reason))
-        return await self.get()
+        return await self.access_token()
 
     async def close(self) -> None:
-        """Log out of every session that was opened, once, within `Patience.logout_s`."""
+        """Log out of every open session, once, within `RetryLimits.logout_s`."""
         if self._closed:
             return
         self._closed = True
         task = self._task
         try:
-            async with asyncio.timeout(self._patience.logout_s):
+            async with asyncio.timeout(self._retry_limits.logout_s):
                 if task is not None and not task.done():
-                    if not self._exchange.in_flight:
+                    if not self._token_client.in_flight:
                         task.cancel()
-                    await asyncio.wait({task})  # a session that is being opened is to be closed too
+                    await asyncio.wait({task})  # it may just be opening a session, which we must close too
                 await self._log_out_all()
         except TimeoutError:
             self._hub.note(
-                Level.WARNING, f"{self._login.account}: the token endpoint did not answer the log-out in time"
+                Level.WARNING,
+                f"{self._login.account}: the token endpoint did not answer the logout in time",
             )
         finally:
             if task is not None and not task.done():
                 task.cancel()
 
-    # The renewal: everything below runs in the one task that the manager owns.
+    # The renewal. It runs in the one task that the manager owns.
 
     def _renewal(self, reason: RenewalReason) -> asyncio.Task[None]:
         if self._task is not None and self._task.done() and not self._task.cancelled():
-            self._task.result()  # a defect in a renewal that nobody waited for
+            self._task.result()  # raise a bug in a renewal that no worker waited for
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(
                 self._renew(reason), name=f"token {self._login.account}"
@@ -193,16 +204,16 @@ class TokenManager:
     async def _wait_for(self, task: asyncio.Task[None]) -> None:
         await asyncio.wait({task})
         if not task.cancelled():
-            task.result()  # a defect is everyone's
+            task.result()  # raise a bug in every worker that waits
 
     async def _renew(self, reason: RenewalReason) -> None:
         try:
-            pause = self._asked_at + _PACE_S - self._clock.monotonic()
+            pause = self._asked_at + _MIN_INTERVAL_S - self._clock.monotonic()
             if pause > 0:
                 await self._clock.sleep(pause)
-            held = self._held
-            if held is not None and reason is not RenewalReason.SECOND_LOGIN:
-                refused = await self._refresh(held, reason)
+            active = self._active
+            if active is not None and reason is not RenewalReason.SECOND_LOGIN:
+                refused = await self._refresh(active, reason)
                 if refused is None:
                     return
                 reason = refused
@@ -211,145 +222,151 @@ class TokenManager:
             if self._closed:
                 return
             self.stopped = stop
-            self._show("stopped")
+            self._set_state("stopped")
             self._emit(AccountAction.STOPPED, str(stop))
 
-    async def _refresh(self, held: ActiveToken, reason: RenewalReason) -> RenewalReason | None:
-        """None when a refresh brought a token that is of use; else why a login is due."""
-        refresh = held.token.refresh
+    async def _refresh(self, active: ActiveToken, reason: RenewalReason) -> RenewalReason | None:
+        """Refresh the token. Return None on success, else the reason why a login is needed."""
+        refresh = active.token.refresh
         if refresh is None:
             return RenewalReason.NO_REFRESH_TOKEN if reason is not RenewalReason.REJECTED else reason
-        if not held.token.refresh_alive(self._clock.monotonic()):
+        if not active.token.refresh_alive(self._clock.monotonic()):
             return RenewalReason.REFRESH_EXPIRED
-        verdict = await self._persist(lambda: self._exchange.refresh(refresh))
+        verdict = await self._retry_until_final(lambda: self._token_client.refresh(refresh))
         if not isinstance(verdict, Token):
             if isinstance(verdict, Refused) and verdict.session_over:
                 self._session = None
             return RenewalReason.REFRESH_REFUSED
-        token = _with_refresh_token(verdict, held.token)
+        token = _with_refresh_token(verdict, active.token)
         self._session = token.refresh
-        if is_useless(token.lifetime, usual=self._usual_lifetime):
-            # A login closes the session, and with it the token that workers have: it is used up first.
-            rest = run_out(held, now=self._clock.monotonic())
+        if session_is_ending(token.lifetime, login_lifetime=self._login_lifetime):
+            # A login ends the session and with it the token that workers use, so use that token up first.
+            rest = use_up(active, now=self._clock.monotonic())
             if rest is None:
-                return RenewalReason.USELESS_LIFETIME
-            self._held = rest
+                return RenewalReason.SESSION_ENDING
+            self._active = rest
             self.refreshes += 1
-            self._emit(AccountAction.REFRESH, RenewalReason.USELESS_LIFETIME.value, token.lifetime)
+            self._emit(AccountAction.REFRESH, RenewalReason.SESSION_ENDING.value, token.lifetime)
             return None
-        if held.rejected and token.access == held.token.access:
+        if active.rejected and token.access == active.token.access:
             return RenewalReason.REJECTED
         self.refreshes += 1
-        self._adopt(token, reason)
+        self._activate(token, reason)
         self._emit(AccountAction.REFRESH, reason.value, token.lifetime)
         return None
 
     async def _log_in(self, reason: RenewalReason) -> None:
         await self._end_session()
-        self._show("logging in")
-        verdict = await self._persist(self._ask_login)
+        self._set_state("logging in")
+        verdict = await self._retry_until_final(self._ask_login)
         if isinstance(verdict, Refused) and self._login.uses_totp and not verdict.hint:
-            self._emit(AccountAction.WAITING, f"{verdict.reason}; one more try with the next one-time code")
-            verdict = await self._persist(self._ask_login)
+            self._emit(AccountAction.WAITING, f"{verdict.reason}; one more attempt with the next one-time code")
+            verdict = await self._retry_until_final(self._ask_login)
         if not isinstance(verdict, Token):
-            raise self._stop(verdict)
+            raise self._stop_error(verdict)
         token = verdict if verdict.lifetime > 0 else dataclasses.replace(verdict, lifetime=DEFAULT_LIFETIME_S)
-        self._usual_lifetime = token.lifetime
+        self._login_lifetime = token.lifetime
         self._session = token.refresh
         self.logins += 1
-        self._adopt(token, reason)
+        self._activate(token, reason)
         self._emit(AccountAction.LOGIN, reason.value, token.lifetime)
 
     async def _ask_login(self) -> Verdict:
-        return await self._exchange.log_in(waiting=self._waiting_for_code)
+        return await self._token_client.log_in(waiting=self._waiting_for_code)
 
-    def _adopt(self, token: Token, reason: RenewalReason) -> None:
-        held, now = self._held, self._clock.monotonic()
-        if held is not None and not held.rejected and held.token.access == token.access:
-            self._held = hold_to_the_end(token, generation=held.generation, because=held.because, now=now)
+    def _activate(self, token: Token, reason: RenewalReason) -> None:
+        active, now = self._active, self._clock.monotonic()
+        if active is not None and not active.rejected and active.token.access == token.access:
+            self._active = use_until_expiry(token, generation=active.generation, reason=active.reason, now=now)
         else:
-            generation = 1 if held is None else held.generation + 1
-            usual = self._usual_lifetime
-            self._held = hold(token, generation=generation, because=reason, now=now, rng=self._rng, usual=usual)
-        self._show(f"token valid {token.lifetime:.0f} s")
-        skew = self._exchange.skew
+            generation = 1 if active is None else active.generation + 1
+            login_lifetime = self._login_lifetime
+            self._active = schedule_renewal(
+                token, generation=generation, reason=reason, now=now, rng=self._rng, login_lifetime=login_lifetime
+            )
+        self._set_state(f"token valid {token.lifetime:.0f} s")
+        skew = self._token_client.skew
         if skew is not None and abs(skew) >= _NOTABLE_SKEW_S and not self._skew_noted:
             self._skew_noted = True
             where = "behind" if skew > 0 else "ahead of"
             text = f"{self._login.account}: this machine's clock is {abs(skew):.0f} s {where} the token endpoint's"
             self._hub.note(Level.WARNING, f"{text}; one-time codes are corrected for it")
 
-    # Asking again.
+    # Retries.
 
-    async def _persist(self, ask: Callable[[], Awaitable[Verdict]]) -> Token | Refused | Misconfigured:
-        """Ask until there is a verdict that asking again cannot change, or patience is at its end."""
-        began, tries = self._clock.monotonic(), 0
+    async def _retry_until_final(self, send: Callable[[], Awaitable[Verdict]]) -> Token | Refused | Misconfigured:
+        """Send the request again until the response is final; raise `AccountStopped` at the retry limits."""
+        began, attempts = self._clock.monotonic(), 0
         try:
             while True:
                 self._asked_at = self._clock.monotonic()
-                verdict = await ask()
-                trouble = self._trouble(verdict)
-                if trouble is None:
+                verdict = await send()
+                failure = self._temporary_failure(verdict)
+                if failure is None:
                     assert not isinstance(verdict, Unavailable)
                     return verdict
-                tries += 1
-                wait = self._next_wait(trouble, began=began, tries=tries)
-                self._troubled = True
-                self._show(f"token endpoint in trouble, next try in {wait:.0f} s")
-                self._emit(AccountAction.WAITING, f"{trouble.reason}; next try in {wait:.1f} s")
+                attempts += 1
+                wait = self._next_wait(failure, began=began, attempts=attempts)
+                self._endpoint_failing = True
+                self._set_state(f"token endpoint unavailable, retrying in {wait:.0f} s")
+                self._emit(AccountAction.WAITING, f"{failure.reason}; retrying in {wait:.1f} s")
                 await self._clock.sleep(wait)
         finally:
-            self._troubled = False
+            self._endpoint_failing = False
 
-    def _trouble(self, verdict: Verdict) -> Unavailable | None:
-        """What may pass: also a foreign answer (a maintenance page) where logins have worked before."""
+    def _temporary_failure(self, verdict: Verdict) -> Unavailable | None:
+        """Return a temporary failure, or None. A maintenance page counts as one if a login worked before."""
         if isinstance(verdict, Misconfigured) and not verdict.definite and self.logins:
             return Unavailable(reason=verdict.reason)
         return verdict if isinstance(verdict, Unavailable) else None
 
-    def _next_wait(self, trouble: Unavailable, *, began: float, tries: int) -> float:
-        """Full jitter, at least what the server asked for; raise `AccountStopped` when patience is at its end."""
-        held, now, patience = self._held, self._clock.monotonic(), self._patience
-        since = began if held is None or held.rejected else max(began, held.over_at)
-        lenient = self.logins > 0 or trouble.wait is not None
-        left = since + (patience.worked_s if lenient else patience.new_s) - now
-        if self._closed or left <= 0 or (not lenient and tries >= patience.new_tries):
-            hint = "Run again when it can be reached; what is done is kept"
-            raise AccountStopped(f"{trouble.reason}; {tries} tries", account=self._login.account, hint=hint)
-        ceiling = min(_BACKOFF_CAP_S, _BACKOFF_BASE_S * 2.0 ** min(tries - 1, 16))
-        wait = max(_SHORTEST_WAIT_S, self._rng.uniform(0, ceiling), trouble.wait or 0.0)
+    def _next_wait(self, failure: Unavailable, *, began: float, attempts: int) -> float:
+        """Return the back-off: full jitter, at least the server's wish; raise `AccountStopped` at the retry limits."""
+        active, now, retry_limits = self._active, self._clock.monotonic(), self._retry_limits
+        since = began if active is None or active.rejected else max(began, active.expires_at)
+        lenient = self.logins > 0 or failure.wait is not None
+        left = since + (retry_limits.worked_s if lenient else retry_limits.new_s) - now
+        if self._closed or left <= 0 or (not lenient and attempts >= retry_limits.new_attempts):
+            hint = "Run again when the token endpoint works; finished products are kept"
+            raise AccountStopped(
+                f"{failure.reason}; gave up after {attempts} attempts", account=self._login.account, hint=hint
+            )
+        ceiling = min(_BACKOFF_MAX_S, _BACKOFF_BASE_S * 2.0 ** min(attempts - 1, 16))
+        wait = max(_MIN_WAIT_S, self._rng.uniform(0, ceiling), failure.wait or 0.0)
         return min(wait, left)
 
     # Ending.
 
     async def _end_session(self) -> None:
-        """Every password login is a new session, and servers limit them: the old one is closed first."""
+        """Log out of the old session before a login, which opens a new one: servers limit open sessions."""
         session, self._session = self._session, None
         if session is None:
             return
-        if self._held is not None:  # it goes with its session: nobody is given it any more
-            self._held = dataclasses.replace(self._held, rejected=True)
-        if not await self._exchange.log_out(session):
-            self._leftovers = [*self._leftovers, session][-_MOST_LEFTOVERS:]
+        if self._active is not None:  # the logout invalidates it: give it to no worker
+            self._active = dataclasses.replace(self._active, rejected=True)
+        if not await self._token_client.log_out(session):
+            self._sessions_to_close = [*self._sessions_to_close, session][-_MAX_SESSIONS_TO_CLOSE:]
 
     async def _log_out_all(self) -> None:
-        sessions = [*self._leftovers, *([self._session] if self._session is not None else [])]
-        self._session, self._leftovers = None, []
+        sessions = [*self._sessions_to_close, *([self._session] if self._session is not None else [])]
+        self._session, self._sessions_to_close = None, []
         if not sessions:
             return
         async with asyncio.TaskGroup() as group:
-            ended = [group.create_task(self._exchange.log_out(session)) for session in sessions]
+            ended = [group.create_task(self._token_client.log_out(session)) for session in sessions]
         done = sum(task.result() for task in ended)
-        self._show("logged out")
+        self._set_state("logged out")
         self._emit(AccountAction.LOGOUT, f"{done} of {len(sessions)} sessions ended" if len(sessions) > 1 else "")
 
-    def _check_open(self) -> None:
-        if self.stopped is not None:  # a new one each time: an exception that many raise grows one traceback for all
+    def _raise_if_closed(self) -> None:
+        if self.stopped is not None:  # a new exception each time: a shared one would collect every worker's traceback
             raise AccountStopped(self.stopped.reason, account=self.stopped.account, hint=self.stopped.hint)
         if self._closed:
-            raise AccountStopped("the account has been closed", account=self._login.account)
+            raise AccountStopped(
+                "bulkdl is shutting down: no more tokens for this account", account=self._login.account
+            )
 
-    def _stop(self, verdict: Refused | Misconfigured) -> AccountStopped:
+    def _stop_error(self, verdict: Refused | Misconfigured) -> AccountStopped:
         account = self._login.account
         if isinstance(verdict, Misconfigured):
             return AccountStopped(f"cannot log in: {verdict.reason}", account=account, hint=verdict.hint)
@@ -357,13 +374,13 @@ class TokenManager:
         hint = verdict.hint or (_TOTP_HINT if self._login.uses_totp else hint)
         return AccountStopped(f"login refused: {verdict.reason}", account=account, hint=hint)
 
-    # Telling.
+    # State and events.
 
     def _waiting_for_code(self, seconds: float) -> None:
-        self._show(f"waiting {seconds:.0f} s for a one-time code")
-        self._emit(AccountAction.WAITING, f"{seconds:.0f} s for the next one-time code (each is good for one login)")
+        self._set_state(f"waiting {seconds:.0f} s for a one-time code")
+        self._emit(AccountAction.WAITING, f"{seconds:.0f} s for the next one-time code (each code works for one login)")
 
-    def _show(self, state: str) -> None:
+    def _set_state(self, state: str) -> None:
         self._hub.counters.accounts[self._login.account] = state
 
     def _emit(self, action: AccountAction, detail: str, lifetime_s: float | None = None) -> None:
@@ -371,16 +388,16 @@ class TokenManager:
         self._hub.emit(AccountEvent(account=account, action=action, detail=detail, lifetime_s=lifetime_s))
 
 
-def _reason(held: ActiveToken | None, phase: TokenPhase) -> RenewalReason:
-    if held is None:
+def _renewal_reason(active: ActiveToken | None, phase: TokenPhase) -> RenewalReason:
+    if active is None:
         return RenewalReason.FIRST
-    if held.rejected:
+    if active.rejected:
         return RenewalReason.REJECTED
-    return RenewalReason.EXPIRED if phase is TokenPhase.OVER else RenewalReason.AGEING
+    return RenewalReason.EXPIRED if phase is TokenPhase.EXPIRED else RenewalReason.EXPIRES_SOON
 
 
 def _with_refresh_token(token: Token, old: Token) -> Token:
-    """A reply without a refresh token leaves the old one in force (RFC 6749 §6)."""
+    """Keep the old refresh token if the response has none (RFC 6749 §6)."""
     if token.refresh is not None:
         return token
     lifetime = None if old.refresh_lifetime is None else old.issued + old.refresh_lifetime - token.issued

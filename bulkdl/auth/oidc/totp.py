@@ -1,7 +1,8 @@
-"""One-time codes (RFC 6238) and the ledger that never sends the same one twice.
+"""One-time codes (TOTP, RFC 6238) and the ledger that prevents the reuse of a code.
 
-Servers take a code once and within one step of their clock, so two processes of one user must not pick the same step,
-and a restart must not repeat one. The ledger keeps the steps sent in a small file, named by a hash of the secret.
+A server accepts each code once, and only within one time step of its clock. So two processes of one user must not use
+the same step, and a restarted run must not reuse one. The ledger stores the used steps in a small file, whose name is
+a hash of the secret.
 """
 
 from __future__ import annotations
@@ -28,17 +29,22 @@ if TYPE_CHECKING:
 __all__ = ["PERIOD_S", "UsedCodeLedger", "code_at", "normalise"]
 
 PERIOD_S = 30
-_LEAST_LEFT_S = 2.0
-_KEPT_STEPS = 8
+"""Seconds of one time step."""
+_MIN_LEFT_S = 2.0
+"""If a step has less than 2 s left, wait for the next one: the code could expire on its way."""
+_MAX_STEPS_KEPT = 8
+"""Used steps that the ledger stores; older ones cannot be accepted any more."""
 _WINDOW = 2
+"""Number of later steps whose use also blocks a step."""
 _KEY_BYTES = 20
+"""Bytes to which a short key is padded."""
 _LOCK_TIMEOUT_S = 10.0
 
 
 def normalise(text: str) -> Secret:
-    """A base32 secret as pyotp wants it, whatever spaces, dashes, case and padding people have copied.
+    """Return a base32 secret as pyotp needs it: upper case, padded, without spaces and dashes.
 
-    Raise `ValueError`, which does not quote the secret, when it is not base32 (RFC 4648 §6).
+    Raise `ValueError`, which does not quote the secret, if it is not base32 (RFC 4648 §6).
     """
     letters = "".join(c for c in text if not c.isspace() and c not in "-=").upper()
     padded = letters + "=" * (-len(letters) % 8)
@@ -52,19 +58,19 @@ def normalise(text: str) -> Secret:
 
 
 def code_at(secret: Secret, step: int) -> Secret:
-    """The six digits of a time step, leading zeros kept; `secret` is a normalised one.
+    """Return the six digits of a time step, with leading zeros; `secret` must be normalised.
 
-    Services still hand out secrets of 80 bits, which pyotp declines to use. HMAC fills a short key up with zero bytes
-    (RFC 2104 §2), so a key that comes with them gives the same codes.
+    Some services still issue secrets of 80 bits, which pyotp refuses. HMAC pads a short key with zero bytes
+    (RFC 2104 §2), so a key that we pad gives the same codes.
     """
     key = base64.b32decode(secret.reveal()).ljust(_KEY_BYTES, b"\0")
     return Secret(pyotp.TOTP(base64.b32encode(key).decode()).generate_otp(step))
 
 
 class UsedCodeLedger:
-    """Hands out codes, each step at most once, to all processes that share `directory`.
+    """Issues the code of each time step at most once, to all processes that share `directory`.
 
-    Where the directory cannot be written it still holds within this process, and `warn` says so once.
+    If the directory is not writable, this works within this process only, and `warn` gets one message.
     """
 
     def __init__(self, directory: Path, *, clock: Clock, warn: Callable[[str], None]) -> None:
@@ -77,69 +83,69 @@ class UsedCodeLedger:
     async def reserve(
         self, secret: Secret, *, skew: float = 0.0, waiting: Callable[[float], None] | None = None
     ) -> Secret:
-        """The code of the earliest step that was never sent and has at least 2 s left, when that step has come.
+        """Return the code of the earliest unused step that has at least 2 s left; wait for that step if necessary.
 
-        `skew`: seconds by which the server's clock is ahead. `waiting` is told the seconds before each wait.
+        `skew`: seconds by which the server's clock is ahead. `waiting` is called with the seconds before each wait.
         """
         key = _key(secret)
         while True:
             now = self._clock.wall() + skew
             step = int(now // PERIOD_S)
             left = (step + 1) * PERIOD_S - now
-            if left >= _LEAST_LEFT_S and await self._take(key, step):
+            if left >= _MIN_LEFT_S and await self._record(key, step):
                 return code_at(secret, step)
             if waiting is not None:
                 waiting(left)
             await self._clock.sleep(left + 0.05)
 
-    async def _take(self, key: str, step: int) -> bool:
-        """Record the step as sent; False when it, or one just after it, was sent before."""
+    async def _record(self, key: str, step: int) -> bool:
+        """Record the step as used. Return False if it, or one just after it, was used before."""
         if not self._in_process_only:
             try:
-                return await asyncio.to_thread(self._take_in_file, key, step)
+                return await asyncio.to_thread(self._record_in_file, key, step)
             except OSError as error:
                 self._in_process_only = True
                 words = error.strerror or "locked by another process"
                 self._warn(
-                    f"The TOTP ledger in {self._directory} cannot be used ({words}): codes are kept apart within this "
-                    "run only, so do not run two at once with one account"
+                    f"The TOTP ledger in {self._directory} cannot be used ({words}): used one-time codes are "
+                    "tracked in this run only; do not run two at once with one account"
                 )
-        return self._take_in_memory(key, step)
+        return self._record_in_memory(key, step)
 
-    def _take_in_memory(self, key: str, step: int) -> bool:
+    def _record_in_memory(self, key: str, step: int) -> bool:
         sent = self._sent.setdefault(key, [])
-        if not _free(step, sent):
+        if not _is_unused(step, sent):
             return False
-        sent[:] = [*sent, step][-_KEPT_STEPS:]
+        sent[:] = [*sent, step][-_MAX_STEPS_KEPT:]
         return True
 
-    def _take_in_file(self, key: str, step: int) -> bool:
+    def _record_in_file(self, key: str, step: int) -> bool:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self._directory / f"totp-{key}.json"
         with filelock.FileLock(path.with_suffix(".lock"), timeout=_LOCK_TIMEOUT_S, mode=0o600):
             self._sent[key] = _read(path) or self._sent.get(key, [])
-            if not self._take_in_memory(key, step):
+            if not self._record_in_memory(key, step):
                 return False
             replacement = path.with_suffix(".new")
             replacement.write_text(json.dumps(self._sent[key]), encoding="ascii")
-            os.replace(replacement, path)  # noqa: PTH105 - the atomic one, by its usual name
+            os.replace(replacement, path)  # noqa: PTH105 - `os.replace` is the usual name of the atomic rename
             return True
 
 
-def _free(step: int, sent: list[int]) -> bool:
-    """Steps far ahead were sent by a clock that was wrong since: the server never took them, so they bar nothing."""
+def _is_unused(step: int, sent: list[int]) -> bool:
+    """Tell whether the step may be used. Ignore steps far ahead: a wrong clock sent them, no server took them."""
     return not any(step <= other <= step + _WINDOW for other in sent)
 
 
 def _read(path: Path) -> list[int]:
-    """Steps sent; a file that is missing or damaged says nothing, and the server's own refusal is the second line."""
+    """Return the used steps; none if the file is missing or damaged (the server still refuses a reused code)."""
     try:
         steps = json.loads(path.read_text(encoding="ascii"))
     except (FileNotFoundError, ValueError):
         return []
-    return [s for s in steps if type(s) is int][-_KEPT_STEPS:] if isinstance(steps, list) else []
+    return [s for s in steps if type(s) is int][-_MAX_STEPS_KEPT:] if isinstance(steps, list) else []
 
 
 def _key(secret: Secret) -> str:
-    """Names the secret without holding it: it has at least 80 random bits, so a plain hash cannot be searched."""
+    """Return a name for the secret. It has at least 80 random bits, so nobody can find it from a plain hash."""
     return hashlib.sha256(b"bulkdl totp steps\0" + secret.reveal().encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""A token endpoint that answers nonsense: its account says so, its products stay pending, the others go on."""
+"""If a token endpoint answers nonsense, its account stops, its products stay pending, other accounts continue."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TOKEN = {"access_token": "at", "token_type": "Bearer"}
 
 @dataclass(slots=True)
 class Scene:
-    """An archive with a good account, and a second token endpoint that `bad` asks in vain."""
+    """An archive with a good account, and an account `bad` whose token endpoint never works."""
 
     archive: Archive
     identity: Identity
@@ -92,11 +92,11 @@ def states(done) -> dict[str, set[State]]:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (EndpointFault(status=200, body=b"<html>Sign in", headers=HTML), "a web page in place of a token"),
-        (EndpointFault(status=200, body=b""), "no JSON object"),
-        (EndpointFault(status=200, body=b'{"access_token": "at'), "no JSON object"),
-        (EndpointFault(status=200, body=b'["at"]'), "no JSON object"),
-        (EndpointFault(status=200, body=b"\xff\xfe\x00"), "no JSON object"),
+        (EndpointFault(status=200, body=b"<html>Sign in", headers=HTML), "a web page instead of a token"),
+        (EndpointFault(status=200, body=b""), "not a JSON object"),
+        (EndpointFault(status=200, body=b'{"access_token": "at'), "not a JSON object"),
+        (EndpointFault(status=200, body=b'["at"]'), "not a JSON object"),
+        (EndpointFault(status=200, body=b"\xff\xfe\x00"), "not a JSON object"),
         (EndpointFault(status=200, body={"token": "at"}), "without a usable access_token"),
         (EndpointFault(status=200, body={"access_token": {"a": 1}}), "without a usable access_token"),
         (EndpointFault(status=200, body={"access_token": "a\nb"}), "without a usable access_token"),
@@ -111,10 +111,10 @@ def states(done) -> dict[str, set[State]]:
         (EndpointFault(status=400, body={"error": {"code": 1}, "error_description": ["x"]}), "400"),
         (EndpointFault(status=429, headers={"Retry-After": "999999999"}), "429"),
         (EndpointFault(status=503, headers={"Retry-After": "-1"}), "503"),
-        (EndpointFault(drop=True), "broke before the whole answer"),
+        (EndpointFault(drop=True), "was lost before the response"),
     ],
 )
-async def test_nonsense_stops_its_account_and_no_other(place, scene, fault, said):
+async def test_a_nonsense_response_stops_only_its_account(place, scene, fault, said):
     scene.bad.script(fault, times=1000)
     done = await run(place, scene)
     assert done.code == 3
@@ -140,22 +140,22 @@ async def test_nonsense_stops_its_account_and_no_other(place, scene, fault, said
         {"token_type": 7, "refresh_token": 7},
     ],
 )
-async def test_absurd_lifetimes_are_lived_with(place, scene, changes):
+async def test_absurd_lifetimes_do_not_stop_the_account(place, scene, changes):
     scene.bad.script(EndpointFault(body=changes), times=3)
     done = await run(place, scene)
     assert done.code == 0
     assert scene.bad.logins == 1
 
 
-async def test_an_endpoint_that_nobody_listens_at_stops_its_account_alone(place, scene):
+async def test_an_unreachable_endpoint_stops_only_its_account(place, scene):
     done = await run(place, scene, token_url="http://127.0.0.1:1/token")
     assert done.code == 3
     assert states(done) == {"good": {State.COMPLETED}, "bad": {State.PENDING}}
     assert "no connection to the token endpoint 127.0.0.1:1" in done.result.pending_reasons[0]
 
 
-async def test_an_account_that_had_worked_before_its_endpoint_went_mad_is_no_exit_3(place, scene):
-    """Code 3 is for an account that could do nothing at all."""
+async def test_an_account_that_worked_before_its_endpoint_failed_is_not_exit_3(place, scene):
+    """Exit code 3 means that an account never worked."""
 
     def watch(event: Event) -> None:
         if isinstance(event, ProductFinished) and event.outcome.file.startswith("bad"):
@@ -167,7 +167,7 @@ async def test_an_account_that_had_worked_before_its_endpoint_went_mad_is_no_exi
     assert states(done)["bad"] == {State.COMPLETED, State.PENDING}
 
 
-async def test_the_next_run_brings_what_was_left(place, scene):
+async def test_the_next_run_downloads_the_pending_products(place, scene):
     scene.bad.script(EndpointFault(status=200, body=b"<html>"), times=5)
     assert (await run(place, scene)).code == 3
     scene.bad._faults.clear()

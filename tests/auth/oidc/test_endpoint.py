@@ -1,4 +1,4 @@
-"""The way to the token endpoint: what can go wrong on it, in words for a person."""
+"""Failures on the way to the token endpoint, and their messages."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def post(session, url, form="password=x", *, seconds=5.0):
     return await HttpTokenEndpoint(session, clock=SystemClock(), timeout=seconds).post(Url(url), Secret(form))
 
 
-async def test_a_form_is_posted_and_the_answer_comes_back(session, raw_server):
+async def test_a_form_is_posted_and_the_response_returned(session, raw_server):
     server = await raw_server(reply(200, b"{}"))
     answer = await post(session, server.url("/token"), "a=%C3%84+b")
     assert (answer.status, answer.body) == (200, b"{}")
@@ -74,14 +74,14 @@ async def test_a_name_that_does_not_exist_is_named(session):
     assert "could not be resolved" in (await failure(session, "http://nowhere.invalid/token")).reason
 
 
-async def test_silence_is_a_time_out(session, raw_server):
+async def test_no_response_is_a_timeout(session, raw_server):
     server = await raw_server(hang())
     assert "did not answer in 0.05 s" in (await failure(session, server.url("/token"), seconds=0.05)).reason
 
 
-async def test_a_connection_that_breaks_is_said_so(session, raw_server):
+async def test_a_lost_connection_is_named(session, raw_server):
     server = await raw_server(reset(100, b"half"))
-    assert "broke" in (await failure(session, server.url("/token"))).reason
+    assert "lost" in (await failure(session, server.url("/token"))).reason
 
 
 async def test_an_endless_answer_is_cut_off(session, raw_server):
@@ -100,7 +100,7 @@ def certificate(folder: Path) -> ssl.SSLContext:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-async def test_a_certificate_that_nobody_trusts_is_a_lasting_failure_with_its_cause(session, tmp_path):
+async def test_an_untrusted_certificate_is_a_lasting_failure_with_its_cause(session, tmp_path):
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=certificate(tmp_path))
     try:
         port = server.sockets[0].getsockname()[1]
@@ -112,10 +112,10 @@ async def test_a_certificate_that_nobody_trusts_is_a_lasting_failure_with_its_ca
     assert "ca_file" in failed.reason
 
 
-async def test_an_answer_whose_chunks_are_none_is_a_broken_connection(session, raw_server):
+async def test_a_malformed_chunked_answer_is_a_lost_connection(session, raw_server):
     async def respond(_request, wire):
         await wire.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nno chunk\r\n")
 
     server = await raw_server(respond)
-    with pytest.raises(EndpointFailed, match="broke before the whole answer had come"):
+    with pytest.raises(EndpointFailed, match="was lost before the response was complete"):
         await post(session, server.url("/token"))

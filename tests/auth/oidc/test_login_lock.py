@@ -1,4 +1,4 @@
-"""Logins of one user take turns on this machine, and accounts that log in alike have one login."""
+"""One login of a user at a time on this machine; accounts with the same login share it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from bulkdl.auth.factory import make_authenticator
 from bulkdl.auth.oidc.login_lock import LoginLock
-from bulkdl.auth.oidc.token_manager import Patience
+from bulkdl.auth.oidc.token_manager import RetryLimits
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.urls import Url
@@ -23,16 +23,16 @@ URL = Url("https://sso.example.org/token")
 
 
 async def until(condition) -> None:
-    """Let the sockets work until the condition holds; the test's own time limit ends a vain wait."""
+    """Run the event loop until the condition holds, or the test's time limit ends."""
     while not condition():  # noqa: ASYNC110 - the other end of a socket has no event to wait for
         await asyncio.sleep(0)
 
 
-async def test_a_login_waits_for_one_of_the_same_user_that_is_under_way():
+async def test_a_login_waits_for_another_one_of_the_same_user():
     async with Realm() as realm:
         answer = asyncio.Event()
         realm.identity.script(EndpointFault(until=answer))
-        first, second = (asyncio.ensure_future(realm.signer().credential()) for _ in range(2))
+        first, second = (asyncio.ensure_future(realm.authenticator().credential()) for _ in range(2))
         await until(lambda: realm.clock.slept and realm.identity.log)
         assert realm.identity.count("password") == 1
         answer.set()
@@ -41,83 +41,83 @@ async def test_a_login_waits_for_one_of_the_same_user_that_is_under_way():
         assert not realm.identity.failures
 
 
-async def test_without_a_turn_the_server_would_refuse_the_second_like_a_wrong_password(tmp_path):
+async def test_without_the_lock_the_server_refuses_the_second_login_like_a_wrong_password(tmp_path):
     async with Realm() as realm:
         answer = asyncio.Event()
         realm.identity.script(EndpointFault(until=answer))
-        first = asyncio.ensure_future(realm.signer().credential())
+        first = asyncio.ensure_future(realm.authenticator().credential())
         await until(lambda: realm.identity.log)
         realm.state = tmp_path  # another machine
         with pytest.raises(AccountStopped, match="Invalid user credentials"):
-            await realm.signer().credential()
+            await realm.authenticator().credential()
         answer.set()
         await first
 
 
 async def test_different_users_do_not_wait_for_each_other(tmp_path):
-    turns, clock = LoginLock(tmp_path, clock=ImpatientClock()), ImpatientClock()
-    async with turns.turn(URL, "anna"), turns.turn(URL, "otto"):
+    lock, clock = LoginLock(tmp_path, clock=ImpatientClock()), ImpatientClock()
+    async with lock.hold(URL, "anna"), lock.hold(URL, "otto"):
         assert not clock.slept
 
 
-async def test_a_turn_that_nobody_gives_back_is_waited_for_two_minutes(tmp_path):
+async def test_a_login_waits_at_most_two_minutes_for_the_lock(tmp_path):
     clock = ImpatientClock()
-    turns = LoginLock(tmp_path, clock=clock)
-    async with turns.turn(URL, "anna"), turns.turn(URL, "anna"):
+    lock = LoginLock(tmp_path, clock=clock)
+    async with lock.hold(URL, "anna"), lock.hold(URL, "anna"):
         assert 119 <= sum(clock.slept) <= 121
 
 
 @pytest.mark.parametrize("error", [True, False])
-async def test_a_turn_is_given_back_whatever_becomes_of_the_login(tmp_path, error):
-    turns = LoginLock(tmp_path, clock=SystemClock())
+async def test_the_lock_is_released_even_if_the_login_fails(tmp_path, error):
+    lock = LoginLock(tmp_path, clock=SystemClock())
     with pytest.raises(RuntimeError) if error else nullcontext():
-        async with turns.turn(URL, "anna"):
+        async with lock.hold(URL, "anna"):
             if error:
                 raise RuntimeError
-    async with asyncio.timeout(60), turns.turn(URL, "anna"):
+    async with asyncio.timeout(60), lock.hold(URL, "anna"):
         pass
 
 
-async def test_where_no_file_can_be_written_the_login_goes_ahead(tmp_path):
+async def test_if_no_file_can_be_written_the_login_proceeds_without_a_lock(tmp_path):
     (tmp_path / "file").write_text("in the way")
     clock = ImpatientClock()
-    async with LoginLock(tmp_path / "file" / "state", clock=clock).turn(URL, "anna"):
+    async with LoginLock(tmp_path / "file" / "state", clock=clock).hold(URL, "anna"):
         assert not clock.slept
 
 
 async def test_the_lock_names_no_user(tmp_path):
-    async with LoginLock(tmp_path, clock=SystemClock()).turn(URL, "anna"):
+    async with LoginLock(tmp_path, clock=SystemClock()).hold(URL, "anna"):
         (path,) = tmp_path.iterdir()
     assert "anna" not in path.name
     assert path.read_bytes() == b""
 
 
-def _take_and_die(folder, taken):
+def _lock_and_die(folder, taken):
     async def take():
-        async with LoginLock(folder, clock=SystemClock()).turn(URL, "anna"):
+        async with LoginLock(folder, clock=SystemClock()).hold(URL, "anna"):
             taken.set()
             os._exit(1)
 
     asyncio.run(take())
 
 
-async def test_a_process_that_dies_in_its_turn_holds_up_nobody(tmp_path):
+async def test_a_process_that_dies_with_the_lock_does_not_block_others(tmp_path):
     context = multiprocessing.get_context("spawn")
     taken = context.Event()
-    process = context.Process(target=_take_and_die, args=(tmp_path, taken))
+    process = context.Process(target=_lock_and_die, args=(tmp_path, taken))
     process.start()
     await asyncio.to_thread(process.join)
     assert taken.is_set()
     clock = ImpatientClock()
-    async with LoginLock(tmp_path, clock=clock).turn(URL, "anna"):
+    async with LoginLock(tmp_path, clock=clock).hold(URL, "anna"):
         assert sum(clock.slept) < 1
 
 
-# One manager for accounts that are alike
+# One token manager for accounts with the same login
 
 
 def pair(realm, *passwords):
-    """Accounts of one user, with these passwords, in one run."""
+    """Return accounts of one user with these passwords, in one run."""
     logins = {}
     return [
         make_authenticator(
@@ -132,15 +132,17 @@ def pair(realm, *passwords):
 
 async def test_accounts_with_the_same_login_share_it():
     async with Realm() as realm:
-        signers = pair(realm, None, None)
-        credentials = await asyncio.gather(*(signer.credential() for signer in signers for _ in range(20)))
+        authenticators = pair(realm, None, None)
+        credentials = await asyncio.gather(
+            *(authenticator.credential() for authenticator in authenticators for _ in range(20))
+        )
         assert len({c.header for c in credentials}) == 1
         assert realm.identity.count("password") == 1
-        assert [signer.logins for signer in signers] == [1, 0]
-        assert all(signer.worked for signer in signers)
+        assert [authenticator.logins for authenticator in authenticators] == [1, 0]
+        assert all(authenticator.worked for authenticator in authenticators)
         assert "account0" in realm.hub.counters.accounts["account1"]
-        for signer in signers:
-            await signer.aclose()
+        for authenticator in authenticators:
+            await authenticator.aclose()
 
 
 async def test_the_shared_session_ends_with_the_last_account_that_uses_it():
@@ -158,15 +160,15 @@ async def test_the_shared_session_ends_with_the_last_account_that_uses_it():
 
 async def test_an_account_that_shares_a_login_is_stopped_under_its_own_name():
     async with Realm() as realm:
-        signers = pair(realm, "wrong", "wrong")
-        for number, signer in enumerate(signers):
+        authenticators = pair(realm, "wrong", "wrong")
+        for number, authenticator in enumerate(authenticators):
             with pytest.raises(AccountStopped) as stop:
-                await signer.credential()
-            assert stop.value.account == signer.stopped.account == f"account{number}"
+                await authenticator.credential()
+            assert stop.value.account == authenticator.stopped.account == f"account{number}"
         assert realm.identity.count("password") == 1
 
 
-async def test_another_password_is_another_login():
+async def test_accounts_with_different_passwords_do_not_share_a_login():
     async with Realm() as realm:
         right, wrong = pair(realm, None, "wrong")
         await right.credential()
@@ -176,17 +178,17 @@ async def test_another_password_is_another_login():
         await right.aclose()
 
 
-async def test_an_endpoint_that_never_answers_the_log_out_holds_up_the_end_for_its_patience_only():
+async def test_an_endpoint_that_never_answers_the_logout_delays_the_end_by_the_limit_only():
     async with Realm() as realm:
-        signer = realm.signer()
-        await signer.credential()
-        signer.manager._patience = Patience(logout_s=0.05)
+        authenticator = realm.authenticator()
+        await authenticator.credential()
+        authenticator.manager._retry_limits = RetryLimits(logout_s=0.05)
         hanging = asyncio.Event()
         realm.identity.script_logout(EndpointFault(until=hanging))
-        await signer.aclose()
-        assert any("did not answer the log-out in time" in note for note in realm.notes())
+        await authenticator.aclose()
+        assert any("did not answer the logout in time" in note for note in realm.notes())
         hanging.set()
 
 
-def test_all_log_outs_have_three_seconds():
-    assert Patience().logout_s == 3.0
+def test_all_logouts_together_have_three_seconds():
+    assert RetryLimits().logout_s == 3.0

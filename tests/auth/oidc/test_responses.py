@@ -1,4 +1,4 @@
-"""What a token endpoint's answer means, as a table."""
+"""The interpretation of a token endpoint's responses, as a table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bulkdl.auth.oidc.messages import (
     password_form,
     refresh_form,
 )
-from bulkdl.auth.oidc.responses import Misconfigured, Refused, Unavailable, clean, clock_skew, read_reply
+from bulkdl.auth.oidc.responses import Misconfigured, Refused, Unavailable, clean, clock_skew, interpret_response
 from bulkdl.core.secret import Secret
 from bulkdl.core.urls import Url
 
@@ -31,7 +31,7 @@ NOW = 1_750_000_000.0
 def read(status, body=b"", headers=None, secrets=()):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     reply = TokenResponse(status=status, headers=headers or {}, body=raw, sent_at=10.0)
-    return read_reply(reply, url=URL, secrets=secrets, now=NOW)
+    return interpret_response(reply, url=URL, secrets=secrets, now=NOW)
 
 
 def oauth(error, description=None):
@@ -71,18 +71,18 @@ def oauth(error, description=None):
         (404, b"<html>", Misconfigured, "404"),
         (405, b"", Misconfigured, "405"),
         (200, b"<!doctype html>", Misconfigured, "a web page"),
-        (200, b"", Misconfigured, "no JSON object"),
-        (200, b'{"access_token": "at', Misconfigured, "no JSON object"),
-        (200, b'["access_token"]', Misconfigured, "no JSON object"),
-        (200, b"\xff\xfe", Misconfigured, "no JSON object"),
-        (200, b"[" * 100_000, Misconfigured, "no JSON object"),
+        (200, b"", Misconfigured, "not a JSON object"),
+        (200, b'{"access_token": "at', Misconfigured, "not a JSON object"),
+        (200, b'["access_token"]', Misconfigured, "not a JSON object"),
+        (200, b"\xff\xfe", Misconfigured, "not a JSON object"),
+        (200, b"[" * 100_000, Misconfigured, "not a JSON object"),
         (200, {}, Misconfigured, "without a usable access_token"),
         (200, {"access_token": 7}, Misconfigured, "without a usable access_token"),
         (200, {"access_token": "a\r\nX: y"}, Misconfigured, "without a usable access_token"),
         (204, b"", Misconfigured, "204"),
     ],
 )
-def test_each_answer_has_its_meaning_and_says_who_answered(status, body, kind, said):
+def test_each_response_is_interpreted_and_names_the_host(status, body, kind, said):
     verdict = read(status, body)
     assert type(verdict) is kind
     assert said in verdict.reason
@@ -98,7 +98,7 @@ def test_each_answer_has_its_meaning_and_says_who_answered(status, body, kind, s
         ("Invalid user credentials", ""),
     ],
 )
-def test_a_refusal_that_names_its_cause_has_a_hint_of_its_own(description, hint):
+def test_a_refusal_with_a_known_cause_has_its_own_hint(description, hint):
     verdict = read(400, oauth("invalid_grant", description))
     assert isinstance(verdict, Refused)
     assert bool(verdict.hint) is bool(hint)
@@ -108,7 +108,7 @@ def test_a_refusal_that_names_its_cause_has_a_hint_of_its_own(description, hint)
 @pytest.mark.parametrize(
     "description", ["Too many sessions", "User session limit exceeded", "Max session number exceeded"]
 )
-def test_too_many_sessions_are_no_wrong_password(description):
+def test_too_many_sessions_is_a_temporary_failure(description):
     assert isinstance(read(401, oauth("invalid_grant", description)), Unavailable)
 
 
@@ -123,7 +123,7 @@ def test_too_many_sessions_are_no_wrong_password(description):
         ("Offline access denied", False),
     ],
 )
-def test_a_session_that_is_gone_is_told_from_one_that_may_be_alive(description, over):
+def test_an_ended_session_is_distinguished_from_one_that_may_be_open(description, over):
     assert read(400, oauth("invalid_grant", description)).session_over is over
 
 
@@ -139,7 +139,7 @@ def test_a_session_that_is_gone_is_told_from_one_that_may_be_alive(description, 
         (b"<html>", ""),
     ],
 )
-def test_what_a_server_says_for_itself_is_quoted_in_brackets(body, said):
+def test_the_error_of_a_server_is_quoted_in_parentheses(body, said):
     assert read(401, body).reason == f"the token endpoint sso.example.org answered 401{said}"
 
 
@@ -154,11 +154,11 @@ def test_what_a_server_says_for_itself_is_quoted_in_brackets(body, said):
         (200, {}, False),
     ],
 )
-def test_what_a_token_endpoint_itself_says_is_definite_and_a_page_before_it_is_not(status, body, definite):
+def test_an_oauth_error_is_definite_and_any_other_page_is_not(status, body, definite):
     assert read(status, body).definite is definite
 
 
-def test_a_verdict_claims_no_more_than_it_was_told():
+def test_verdicts_have_cautious_defaults():
     assert (Refused(reason="x").session_over, Misconfigured(reason="x", hint="y").definite) == (False, True)
 
 
@@ -170,12 +170,12 @@ def test_a_redirect_is_named_with_its_target_and_without_its_query():
 
 
 @pytest.mark.parametrize("location", [None, "", "http://["])
-def test_a_redirect_without_a_usable_target_is_named_alone(location):
+def test_a_redirect_without_a_usable_target_is_named_without_one(location):
     verdict = read(302, b"", {} if location is None else {"Location": location})
     assert verdict.reason.endswith(" answered 302, a redirect; it is not followed")
 
 
-def test_a_token_may_have_every_character_that_fits_a_header():
+def test_a_token_may_contain_every_character_of_a_header_value():
     access = "".join(map(chr, range(33, 127)))
     assert read(200, {"access_token": access}).access == Secret(access)
 
@@ -205,7 +205,7 @@ def test_a_refresh_token_is_a_text_that_is_not_empty(refresh, usable):
         ({"expires_in": 1e17}, 365 * 86400),
     ],
 )
-def test_a_lifetime_is_read_whatever_form_it_has(fields, lifetime):
+def test_a_lifetime_is_read_in_every_form(fields, lifetime):
     token = read(200, {"access_token": "at", **fields})
     assert isinstance(token, Token)
     assert token.lifetime == lifetime
@@ -248,7 +248,7 @@ def jwt(claims):
     [
         ({}, jwt({"iat": NOW + 90}), 90.5),
         ({"Date": "Sun, 15 Jun 2025 15:06:45 GMT"}, jwt({"iat": NOW + 90}), 5.5),
-        ({}, jwt({"iat": NOW + 90, "a": ""}), 90.5),  # each length of what base64 leaves to fill up
+        ({}, jwt({"iat": NOW + 90, "a": ""}), 90.5),  # each length of base64 padding
         ({}, jwt({"iat": NOW + 90, "a": "b"}), 90.5),
         ({}, jwt({"iat": NOW + 90, "a": "bc"}), 90.5),
         ({}, jwt({"iat": 0}), None),
@@ -262,7 +262,7 @@ def jwt(claims):
         ({}, [], None),
     ],
 )
-def test_without_a_date_the_time_of_the_tokens_issue_tells_the_servers_clock(headers, body, skew):
+def test_without_a_date_the_tokens_iat_gives_the_servers_clock(headers, body, skew):
     reply = TokenResponse(status=200, headers=headers, body=json.dumps(body).encode(), sent_at=0.0)
     assert clock_skew(reply, wall=NOW) == skew
 
@@ -273,7 +273,7 @@ def test_the_servers_clock_is_read_from_its_date(date, skew):
     assert clock_skew(TokenResponse(status=200, headers=headers, body=b"", sent_at=0.0), wall=NOW) == skew
 
 
-def test_what_a_server_echoes_is_masked_cut_and_freed_of_control_characters(canary):
+def test_quoted_server_text_is_masked_shortened_and_free_of_control_characters(canary):
     secret = Secret(canary.value)
     echo = f"no \x1b[31m {canary.value} {quote(canary.value, safe='').lower()} {quote_plus(canary.value)}\n{'x' * 500}"
     verdict = read(401, oauth("invalid_grant", echo), secrets=[secret])
@@ -289,7 +289,7 @@ def test_a_secret_is_masked_in_its_longest_form():
 @pytest.mark.parametrize(
     ("length", "shown"), [(199, "x" * 199), (200, "x" * 200), (201, "x" * 199 + "…"), (900, "x" * 199 + "…")]
 )
-def test_text_of_a_server_is_cut_at_two_hundred_letters(length, shown):
+def test_server_text_is_cut_at_two_hundred_characters(length, shown):
     assert clean("x" * length, []) == shown
 
 
@@ -302,12 +302,12 @@ def test_text_of_a_server_never_holds_a_secret_and_is_always_short_and_printable
 
 
 @given(st.integers(100, 599), st.binary(max_size=200), st.dictionaries(st.text(max_size=9), st.text(max_size=9)))
-def test_no_answer_is_too_odd_to_be_read(status, body, headers):
+def test_any_response_is_interpreted_without_an_exception(status, body, headers):
     assert isinstance(read(status, body, headers), Token | Refused | Unavailable | Misconfigured)
 
 
 @given(st.text(), st.text(), st.text())
-def test_a_password_form_arrives_as_it_was_meant_whatever_is_in_it(username, password, secret):
+def test_a_password_form_arrives_unchanged(username, password, secret):
     client = Client(id="public", secret=Secret(secret), scope="openid")
     try:
         (username + password + secret).encode()
@@ -325,7 +325,7 @@ def test_a_password_form_arrives_as_it_was_meant_whatever_is_in_it(username, pas
     }
 
 
-def test_the_other_forms_hold_what_their_grants_ask_for():
+def test_the_other_forms_have_the_fields_of_their_grants():
     client = Client(id="me", scope="openid")
     assert client_credentials_form(client).reveal() == "grant_type=client_credentials&client_id=me&scope=openid"
     assert refresh_form(client, Secret("r&t")).reveal() == "grant_type=refresh_token&refresh_token=r%26t&client_id=me"
@@ -340,6 +340,6 @@ def test_the_other_forms_hold_what_their_grants_ask_for():
         ("https://api.example.org/token", None),
     ],
 )
-def test_only_keycloaks_log_out_can_be_derived(token_url, expected):
+def test_only_a_keycloak_has_a_logout_url(token_url, expected):
     found = logout_url(Url(token_url))
     assert (found.raw if found else None) == expected

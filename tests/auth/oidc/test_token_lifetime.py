@@ -1,4 +1,4 @@
-"""When a token is used, renewed beside its use, or waited for: tables of its phases."""
+"""Tables of a token's phases: when it is used, renewed in the background, or waited for."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from bulkdl.auth.oidc.token_lifetime import (
     ActiveToken,
     RenewalReason,
     TokenPhase,
-    hold,
-    hold_to_the_end,
-    is_useless,
-    run_out,
+    schedule_renewal,
+    session_is_ending,
+    use_until_expiry,
+    use_up,
 )
 from bulkdl.core.secret import Secret
 
@@ -23,7 +23,7 @@ ISSUED = 1000.0
 
 
 class Always(random.Random):
-    """A random source that gives one number."""
+    """A random source that always returns the same number."""
 
     def __init__(self, number: float) -> None:
         super().__init__(0)
@@ -37,17 +37,19 @@ def token(lifetime: float) -> Token:
     return Token(access=Secret("access"), refresh=Secret("refresh"), issued=ISSUED, lifetime=lifetime)
 
 
-def held(
-    lifetime: float, *, age: float = 0.0, draw: float = 0.0, rejected: bool = False, **usual: float
+def active(
+    lifetime: float, *, age: float = 0.0, draw: float = 0.0, rejected: bool = False, **options: float
 ) -> ActiveToken:
-    """Held from `age` on."""
-    plan = hold(token(lifetime), generation=7, because=RenewalReason.FIRST, now=ISSUED + age, rng=Always(draw), **usual)
+    """Return an active token that arrived at the given age."""
+    plan = schedule_renewal(
+        token(lifetime), generation=7, reason=RenewalReason.FIRST, now=ISSUED + age, rng=Always(draw), **options
+    )
     return dataclasses.replace(plan, rejected=True) if rejected else plan
 
 
 def ages(plan: ActiveToken) -> tuple[float, float, float]:
-    """The token's age at which each phase begins."""
-    return plan.soft_at - ISSUED, plan.hard_at - ISSUED, plan.over_at - ISSUED
+    """Return the token's age at which each phase begins."""
+    return plan.refresh_soon_at - ISSUED, plan.refresh_now_at - ISSUED, plan.expires_at - ISSUED
 
 
 @pytest.mark.parametrize(
@@ -55,31 +57,33 @@ def ages(plan: ActiveToken) -> tuple[float, float, float]:
     [
         (0.0, False, TokenPhase.FRESH),
         (79.9, False, TokenPhase.FRESH),
-        (80.0, False, TokenPhase.SOFT),
-        (94.9, False, TokenPhase.SOFT),
-        (95.0, False, TokenPhase.HARD),
-        (99.9, False, TokenPhase.HARD),
-        (100.0, False, TokenPhase.OVER),
-        (500.0, False, TokenPhase.OVER),
-        (0.0, True, TokenPhase.OVER),
-        (85.0, True, TokenPhase.OVER),
-        (100.0, True, TokenPhase.OVER),
+        (80.0, False, TokenPhase.REFRESH_SOON),
+        (94.9, False, TokenPhase.REFRESH_SOON),
+        (95.0, False, TokenPhase.REFRESH_NOW),
+        (99.9, False, TokenPhase.REFRESH_NOW),
+        (100.0, False, TokenPhase.EXPIRED),
+        (500.0, False, TokenPhase.EXPIRED),
+        (0.0, True, TokenPhase.EXPIRED),
+        (85.0, True, TokenPhase.EXPIRED),
+        (100.0, True, TokenPhase.EXPIRED),
     ],
 )
-def test_each_phase_begins_at_its_time_and_a_refused_token_is_over(age: float, *, rejected: bool, phase: TokenPhase):
-    assert held(100.0, rejected=rejected).phase(ISSUED + age) is phase
+def test_each_phase_begins_at_its_time_and_a_refused_token_is_expired(age: float, *, rejected: bool, phase: TokenPhase):
+    assert active(100.0, rejected=rejected).phase(ISSUED + age) is phase
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "draw", "soft"),
+    ("lifetime", "draw", "soon"),
     [(100.0, 0.0, 80.0), (100.0, 0.5, 83.0), (100.0, 1.0, 86.0), (10.0, 1.0, 8.6), (1.0, 0.0, 0.8)],
 )
-def test_a_token_is_renewed_beside_its_use_from_80_to_86_percent_of_its_life(lifetime: float, draw: float, soft: float):
-    assert ages(held(lifetime, draw=draw))[0] == pytest.approx(soft)
+def test_a_token_is_renewed_in_the_background_at_80_to_86_percent_of_its_life(
+    lifetime: float, draw: float, soon: float
+):
+    assert ages(active(lifetime, draw=draw))[0] == pytest.approx(soon)
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "usual", "margin"),
+    ("lifetime", "login_lifetime", "margin"),
     [
         (1.0, {}, 0.2),  # the last second would begin before the renewal is due
         (4.0, {}, 0.8),
@@ -91,18 +95,20 @@ def test_a_token_is_renewed_beside_its_use_from_80_to_86_percent_of_its_life(lif
         (51.0, {}, 5.0),
         (600.0, {}, 5.0),
         # The last token of its session
-        (2.0, {"usual": 100.0}, 0.4),
-        (2.5, {"usual": 100.0}, 1.0),
-        (2.5, {"usual": 2.6}, 1.0),
-        (2.5, {"usual": 2.5}, 0.5),
-        (2.5, {"usual": 1.0}, 0.5),
+        (2.0, {"login_lifetime": 100.0}, 0.4),
+        (2.5, {"login_lifetime": 100.0}, 1.0),
+        (2.5, {"login_lifetime": 2.6}, 1.0),
+        (2.5, {"login_lifetime": 2.5}, 0.5),
+        (2.5, {"login_lifetime": 1.0}, 0.5),
         (2.5, {}, 0.5),
-        (60.0, {"usual": 100.0}, 5.0),
+        (60.0, {"login_lifetime": 100.0}, 5.0),
     ],
 )
-def test_a_token_is_waited_for_in_the_last_tenth_of_its_life(lifetime: float, usual: dict[str, float], margin: float):
-    _, hard, over = ages(held(lifetime, **usual))
-    assert (hard, over) == (pytest.approx(lifetime - margin), lifetime)
+def test_a_token_is_waited_for_in_the_last_tenth_of_its_life(
+    lifetime: float, login_lifetime: dict[str, float], margin: float
+):
+    _, now, over = ages(active(lifetime, **login_lifetime))
+    assert (now, over) == (pytest.approx(lifetime - margin), lifetime)
 
 
 @pytest.mark.parametrize(
@@ -115,18 +121,18 @@ def test_a_token_is_waited_for_in_the_last_tenth_of_its_life(lifetime: float, us
         (300.0, (301.0, 301.0, 301.0)),
     ],
 )
-def test_a_token_that_came_at_its_end_is_used_to_it_and_at_least_for_a_second(
+def test_a_token_that_arrives_near_its_end_is_used_until_then_and_at_least_one_second(
     age: float, phases: tuple[float, float, float]
 ):
-    plan = held(100.0, age=age)
+    plan = active(100.0, age=age)
     assert ages(plan) == pytest.approx(phases)
-    assert (plan.generation, plan.token, plan.because, plan.rejected) == (7, token(100.0), RenewalReason.FIRST, False)
+    assert (plan.generation, plan.token, plan.reason, plan.rejected) == (7, token(100.0), RenewalReason.FIRST, False)
 
 
 @pytest.mark.parametrize(("age", "end"), [(0.0, 100.0), (99.0, 100.0), (99.5, 100.5)])
-def test_a_token_that_a_server_gives_again_is_used_to_its_end(age: float, end: float):
-    plan = hold_to_the_end(token(100.0), generation=3, because=RenewalReason.AGEING, now=ISSUED + age)
-    assert (plan.generation, plan.because, ages(plan)) == (3, RenewalReason.AGEING, (end, end, end))
+def test_a_token_that_a_server_returns_again_is_used_until_its_end(age: float, end: float):
+    plan = use_until_expiry(token(100.0), generation=3, reason=RenewalReason.EXPIRES_SOON, now=ISSUED + age)
+    assert (plan.generation, plan.reason, ages(plan)) == (3, RenewalReason.EXPIRES_SOON, (end, end, end))
 
 
 @pytest.mark.parametrize(
@@ -141,35 +147,35 @@ def test_a_token_that_a_server_gives_again_is_used_to_its_end(age: float, end: f
         (5.0, 3.5, None),
     ],
 )
-def test_the_rest_of_a_token_ends_a_second_before_it_is_waited_for(lifetime: float, age: float, end: float | None):
-    rest = run_out(held(lifetime), now=ISSUED + age)
+def test_a_token_is_used_up_until_a_second_before_workers_would_wait(lifetime: float, age: float, end: float | None):
+    rest = use_up(active(lifetime), now=ISSUED + age)
     assert (None if rest is None else ages(rest)) == (None if end is None else pytest.approx((end, end, end)))
 
 
-def test_the_rest_of_a_token_is_not_refreshed():
-    rest = run_out(held(100.0), now=ISSUED)
+def test_a_token_that_is_used_up_is_not_refreshed():
+    rest = use_up(active(100.0), now=ISSUED)
     assert rest is not None
     assert (rest.token.refresh, rest.token.access.reveal(), rest.generation) == (None, "access", 7)
 
 
-def test_a_refused_token_has_no_rest():
-    assert run_out(held(100.0, rejected=True), now=ISSUED) is None
+def test_a_refused_token_is_not_used_up():
+    assert use_up(active(100.0, rejected=True), now=ISSUED) is None
 
 
 @pytest.mark.parametrize(
-    ("lifetime", "usual", "useless"),
+    ("lifetime", "login_lifetime", "ending"),
     [
         (9.9, 100.0, True),
         (10.0, 100.0, False),
         (1.9, 10.0, True),
         (2.0, 10.0, False),
         (2.5, 10.0, False),
-        (0.9, 1.0, True),  # tokens of one second are of use where all are
+        (0.9, 1.0, True),  # if every token lives one second, the session is not ending
         (1.0, 1.0, False),
         (0.0, 0.0, False),
     ],
 )
-def test_a_refreshed_token_is_useless_below_two_seconds_or_a_tenth_of_a_logins(
-    lifetime: float, usual: float, *, useless: bool
+def test_a_session_is_ending_if_a_token_lives_below_two_seconds_or_a_tenth_of_a_logins(
+    lifetime: float, login_lifetime: float, *, ending: bool
 ):
-    assert is_useless(lifetime, usual=usual) is useless
+    assert session_is_ending(lifetime, login_lifetime=login_lifetime) is ending

@@ -1,4 +1,4 @@
-"""One token for many workers: how often the token endpoint is asked, and what workers see meanwhile."""
+"""One token for many workers: the number of token requests, and the tokens that workers get meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bulkdl.auth.oidc.token_lifetime import RenewalReason, TokenPhase
-from bulkdl.auth.oidc.token_manager import Patience
+from bulkdl.auth.oidc.token_manager import RetryLimits
 from bulkdl.core.errors import AccountStopped
 from bulkdl.demo_server.token_server import EndpointFault
 from tests.auth.realm import PASSWORD, Realm
@@ -25,31 +25,31 @@ def bearer(credential) -> str:
     return credential.header.reveal().removeprefix("Bearer ")
 
 
-async def herd(signer: OidcAuthenticator, size: int = 50) -> list:
-    return await asyncio.gather(*(signer.credential() for _ in range(size)), return_exceptions=True)
+async def ask_at_once(authenticator: OidcAuthenticator, size: int = 50) -> list:
+    return await asyncio.gather(*(authenticator.credential() for _ in range(size)), return_exceptions=True)
 
 
 async def until(condition) -> None:
-    """Let the sockets work until the condition holds; the test's own time limit ends a vain wait."""
+    """Run the event loop until the condition holds, or the test's time limit ends."""
     while not condition():  # noqa: ASYNC110 - the other end of a socket has no event to wait for
         await asyncio.sleep(0)
 
 
-async def settled(signer: OidcAuthenticator) -> None:
-    """Return when no renewal is under way."""
-    await asyncio.wait({signer.manager._task})
+async def renewal_done(authenticator: OidcAuthenticator) -> None:
+    """Return when no renewal is in progress."""
+    await asyncio.wait({authenticator.manager._task})
 
 
-def manager_of(signer: OidcAuthenticator, *, draw: float = 0.0, **patience: float) -> TokenManager:
-    """The signer's manager, with the random waits at this share of the longest that is possible."""
-    manager = signer._made()
+def manager_of(authenticator: OidcAuthenticator, *, draw: float = 0.0, **limits: float) -> TokenManager:
+    """Return the token manager; its random waits are `draw` times the longest possible wait."""
+    manager = authenticator._get_manager()
     manager._rng = Drawn(draw)
-    manager._patience = Patience(**patience)
+    manager._retry_limits = RetryLimits(**limits)
     return manager
 
 
 class Drawn(random.Random):
-    """A random source that gives the number at one share of every span."""
+    """A random source that always returns the same share of the range."""
 
     def __init__(self, share: float) -> None:
         super().__init__(0)
@@ -60,7 +60,7 @@ class Drawn(random.Random):
 
 
 class ShiftedClock(ImpatientClock):
-    """The clock of a server that is ahead of `clock` by some seconds."""
+    """The clock of a server that is `by` seconds ahead of `clock`."""
 
     def __init__(self, clock: ManualClock, by: float) -> None:
         super().__init__()
@@ -76,109 +76,109 @@ class ShiftedClock(ImpatientClock):
 
 async def test_a_hundred_cold_workers_cost_one_login():
     async with Realm() as realm:
-        signer = realm.signer()
-        tokens = {bearer(c) for c in await herd(signer, 100)}
+        authenticator = realm.authenticator()
+        tokens = {bearer(c) for c in await ask_at_once(authenticator, 100)}
         assert len(tokens) == 1
         assert realm.identity.check(tokens.pop())
-        assert realm.identity.count("password") == signer.logins == 1
+        assert realm.identity.count("password") == authenticator.logins == 1
 
 
 @pytest.mark.parametrize("lifetime", [1, 5, 60, 600])
-async def test_a_night_of_short_tokens_with_rotation_shows_no_worker_an_expired_one(lifetime):
+async def test_short_tokens_with_rotation_never_give_a_worker_an_expired_one(lifetime):
     async with Realm(expires_in=lifetime) as realm:
-        signer = realm.signer()
+        authenticator = realm.authenticator()
         ages = 0.0
         while ages < 12 * lifetime:
-            for credential in await herd(signer, 5):
+            for credential in await ask_at_once(authenticator, 5):
                 assert realm.identity.check(bearer(credential))
-                signer.accepted(credential)
+                authenticator.accepted(credential)
             await realm.clock.advance(lifetime / 20)
             ages += lifetime / 20
-            await settled(signer)
-        assert signer.logins == realm.identity.logins == 1
+            await renewal_done(authenticator)
+        assert authenticator.logins == realm.identity.logins == 1
         assert 11 <= realm.identity.refreshes <= 12 / 0.8 + 1
         assert not realm.identity.failures
 
 
-async def test_workers_go_on_with_the_old_token_while_one_refresh_runs():
+async def test_workers_use_the_old_token_while_one_refresh_runs():
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
-        first = await signer.credential()
+        authenticator = realm.authenticator()
+        first = await authenticator.credential()
         await realm.clock.advance(85)
         answer = asyncio.Event()
         realm.identity.script(EndpointFault(until=answer))
-        during = await herd(signer)
+        during = await ask_at_once(authenticator)
         assert {c.generation for c in during} == {first.generation}
         answer.set()
-        await settled(signer)
-        assert (await signer.credential()).generation == first.generation + 1
+        await renewal_done(authenticator)
+        assert (await authenticator.credential()).generation == first.generation + 1
         assert realm.identity.count("refresh_token") == 1
-        assert realm.told("refresh") == ["most of its life is over"]
+        assert realm.event_details("refresh") == ["token about to expire"]
 
 
-async def test_the_last_second_of_a_short_token_is_waited_out_since_servers_count_in_whole_ones():
+async def test_a_short_token_is_not_used_in_its_last_second():
     async with Realm(expires_in=5) as realm:
-        signer = realm.signer()
-        first = await signer.credential()
+        authenticator = realm.authenticator()
+        first = await authenticator.credential()
         await realm.clock.advance(3.95)
-        assert (await signer.credential()).generation == first.generation
+        assert (await authenticator.credential()).generation == first.generation
         await realm.clock.advance(0.1)
-        assert (await signer.credential()).generation == first.generation + 1
+        assert (await authenticator.credential()).generation == first.generation + 1
 
 
 async def test_the_rest_of_a_token_is_used_up_before_a_login_that_ends_its_session():
     async with Realm(expires_in=100, session_max=185) as realm:
-        signer = realm.signer()
-        await signer.credential()
+        authenticator = realm.authenticator()
+        await authenticator.credential()
         await realm.clock.advance(95)
-        second = await signer.credential()
+        second = await authenticator.credential()
         await realm.clock.advance(82)
         for _ in range(2):
-            assert (await signer.credential()).generation == second.generation
-            await settled(signer)
+            assert (await authenticator.credential()).generation == second.generation
+            await renewal_done(authenticator)
             assert realm.identity.check(bearer(second))
         assert (realm.identity.logins, realm.identity.refreshes) == (1, 2)
         await realm.clock.advance(20)
-        assert realm.identity.check(bearer(await signer.credential()))
+        assert realm.identity.check(bearer(await authenticator.credential()))
         assert realm.identity.logins == 2
 
 
 async def test_all_workers_wait_for_the_refresh_in_the_last_tenth_of_a_tokens_life():
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
-        first = await signer.credential()
+        authenticator = realm.authenticator()
+        first = await authenticator.credential()
         await realm.clock.advance(96)
-        assert {c.generation for c in await herd(signer)} == {first.generation + 1}
+        assert {c.generation for c in await ask_at_once(authenticator)} == {first.generation + 1}
         assert realm.identity.count("refresh_token") == 1
 
 
-async def test_a_refresh_goes_on_when_all_its_waiters_are_cancelled():
+async def test_a_refresh_continues_when_all_its_waiters_are_cancelled():
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
-        await signer.credential()
+        authenticator = realm.authenticator()
+        await authenticator.credential()
         await realm.clock.advance(97)
         answer = asyncio.Event()
         realm.identity.script(EndpointFault(until=answer))
-        waiters = [asyncio.ensure_future(signer.credential()) for _ in range(20)]
+        waiters = [asyncio.ensure_future(authenticator.credential()) for _ in range(20)]
         await until(lambda: realm.identity.count("refresh_token") == 1)
         for waiter in waiters:
             waiter.cancel()
         await asyncio.gather(*waiters, return_exceptions=True)
         answer.set()
-        credential = await signer.credential()
+        credential = await authenticator.credential()
         assert realm.identity.check(bearer(credential))
         assert (realm.identity.logins, realm.identity.count("refresh_token")) == (1, 1)
 
 
-async def test_one_waiter_that_times_out_takes_nothing_from_the_others():
+async def test_a_waiter_that_times_out_does_not_affect_the_others():
     async with Realm() as realm:
-        signer = realm.signer()
+        authenticator = realm.authenticator()
         answer = asyncio.Event()
         realm.identity.script(EndpointFault(until=answer))
-        patient = asyncio.ensure_future(signer.credential())
+        patient = asyncio.ensure_future(authenticator.credential())
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01):
-                await signer.credential()
+                await authenticator.credential()
         answer.set()
         assert realm.identity.check(bearer(await patient))
         assert realm.identity.count("password") == 1
@@ -187,25 +187,25 @@ async def test_one_waiter_that_times_out_takes_nothing_from_the_others():
 @pytest.mark.parametrize("user", ["anna", "otto"])
 async def test_fifty_workers_with_a_wrong_password_cost_one_attempt_or_two_with_one_time_codes(user):
     async with Realm() as realm:
-        signer = realm.signer(user, "wrong")
-        results = await herd(signer)
+        authenticator = realm.authenticator(user, "wrong")
+        results = await ask_at_once(authenticator)
         assert all(isinstance(r, AccountStopped) for r in results)
         assert realm.identity.count("password") == {"anna": 1, "otto": 2}[user]
         assert "Invalid user credentials" in str(results[0])
-        assert signer.stopped is not None
-        assert not signer.worked
-        assert len(realm.told("stopped")) == 1
+        assert authenticator.stopped is not None
+        assert not authenticator.worked
+        assert len(realm.event_details("stopped")) == 1
 
 
 async def test_the_right_password_works_at_once_after_fifty_workers_had_a_wrong_one():
     async with Realm() as realm:
-        await herd(realm.signer("anna", "wrong"))
-        assert realm.identity.check(bearer(await realm.signer("anna", PASSWORD).credential()))
+        await ask_at_once(realm.authenticator("anna", "wrong"))
+        assert realm.identity.check(bearer(await realm.authenticator("anna", PASSWORD).credential()))
 
 
-async def test_an_account_whose_breaker_is_open_leaves_the_other_one_alone():
+async def test_a_stopped_account_does_not_affect_another_one():
     async with Realm() as realm:
-        bad, good = realm.signer("anna", "wrong"), realm.signer("otto")
+        bad, good = realm.authenticator("anna", "wrong"), realm.authenticator("otto")
         with pytest.raises(AccountStopped) as stop:
             await bad.credential()
         assert stop.value.account == "anna"
@@ -222,25 +222,25 @@ async def test_an_account_whose_breaker_is_open_leaves_the_other_one_alone():
 )
 async def test_a_dead_session_costs_one_login(name, happening):
     async with Realm(expires_in=100, refresh_expires_in=100 if "expired" in name else 1800) as realm:
-        signer = realm.signer()
-        await signer.credential()
+        authenticator = realm.authenticator()
+        await authenticator.credential()
         await realm.clock.advance(101)
         happening(realm)
-        credentials = await herd(signer)
+        credentials = await ask_at_once(authenticator)
         assert all(realm.identity.check(bearer(c)) for c in credentials)
-        assert signer.logins == realm.identity.logins == 2
+        assert authenticator.logins == realm.identity.logins == 2
 
 
-async def test_a_passing_trouble_of_the_endpoint_is_not_seen_while_the_token_is_valid():
+async def test_a_temporary_failure_of_the_endpoint_is_not_seen_while_the_token_is_valid():
     async with Realm(expires_in=600) as realm:
-        signer = realm.signer()
-        first = await signer.credential()
+        authenticator = realm.authenticator()
+        first = await authenticator.credential()
         await realm.clock.advance(500)
         realm.identity.script(EndpointFault(status=503), times=3)
-        assert (await signer.credential()).generation == first.generation
-        await settled(signer)
+        assert (await authenticator.credential()).generation == first.generation
+        await renewal_done(authenticator)
         assert realm.identity.refreshes == 1
-        assert len(realm.told("waiting")) == 3
+        assert len(realm.event_details("waiting")) == 3
 
 
 @pytest.mark.parametrize(
@@ -256,51 +256,51 @@ async def test_a_passing_trouble_of_the_endpoint_is_not_seen_while_the_token_is_
 async def test_the_endpoints_retry_after_is_obeyed_up_to_five_minutes(value, least, most):
     async with Realm() as realm:
         realm.identity.script(EndpointFault(status=429, headers={"Retry-After": value}))
-        await realm.signer().credential()
+        await realm.authenticator().credential()
         assert least <= sum(realm.clock.slept) <= most
 
 
-async def test_an_endpoint_that_never_answers_well_is_given_up_after_four_tries_and_half_a_minute():
+async def test_a_new_account_gives_up_a_failing_endpoint_after_four_attempts_or_half_a_minute():
     async with Realm() as realm:
         realm.identity.script(EndpointFault(status=502, body=b"<html>"), times=10)
         with pytest.raises(AccountStopped, match="502"):
-            await realm.signer().credential()
+            await realm.authenticator().credential()
         assert realm.identity.count("password") == 4
         assert sum(realm.clock.slept) <= 30
 
 
-async def test_an_endpoint_that_worked_is_asked_for_five_minutes_after_the_token_has_ended():
+async def test_an_endpoint_that_worked_is_retried_for_five_minutes_after_the_token_expired():
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
-        await signer.credential()
+        authenticator = realm.authenticator()
+        await authenticator.credential()
         realm.identity.script(EndpointFault(status=503), times=1000)
         await realm.clock.advance(101)
         began = realm.clock.monotonic()
         with pytest.raises(AccountStopped, match="503"):
-            await signer.credential()
+            await authenticator.credential()
         assert 295 <= realm.clock.monotonic() - began <= 305
         assert realm.identity.count("refresh_token") < 40
 
 
-async def test_a_maintenance_page_in_the_night_is_waited_out():
+async def test_a_maintenance_page_after_a_login_is_retried():
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
-        await signer.credential()
+        authenticator = realm.authenticator()
+        await authenticator.credential()
         await realm.clock.advance(101)
         page = {"Content-Type": "text/html"}
         realm.identity.script(EndpointFault(status=200, body=b"<html>back soon", headers=page), times=3)
-        assert realm.identity.check(bearer(await signer.credential()))
+        assert realm.identity.check(bearer(await authenticator.credential()))
 
 
 async def test_near_the_end_of_the_session_there_is_one_login_and_no_storm():
     async with Realm(expires_in=300, session_max=1000) as realm:
-        signer = realm.signer()
+        authenticator = realm.authenticator()
         for _ in range(400):
-            credential = await signer.credential()
+            credential = await authenticator.credential()
             assert realm.identity.check(bearer(credential))
             await realm.clock.advance(5)
-            await settled(signer)
-        assert 2 <= signer.logins <= 4
+            await renewal_done(authenticator)
+        assert 2 <= authenticator.logins <= 4
         assert len(realm.identity.log) <= 24
         assert realm.identity.sessions == 1
 
@@ -310,23 +310,23 @@ async def test_near_the_end_of_the_session_there_is_one_login_and_no_storm():
 )
 async def test_a_refresh_without_a_new_refresh_token_keeps_the_old_one(fault):
     async with Realm(expires_in=100, rotate=False) as realm:
-        signer = realm.signer()
-        await signer.credential()
+        authenticator = realm.authenticator()
+        await authenticator.credential()
         for _ in range(3):
             realm.identity.script(fault)
             await realm.clock.advance(101)
-            assert realm.identity.check(bearer(await signer.credential()))
-        assert (signer.logins, signer.refreshes) == (1, 3)
+            assert realm.identity.check(bearer(await authenticator.credential()))
+        assert (authenticator.logins, authenticator.refreshes) == (1, 3)
 
 
-async def test_where_there_never_was_a_refresh_token_each_token_is_a_login():
+async def test_without_refresh_tokens_each_token_needs_a_login():
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
+        authenticator = realm.authenticator()
         realm.identity.script(EndpointFault(without=("refresh_token",)), times=3)
         for _ in range(3):
-            assert realm.identity.check(bearer(await signer.credential()))
+            assert realm.identity.check(bearer(await authenticator.credential()))
             await realm.clock.advance(101)
-        assert (signer.logins, signer.refreshes) == (3, 0)
+        assert (authenticator.logins, authenticator.refreshes) == (3, 0)
 
 
 @pytest.mark.parametrize(
@@ -334,66 +334,66 @@ async def test_where_there_never_was_a_refresh_token_each_token_is_a_login():
 )
 async def test_odd_lifetimes_lead_to_no_second_login(changes):
     async with Realm() as realm:
-        signer = realm.signer()
+        authenticator = realm.authenticator()
         realm.identity.script(EndpointFault(body=changes))
         for _ in range(3):
-            await herd(signer, 5)
+            await ask_at_once(authenticator, 5)
             await realm.clock.advance(10)
         assert len(realm.identity.log) == 1
 
 
-async def test_a_server_that_hands_out_one_token_until_it_ends_is_not_asked_in_a_circle():
+async def test_a_server_that_returns_one_token_until_it_expires_is_not_asked_repeatedly():
     async with Realm(expires_in=100) as realm:
-        signer = realm.machine()
-        first = await signer.credential()
+        authenticator = realm.machine()
+        first = await authenticator.credential()
         same = bearer(first)
         await realm.clock.advance(85)
         realm.identity.script(EndpointFault(body={"access_token": same, "expires_in": 15}))
         for _ in range(14):
-            assert (await signer.credential()).generation == first.generation
-            await settled(signer)
+            assert (await authenticator.credential()).generation == first.generation
+            await renewal_done(authenticator)
             await realm.clock.advance(1)
         assert realm.identity.count("client_credentials") == 2
         await realm.clock.advance(2)
-        assert bearer(await signer.credential()) != same
+        assert bearer(await authenticator.credential()) != same
 
 
-async def test_closing_logs_out_of_the_one_session_that_is_left():
+async def test_closing_logs_out_of_the_last_session():
     async with Realm(expires_in=100, refresh_expires_in=100) as realm:
-        signer = realm.signer()
+        authenticator = realm.authenticator()
         for _ in range(20):
-            await signer.credential()
+            await authenticator.credential()
             await realm.clock.advance(101)
         assert realm.identity.logins == 20
-        await signer.aclose()
-        await signer.aclose()
+        await authenticator.aclose()
+        await authenticator.aclose()
         assert realm.identity.sessions == 0
         assert realm.identity.count("logout") <= 20
-        with pytest.raises(AccountStopped, match="closed"):
-            await signer.credential()
+        with pytest.raises(AccountStopped, match="shutting down"):
+            await authenticator.credential()
 
 
 async def test_a_hundred_logins_leave_at_most_one_session_open():
     async with Realm(expires_in=300, session_max=5000, refresh_expires_in=0) as realm:
-        signer = realm.signer()
-        await signer.credential()
+        authenticator = realm.authenticator()
+        await authenticator.credential()
         for _ in range(100):
             realm.identity.script(EndpointFault(status=400, body={"error": "invalid_request"}))
             await realm.clock.advance(301)
-            await signer.credential()
+            await authenticator.credential()
             assert realm.identity.sessions == 1
-        assert signer.logins == 101
+        assert authenticator.logins == 101
 
 
-async def test_a_login_that_is_under_way_at_the_end_is_logged_out_too():
+async def test_a_login_in_progress_at_the_end_is_logged_out_too():
     async with Realm() as realm:
-        signer = realm.signer()
+        authenticator = realm.authenticator()
         answer = asyncio.Event()
         realm.identity.script(EndpointFault(until=answer))
-        worker = asyncio.ensure_future(signer.credential())
+        worker = asyncio.ensure_future(authenticator.credential())
         await until(lambda: realm.identity.sessions == 1)
         worker.cancel()
-        closing = asyncio.ensure_future(signer.aclose())
+        closing = asyncio.ensure_future(authenticator.aclose())
         await asyncio.sleep(0)
         answer.set()
         await closing
@@ -402,34 +402,34 @@ async def test_a_login_that_is_under_way_at_the_end_is_logged_out_too():
 
 async def test_the_wall_clock_may_jump_an_hour_without_a_login_or_a_refresh():
     async with Realm() as realm:
-        signer = realm.signer()
-        await signer.credential()
+        authenticator = realm.authenticator()
+        await authenticator.credential()
         for jump in (3600, -7200):
             realm.clock.jump_wall(jump)
-            await signer.credential()
+            await authenticator.credential()
         assert len(realm.identity.log) == 1
 
 
-async def test_client_credentials_bring_a_token_and_a_new_one_when_it_ends():
+async def test_client_credentials_give_a_token_and_a_new_one_when_it_expires():
     async with Realm(expires_in=100) as realm:
-        signer = realm.machine()
+        authenticator = realm.machine()
         for _ in range(3):
-            assert realm.identity.check(bearer(await signer.credential()))
+            assert realm.identity.check(bearer(await authenticator.credential()))
             await realm.clock.advance(101)
-        assert signer.logins == realm.identity.count("client_credentials") == 3
+        assert authenticator.logins == realm.identity.count("client_credentials") == 3
 
 
-# What the manager tells
+# Properties, notes and events
 
 
 @pytest.mark.parametrize(("user", "totp"), [("anna", False), ("otto", True)])
-async def test_a_manager_tells_its_account_its_token_and_the_clock_of_the_server(user: str, *, totp: bool):
+async def test_a_manager_shows_its_account_its_token_and_the_servers_clock(user: str, *, totp: bool):
     async with Realm() as realm:
-        manager = manager_of(realm.signer(user))
-        assert (manager.held, manager.skew, manager.stopped) == (None, None, None)
-        held = await manager.get()
-        assert manager.held is held
-        assert (held.generation, held.because) == (1, RenewalReason.FIRST)
+        manager = manager_of(realm.authenticator(user))
+        assert (manager.active_token, manager.skew, manager.stopped) == (None, None, None)
+        token = await manager.access_token()
+        assert manager.active_token is token
+        assert (token.generation, token.reason) == (1, RenewalReason.FIRST)
         assert (manager.account, manager.uses_totp, manager.skew) == (user, totp, 0.5)
         assert realm.hub.counters.accounts == {user: "token valid 300 s"}
 
@@ -448,65 +448,65 @@ async def test_a_manager_tells_its_account_its_token_and_the_clock_of_the_server
 async def test_a_clock_that_is_off_by_fifteen_seconds_is_noted_once(ahead: float, said: str | None):
     clock = ImpatientClock(wall=1_750_000_000.5)
     async with Realm(clock=clock, server_clock=ShiftedClock(clock, ahead)) as realm:
-        manager = manager_of(realm.signer())
+        manager = manager_of(realm.authenticator())
         for _ in range(2):
             await manager.renew(RenewalReason.REHEARSAL)
         text = f"anna: this machine's clock is {said} the token endpoint's; one-time codes are corrected for it"
         assert realm.notes() == ([] if said is None else [text])
 
 
-async def test_a_wait_for_a_one_time_code_is_told():
+async def test_a_wait_for_a_one_time_code_is_shown():
     async with Realm() as realm:
-        manager, shown = manager_of(realm.signer("otto")), []
+        manager, shown = manager_of(realm.authenticator("otto")), []
         realm.hub.subscribe(lambda _event: shown.append(realm.hub.counters.accounts["otto"]))
-        await manager.get()
+        await manager.access_token()
         await manager.renew(RenewalReason.SECOND_LOGIN)
-        (told,) = realm.told("waiting")
+        (told,) = realm.event_details("waiting")
         seconds, _, rest = told.partition(" ")
-        assert rest == "s for the next one-time code (each is good for one login)"
+        assert rest == "s for the next one-time code (each code works for one login)"
         assert f"waiting {seconds} s for a one-time code" in shown
 
 
-# What the manager is told
+# Refused tokens and forced renewals
 
 
-async def test_a_refused_generation_is_over_and_costs_one_refresh():
+async def test_a_refused_generation_is_expired_and_costs_one_refresh():
     async with Realm() as realm:
-        signer = realm.signer()
-        manager = manager_of(signer)
-        manager.reject(1)  # nothing is held yet
-        first = await manager.get()
+        authenticator = realm.authenticator()
+        manager = manager_of(authenticator)
+        manager.reject(1)  # nothing is token yet
+        first = await manager.access_token()
         manager.reject(first.generation + 1)
-        assert manager.held is first
+        assert manager.active_token is first
         manager.reject(first.generation)
-        assert manager.held is not None
-        assert manager.held.phase(realm.clock.monotonic()) is TokenPhase.OVER
-        second = await manager.get()
+        assert manager.active_token is not None
+        assert manager.active_token.phase(realm.clock.monotonic()) is TokenPhase.EXPIRED
+        second = await manager.access_token()
         manager.reject(first.generation)
-        assert (second.generation, second.because, manager.held) == (2, RenewalReason.REJECTED, second)
+        assert (second.generation, second.reason, manager.active_token) == (2, RenewalReason.REJECTED, second)
         assert (manager.logins, manager.refreshes, realm.identity.refreshes) == (1, 1, 1)
 
 
-async def test_a_refused_generation_of_a_session_that_is_over_costs_a_login():
+async def test_a_refused_generation_of_an_ended_session_costs_a_login():
     async with Realm() as realm:
-        manager = manager_of(realm.signer())
-        first = await manager.get()
+        manager = manager_of(realm.authenticator())
+        first = await manager.access_token()
         manager.reject(first.generation, session_over=True)
-        second = await manager.get()
-        assert (second.generation, second.because) == (2, RenewalReason.REJECTED)
+        second = await manager.access_token()
+        assert (second.generation, second.reason) == (2, RenewalReason.REJECTED)
         assert (manager.logins, realm.identity.count("refresh_token")) == (2, 0)
 
 
 @pytest.mark.parametrize(
     ("reason", "logins", "refreshes"),
-    [(RenewalReason.REHEARSAL, 1, 1), (RenewalReason.SECOND_LOGIN, 2, 0), (RenewalReason.AGEING, 1, 1)],
+    [(RenewalReason.REHEARSAL, 1, 1), (RenewalReason.SECOND_LOGIN, 2, 0), (RenewalReason.EXPIRES_SOON, 1, 1)],
 )
-async def test_a_renewal_that_is_asked_for_comes_whatever_the_phase(reason: RenewalReason, logins: int, refreshes: int):
+async def test_a_forced_renewal_happens_in_every_phase(reason: RenewalReason, logins: int, refreshes: int):
     async with Realm() as realm:
-        manager = manager_of(realm.signer())
-        first = await manager.get()
-        held = await manager.renew(reason)
-        assert (held.generation, held.because) == (first.generation + 1, reason)
+        manager = manager_of(realm.authenticator())
+        first = await manager.access_token()
+        token = await manager.renew(reason)
+        assert (token.generation, token.reason) == (first.generation + 1, reason)
         assert (manager.logins, manager.refreshes) == (logins, refreshes)
         assert (realm.identity.logins, realm.identity.count("refresh_token")) == (logins, refreshes)
 
@@ -514,39 +514,39 @@ async def test_a_renewal_that_is_asked_for_comes_whatever_the_phase(reason: Rene
 @pytest.mark.parametrize(("later", "waits"), [(0.0, [0.5]), (0.125, [0.375]), (0.5, []), (9.0, [])])
 async def test_requests_to_the_endpoint_are_half_a_second_apart(later: float, waits: list[float]):
     async with Realm() as realm:
-        manager = manager_of(realm.signer())
-        await manager.get()
+        manager = manager_of(realm.authenticator())
+        await manager.access_token()
         before = len(realm.clock.slept)
         await realm.clock.advance(later)
         await manager.renew(RenewalReason.REHEARSAL)
         assert realm.clock.slept[before:] == waits
 
 
-async def test_the_last_of_those_who_use_a_manager_closes_it():
+async def test_the_last_authenticator_that_detaches_closes_the_manager():
     async with Realm() as realm:
-        manager = manager_of(realm.signer())  # the signer is the first
-        manager.join()
-        await manager.get()
-        await manager.leave()
+        manager = manager_of(realm.authenticator())  # the authenticator is the first
+        manager.attach()
+        await manager.access_token()
+        await manager.detach()
         assert realm.identity.sessions == 1
-        await manager.leave()
+        await manager.detach()
         assert realm.identity.sessions == 0
         before = len(realm.identity.log)
-        for use in (manager.get(), manager.renew(RenewalReason.REHEARSAL)):
-            with pytest.raises(AccountStopped, match="closed") as stop:
+        for use in (manager.access_token(), manager.renew(RenewalReason.REHEARSAL)):
+            with pytest.raises(AccountStopped, match="shutting down") as stop:
                 await use
             assert stop.value.account == "anna"
         assert len(realm.identity.log) == before
 
 
-# Trouble of the endpoint
+# A failing token endpoint
 
 ENDLESS = 40
 
 
 def waited(realm: Realm) -> list[float]:
-    """How long the manager said that it waits for the endpoint, each time."""
-    return [float(told.split()[-2]) for told in realm.told("waiting")]
+    """Return the seconds of each wait for the endpoint, from the events."""
+    return [float(told.split()[-2]) for told in realm.event_details("waiting")]
 
 
 @pytest.mark.parametrize(
@@ -555,33 +555,33 @@ def waited(realm: Realm) -> list[float]:
         (1.0, [EndpointFault(status=502)] * ENDLESS, [1, 2, 4]),
         (0.5, [EndpointFault(status=502)] * ENDLESS, [0.5, 1, 2]),
         (0.0, [EndpointFault(status=502)] * ENDLESS, [0.2, 0.2, 0.2]),
-        # Half a minute, in which each answer takes fourteen seconds
+        # The limit of half a minute; each response takes fourteen seconds
         (1.0, [EndpointFault(status=502, delay=14)] * ENDLESS, [1, 1]),
         (1.0, [EndpointFault(status=502, delay=30)] * ENDLESS, []),
-        # The server's own wish
+        # The server asks for a wait
         (1.0, [EndpointFault(status=429, headers={"Retry-After": "50"})] * ENDLESS, [50] * 6),
         (1.0, [EndpointFault(status=429, headers={"Retry-After": "200"})] * ENDLESS, [200, 100]),
         (1.0, [EndpointFault(status=429, headers={"Retry-After": "0"})] * 3, [1, 2, 4]),
     ],
 )
-async def test_a_new_account_asks_again_after_waits_that_double(
-    draw: float, faults: list[EndpointFault], waits: list[float]
-):
+async def test_a_new_account_retries_with_doubling_waits(draw: float, faults: list[EndpointFault], waits: list[float]):
     async with Realm() as realm:
-        manager = manager_of(realm.signer(), draw=draw)
+        manager = manager_of(realm.authenticator(), draw=draw)
         realm.identity.script(*faults)
         if len(faults) < ENDLESS:
-            assert (await manager.get()).generation == 1
+            assert (await manager.access_token()).generation == 1
         else:
-            with pytest.raises(AccountStopped, match=f"{faults[0].status}; {len(waits) + 1} tries\\. ") as stop:
-                await manager.get()
+            with pytest.raises(
+                AccountStopped, match=f"{faults[0].status}; gave up after {len(waits) + 1} attempts\\. "
+            ) as stop:
+                await manager.access_token()
             assert (stop.value.account, stop.value.hint[:9]) == ("anna", "Run again")
             assert realm.hub.counters.accounts["anna"] == "stopped"
         assert waited(realm) == waits
 
 
 @pytest.mark.parametrize(
-    ("age", "rejected", "patience"),
+    ("age", "rejected", "limit"),
     [
         (87, False, 313),  # from the end of the token, which others use until then
         (95, False, 305),
@@ -590,52 +590,52 @@ async def test_a_new_account_asks_again_after_waits_that_double(
         (87, True, 300),
     ],
 )
-async def test_an_account_that_worked_is_patient_for_five_minutes_without_a_token(
-    age: float, patience: float, *, rejected: bool
+async def test_an_account_that_worked_retries_for_five_minutes_without_a_token(
+    age: float, limit: float, *, rejected: bool
 ):
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
-        manager = manager_of(signer, draw=1.0)
-        held = await manager.get()
+        authenticator = realm.authenticator()
+        manager = manager_of(authenticator, draw=1.0)
+        token = await manager.access_token()
         await realm.clock.advance(age)
         if rejected:
-            manager.reject(held.generation)
+            manager.reject(token.generation)
         realm.identity.script(EndpointFault(status=503), times=ENDLESS)
-        asking = asyncio.ensure_future(signer.credential())
+        asking = asyncio.ensure_future(authenticator.credential())
         await asyncio.wait({asking})
-        await settled(signer)
+        await renewal_done(authenticator)
         assert manager.stopped is not None
         waits = [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
-        whole = [wait for n, wait in enumerate(waits) if sum(waits[: n + 1]) <= patience]
-        assert waited(realm) == [*whole, patience - sum(whole)]
-        assert f"{len(whole) + 2} tries" in manager.stopped.reason
+        whole = [wait for n, wait in enumerate(waits) if sum(waits[: n + 1]) <= limit]
+        assert waited(realm) == [*whole, limit - sum(whole)]
+        assert f"gave up after {len(whole) + 2} attempts" in manager.stopped.reason
         assert asking.exception() is None or isinstance(asking.exception(), AccountStopped)
 
 
-async def test_each_wait_for_the_endpoint_is_told():
+async def test_each_wait_for_the_endpoint_is_shown():
     async with Realm() as realm:
-        manager, shown = manager_of(realm.signer(), draw=1.0), []
+        manager, shown = manager_of(realm.authenticator(), draw=1.0), []
         realm.hub.subscribe(lambda _event: shown.append(realm.hub.counters.accounts["anna"]))
         realm.identity.script(EndpointFault(status=503), times=2)
-        await manager.get()
+        await manager.access_token()
         said = f"the token endpoint {realm.url.host} answered 503"
-        assert realm.told("waiting") == [f"{said}; next try in 1.0 s", f"{said}; next try in 2.0 s"]
-        assert shown[:2] == [f"token endpoint in trouble, next try in {n} s" for n in (1, 2)]
+        assert realm.event_details("waiting") == [f"{said}; retrying in 1.0 s", f"{said}; retrying in 2.0 s"]
+        assert shown[:2] == [f"token endpoint unavailable, retrying in {n} s" for n in (1, 2)]
 
 
 @pytest.mark.parametrize(("age", "served"), [(96, True), (101, False)])
-async def test_a_token_at_its_end_is_used_while_the_endpoint_is_in_trouble_and_an_expired_one_is_not(
+async def test_while_the_endpoint_fails_a_token_near_its_end_is_used_and_an_expired_one_is_not(
     age: float, *, served: bool
 ):
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
-        first = await signer.credential()
+        authenticator = realm.authenticator()
+        first = await authenticator.credential()
         await realm.clock.advance(age)
         answer = asyncio.Event()
         realm.identity.script(EndpointFault(status=503), EndpointFault(until=answer))
-        waiting = asyncio.ensure_future(signer.credential())
+        waiting = asyncio.ensure_future(authenticator.credential())
         await until(lambda: realm.identity.count("refresh_token") == 2)
-        second = asyncio.ensure_future(signer.credential())
+        second = asyncio.ensure_future(authenticator.credential())
         await asyncio.sleep(0)
         assert (second.done(), waiting.done()) == (served, False)
         answer.set()
@@ -643,13 +643,13 @@ async def test_a_token_at_its_end_is_used_while_the_endpoint_is_in_trouble_and_a
         assert (await waiting).generation == first.generation + 1
 
 
-async def test_once_the_trouble_is_over_all_wait_for_the_renewal_again():
+async def test_after_a_failure_workers_wait_for_the_renewal_again():
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
+        authenticator = realm.authenticator()
         realm.identity.script(EndpointFault(status=503))
-        first = await signer.credential()
+        first = await authenticator.credential()
         await realm.clock.advance(96)
-        assert (await signer.credential()).generation == first.generation + 1
+        assert (await authenticator.credential()).generation == first.generation + 1
 
 
 @pytest.mark.parametrize(
@@ -659,15 +659,15 @@ async def test_once_the_trouble_is_over_all_wait_for_the_renewal_again():
         (True, EndpointFault(status=401, body={"error": "invalid_client"}), 3),  # after a refresh that was refused
     ],
 )
-async def test_what_a_person_has_to_mend_is_not_asked_for_again(fault: EndpointFault, requests: int, *, before: bool):
+async def test_a_wrong_setting_is_not_retried(fault: EndpointFault, requests: int, *, before: bool):
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
+        authenticator = realm.authenticator()
         if before:
-            await signer.credential()
+            await authenticator.credential()
             await realm.clock.advance(101)
         realm.identity.script(fault, times=3)
         with pytest.raises(AccountStopped, match="cannot log in"):
-            await signer.credential()
+            await authenticator.credential()
         assert sum(call.kind != "logout" for call in realm.identity.log) == requests
         assert sum(realm.clock.slept) == 0
 
@@ -692,22 +692,22 @@ async def test_what_a_person_has_to_mend_is_not_asked_for_again(fault: EndpointF
         ("refused", EndpointFault(body={"access_token": "at.1"}), RenewalReason.REJECTED, 1, 1),
     ],
 )
-async def test_a_refresh_that_brings_nothing_leads_to_a_login_that_says_why(
+async def test_a_failed_refresh_leads_to_a_login_with_its_reason(
     happening: str, fault: EndpointFault, reason: RenewalReason, requests: int, logouts: int
 ):
     async with Realm(expires_in=100, refresh_expires_in=500) as realm:
-        manager = manager_of(realm.signer())
+        manager = manager_of(realm.authenticator())
         realm.identity.script(EndpointFault(body={"access_token": "at.1"}))
-        first = await manager.get()
+        first = await manager.access_token()
         if happening == "refused":
             manager.reject(first.generation)
         await realm.clock.advance({"expired": 101, "session over": 500, "refused": 1}[happening])
         if requests:
             realm.identity.script(fault)
-        second = await manager.get()
-        assert (second.generation, second.because) == (2, reason)
-        assert realm.told("login") == [RenewalReason.FIRST, reason]
-        assert realm.told("refresh") == []
+        second = await manager.access_token()
+        assert (second.generation, second.reason) == (2, reason)
+        assert realm.event_details("login") == [RenewalReason.FIRST, reason]
+        assert realm.event_details("refresh") == []
         counts = [realm.identity.count(kind) for kind in ("password", "refresh_token", "logout")]
         assert counts == [2, requests, logouts]
         assert (manager.logins, manager.refreshes) == (2, 0)
@@ -720,83 +720,83 @@ async def test_a_refresh_that_brings_nothing_leads_to_a_login_that_says_why(
         ("refused", RenewalReason.REJECTED),
     ],
 )
-async def test_a_login_in_place_of_a_refresh_says_why(happening: str, reason: RenewalReason):
+async def test_a_login_instead_of_a_refresh_has_a_reason(happening: str, reason: RenewalReason):
     async with Realm(expires_in=100) as realm:
         manager = manager_of(realm.machine())
-        first = await manager.get()
+        first = await manager.access_token()
         if happening == "refused":
             manager.reject(first.generation)
         await realm.clock.advance(101)
-        second = await manager.get()
-        assert (second.generation, second.because, manager.logins) == (2, reason, 2)
+        second = await manager.access_token()
+        assert (second.generation, second.reason, manager.logins) == (2, reason, 2)
         assert [e.lifetime_s for e in realm.events] == [100, 100]
 
 
-async def test_a_refused_token_that_comes_again_is_a_new_generation():
+async def test_a_refused_token_that_is_issued_again_is_a_new_generation():
     async with Realm(expires_in=100) as realm:
         manager = manager_of(realm.machine())
-        first = await manager.get()
+        first = await manager.access_token()
         manager.reject(first.generation)
         realm.identity.script(EndpointFault(body={"access_token": first.token.access.reveal()}))
-        second = await manager.get()
-        assert (second.generation, second.because, second.rejected) == (2, RenewalReason.REJECTED, False)
+        second = await manager.access_token()
+        assert (second.generation, second.reason, second.rejected) == (2, RenewalReason.REJECTED, False)
         assert second.token.access == first.token.access
 
 
-async def test_a_refresh_that_brings_the_same_token_keeps_its_generation():
+async def test_a_refresh_that_returns_the_same_token_keeps_its_generation():
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
-        manager = manager_of(signer)
-        first = await manager.get()
+        authenticator = realm.authenticator()
+        manager = manager_of(authenticator)
+        first = await manager.access_token()
         await realm.clock.advance(85)
         realm.identity.script(EndpointFault(body={"access_token": first.token.access.reveal(), "expires_in": 15}))
-        await manager.get()
-        await settled(signer)
-        held = await manager.get()
-        assert (held.generation, held.because, held.soft_at) == (1, RenewalReason.FIRST, held.token.expires)
+        await manager.access_token()
+        await renewal_done(authenticator)
+        token = await manager.access_token()
+        assert (token.generation, token.reason, token.refresh_soon_at) == (1, RenewalReason.FIRST, token.token.expires)
         assert (manager.logins, manager.refreshes) == (1, 1)
 
 
 @pytest.mark.parametrize(
     ("later", "refreshes", "login"),
-    [(82, 2, RenewalReason.NO_REFRESH_TOKEN), (84.5, 1, RenewalReason.USELESS_LIFETIME)],
+    [(82, 2, RenewalReason.NO_REFRESH_TOKEN), (84.5, 1, RenewalReason.SESSION_ENDING)],
 )
-async def test_a_session_that_is_nearly_over_is_told_and_followed_by_a_login(
+async def test_a_session_about_to_end_is_shown_and_followed_by_a_login(
     later: float, refreshes: int, login: RenewalReason
 ):
     async with Realm(expires_in=100, session_max=185) as realm:
-        signer = realm.signer()
-        manager = manager_of(signer)
-        await manager.get()
+        authenticator = realm.authenticator()
+        manager = manager_of(authenticator)
+        await manager.access_token()
         await realm.clock.advance(95)
-        await manager.get()
+        await manager.access_token()
         await realm.clock.advance(later)
-        await manager.get()
-        await settled(signer)
+        await manager.access_token()
+        await renewal_done(authenticator)
         await realm.clock.advance(2)
-        assert (await manager.get()).because is login
+        assert (await manager.access_token()).reason is login
         told = [(e.action, e.detail, e.lifetime_s) for e in realm.events]
         assert told == [
             ("login", RenewalReason.FIRST, 100),
-            ("refresh", RenewalReason.AGEING, 90),
-            *([("refresh", RenewalReason.USELESS_LIFETIME, 8)] if refreshes == 2 else []),
+            ("refresh", RenewalReason.EXPIRES_SOON, 90),
+            *([("refresh", RenewalReason.SESSION_ENDING, 8)] if refreshes == 2 else []),
             ("login", login, 100),
         ]
         assert (manager.refreshes, manager.logins) == (refreshes, 2)
 
 
 @pytest.mark.parametrize(("age", "refreshes", "logins"), [(999.5, 2, 1), (1000.0, 1, 2), (1200.0, 1, 2)])
-async def test_a_refresh_token_that_is_kept_ends_when_it_was_said_to(age: float, refreshes: int, logins: int):
+async def test_a_kept_refresh_token_keeps_its_expiry(age: float, refreshes: int, logins: int):
     async with Realm(expires_in=100, refresh_expires_in=1000, rotate=False) as realm:
-        manager = manager_of(realm.signer())
-        await manager.get()
+        manager = manager_of(realm.authenticator())
+        await manager.access_token()
         await realm.clock.advance(101)
         realm.identity.script(EndpointFault(without=("refresh_token", "refresh_expires_in")))
-        await manager.get()
+        await manager.access_token()
         await realm.clock.advance(age - 101)
-        held = await manager.get()
+        token = await manager.access_token()
         assert (manager.refreshes, manager.logins) == (refreshes, logins)
-        assert held.because is (RenewalReason.EXPIRED if logins == 1 else RenewalReason.REFRESH_EXPIRED)
+        assert token.reason is (RenewalReason.EXPIRED if logins == 1 else RenewalReason.REFRESH_EXPIRED)
 
 
 PASSWORD_REFUSED = EndpointFault(status=401, body={"error": "invalid_grant"})
@@ -807,13 +807,19 @@ NO_CLIENT = EndpointFault(status=401, body={"error": "invalid_client"})
 @pytest.mark.parametrize(
     ("user", "fault", "tries", "said", "hint"),
     [
-        ("anna", PASSWORD_REFUSED, 1, "login refused: ", "Servers answer alike for a wrong user, a wrong password and"),
+        (
+            "anna",
+            PASSWORD_REFUSED,
+            1,
+            "login refused: ",
+            "Servers give the same answer for a wrong user, a wrong password and",
+        ),
         (
             "otto",
             PASSWORD_REFUSED,
             2,
             "login refused: ",
-            "Servers answer alike for a wrong user, a wrong password, a w",
+            "Servers give the same answer for a wrong user, a wrong password, a w",
         ),
         ("machine", PASSWORD_REFUSED, 1, "login refused: ", "Check client_id and client_secret"),
         ("anna", LOCKED, 1, "login refused: ", "The user is locked"),
@@ -826,37 +832,37 @@ async def test_a_login_that_fails_stops_its_account_and_says_what_to_do(
     user: str, fault: EndpointFault, tries: int, said: str, hint: str
 ):
     async with Realm() as realm:
-        manager = manager_of(realm.machine() if user == "machine" else realm.signer(user))
+        manager = manager_of(realm.machine() if user == "machine" else realm.authenticator(user))
         realm.identity.script(fault, times=5)
         stops = []
         for _ in range(2):
             with pytest.raises(AccountStopped) as caught:
-                await manager.get()
+                await manager.access_token()
             stops.append(caught.value)
             assert caught.value.reason.startswith(said)
             assert caught.value.hint.startswith(hint)
             assert caught.value.account == user
         assert manager.stopped not in stops
         assert len(realm.identity.log) == tries
-        assert realm.told("stopped") == [str(manager.stopped)]
-        assert [told.partition("; ")[2] for told in realm.told("waiting") if "one more" in told] == (
-            ["one more try with the next one-time code"] if tries == 2 else []
+        assert realm.event_details("stopped") == [str(manager.stopped)]
+        assert [told.partition("; ")[2] for told in realm.event_details("waiting") if "one more" in told] == (
+            ["one more attempt with the next one-time code"] if tries == 2 else []
         )
 
 
-async def test_the_account_shows_what_its_manager_does():
+async def test_the_account_state_shows_what_the_manager_does():
     async with Realm() as realm:
-        signer = realm.signer()
-        manager = manager_of(signer)
+        authenticator = realm.authenticator()
+        manager = manager_of(authenticator)
         answer = asyncio.Event()
         realm.identity.script(EndpointFault(until=answer))
-        asking = asyncio.ensure_future(manager.get())
+        asking = asyncio.ensure_future(manager.access_token())
         await until(lambda: realm.identity.sessions == 1)
         states = [realm.hub.counters.accounts["anna"]]
         answer.set()
         await asking
         states.append(realm.hub.counters.accounts["anna"])
-        await signer.aclose()
+        await authenticator.aclose()
         states.append(realm.hub.counters.accounts["anna"])
         assert states == ["logging in", "token valid 300 s", "logged out"]
 
@@ -865,42 +871,42 @@ def defective(_event: Event) -> None:
     raise RuntimeError("defect")
 
 
-async def test_a_defect_in_a_renewal_reaches_whoever_asked_for_it():
+async def test_a_bug_in_a_renewal_reaches_the_worker_that_asked():
     async with Realm() as realm:
-        manager = manager_of(realm.signer())
-        await manager.get()
+        manager = manager_of(realm.authenticator())
+        await manager.access_token()
         realm.hub.subscribe(defective)
         with pytest.raises(RuntimeError, match="defect"):
             await manager.renew(RenewalReason.REHEARSAL)
         realm.hub._observers.remove(defective)
 
 
-async def test_a_defect_in_a_renewal_that_nobody_waited_for_reaches_whoever_asks_next():
+async def test_a_bug_in_a_renewal_without_waiters_reaches_the_next_worker():
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
-        manager = manager_of(signer)
-        first = await manager.get()
+        authenticator = realm.authenticator()
+        manager = manager_of(authenticator)
+        first = await manager.access_token()
         await realm.clock.advance(85)
         realm.hub.subscribe(defective)
         realm.identity.script(EndpointFault(status=503))
-        assert await manager.get() is first
-        await settled(signer)
+        assert await manager.access_token() is first
+        await renewal_done(authenticator)
         with pytest.raises(RuntimeError, match="defect"):
-            await manager.get()
+            await manager.access_token()
         realm.hub._observers.remove(defective)
 
 
-async def test_nobody_is_given_a_token_whose_session_is_being_closed():
+async def test_no_worker_gets_a_token_whose_session_is_being_closed():
     async with Realm(expires_in=100) as realm:
-        signer = realm.signer()
-        first = await signer.credential()
+        authenticator = realm.authenticator()
+        first = await authenticator.credential()
         await realm.clock.advance(87)
         realm.identity.script(EndpointFault(status=400, body={"error": "invalid_request"}))
         closed = asyncio.Event()
         realm.identity.script_logout(EndpointFault(until=closed))
-        assert (await signer.credential()).generation == first.generation
+        assert (await authenticator.credential()).generation == first.generation
         await until(lambda: not realm.identity._logout_faults)
-        asking = asyncio.ensure_future(signer.credential())
+        asking = asyncio.ensure_future(authenticator.credential())
         await asyncio.sleep(0)
         assert not asking.done()
         closed.set()
@@ -912,7 +918,7 @@ async def test_nobody_is_given_a_token_whose_session_is_being_closed():
 
 async def test_a_manager_that_was_never_used_closes_without_a_request():
     async with Realm() as realm:
-        manager = manager_of(realm.signer())
+        manager = manager_of(realm.authenticator())
         await manager.close()
         assert (realm.identity.log, realm.events) == ([], [])
 
@@ -920,9 +926,9 @@ async def test_a_manager_that_was_never_used_closes_without_a_request():
 async def test_a_manager_without_a_session_closes_without_a_request():
     async with Realm() as realm:
         manager = manager_of(realm.machine())
-        await manager.get()
+        await manager.access_token()
         await manager.close()
-        assert (realm.identity.count("logout"), realm.told("logout")) == (0, [])
+        assert (realm.identity.count("logout"), realm.event_details("logout")) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -937,69 +943,67 @@ async def test_a_manager_without_a_session_closes_without_a_request():
         (25, [True] * 24, "21 of 21 sessions ended"),  # servers end what is older themselves
     ],
 )
-async def test_a_session_whose_log_out_got_no_answer_is_logged_out_once_more_at_the_end(
-    logins: int, lost: list[bool], told: str
-):
+async def test_a_session_whose_logout_failed_is_logged_out_again_at_the_end(logins: int, lost: list[bool], told: str):
     async with Realm() as realm:
-        signer = realm.signer()
-        manager = manager_of(signer, logout_s=60.0)
+        authenticator = realm.authenticator()
+        manager = manager_of(authenticator, logout_s=60.0)
         realm.identity.script_logout(*(EndpointFault(drop=drop) for drop in lost))
         for _ in range(logins):
             await manager.renew(RenewalReason.SECOND_LOGIN)
         for _ in range(2):
             await manager.close()
-        assert realm.told("logout") == [told]
+        assert realm.event_details("logout") == [told]
         assert (realm.identity.sessions, realm.notes()) == (0, [])
 
 
 async def test_a_wait_for_the_endpoint_ends_with_the_manager():
     clock = ManualClock()
     async with Realm(clock=clock) as realm:
-        signer = realm.signer()
-        manager = manager_of(signer, draw=1.0)
+        authenticator = realm.authenticator()
+        manager = manager_of(authenticator, draw=1.0)
         realm.identity.script(EndpointFault(status=503))
-        asking = asyncio.ensure_future(manager.get())
+        asking = asyncio.ensure_future(manager.access_token())
         await clock.until_sleeping()
         await manager.close()
-        with pytest.raises(AccountStopped, match="closed"):
+        with pytest.raises(AccountStopped, match="shutting down"):
             await asking
         assert (manager._task.cancelled(), realm.notes()) == (True, [])
         assert len(realm.identity.log) == 1
 
 
-async def test_trouble_of_a_login_that_is_under_way_at_the_end_is_not_waited_out():
+async def test_a_failing_login_in_progress_at_the_end_is_not_retried():
     async with Realm() as realm:
-        signer = realm.signer()
-        manager = manager_of(signer)
+        authenticator = realm.authenticator()
+        manager = manager_of(authenticator)
         answer = asyncio.Event()
         realm.identity.script(EndpointFault(status=503, until=answer), times=3)
-        asking = asyncio.ensure_future(manager.get())
+        asking = asyncio.ensure_future(manager.access_token())
         await until(lambda: realm.identity.count("password") == 1)
         closing = asyncio.ensure_future(manager.close())
         await asyncio.sleep(0)
         answer.set()
         await closing
-        with pytest.raises(AccountStopped, match="closed"):
+        with pytest.raises(AccountStopped, match="shutting down"):
             await asking
-        assert (realm.identity.count("password"), realm.told("stopped"), manager.stopped) == (1, [], None)
+        assert (realm.identity.count("password"), realm.event_details("stopped"), manager.stopped) == (1, [], None)
 
 
-async def test_an_endpoint_that_never_answers_a_login_holds_up_the_end_for_its_patience_only():
+async def test_an_endpoint_that_never_answers_a_login_delays_the_end_by_the_limit_only():
     async with Realm() as realm:
-        signer = realm.signer()
-        manager = manager_of(signer, logout_s=0.01)
+        authenticator = realm.authenticator()
+        manager = manager_of(authenticator, logout_s=0.01)
         never = asyncio.Event()
         realm.identity.script(EndpointFault(until=never))
-        asking = asyncio.ensure_future(manager.get())
+        asking = asyncio.ensure_future(manager.access_token())
         await until(lambda: realm.identity.count("password") == 1)
         await manager.close()
-        with pytest.raises(AccountStopped, match="closed"):
+        with pytest.raises(AccountStopped, match="shutting down"):
             await asking
         assert manager._task.cancelled()
-        assert realm.notes() == ["anna: the token endpoint did not answer the log-out in time"]
+        assert realm.notes() == ["anna: the token endpoint did not answer the logout in time"]
         never.set()
 
 
-def test_the_patience_with_an_endpoint_is_as_documented():
-    patience = Patience()
-    assert (patience.worked_s, patience.new_s, patience.new_tries, patience.logout_s) == (300.0, 30.0, 4, 3.0)
+def test_the_retry_limits_are_as_documented():
+    limit = RetryLimits()
+    assert (limit.worked_s, limit.new_s, limit.new_attempts, limit.logout_s) == (300.0, 30.0, 4, 3.0)

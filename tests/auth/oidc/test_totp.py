@@ -1,4 +1,4 @@
-"""One-time codes: a code is text, and no step is sent twice."""
+"""One-time codes: a code is text, and no time step is used twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.clocks import ImpatientClock
 SECRET = normalise(TOTP)
 NOWHERE = Path("/dev/null/nowhere")
 RFC_STEP_START = 1_111_111_110.0
-"""A step's first second; RFC 6238 appendix B has the code of the step before it: 07081804."""
+"""First second of a time step. RFC 6238 appendix B has the code of the step before it: 07081804."""
 
 
 class Collected(list):
@@ -42,12 +42,12 @@ def ledger(tmp_path, clock, warnings=None) -> UsedCodeLedger:
         " GEZDGNBVGY3TQOJQ\tGEZDGNBVGY3TQOJQ======\n",
     ],
 )
-def test_a_secret_may_be_written_as_people_note_it(written):
+def test_a_secret_may_contain_spaces_dashes_and_lower_case(written):
     assert normalise(written) == SECRET
 
 
 @pytest.mark.parametrize("written", ["", "  = ", "geheim1890", "GEZDGNBVG", "ÄÖÜ"])
-def test_what_is_not_base32_is_refused_without_being_quoted(written):
+def test_text_that_is_not_base32_is_refused_without_being_quoted(written):
     with pytest.raises(ValueError, match="TOTP secret") as refusal:
         normalise(written)
     assert not written.strip(" =") or written.strip() not in str(refusal.value)
@@ -107,12 +107,12 @@ async def test_two_secrets_do_not_wait_for_each_other(tmp_path):
     assert clock.slept == []
 
 
-async def test_the_clock_of_the_server_decides_where_it_is_known(tmp_path):
+async def test_the_servers_clock_decides_if_it_is_known(tmp_path):
     clock = ImpatientClock(wall=RFC_STEP_START)
     assert await ledger(tmp_path, clock).reserve(SECRET, skew=-3600.0) == code_at(SECRET, 37037037 - 120)
 
 
-async def test_a_step_sent_by_a_clock_an_hour_ahead_bars_nothing(tmp_path):
+async def test_a_step_used_by_a_clock_an_hour_ahead_blocks_nothing(tmp_path):
     clock = ImpatientClock(wall=RFC_STEP_START + 3600)
     await ledger(tmp_path, clock).reserve(SECRET)
     clock.jump_wall(-3600)
@@ -130,7 +130,7 @@ async def test_the_files_hold_no_secret_and_are_the_owners_alone(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[1,", b'{"a": 1}', b"\xff\xfe", b'["x", null, 1e9]'])
-async def test_a_damaged_ledger_is_begun_anew(tmp_path, content):
+async def test_a_damaged_ledger_is_replaced(tmp_path, content):
     clock, warnings = ImpatientClock(wall=RFC_STEP_START), Collected()
     book = ledger(tmp_path, clock, warnings)
     await book.reserve(SECRET)
@@ -140,7 +140,7 @@ async def test_a_damaged_ledger_is_begun_anew(tmp_path, content):
     assert clock.slept, "what this process knows of the step still counts"
 
 
-async def test_a_directory_that_cannot_be_written_is_said_once_and_steps_are_still_kept_apart(tmp_path):
+async def test_an_unwritable_directory_gives_one_warning_and_steps_are_still_not_reused(tmp_path):
     (tmp_path / "file").write_text("in the way")
     clock, warnings = ImpatientClock(wall=RFC_STEP_START), Collected()
     book = ledger(tmp_path / "file" / "state", clock, warnings)
@@ -170,25 +170,25 @@ def test_processes_that_start_in_one_step_get_different_codes(tmp_path):
 @pytest.mark.parametrize("wall", [1_750_000_000.0, 1_750_000_019.5, 1_750_000_049.99])
 async def test_a_login_with_a_code_works_at_any_moment_of_a_step(wall):
     async with Realm(clock=ImpatientClock(wall=wall)) as realm:
-        await realm.signer("otto").credential()
+        await realm.authenticator("otto").credential()
         assert realm.identity.count("password") == 1
 
 
-async def test_two_accounts_with_one_secret_take_turns():
+async def test_two_accounts_with_one_secret_never_use_the_same_step():
     async with Realm() as realm:
-        signers = [realm.signer("otto", name=f"otto{n}") for n in range(3)]
-        await asyncio.gather(*(signer.credential() for signer in signers))
+        authenticators = [realm.authenticator("otto", name=f"otto{n}") for n in range(3)]
+        await asyncio.gather(*(authenticator.credential() for authenticator in authenticators))
         assert realm.identity.count("password") == realm.identity.logins == 3
-        assert any("one-time code" in text for text in realm.told("waiting"))
+        assert any("one-time code" in text for text in realm.event_details("waiting"))
 
 
 async def test_a_login_each_hour_uses_a_new_code_each_time():
     async with Realm(expires_in=600, refresh_expires_in=600) as realm:
-        signer = realm.signer("otto")
+        authenticator = realm.authenticator("otto")
         for _ in range(8):
-            await signer.credential()
+            await authenticator.credential()
             await realm.clock.advance(601)
-        assert signer.logins == realm.identity.count("password") == 8
+        assert authenticator.logins == realm.identity.count("password") == 8
 
 
 @pytest.mark.parametrize("skew", [-400.0, -95.0, 95.0, 3600.0])
@@ -196,26 +196,26 @@ async def test_a_clock_that_is_off_costs_one_refusal_then_the_servers_time_is_us
     clock = ImpatientClock()
     server = _Shifted(clock, skew)
     async with Realm(clock=clock, server_clock=server) as realm:
-        signer = realm.signer("otto")
-        await signer.credential()
-        assert (realm.identity.count("password"), signer.logins) == (2, 1)
+        authenticator = realm.authenticator("otto")
+        await authenticator.credential()
+        assert (realm.identity.count("password"), authenticator.logins) == (2, 1)
         assert "clock" in realm.notes()[0]
         assert sum(clock.slept) < 31
 
 
 async def test_a_wrong_one_time_secret_costs_two_attempts_and_no_lock():
     async with Realm() as realm:
-        signer = realm.signer("otto")
+        authenticator = realm.authenticator("otto")
         realm.identity.users["otto"] = type(realm.identity.users["otto"])(
             name="otto", password=realm.identity.users["otto"].password, totp_secret="MFRGGZDFMZTWQ2LK" * 2
         )
         with pytest.raises(AccountStopped, match="TOTP"):
-            await signer.credential()
+            await authenticator.credential()
         assert realm.identity.count("password") == 2
 
 
 class _Shifted:
-    """The server's own clock: the same time, shifted."""
+    """The server's clock: the same time, shifted."""
 
     def __init__(self, clock, by):
         self._clock, self._by = clock, by
