@@ -296,7 +296,7 @@ class SegmentedReceiver:
             ended, given = await self._ordinary(reply, claim, compare=compare, until=lane.first)
             if ended or not claim.left:
                 return ended
-        with lane.place() as granted:
+        with lane.slot() as granted:
             worth = granted and claim.left >= self._least(lane)
             stream = await reply.hand_over(given=given) if worth else None
             if stream is not None:
