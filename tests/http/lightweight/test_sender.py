@@ -1,4 +1,4 @@
-"""Requests that go out without aiohttp's session are those that it would have sent."""
+"""Requests that bypass aiohttp's session are the ones that the session would have sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yarl import URL
 
 from bulkdl.core.urls import Url
 from bulkdl.http.lightweight.keepalive_pool import SmallResponse
-from bulkdl.http.lightweight.sender import LightweightSender, is_as_known
+from bulkdl.http.lightweight.sender import LightweightSender, supports_direct_requests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,10 +26,13 @@ USUAL = {"User-Agent": "a program", "Accept": "*/*", "Accept-Encoding": "identit
 
 @dataclass
 class Site:
-    """A server that keeps the heads which it was sent, and answers them in turn; the last answer is for all that follow."""
+    """Server that records the request heads and answers them in turn.
+
+    The last answer repeats for all further requests.
+    """
 
     answers: list[bytes | None]
-    """None: the connection is closed instead."""
+    """None: close the connection instead."""
     heads: list[bytes] = field(default_factory=list)
     connections: int = 0
     port: int = 0
@@ -54,7 +57,7 @@ class Site:
         return Url(f"http://127.0.0.1:{self.port}{rest}")
 
     def fields(self, at: int = -1) -> tuple[bytes, set[bytes]]:
-        """The request line and the header fields of a request."""
+        """Return the request line and the header fields of a request."""
         first, *fields = self.heads[at].removesuffix(b"\r\n\r\n").split(b"\r\n")
         return first, set(fields)
 
@@ -74,7 +77,7 @@ async def site(*answers: bytes | None) -> AsyncIterator[Site]:
 @asynccontextmanager
 async def sender(*, read_s: float = 30.0) -> AsyncIterator[tuple[LightweightSender, aiohttp.ClientSession]]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=read_s)
-    jar = aiohttp.CookieJar(unsafe=True)  # takes the cookies of an address
+    jar = aiohttp.CookieJar(unsafe=True)  # accepts cookies from an IP address
     async with aiohttp.ClientSession(
         headers=USUAL, timeout=timeout, cookie_jar=jar, auto_decompress=False, requote_redirect_url=False
     ) as session:
@@ -83,18 +86,18 @@ async def sender(*, read_s: float = 30.0) -> AsyncIterator[tuple[LightweightSend
         made.close()
 
 
-@pytest.fixture(params=[False, True], ids=["response", "brief"], autouse=True)
-def brief(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is true of both ways."""
-    monkeypatch.setitem(WAY, "brief", request.param)
+@pytest.fixture(params=[False, True], ids=["response", "small"], autouse=True)
+def allow_small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test with and without small responses."""
+    monkeypatch.setitem(OPTIONS, "allow_small", request.param)
 
 
-WAY = {"brief": False}
+OPTIONS = {"allow_small": False}
 
 
 async def send(sender: LightweightSender, url: Url, method: str = "GET", **headers: str) -> tuple[int, bytes]:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
-    response = await sender.send(method, url, url.target, headers=fields, proxy=None, **WAY)
+    response = await sender.send(method, url, url.target, headers=fields, proxy=None, **OPTIONS)
     if isinstance(response, SmallResponse):
         return 200, response.body
     try:
@@ -110,8 +113,8 @@ async def by_session(session: aiohttp.ClientSession, url: Url, method: str = "GE
 
 
 def test_the_interfaces_of_aiohttp_are_as_known():
-    """A change in aiohttp costs speed where a user installs it, and is seen here."""
-    assert is_as_known()
+    """If a new aiohttp lacks an interface, users lose only speed; so this test must find it."""
+    assert supports_direct_requests()
 
 
 @pytest.mark.parametrize(
@@ -139,7 +142,7 @@ async def test_a_request_is_the_one_that_the_session_would_send(method, rest, he
 
 
 def _lowered(request: tuple[bytes, set[bytes]]) -> tuple[bytes, set[bytes]]:
-    """Names of fields in lower case: they are the same in any."""
+    """Return a request with its field names in lower case; case does not distinguish them."""
     parts = (line.partition(b":") for line in request[1])
     return request[0], {name.lower() + colon + value for name, colon, value in parts}
 
