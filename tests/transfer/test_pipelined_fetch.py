@@ -465,7 +465,7 @@ async def test_over_tls_connections_that_are_lost_now_and_then_cost_no_product_a
     monkeypatch: pytest.MonkeyPatch,
 ):
     if inside:  # no mere end of a connection, which each has at some time
-        monkeypatch.setattr(pipelining_policy, "LONGER", 1)
+        monkeypatch.setattr(pipelining_policy, "VIOLATION_FACTOR", 1)
     losses, asked_ahead = 0, 0
 
     def losing(batch: list[Asked]) -> list[Any]:
@@ -552,7 +552,7 @@ async def test_whatever_becomes_of_what_is_asked_ahead_every_product_is_right_in
     row: list[tuple[str, int]], workers: int
 ):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelining_policy, "LONGER", 1)
+        patch.setattr(pipelining_policy, "VIOLATION_FACTOR", 1)
         place = at(Path(folder), row=1, workers=workers, retries=50, timeout=0.15)
         async with Site(Weather(row)) as site:
             done = await fetched(place, site)
