@@ -46,7 +46,7 @@ class Tool:
     version: str
     command: Callable[[Errand], list[str]]
     flags: str
-    """Letters of the modes as the table shows them."""
+    """Command-line options as the table shows them."""
     digest_modes: str = "FRC"
     """Modes that are also tried with a checksum; none if the tool accepts no checksum."""
     splits: bool = True
