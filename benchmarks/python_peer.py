@@ -44,19 +44,19 @@ def _aiohttp(urls: list[str], folder: str, streams: int, _per_file: int) -> int:
             with open(f"{folder}/{url.rsplit('/', 1)[1]}", "wb") as file:  # noqa: ASYNC230, PTH123 - as users write it
                 file.write(body)
 
-    async def bring() -> None:
+    async def download() -> None:
         async with library.ClientSession(connector=library.TCPConnector(limit=0)) as session:
             await asyncio.gather(*(work(session) for _ in range(streams)))
 
-    asyncio.run(bring())
+    asyncio.run(download())
     return failed
 
 
 def main() -> int:
     """Return 1 if the library reports failures."""
     name, listed, folder, streams, per_file = sys.argv[1:]
-    bring = {"parfive": _parfive, "pypdl": _pypdl, "aiohttp": _aiohttp}[name]
-    return min(1, bring(Path(listed).read_text().split(), folder, int(streams), int(per_file)))
+    download = {"parfive": _parfive, "pypdl": _pypdl, "aiohttp": _aiohttp}[name]
+    return min(1, download(Path(listed).read_text().split(), folder, int(streams), int(per_file)))
 
 
 if __name__ == "__main__":
