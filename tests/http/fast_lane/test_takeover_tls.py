@@ -51,13 +51,13 @@ def opened(path: Path) -> Iterator[OffsetWriter]:
         yield OffsetWriter(file.fileno(), path, None)
 
 
-class Meddler:
+class BitFlippingProxy:
     """Proxy that forwards everything, but flips one bit on the way to the first client."""
 
-    def __init__(self, port: int, *, turned: int) -> None:
-        """`turned`: offset of the changed byte in the server's stream."""
+    def __init__(self, port: int, *, flipped: int) -> None:
+        """`flipped`: offset of the changed byte in the server's stream."""
         self._port = port
-        self._turned: int | None = turned
+        self._flipped: int | None = flipped
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -75,32 +75,32 @@ class Meddler:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        turned, self._turned = self._turned, None
+        flipped, self._flipped = self._flipped, None
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
         with suppress(ConnectionError, asyncio.CancelledError):
-            await asyncio.gather(passed(reader, to_server, None), passed(from_server, writer, turned))
+            await asyncio.gather(forward(reader, to_server, None), forward(from_server, writer, flipped))
         for end in (writer, to_server):
             end.close()
             with suppress(ConnectionError):
                 await end.wait_closed()
 
 
-async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, turned: int | None) -> None:
+async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flipped: int | None) -> None:
     at = 0
     while data := bytearray(await reader.read(65536)):
-        if turned is not None and at <= turned < at + len(data):
-            data[turned - at] ^= 1
+        if flipped is not None and at <= flipped < at + len(data):
+            data[flipped - at] ^= 1
         at += len(data)
         writer.write(data)
         await writer.drain()
     writer.write_eof()
 
 
-async def test_a_bit_that_was_turned_on_the_way_ends_the_step_before_anything_wrong(certificate: Path, tmp_path: Path):
+async def test_a_flipped_bit_ends_the_step_before_a_wrong_byte_is_written(certificate: Path, tmp_path: Path):
     async with (
         TlsServer(certificate, ranges(BODY)) as server,
-        Meddler(server.port, turned=2_500_000) as meddler,
-        taken_over(meddler.url, certificate) as (stream, start),
+        BitFlippingProxy(server.port, flipped=2_500_000) as proxy,
+        taken_over(proxy.url, certificate) as (stream, start),
     ):
         at, error = start, None
         with FastLane() as lane, opened(tmp_path / "x") as writer:
@@ -112,14 +112,14 @@ async def test_a_bit_that_was_turned_on_the_way_ends_the_step_before_anything_wr
         assert (tmp_path / "x").read_bytes()[start:] == BODY[start:at]
 
 
-async def test_after_a_bit_was_turned_the_rest_is_asked_for_again(certificate: Path, tmp_path: Path):
+async def test_the_product_is_resumed_after_a_flipped_bit(certificate: Path, tmp_path: Path):
     place = Place(tmp_path, ca_file=certificate)
     place.environ["BULKDL_FAST_LANE"] = "4K"
     async with (
         TlsServer(certificate, ranges(BODY)) as server,
-        Meddler(server.port, turned=2_500_000) as meddler,
+        BitFlippingProxy(server.port, flipped=2_500_000) as proxy,
     ):
-        done = await place.run({"url": meddler.url, "file": "x.bin"}, segments=1)
+        done = await place.run({"url": proxy.url, "file": "x.bin"}, segments=1)
     assert (done.code, place.file("x.bin")) == (0, BODY)
     assert "broke (SSLError)" in done.of(Retrying)[0].reason
 

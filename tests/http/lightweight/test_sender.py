@@ -147,7 +147,7 @@ def _lowered(request: tuple[bytes, set[bytes]]) -> tuple[bytes, set[bytes]]:
     return request[0], {name.lower() + colon + value for name, colon, value in parts}
 
 
-async def test_a_body_is_given_and_its_connection_used_again():
+async def test_a_body_is_returned_and_its_connection_used_again():
     async with site() as there, sender() as (made, _):
         assert [await send(made, there.url(f"/{i}")) for i in range(5)] == [(200, b"hi")] * 5
         assert there.connections == 1
@@ -167,14 +167,14 @@ async def test_a_kept_connection_that_the_server_closes_is_tried_once_more():
         assert there.connections == 2
 
 
-async def test_a_server_that_always_closes_is_not_asked_for_ever():
+async def test_a_server_that_always_closes_is_not_retried_forever():
     async with site(None) as there, sender() as (made, _):
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await send(made, there.url("/a"))
         assert len(there.heads) == 2
 
 
-async def test_cookies_come_back_to_the_paths_that_they_are_for():
+async def test_cookies_are_sent_only_to_their_paths():
     cookie = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: s=1; Path=/in\r\n\r\nhi"
     async with site(cookie, OK) as there, sender() as (made, _):
         for rest in ("/in/a", "/in/b", "/out"):
@@ -195,20 +195,20 @@ async def test_interim_responses_are_passed_over():
         assert await send(made, there.url("/a")) == (200, b"hi")
 
 
-async def test_a_server_that_says_nothing_is_given_up():
+async def test_a_silent_server_times_out():
     async with site(b"") as there, sender(read_s=0.05) as (made, _):
         with pytest.raises(TimeoutError):
             await send(made, there.url("/a"))
 
 
-async def test_a_response_that_is_no_http_breaks_its_connection_only():
+async def test_a_response_with_invalid_http_breaks_only_its_own_connection():
     async with site(b"what?\r\n\r\n", OK) as there, sender() as (made, _):
         with pytest.raises(aiohttp.ClientResponseError):
             await send(made, there.url("/a"))
         assert await send(made, there.url("/b")) == (200, b"hi")
 
 
-async def test_nobody_there_is_said_as_by_the_session(unused_port: int):
+async def test_a_refused_connection_raises_the_same_error_as_through_the_session(unused_port: int):
     errors: list[type[BaseException]] = []
     url = Url(f"http://127.0.0.1:{unused_port}/a")
     async with sender() as (made, session):
@@ -220,7 +220,7 @@ async def test_nobody_there_is_said_as_by_the_session(unused_port: int):
     assert errors[0] is errors[1]
 
 
-async def test_a_cancelled_request_gives_its_connection_up():
+async def test_a_cancelled_request_closes_its_connection():
     async with site(b"", OK) as there, sender() as (made, _):
         asking = asyncio.create_task(send(made, there.url("/a")))
         await there.asked.wait()
