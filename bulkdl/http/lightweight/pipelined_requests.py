@@ -46,8 +46,6 @@ class PipelinedRequests:
         self._signer = signer
         self._may_sign = allowed.allows(url)
         self._connection = PipelinedConnection(pool)
-        self._unanswered = 0
-        """Requests that were sent together and are not answered yet."""
         self._credential: Credential | None = None
         """Credential of the unanswered requests."""
         self._accepted: Credential | None = None
@@ -65,7 +63,7 @@ class PipelinedRequests:
 
         0 while earlier requests are unanswered.
         """
-        return 0 if self._unanswered or not self._policy.may_pipeline else self._policy.depth(size)
+        return 0 if self._connection.unanswered or not self._policy.may_pipeline else self._policy.depth(size)
 
     async def ask(self, urls: Sequence[Url]) -> bool:
         """Send the requests; return False if that is not possible. Raise `AccountStopped`."""
@@ -78,7 +76,6 @@ class PipelinedRequests:
             await self._connection.send(heads)
         except (aiohttp.ClientError, OSError):
             return False  # the ordinary request that follows meets the error again and reports it
-        self._unanswered = len(heads)
         return True
 
     async def answers(self) -> list[tuple[Head, bytes]]:
@@ -88,14 +85,13 @@ class PipelinedRequests:
         nobody can tell which one, and those behind it answer other requests than they seem to.
         """
         found: list[SmallResponse] = []
-        while len(found) < self._unanswered and (more := await self._connection.answers()):
+        while self._connection.unanswered and (more := await self._connection.answers()):
             found += more
-        if not found or len(found) < self._unanswered:
+        if not found or self._connection.unanswered:
             self._policy.record_unanswered(cut=self._connection.was_cut)
             return []
         self._policy.record_pipelined(len(found))
         self._policy.record_duration(self._loop.time() - self._sent_at, answers=len(found))
-        self._unanswered = 0
         self._report_accepted(self._credential)
         return [(parse_small_head(small), small.body) for small in found]
 
