@@ -28,7 +28,7 @@ ROWS: tuple[Row, ...] = (*TRANSFERS, *OWN)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when every row was run; 1 when bulkdl failed in one or a row could not be run; 2 for a wrong command line."""
+    """Return 0 if every row ran, 1 if bulkdl failed in a row or a row could not run, 2 for a wrong command line."""
     options = _parser().parse_args(argv)
     _end_on_signals()
     scale = QUICK if options.quick else FULL
@@ -103,7 +103,7 @@ def _say(text: str) -> None:
 
 
 class _Signalled(BaseException):
-    """Ends everything by way of every `finally`: servers, measured processes, files."""
+    """Raised by a signal, so that every `finally` runs and ends servers and measured processes and removes files."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -111,7 +111,10 @@ class _Signalled(BaseException):
 
 
 def _end_on_signals() -> None:
-    """The first signal ends the run; the ones that follow don't keep it from cleaning up. An ignored one stays ignored."""
+    """Let the first signal end the run, and ignore further ones during the clean-up.
+
+    An ignored signal stays ignored.
+    """
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) is not signal.SIG_IGN]
 
     def end(number: int, _frame: FrameType | None) -> None:

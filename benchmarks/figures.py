@@ -1,4 +1,4 @@
-"""Figures from samples: rotation of the contestants, ratios within a round, medians, and whether a limit is kept."""
+"""Figures from samples: rotation of the contestants, ratios within a round, medians, and verdicts on the limits."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 BEST = "best peer"
-"""Instead of a contestant's name in a limit: whichever peer has the lowest median wall time in this run."""
+"""Stands in a limit for the peer with the lowest median wall time in this run."""
 
 
 class Measure(Enum):
-    """What is compared."""
+    """The quantity that is compared."""
 
     WALL = "wall"
     CPU = "cpu"
@@ -40,7 +40,7 @@ class Measure(Enum):
 
 
 class Kind(Enum):
-    """How a limit relates to another contestant of the same round."""
+    """Relation of a limit to another contestant of the same round."""
 
     RATIO = "ratio"
     DIFFERENCE = "difference"
@@ -49,23 +49,23 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One process, from its start to its end, or why it has no figures."""
+    """Figures of one process from its start to its end, or the reason why there are none."""
 
     tool: str
     round: int
     wall_s: float = 0.0
     cpu_s: float = 0.0
-    """User and system, of the process and of the children it waited for."""
+    """User and system time of the process and of the children that it waited for (s)."""
     rss_bytes: int = 0
     """Peak of the largest process."""
     requests: int | None = None
     command: str = ""
-    """As it was typed, with this run's folders and ports named instead."""
+    """The command line, with placeholders for this run's folders and ports."""
     problem: str | None = None
-    """What was wrong; then no figure counts."""
+    """Description of a failure; if set, no figure counts."""
 
     def value(self, measure: Measure) -> float | None:
-        """Seconds, bytes or a count; None where it was not measured."""
+        """Return seconds, bytes or a count; None if it was not measured."""
         if self.problem is not None:
             return None
         match measure:
@@ -81,7 +81,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of some rounds, and the extremes beside it."""
+    """The median, the lowest and the highest value of some rounds."""
 
     median: float
     low: float
@@ -102,7 +102,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A limit and what was found; `found` is None where a side has no figures."""
+    """A limit and the measured value; `found` is None if one side has no figures."""
 
     limit: Limit
     against: str | None
@@ -110,24 +110,24 @@ class Verdict:
 
     @property
     def kept(self) -> bool | None:
-        """Whether the median is within the limit; None where nothing was found."""
+        """True if the median is within the limit; None if nothing was measured."""
         return None if self.found is None else self.found.median <= self.limit.most
 
 
 def rotation(tools: Sequence[str], round_: int) -> list[str]:
-    """The order of a round: each round begins one contestant later, so that none always follows the same one."""
+    """Return the order of a round: each begins one contestant later, so that none always follows the same one."""
     start = round_ % len(tools) if tools else 0
     return [*tools[start:], *tools[:start]]
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """Median, lowest and highest; None for nothing."""
+    """Return the median, the lowest and the highest value; None without values."""
     kept = sorted(values)
     return Spread(median(kept), kept[0], kept[-1], len(kept)) if kept else None
 
 
 def by_tool(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
-    """Samples of each contestant, in the order of their rounds."""
+    """Return the samples of each contestant, in the order of their rounds."""
     found: dict[str, list[Sample]] = {}
     for sample in sorted(samples, key=lambda sample: sample.round):
         found.setdefault(sample.tool, []).append(sample)
@@ -135,9 +135,9 @@ def by_tool(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
 
 
 def per_round(samples: Sequence[Sample], *, tool: str, against: str, measure: Measure, kind: Kind) -> Spread | None:
-    """`tool` against another in each round that both finished right, then the median of those.
+    """Compare `tool` with another in each round that both finished correctly, and return the median.
 
-    Noise that lasts longer than a round then touches both sides of a ratio, and one bad round moves no median.
+    Noise that lasts longer than a round then affects both sides of a ratio, and one bad round does not move the median.
     """
     ours, theirs = _values(samples, tool, measure), _values(samples, against, measure)
     rounds = sorted(ours.keys() & theirs.keys())
@@ -147,13 +147,13 @@ def per_round(samples: Sequence[Sample], *, tool: str, against: str, measure: Me
 
 
 def best_peer(samples: Sequence[Sample], *, peers: Iterable[str]) -> str | None:
-    """The peer with the lowest median wall time among those that were right in some round."""
+    """Return the peer with the lowest median wall time among those with a correct round."""
     medians = {tool: found.median for tool in peers if (found := spread(_values(samples, tool, Measure.WALL).values()))}
     return min(medians, key=lambda tool: medians[tool], default=None)
 
 
 def judge(limit: Limit, samples: Sequence[Sample], *, peers: Iterable[str]) -> Verdict:
-    """What these samples say of a limit."""
+    """Return the verdict of these samples on a limit."""
     if limit.kind is Kind.ALONE:
         return Verdict(limit, None, spread(_values(samples, limit.tool, limit.measure).values()))
     against = best_peer(samples, peers=peers) if limit.against == BEST else limit.against

@@ -1,4 +1,4 @@
-"""The files that are served, and whether a contestant brought exactly them."""
+"""The served files, and the comparison of a contestant's downloads with them."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ _STAMP = struct.Struct("<IQ")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileSet:
-    """Files of one size; `name` is also the folder that they are in, below the server's root."""
+    """Files of one size; `name` is also their folder below the server's root."""
 
     name: str
     count: int
     size: int
-    """Bytes of each."""
+    """Size of each file (bytes)."""
     sparse: bool = False
-    """Zeros that take no room here; a client writes them all the same."""
+    """Zeros that use no disk space on the server; a client still writes all of them."""
 
     @property
     def total(self) -> int:
-        """Bytes of all."""
+        """Size of all files (bytes)."""
         return self.count * self.size
 
     def names(self) -> list[str]:
-        """The files' names, in the order in which they are asked for."""
+        """Return the files' names in the order of the requests."""
         return [f"{number:06}.bin" for number in range(self.count)]
 
 
 def make(files: FileSet, root: Path) -> None:
-    """Write the files below `root`, where they are not there yet."""
+    """Write the files below `root` if they do not exist yet."""
     folder = root / files.name
     if folder.exists():
         return
@@ -62,7 +62,7 @@ def make(files: FileSet, root: Path) -> None:
 
 
 def checksums(files: FileSet, root: Path, algorithm: str) -> dict[str, str]:
-    """Each file's digest in hexadecimal; `algorithm` is `blake3` or a name of hashlib."""
+    """Return each file's digest in hexadecimal; `algorithm` is `blake3` or a name of hashlib."""
 
     def digest(name: str) -> str:
         hasher = blake3() if algorithm == "blake3" else hashlib.new(algorithm, usedforsecurity=False)
@@ -76,9 +76,9 @@ def checksums(files: FileSet, root: Path, algorithm: str) -> dict[str, str]:
 
 
 def compare(files: FileSet, root: Path, folder: Path) -> str | None:
-    """What is wrong with the files in `folder`: missing, other bytes, or left over beside them; None when nothing is.
+    """Describe a missing, wrong or left-over file in `folder`; None if all files are correct.
 
-    Every byte is read. The journal's folder of bulkdl is no product.
+    Every byte is read. bulkdl's journal folder is skipped.
     """
     expected = files.names()
     found = {str(path.relative_to(folder)) for path in _below(folder)}
@@ -110,7 +110,7 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _stamped(base: bytearray, number: int, offset: int) -> bytearray:
-    """Random bytes in which every page says whose it is and where it belongs: a page out of place is seen."""
+    """Return random bytes with the file's number and the offset in every page, so that a misplaced page is detected."""
     for page in range(0, len(base) - _STAMP.size + 1, _PAGE):
         _STAMP.pack_into(base, page, number, offset + page)
     return base

@@ -1,4 +1,4 @@
-"""A server that notes when the first bytes of the first request arrive, and answers every request with a small file."""
+"""A server that records the arrival of the first request, and answers every request with a small file."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _HEAD = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\nContent-Type: application/oct
 
 
 class Listener:
-    """One answer a connection, one connection at a time."""
+    """Server that serves one connection at a time, with one answer each."""
 
     body = b"benchmarks"
 
     def __init__(self, listener: socket.socket) -> None:
         self.port: int = listener.getsockname()[1]
         self.first: float | None = None
-        """On this machine's monotonic clock."""
+        """Arrival of the first bytes (monotonic clock, s)."""
         self._listener = listener
 
     def serve(self) -> None:
@@ -52,7 +52,7 @@ class Listener:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Listener]:
-    """The server, for as long as the block lasts."""
+    """Run the server for as long as the block lasts."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Listener(listener)
         thread = threading.Thread(target=server.serve, daemon=True)

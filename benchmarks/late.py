@@ -1,7 +1,7 @@
-"""Answers 204 to every request after a while: `python late.py PORT SECONDS`.
+"""Answer 204 to every request after a delay: `python late.py PORT SECONDS`.
 
-nginx cannot wait before it answers, but it can ask first whether it may (`auth_request`). This server is whom it asks,
-so the files themselves still come from nginx, by sendfile, whatever the contestant.
+nginx cannot delay an answer, but it can ask another server for permission first (`auth_request`). It asks this one.
+So the files still come from nginx, by sendfile, for every contestant.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class _Late(asyncio.Protocol):
-    """One kept connection of nginx, on which it has one question at a time."""
+    """One kept-alive connection from nginx, with one request at a time."""
 
     def __init__(self, delay_s: float) -> None:
         self._delay_s = delay_s

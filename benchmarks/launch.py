@@ -1,4 +1,4 @@
-"""Runs one command and writes down what it cost: `python -I -S launch.py RESULT COMMAND...`.
+"""Run one command and record its cost: `python -I -S launch.py RESULT COMMAND...`.
 
 A process of its own, and a small one, because Linux counts the memory of the process that starts another into the
 other's peak: the floor of every peak is then that of a bare interpreter (about 9 MB), below any contestant's.

@@ -1,4 +1,4 @@
-"""What the figures were measured on: without it they say nothing."""
+"""Description of the machine and the versions that were measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["describe"]
 
 
 def describe(tools: Iterable[Tool], *, folder: Path) -> dict[str, str]:
-    """The machine and the versions, each under a short name, in the order in which they are shown."""
+    """Return the machine and the versions, each under a short name, in the order of the page."""
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     loads = " ".join(f"{load:.1f}" for load in os.getloadavg())
     return {

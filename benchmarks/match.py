@@ -1,4 +1,4 @@
-"""Rounds of a row: everybody once in each, in rotation, until the rounds or the time are used up."""
+"""Rounds of a row: each contestant once per round, in rotation, until the rounds or the time are used up."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ _WARM_UP = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
-    """A row and what came of it."""
+    """A row and its samples."""
 
     row: Row
     samples: tuple[Sample, ...] = ()
     skipped: str | None = None
-    """Why there is nothing."""
+    """Reason why there are no samples."""
 
 
 def play(row: Row, scene: Scene, *, number: int | None, budget_s: float, say: Callable[[str], None]) -> Played:
-    """Run a row within about `budget_s`; or exactly `number` of rounds. What cannot be run here is skipped with the reason."""
+    """Run a row for about `budget_s` seconds, or exactly `number` rounds.
+
+    Skip it with the reason if it cannot run here.
+    """
     try:
         contestants = row.contestants(scene)
     except RuntimeError as error:
@@ -67,10 +70,10 @@ def rounds(
     warm: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Sample]:
-    """Samples of the rounds that counted.
+    """Return the samples of the rounds that count.
 
-    With `warm` a round comes before them. It is dropped, unless it took so long that no second one fits: then it counts.
-    Those in `once` take part in the first round that counts only. Who fails in a round still takes part in the next.
+    With `warm` a warm-up round comes first. It counts only if it took so long that no second round fits. Contestants in
+    `once` take part only in the first round that counts. One that fails still takes part in the next round.
     """
     started = clock()
     lively = [name for name in names if name not in once]

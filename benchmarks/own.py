@@ -1,4 +1,4 @@
-"""The rows that are about bulkdl itself: memory, start, running again, large manifests."""
+"""The rows about bulkdl itself: memory, start, rerun, large manifests."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _only_bulkdl(scene: Scene, transfer: Transfer) -> list[Contestant]:
 
 
 def _very_large(scene: Scene) -> list[Contestant]:
-    """As large as there is room for: the files cost nothing on the server, but their copies are whole."""
+    """Use files as large as the disk space allows: they are sparse on the server, but the downloads are not."""
     size = scene.scale.sparse
     while size > 64 * MIB and 12 * size > scene.room():
         size //= 2
@@ -65,7 +65,7 @@ def _many(scale: Scale) -> FileSet:
 
 
 def _plain(scene: Scene, name: str, command: Command) -> Contestant:
-    """A command that only has to end well."""
+    """Return a contestant whose command only has to succeed."""
 
     def attempt(folder: Path, round_: int) -> Sample:
         done = scene.measure(command, folder)
@@ -100,7 +100,7 @@ def _first_request(scene: Scene) -> list[Contestant]:
 
 
 def _requesting(scene: Scene, tool: Tool) -> Contestant:
-    """From the start of the process to the first bytes of its first request."""
+    """Measure the time from the start of the process to the first bytes of its first request."""
 
     def attempt(folder: Path, round_: int) -> Sample:
         with listening() as server:
@@ -123,7 +123,7 @@ def _requesting(scene: Scene, tool: Tool) -> Contestant:
     return Contestant(name=tool.name, attempt=attempt)
 
 
-# --- running again ----------------------------------------------------------------------------------------------------
+# --- rerun ------------------------------------------------------------------------------------------------------------
 
 
 def _rerun(scene: Scene, files: FileSet) -> list[Contestant]:
@@ -150,7 +150,7 @@ def _rerun(scene: Scene, files: FileSet) -> list[Contestant]:
 
 
 def _settled(scene: Scene) -> int:
-    """Requests in nginx's log, which it writes a moment after it has answered."""
+    """Count the requests in nginx's log, which nginx writes a moment after the answer."""
     time.sleep(0.05)
     return scene.server.requests()
 

@@ -1,4 +1,4 @@
-"""Pictures of a run, as SVG and PNG: one panel for each row, one bar for each contestant."""
+"""Plots of a run, as SVG and PNG: one panel for each row, one bar for each contestant."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PICTURES = {
 
 
 def draw(folder: Path, played: Sequence[Played], *, machine: Mapping[str, str], scale: str) -> list[str]:
-    """Draw every picture and name the files. Raise `ModuleNotFoundError` without matplotlib."""
+    """Draw every plot and return the file names. Raise `ModuleNotFoundError` without matplotlib."""
     matplotlib: Any = importlib.import_module("matplotlib")
     matplotlib.use("agg")
     matplotlib.rcParams["svg.hashsalt"] = "benchmarks"  # the same figures give the same file

@@ -1,4 +1,4 @@
-"""Processes of the benchmarks: measured commands, servers, and their end whatever happens."""
+"""Processes of the benchmarks: measured commands and servers, which always end with the benchmark."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ _LAUNCH = str(Path(__file__).with_name("launch.py"))
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to start; `env` is added to this process's environment, less what would change a contestant's behaviour."""
+    """A command line.
+
+    `env` is added to this process's environment, without variables that change a contestant's behaviour.
+    """
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
@@ -40,13 +43,13 @@ class Exit:
     cpu_s: float
     rss_bytes: int
     started: float
-    """On this machine's monotonic clock, just before the process was made."""
+    """Time just before the process was started (monotonic clock, s)."""
     out: str
     err: str
 
 
 def run(command: Command, folder: Path, *, timeout_s: float) -> Exit | None:
-    """Run a command in `folder` and measure it; None when it took longer than `timeout_s` and was ended."""
+    """Run a command in `folder` and measure it; None if it took longer than `timeout_s` and was killed."""
     result, out, err = folder / "cost", folder / "stdout", folder / "stderr"
     with out.open("wb") as stdout, err.open("wb") as stderr:
         process = subprocess.Popen(
@@ -80,7 +83,7 @@ def run(command: Command, folder: Path, *, timeout_s: float) -> Exit | None:
 
 @contextlib.contextmanager
 def serving(argv: Sequence[str], *, log: Path, ready: Callable[[], bool], what: str) -> Iterator[None]:
-    """A server for as long as the block lasts; the kernel ends it should this process be killed (Linux)."""
+    """Run a server for as long as the block lasts. If this process is killed, the kernel ends the server (Linux)."""
     guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
     with log.open("ab") as out:
         process = subprocess.Popen(
@@ -99,7 +102,7 @@ def serving(argv: Sequence[str], *, log: Path, ready: Callable[[], bool], what: 
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on, below the range that outgoing connections take theirs from."""
+    """Return an unused port of 127.0.0.1 below the range of outgoing connections."""
     for port in random.sample(range(20_000, 32_000), 200):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -108,12 +111,12 @@ def free_port() -> int:
 
 
 def tail(text: str, *, lines: int = 3) -> str:
-    """The last lines that say something, as one line."""
+    """Return the last non-empty lines as one line."""
     return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])[-300:]
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    """A proxy, or a setting of one contestant, would make it a comparison of something else."""
+    """Return the environment without proxies and contestants' settings, which would make the comparison unfair."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -133,7 +136,7 @@ def _await(process: subprocess.Popen[bytes], ready: Callable[[], bool], *, what:
 
 
 def _end(process: subprocess.Popen[bytes], *, grace_s: float) -> None:
-    """End the process and its whole group: politely where there is time, then for good."""
+    """End the process and its whole group: with SIGTERM if there is a grace time, then with SIGKILL."""
     if process.poll() is not None:
         return
     with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):

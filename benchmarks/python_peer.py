@@ -1,7 +1,7 @@
-"""Brings a list of URLs with a Python library: `python python_peer.py LIBRARY LIST FOLDER STREAMS PER_FILE`.
+"""Download a list of URLs with a Python library: `python python_peer.py LIBRARY LIST FOLDER STREAMS PER_FILE`.
 
-Each library is used as its own documentation shows, with the number of streams and connections that the others have. aiohttp is
-here as what is left when a downloader does nothing but request, read and write: no retries, no checks, no record.
+Each library is used as its own documentation shows, with as many streams and connections as the other contestants.
+aiohttp shows the cost of a downloader that only requests, reads and writes: no retries, no checks, no journal.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ def _aiohttp(urls: list[str], folder: str, streams: int, _per_file: int) -> int:
             with open(f"{folder}/{url.rsplit('/', 1)[1]}", "wb") as file:  # noqa: ASYNC230, PTH123 - as users write it
                 file.write(body)
 
-    async def bring() -> None:
+    async def download() -> None:
         async with library.ClientSession(connector=library.TCPConnector(limit=0)) as session:
             await asyncio.gather(*(work(session) for _ in range(streams)))
 
-    asyncio.run(bring())
+    asyncio.run(download())
     return failed
 
 
 def main() -> int:
-    """Exit 1 when the library names failures."""
+    """Return 1 if the library reports failures."""
     name, listed, folder, streams, per_file = sys.argv[1:]
-    bring = {"parfive": _parfive, "pypdl": _pypdl, "aiohttp": _aiohttp}[name]
-    return min(1, bring(Path(listed).read_text().split(), folder, int(streams), int(per_file)))
+    download = {"parfive": _parfive, "pypdl": _pypdl, "aiohttp": _aiohttp}[name]
+    return min(1, download(Path(listed).read_text().split(), folder, int(streams), int(per_file)))
 
 
 if __name__ == "__main__":

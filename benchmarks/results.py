@@ -1,4 +1,4 @@
-"""What a run found, as JSON for programs and as a Markdown page for people."""
+"""The results of a run, as JSON for programs and as a Markdown page for people."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def write(folder: Path, played: Sequence[Played], *, machine: Mapping[str, str],
 
 
 def verdicts(played: Played) -> list[Verdict]:
-    """Each target of a row and what was found."""
+    """Return each target of a row with its verdict."""
     peers = {sample.tool for sample in played.samples} - {BULKDL, _BARE}
     return [judge(limit, played.samples, peers=peers) for limit in played.row.limits]
 
 
 def markdown(played: Sequence[Played], *, machine: Mapping[str, str], scale: str) -> str:
-    """The page: targets first, then each row with everybody's figures, then the machine and the command lines."""
+    """Return the page: first the targets, then each row's figures, then the machine and the command lines."""
     lines = ["# bulkdl and its peers", ""]
     lines += [
         "Medians over the rounds, with the lowest and highest in brackets; a ratio is taken within each round first.",

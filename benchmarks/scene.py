@@ -1,4 +1,4 @@
-"""Where a run of the benchmarks takes place: folders, files, the server, the contestants, and how large it all is."""
+"""Setup of a benchmark run: folders, files, the server, the contestants, and the sizes."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """How much there is of everything; sizes in bytes of each file."""
+    """The number and sizes of everything; sizes are bytes of each file."""
 
     name: str
     rounds: int
-    """Measured ones; a warm-up comes before them."""
+    """Measured rounds; a warm-up comes before them."""
     budget_s: float
-    """For one row at most: no round begins that would go beyond it, but one is always measured."""
+    """Time limit of one row (s). No round starts that would exceed it, but one is always measured."""
     total_s: float
-    """For all rows: each gets its part of what is left, and none begins later."""
+    """Time limit of all rows (s). Each gets its share of the rest, and none starts after it."""
     timeout_s: float
-    """For one process."""
+    """Time limit of one process (s)."""
     large: int
     single: int
     small_count: int
@@ -85,13 +85,13 @@ QUICK = Scale(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contestant:
-    """Somebody who takes part in a row."""
+    """A participant in a row."""
 
     name: str
     attempt: Callable[[Path, int], Sample]
-    """One measured process, in an empty folder that is removed afterwards; the number is the round's."""
+    """Run and measure one process, in an empty folder that is removed afterwards; the number is the round."""
     slow: bool = False
-    """Takes part in one round only."""
+    """Take part in one round only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,51 +101,51 @@ class Row:
     name: str
     title: str
     contestants: Callable[[Scene], list[Contestant]]
-    """May prepare what the row needs; raises `RuntimeError` where the row cannot be run here."""
+    """Prepare the row and return its contestants; raise `RuntimeError` if the row cannot run here."""
     limits: tuple[Limit, ...]
     reference: str
-    """The contestant whose figures are 1 in the row's table."""
+    """The contestant to which the row's table compares the others."""
     note: str = ""
     rounds: int | None = None
-    """Fewer than the scale's, for what is long and hardly varies; with 1 there is no warm-up either."""
+    """Number of rounds instead of the scale's, for a long row that hardly varies. With 1 there is no warm-up."""
     room: Callable[[Scale], int] = lambda _: 0
-    """Bytes that the row needs in memory at its largest, files and copies."""
+    """Peak space that the row's files and downloads need (bytes)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What the rows may use."""
+    """The resources of the rows."""
 
     folder: Path
-    """Temporary, in memory where there is room."""
+    """Temporary folder, in memory if there is enough space."""
     server: Server
     tools: tuple[Tool, ...]
-    """bulkdl, then the peers."""
+    """bulkdl first, then the peers."""
     scale: Scale
     _digests: dict[tuple[str, str], Mapping[str, str]] = field(default_factory=dict)
 
     def files(self, files: FileSet) -> None:
-        """Have nginx serve these files."""
+        """Create these files for nginx to serve."""
         make(files, self.folder / "root")
 
     @property
     def root(self) -> Path:
-        """What nginx serves."""
+        """Folder that nginx serves."""
         return self.folder / "root"
 
     def checksums(self, files: FileSet, algorithm: str) -> Mapping[str, str]:
-        """Each file's digest, computed once."""
+        """Return each file's digest, computed once."""
         key = (files.name, algorithm)
         if key not in self._digests:
             self._digests[key] = checksums(files, self.root, algorithm)
         return self._digests[key]
 
     def measure(self, command: Command, folder: Path) -> Exit | None:
-        """Run a command; None when it took longer than the scale allows."""
+        """Run a command; return None if it exceeded the scale's time limit."""
         return run(command, folder, timeout_s=self.scale.timeout_s)
 
     def sample(self, tool: str, round_: int, command: Command, done: Exit | None, problem: str | None) -> Sample:
-        """The figures of a process that has ended, or has not."""
+        """Return the sample of a process; `done` is None if it did not end in time."""
         shown = self.shown(command)
         if done is None:
             late = f"not finished after {self.scale.timeout_s:g} s"
@@ -161,7 +161,7 @@ class Scene:
         )
 
     def shown(self, command: Command) -> str:
-        """A command line without this run's folders, ports and interpreter."""
+        """Return a command line without this run's folders, ports and interpreter."""
         text = " ".join(shlex.quote(str(part)) for part in command.argv)
         text = re.sub(rf"{re.escape(str(self.folder / 'scratch'))}/[^/ ]+", "FOLDER", text)
         names = {str(self.folder): "FOLDER", sys.executable: "python", str(Path(__file__).parent): "benchmarks"}
@@ -173,24 +173,24 @@ class Scene:
         return text
 
     def room(self) -> int:
-        """Bytes that may still be written here."""
+        """Return the bytes that may still be written here."""
         return room(self.folder)
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder, gone after the block."""
+        """Yield an empty folder that is removed after the block."""
         with _temporary(self.folder / "scratch") as folder:
             yield folder
 
 
 def room(folder: Path) -> int:
-    """Bytes that may be written below `folder`; of a file system in memory no more than the machine has."""
+    """Return the bytes that may be written below `folder`; in a memory file system, at most the available memory."""
     free = shutil.disk_usage(folder).free
     return min(free, _available()) if folder.is_relative_to(_MEMORY) else free
 
 
 def memory_folder(need: int) -> Path | None:
-    """The folder of a file system in memory that has room for `need` bytes and half as many; None where there is none."""
+    """Return a memory file system with space for 1.5 times `need` bytes; None if there is none."""
     return _MEMORY if _MEMORY.is_dir() and room(_MEMORY) > need * 3 // 2 else None
 
 
@@ -201,7 +201,7 @@ def _available() -> int:
 
 @contextlib.contextmanager
 def stage(*, tools: tuple[Tool, ...], scale: Scale, need: int) -> Iterator[Scene]:
-    """Folders and servers for as long as the block lasts. Raise `RuntimeError` without nginx."""
+    """Provide folders and servers for as long as the block lasts. Raise `RuntimeError` without nginx."""
     with _temporary(memory_folder(need)) as folder:
         (folder / "root").mkdir()
         (folder / "scratch").mkdir()

@@ -1,4 +1,4 @@
-"""nginx on loopback, over HTTP and HTTPS with a certificate authority that is thrown away with it."""
+"""nginx on loopback, over HTTP and over HTTPS with a temporary certificate authority."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["DELAY_S", "THROTTLE", "Place", "Server", "nginx", "nginx_executable"]
 
 DELAY_S = 0.05
-"""Before the first byte, at `Place.LATE`."""
+"""Delay before the first byte at `Place.LATE` (s)."""
 THROTTLE = 8 * 1024 * 1024
-"""Bytes a second on each connection, at `Place.SLOW`."""
+"""Rate of each connection at `Place.SLOW` (bytes/s)."""
 
 _CONFIG = """\
 daemon off;
@@ -88,7 +88,7 @@ authorityKeyIdentifier = keyid
 
 
 class Place:
-    """Where the same files are found, and how they come from there."""
+    """Paths to the same files, each served in its own way."""
 
     PLAIN = "plain"
     SLOW = "slow"
@@ -102,28 +102,28 @@ class Server:
 
     http_port: int
     https_port: int | None
-    """None where there is no openssl to make a certificate with."""
+    """None: there is no openssl to make a certificate."""
     ca_file: Path
     counted: Path
 
     def url(self, scheme: str, place: str, folder: str) -> str:
-        """The address of a folder of files, without a slash at its end."""
+        """Return the URL of a folder of files, without a slash at its end."""
         port = self.https_port if scheme == "https" else self.http_port
         return f"{scheme}://127.0.0.1:{port}/{place}/{folder}"
 
     def requests(self) -> int:
-        """Requests that ended at `Place.COUNTED` so far."""
+        """Return the number of requests to `Place.COUNTED` so far."""
         return len(self.counted.read_bytes().splitlines()) if self.counted.exists() else 0
 
 
 def nginx_executable() -> str | None:
-    """nginx, also where the system's programs are not on a person's PATH."""
+    """Return the path of nginx, even if the system's programs are not in the user's PATH."""
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 
 @contextlib.contextmanager
 def nginx(folder: Path, *, root: Path) -> Iterator[Server]:
-    """nginx, and the server that makes it wait, for as long as the block lasts. Raise `RuntimeError` without nginx."""
+    """Run nginx and the server that delays it, for as long as the block lasts. Raise `RuntimeError` without nginx."""
     program = nginx_executable()
     if program is None:
         raise RuntimeError("nginx is not installed: it serves the files (Debian: apt install nginx-light)")
@@ -167,7 +167,7 @@ def _listens(port: int) -> bool:
 
 
 def _certificates(prefix: Path) -> bool:
-    """Make an authority and a certificate for 127.0.0.1; False without openssl."""
+    """Make a certificate authority and a certificate for 127.0.0.1; return False without openssl."""
     openssl = shutil.which("openssl")
     if openssl is None:
         return False

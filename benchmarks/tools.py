@@ -1,4 +1,4 @@
-"""bulkdl and its peers: which are here, in which version, and the best command line of each for a job."""
+"""bulkdl and its peers: the installed ones, their versions, and the fastest command line of each for a job."""
 
 from __future__ import annotations
 
@@ -25,58 +25,58 @@ _PYTHON_PEER = Path(__file__).with_name("python_peer.py")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """Files to bring to `folder`, said alike to every tool."""
+    """Files to download to `folder`, the same for every tool."""
 
     base_url: str
     names: Sequence[str]
     size: int
-    """Bytes of each file."""
+    """Size of each file (bytes)."""
     folder: Path
     work: Path
-    """Where a tool's list of files may be written."""
+    """Folder for a tool's list of files."""
     ca_file: Path | None
     streams: int
-    """Files in flight."""
+    """Number of parallel downloads."""
     per_file: int = 1
-    """Most connections to one file, for tools that have to be told."""
+    """Limit of connections to one file, for tools that need the option."""
     algorithm: str | None = None
     checksums: Mapping[str, str] = field(default_factory=dict)
-    """Of each name, hexadecimal."""
+    """Checksum of each name, hexadecimal."""
 
     def urls(self) -> list[tuple[str, str]]:
-        """Each file's address and name."""
+        """Return each file's URL and name."""
         return [(f"{self.base_url}/{name}", name) for name in self.names]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """A program that can do jobs."""
+    """A download program."""
 
     name: str
     version: str
     command: Callable[[Job], Command]
-    """Writes the list that the tool reads, and says what to start."""
+    """Write the tool's list of files, and return its command."""
     problem: Callable[[Exit, Job], str | None]
-    """Why its end was none; the files are judged beside it."""
+    """Describe why the process failed; None if it succeeded. The files are compared separately."""
     segments: bool = False
-    """Whether it can take one file over several connections."""
+    """The tool can download one file over several connections."""
     algorithms: frozenset[str] = frozenset()
-    """Checksums that it verifies by itself."""
+    """Checksums that the tool itself verifies."""
     slow: bool = False
-    """Whether one round of it is enough, so that the whole ends in time."""
+    """The tool takes part in one round only, so that the run ends in time."""
     bare: bool = False
-    """Whether it is here to show what the HTTP library alone takes."""
+    """The tool shows the cost of the HTTP library alone."""
 
 
 def bulkdl_command(*args: str) -> Command:
-    """The program beside this folder, run by this interpreter."""
+    """Return the command of the program beside this folder, run by this interpreter."""
     return Command(
         [sys.executable, "-m", "bulkdl", *args], {"PYTHONPATH": str(_REPOSITORY), "BENCH_TOKEN": "benchmark"}
     )
 
 
 def bulkdl_problem(done: Exit) -> str | None:
-    """What a run of bulkdl with `--json` says went wrong."""
+    """Return the failure that a run of bulkdl reports with `--json`."""
     try:
         summary = json.loads(done.out)
     except ValueError:
@@ -88,7 +88,7 @@ def bulkdl_problem(done: Exit) -> str | None:
 
 
 def write_manifest(path: Path, job: Job) -> None:
-    """A manifest as people have it: an account, and each product's name, size and checksum where there is one."""
+    """Return a typical manifest: an account, and each product's name, size and checksum, if it has one."""
     host = job.base_url.split("/")[2]
     lines = ["version: 1", f"destination: {job.folder}", "accounts:", "  bench:", "    auth: bearer"]
     lines += ["    token: ${BENCH_TOKEN}", f'    hosts: ["{host}"]', "defaults: {account: bench}", "products:"]
@@ -100,13 +100,13 @@ def write_manifest(path: Path, job: Job) -> None:
 
 
 def bulkdl() -> Tool:
-    """The program that all this is about: with its journal, an account and verification, as people run it."""
+    """Return bulkdl with its journal, an account and verification, as users run it."""
 
     def command(job: Job) -> Command:
         manifest = job.work / "manifest.yaml"
         write_manifest(manifest, job)
         trust = ["--ca-file", str(job.ca_file)] if job.ca_file else []
-        workers = ["-j", str(job.streams)] if job.streams != 8 else []  # 8 is what it does by itself
+        workers = ["-j", str(job.streams)] if job.streams != 8 else []  # 8 is the default
         return bulkdl_command("run", str(manifest), "--progress", "none", "--json", *workers, *trust)
 
     version = _output(bulkdl_command("--version")) or "bulkdl, version unknown"
@@ -121,7 +121,7 @@ def bulkdl() -> Tool:
 
 
 def peers(*, python: str | None = None) -> list[Tool]:
-    """The peers that this machine has; `python` is an interpreter that may have parfive or pypdl."""
+    """Return the installed peers; `python` is an interpreter that may have parfive or pypdl."""
     found = [_peer(name) for name in _COMMANDS]
     libraries = [_library(python, name) for name in ("parfive", "pypdl")] if python else []
     bare = _library(sys.executable, "aiohttp", bare=True)
@@ -138,7 +138,7 @@ def _peer(name: str) -> Tool | None:
         version=text or f"{name}, version unknown",
         command=_COMMANDS[name],
         problem=_by_exit_code,
-        segments=name in {"aria2c", "rclone"},  # wget2's chunks of a file come one after the other
+        segments=name in {"aria2c", "rclone"},  # wget2 downloads the chunks of a file one after the other
         algorithms=frozenset({"md5", "sha256"}) if name == "aria2c" else frozenset(),
     )
 
@@ -206,7 +206,7 @@ _ARIA2_ALGORITHMS = {"md5": "md5", "sha256": "sha-256"}
 
 
 def _library(python: str, name: str, *, bare: bool = False) -> Tool | None:
-    """A Python library, as its documentation uses it, in an interpreter that has it."""
+    """Return a Python library as a contestant, used as in its documentation, in an interpreter that has it."""
     probe = f"import {name}; from importlib.metadata import version; print('{name}', version('{name}'))"
     version = _output(Command([python, "-c", probe]))
     if version is None:
@@ -231,7 +231,7 @@ def _library(python: str, name: str, *, bare: bool = False) -> Tool | None:
 
 
 def _output(command: Command) -> str | None:
-    """The first line with a digit that a command prints; None when it fails."""
+    """Return the first line with a digit that a command prints; None if it fails."""
     try:
         done = subprocess.run(
             command.argv,

@@ -1,4 +1,4 @@
-"""The rows in which files are brought: the same files, by every tool that can, each file compared byte by byte."""
+"""The download rows: every capable tool downloads the same files, and each file is compared byte by byte."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["TRANSFERS", "contestants"]
 
 _MANY = 32
-"""Files in flight where files are small or late, for every tool."""
+"""Number of parallel downloads of every tool for small or late files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Transfer:
-    """What is brought, and from where."""
+    """The files to download, and their place on the server."""
 
     files: Callable[[Scale], FileSet]
     scheme: str = "http"
@@ -36,11 +36,11 @@ class Transfer:
     per_file: int = 1
     algorithm: str | None = None
     bare: bool = False
-    """Whether what the HTTP library alone takes is measured, too."""
+    """Also measure the HTTP library alone."""
 
 
 def contestants(scene: Scene, transfer: Transfer) -> list[Contestant]:
-    """Every tool here that can do it; those that cannot verify or divide are left out where that is the work."""
+    """Return every capable tool; a row about checksums or segments leaves out tools without that feature."""
     files = transfer.files(scene.scale)
     secure = transfer.scheme == "https"
     if secure and scene.server.https_port is None:

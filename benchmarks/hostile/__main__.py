@@ -39,7 +39,7 @@ def chosen(cases: tuple[Case, ...], only: list[str] | None) -> list[Case]:
 
 
 async def run_all(trials: list[Trial], *, jobs: int, kept: Kept, verbose: bool) -> list[Result]:
-    """Up to `jobs` at a time, and as many of pypdl's beside them: it sleeps most of its time."""
+    """Run up to `jobs` groups at a time, plus as many of pypdl, which sleeps most of the time."""
     places = {True: asyncio.Semaphore(jobs), False: asyncio.Semaphore(jobs)}
 
     async def one(group: list[Trial]) -> list[Result]:
@@ -62,13 +62,13 @@ async def run_all(trials: list[Trial], *, jobs: int, kept: Kept, verbose: bool) 
 
 
 def is_find(result: Result) -> bool:
-    """A wrong file of ours that could have been known to be wrong, or a defect that ended the program."""
+    """Return True for a wrong file of bulkdl that could have been detected, or a crash."""
     wrong = result.found is Found.WRONG and not result.trial.blind
     return result.trial.tool.name == "bulkdl" and (wrong or result.crashed)
 
 
 async def useless(tools: list[Tool]) -> list[Tool]:
-    """Those that bring nothing from an honest archive either: what they leave elsewhere would mean nothing."""
+    """Return the tools that download nothing even from an honest archive; their other results would mean nothing."""
     trials = [Trial(tool, CASES[0], Mode.FRESH, checked=False) for tool in tools]
     results = await run_all(trials, jobs=1, kept=Kept(None), verbose=False)
     return [r.trial.tool for r in results if not (r.found is Found.RIGHT and r.success)]

@@ -1,4 +1,4 @@
-"""What a hostile archive does: each is one function from a request to an answer, honest but for one thing."""
+"""Behaviours of a hostile archive: each function returns an answer that is correct except for one thing."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def plain(site: Site, request: RawRequest, _number: int) -> Answer:
 
 
 def once(bad: Behaviour) -> Behaviour:
-    """The first request only."""
+    """Apply the behaviour to the first request only."""
     return lambda site, request, number: (bad if number == 0 else plain)(site, request, number)
 
 
 def at_ranges(bad: Behaviour) -> Behaviour:
-    """Every request that asks for something behind the first byte."""
+    """Apply the behaviour to every request for a range after the first byte."""
 
     def behave(site: Site, request: RawRequest, number: int) -> Answer:
         part = request.range(len(site.body))
@@ -78,12 +78,12 @@ def bent(bend: Callable[[Site, Answer], Answer]) -> Behaviour:
 
 
 def cut(share: float, end: End = End.CLOSE) -> Behaviour:
-    """The body ends before it should, after this share of the product."""
+    """End the body early, after this share of the product."""
     return bent(lambda site, answer: answer.cut(min(int(len(site.body) * share), len(answer.body) - 1), end))
 
 
 def broken(share: float, end: End = End.CLOSE) -> Behaviour:
-    """Never a byte of the product behind this share of it."""
+    """Never send a byte after this share of the product."""
 
     def behave(site: Site, request: RawRequest, _number: int) -> Answer:
         part = honest(site, request)
@@ -94,12 +94,12 @@ def broken(share: float, end: End = End.CLOSE) -> Behaviour:
 
 
 def cut_and_gone(site: Site, request: RawRequest, number: int) -> Answer:
-    """A night that ends with part of the product: cut once, then the archive knows of nothing."""
+    """Cut the product once, then answer that it does not exist."""
     return cut(0.6)(site, request, number) if number == 0 else status(404)(site, request, number)
 
 
 def cut_and_stall(site: Site, request: RawRequest, number: int) -> Answer:
-    """Part of the product, then silence."""
+    """Send part of the product, then nothing."""
     return cut(0.6, End.STALL)(site, request, number)
 
 
@@ -107,13 +107,13 @@ def cut_and_stall(site: Site, request: RawRequest, number: int) -> Answer:
 
 
 def no_partial(site: Site, request: RawRequest, _number: int) -> Answer:
-    """Range ignored, and said to be honoured."""
+    """Ignore the range, but claim to honour it."""
     bare = replace(request, headers=tuple(pair for pair in request.headers if pair[0].lower() != "range"))
     return honest(site, bare)
 
 
 def wrong_part(bend: Callable[[Site, int, int], Answer]) -> Behaviour:
-    """Another answer to each range behind the first byte; `bend` is given its start and stop."""
+    """Give a wrong answer to each range after the first byte; `bend` gets its start and stop."""
 
     def behave(site: Site, request: RawRequest, _number: int) -> Answer:
         start, stop = request.range(len(site.body)) or (0, len(site.body))
@@ -125,7 +125,7 @@ def wrong_part(bend: Callable[[Site, int, int], Answer]) -> Behaviour:
 
 
 def part_of(site: Site, start: int, stop: int, *, says: str = "", body: bytes | None = None) -> Answer:
-    """A 206 of `start` to `stop`, or one that only says so."""
+    """Return a 206 of `start` to `stop`, or one that only claims to be."""
     data = site.body[start:stop] if body is None else body
     span = says or f"bytes {start}-{stop - 1}/{len(site.body)}"
     fields = (("Content-Length", len(data)), ("Content-Range", span), ("Accept-Ranges", "bytes"), *site.validators)
@@ -141,17 +141,20 @@ def multipart(site: Site, start: int, stop: int) -> Answer:
 
 
 def unasked(site: Site, request: RawRequest, number: int) -> Answer:
-    """The first half as a 206 to whoever asks for the whole."""
+    """Answer a request without a range with the first half as a 206."""
     if request.header("Range") is not None:
         return plain(site, request, number)
     return part_of(site, 0, len(site.body) // 2)
 
 
-# ---- editions
+# ---- versions
 
 
 def changing(site: Site, request: RawRequest, number: int) -> Answer:
-    """The second edition from the second request on; the first answer is cut, unless several connections run anyway."""
+    """Serve the second version from the second request on.
+
+    Cut the first answer unless several connections run anyway.
+    """
     if site.edition == 1 or number > 0:
         return honest(site.now(1), request)
     answer = honest(site, request)
@@ -159,7 +162,7 @@ def changing(site: Site, request: RawRequest, number: int) -> Answer:
 
 
 def spliced(site: Site, request: RawRequest, number: int) -> Answer:
-    """The same, and `If-Range` is not looked at."""
+    """Do the same, and ignore `If-Range`."""
     if request.header("If-Range") is None:
         return changing(site, request, number)
     headers = tuple(pair for pair in request.headers if pair[0].lower() != "if-range")
@@ -170,7 +173,7 @@ def spliced(site: Site, request: RawRequest, number: int) -> Answer:
 
 
 def body_is(body: bytes, kind: str) -> Behaviour:
-    """A 200 with this body, whatever was asked for."""
+    """Answer every request with a 200 and this body."""
     fields = (("Content-Length", len(body)), ("Content-Type", kind))
     return lambda _site, _request, _number: Answer(200, fields, body)
 
@@ -179,7 +182,7 @@ page = body_is(HTML, "text/html; charset=utf-8")
 
 
 def redirected(_site: Site, request: RawRequest, _number: int) -> Answer:
-    """To the login page."""
+    """Redirect to the login page."""
     if request.path == "/login":
         return Answer(200, (("Content-Length", len(HTML)), ("Content-Type", "text/html")), HTML)
     return Answer(302, (("Content-Length", 0), ("Location", "/login")), b"")
@@ -190,18 +193,18 @@ def looping(_site: Site, _request: RawRequest, number: int) -> Answer:
 
 
 def status(code: int, body: bytes = b"", **fields: object) -> Behaviour:
-    """This status, with `X_Y=` for a field `X-Y`."""
+    """Answer with this status; `X_Y=` stands for a field `X-Y`."""
     answer = Answer(code, (("Content-Length", len(body)),), body).told(**fields)
     return lambda _site, _request, _number: answer
 
 
 def refused(code: int) -> Behaviour:
-    """Every request for a range is refused with this status."""
+    """Refuse every range request with this status."""
     return at_ranges(status(code))
 
 
 def flipped(site: Site, answer: Answer) -> Answer:
-    """One bit of the product's byte in the middle is wrong, where the answer has that byte."""
+    """Flip one bit of the product's middle byte, if the answer contains it."""
     middle = len(site.body) // 2
     span = dict(answer.fields).get("Content-Range")
     at = middle - (int(str(span).partition(" ")[2].partition("-")[0]) if answer.status == 206 else 0)
@@ -214,13 +217,13 @@ def flipped(site: Site, answer: Answer) -> Answer:
 
 
 def coded(site: Site, request: RawRequest, number: int) -> Answer:
-    """gzip, whatever `Accept-Encoding` says; only of the whole."""
+    """Compress the whole product with gzip, whatever `Accept-Encoding` says."""
     answer = no_partial(site, request, number).told(Accept_Ranges=None)
     return answer.carrying(gzip.compress(answer.body, 1, mtime=0)).told(Content_Encoding="gzip")
 
 
 def chunked(share: float | None = None) -> Behaviour:
-    """Only of the whole, in chunks; ended after a share of the product, without the last chunk."""
+    """Send the whole product in chunks; end after a share of it, without the last chunk."""
 
     def behave(site: Site, request: RawRequest, number: int) -> Answer:
         answer = no_partial(site, request, number)
@@ -234,7 +237,7 @@ def chunked(share: float | None = None) -> Behaviour:
 
 
 def http10(share: float = 1.0, end: End = End.CLOSE) -> Behaviour:
-    """HTTP/1.0 without a length: the end of the connection is the end of the body."""
+    """Answer with HTTP/1.0 without a length: the end of the connection ends the body."""
 
     def behave(site: Site, request: RawRequest, number: int) -> Answer:
         answer = no_partial(site, request, number).told(Content_Length=None, Accept_Ranges=None)
@@ -244,7 +247,7 @@ def http10(share: float = 1.0, end: End = End.CLOSE) -> Behaviour:
 
 
 def twofold(site: Site, answer: Answer) -> Answer:
-    """Two lengths that disagree."""
+    """Send two lengths that differ."""
     lengths = (("Content-Length", len(site.body) // 2), ("Content-Length", len(site.body)))
     return replace(answer, fields=lengths + answer.told(Content_Length=None).fields)
 
@@ -254,7 +257,7 @@ def garbage(_site: Site, _request: RawRequest, _number: int) -> Answer:
 
 
 def disposed(name: str) -> Behaviour:
-    """`OUTSIDE` in the name stands for a folder that no product may reach."""
+    """Send this file name; `OUTSIDE` in it stands for a folder that no product may reach."""
     return bent(
         lambda site, answer: answer.told(
             Content_Disposition=f'attachment; filename="{name.replace("OUTSIDE", site.outside)}"'

@@ -1,4 +1,4 @@
-"""The table of cases: what the archive does, in which modes it makes sense, and whether anybody could tell."""
+"""The table of cases: the archive's behaviour, the modes it applies to, and if a tool could detect it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ __all__ = ["CASES", "Case", "Mode"]
 
 
 class Mode(Enum):
-    """How a tool meets the archive."""
+    """The conditions of a trial."""
 
     FRESH = "F"
     RESUME = "R"
@@ -72,13 +72,13 @@ class Case:
     """Letters of `Mode`."""
     marks: Marks = Marks.STRONG
     blind: bool = False
-    """Without a checksum, neither HTTP nor what was given tells the wrong bytes from the right ones."""
+    """Without a checksum, nothing distinguishes the wrong bytes from the right ones."""
     size: int | None = None
     path: str = "/product.bin"
     zipped: bool = False
-    """The product is a ZIP: its structure gives away what is cut off."""
+    """The product is a ZIP, whose structure reveals a cut."""
     named: bool = True
-    """The final name is given, rather than taken from the answer."""
+    """The tool gets the final name instead of taking it from the answer."""
 
 
 JSON_ERROR = body_is(b'{"error": {"code": "QuotaExceeded", "message": "Try again tomorrow"}}', "application/json")

@@ -1,4 +1,4 @@
-"""Results in a file, a JSON object a line, so that a long night of trials can be ended and gone on with."""
+"""Stored results, one JSON object per line, so that an interrupted series of trials can be resumed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["Kept"]
 
 @dataclass(slots=True)
 class Kept:
-    """None for `path`: nothing is kept."""
+    """If `path` is None, nothing is stored."""
 
     path: Path | None
 
     def of(self, trials: Iterable[Trial]) -> dict[Trial, Result]:
-        """Those of `trials` that have been run, by the same version of their tool."""
+        """Return the stored results of `trials` with the same version of their tool."""
         if self.path is None or not self.path.exists():
             return {}
         rows = map(json.loads, self.path.read_text(encoding="utf-8").splitlines())

@@ -1,4 +1,4 @@
-"""parfive and pypdl as an unattended job would use them. Runs under their own interpreter; imports nothing of ours.
+"""parfive and pypdl, used as in an unattended job. Runs under their own interpreter; imports nothing of ours.
 
 peers.py parfive|pypdl URL FOLDER NAME|- SHA256|- CONNECTIONS TRIES
 """

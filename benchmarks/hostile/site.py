@@ -1,4 +1,4 @@
-"""A misbehaving archive of one product: what it answers is plain data, and one place puts it on the wire."""
+"""A misbehaving archive of one product: answers are plain data, and one function sends them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FIRST_DATE, _SECOND_DATE = (formatdate(at, usegmt=True) for at in (1_750_000_00
 
 
 def bytes_of(size: int, seed: int) -> bytes:
-    """The same `size` bytes for the same `seed`, of no file format that has a name."""
+    """Return the same `size` bytes for the same `seed`, of no known file format."""
     return random.Random(seed).randbytes(size) if size == 0 else b"\x00" + random.Random(seed).randbytes(size - 1)
 
 
 def zip_of(size: int, seed: int) -> bytes:
-    """A ZIP of one stored member of `size` bytes."""
+    """Return a ZIP of one stored member of `size` bytes."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr(zipfile.ZipInfo("measurement.bin"), bytes_of(size, seed))
@@ -33,7 +33,7 @@ def zip_of(size: int, seed: int) -> bytes:
 
 
 class End(Enum):
-    """What becomes of the connection after an answer."""
+    """End of the connection after an answer."""
 
     KEEP = "keep"
     CLOSE = "close"
@@ -42,7 +42,7 @@ class End(Enum):
 
 
 class Marks(Enum):
-    """By what the archive tells one edition from another."""
+    """The validators by which the archive distinguishes versions."""
 
     STRONG = "a strong ETag"
     WEAK = "a weak ETag"
@@ -53,7 +53,7 @@ class Marks(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A response before it goes out; `fields` go out as they are, `Content-Length` included or left out."""
+    """A response; `fields` are sent unchanged, with or without `Content-Length`."""
 
     status: int
     fields: tuple[tuple[str, object], ...]
@@ -62,49 +62,50 @@ class Answer:
     end: End = End.KEEP
 
     def cut(self, at: int, end: End = End.CLOSE) -> Answer:
-        """Only the first `at` bytes of the body arrive."""
+        """Return this answer with only the first `at` bytes of its body."""
         return replace(self, body=self.body[:at], end=end)
 
     def told(self, **fields: object) -> Answer:
-        """Other words in the head: `None` takes a field out, `X_Y` stands for `X-Y`."""
+        """Return this answer with other fields: `None` removes a field, `X_Y` stands for `X-Y`."""
         named = {name.replace("_", "-"): value for name, value in fields.items()}
         kept = tuple(pair for pair in self.fields if pair[0] not in named)
         return replace(self, fields=kept + tuple((k, v) for k, v in named.items() if v is not None))
 
     def carrying(self, body: bytes) -> Answer:
-        """Another body, and the length that it has."""
+        """Return this answer with another body and its length."""
         return replace(self.told(Content_Length=len(body)), body=body)
 
 
 Behaviour = Callable[["Site", RawRequest, int], Answer]
-"""What is answered to a request; its number counts from 0 in each act, and what only probes (HEAD, one byte) is not counted."""
+"""Function from a request to an answer. The request's number starts at 0 in each act; probes (HEAD, one byte) do not
+count."""
 
 
 @dataclass(slots=True, eq=False)
 class Site:
-    """One product in two editions. A responder of `tests.servers.RawServer`."""
+    """One product in two versions. A responder of `tests.servers.RawServer`."""
 
     editions: tuple[bytes, bytes]
     marks: Marks = Marks.STRONG
     behave: Behaviour = lambda site, request, _number: honest(site, request)
     edition: int = 0
     pace: float | None = None
-    """Bytes a second on each connection; None: as fast as it goes."""
+    """Rate of each connection (bytes/s); None: unlimited."""
     outside: str = "/nowhere"
     """A folder that no product may reach."""
     count: int = 0
     resumed: bool = False
-    """In this act something was asked for from a place behind the first byte."""
+    """A request of this act asked for a range after the first byte."""
     stalled: asyncio.Event = field(default_factory=asyncio.Event)
 
     def begin(self, behave: Behaviour, *, edition: int = 0) -> None:
-        """The next act."""
+        """Start the next act."""
         self.behave, self.edition = behave, edition
         self.count, self.resumed = 0, False
         self.stalled.clear()
 
     def now(self, edition: int) -> Site:
-        """The same archive with `edition` in its shelf; for one answer."""
+        """Return the same archive with another version of the product, for one answer."""
         return replace(self, edition=edition)
 
     @property
@@ -123,7 +124,7 @@ class Site:
         }[self.marks]
 
     def agrees(self, if_range: str | None) -> bool:
-        """Whether a condition holds (RFC 9110 §13.1.5): a weak ETag never does."""
+        """Return True if an `If-Range` condition holds (RFC 9110 §13.1.5); one with a weak ETag never does."""
         strong = {str(value) for _, value in self.validators if not str(value).startswith("W/")}
         return if_range is None or if_range in strong
 
@@ -166,7 +167,7 @@ class Site:
 
 
 def honest(site: Site, request: RawRequest) -> Answer:
-    """As RFC 9110 has it: ranges, `If-Range`, 416."""
+    """Answer as RFC 9110 specifies: ranges, `If-Range`, 416."""
     body = site.body
     part = request.range(len(body)) if site.agrees(request.header("If-Range")) else None
     common = (("Accept-Ranges", "bytes"), ("Content-Type", "application/octet-stream"), *site.validators)

@@ -121,7 +121,7 @@ def _total(tool: Tool, planned: int, results: Sequence[Result]) -> list[object]:
 
 
 def _common(tools: Sequence[Tool], results: Sequence[Result]) -> str:
-    """The same counts over what every tool has been through, so that like is compared with like."""
+    """Count only the trials that every tool has run, so that the numbers are comparable."""
     by_tool = [{_key(r): r for r in results if r.trial.tool is tool and not r.trial.blind} for tool in tools]
     shared = set.intersection(*map(set, by_tool)) if by_tool else set()
     header = (
@@ -156,14 +156,14 @@ def _left_out(tools: Sequence[Tool], cases: Sequence[Case], results: Sequence[Re
 
 
 def _ours(results: Sequence[Result]) -> str:
-    """Every wrong file of bulkdl's by name, those that nobody could tell marked."""
+    """List every wrong file of bulkdl, and mark the undetectable ones."""
     wrong = [r for r in results if r.trial.tool.name == "bulkdl" and r.found is Found.WRONG]
     lines = (f"- {'† ' if r.trial.blind else ''}{r.trial}: {r.what}, exit code {r.code}\n" for r in wrong)
     return "bulkdl's wrong files, each of them:\n\n" + "".join(lines) if wrong else ""
 
 
 def _kinds(tools: Sequence[Tool], results: Sequence[Result]) -> str:
-    """What the wrong files are that were reported as success."""
+    """Count the kinds of wrong files that were reported as success."""
     wrong = [r for r in results if r.found is Found.WRONG and r.success and not r.trial.blind]
     kinds = sorted({r.what.partition(":")[0] for r in wrong})
     if not kinds:

@@ -1,4 +1,4 @@
-"""The tools that are compared: how an unattended job would call each, with the same patience and the same knowledge."""
+"""The compared tools: each is called as in an unattended job, with the same timeouts and the same information."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ __all__ = ["NAMES", "SILENCE_S", "Errand", "Tool", "present"]
 
 TRIES = 2
 SILENCE_S = 3
-"""Seconds without a byte after which each tool is to give its connection up."""
+"""Time without a byte after which each tool must give up its connection (s)."""
 NAMES = ("bulkdl", "aria2c", "curl", "wget2", "parfive", "pypdl")
 
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """One product as a tool is told of it."""
+    """The information that a tool gets about the product."""
 
     url: str
     folder: Path
     name: str | None
-    """None: the tool is to take the name from the answer."""
+    """None: the tool must take the name from the answer."""
     digest: str | None
     """SHA-256, in hex."""
     connections: int
@@ -46,14 +46,14 @@ class Tool:
     version: str
     command: Callable[[Errand], list[str]]
     flags: str
-    """As the table shows them."""
+    """Command-line options as the table shows them."""
     digest_modes: str = "FRC"
-    """In which modes it is tried with a checksum too; none where it takes none."""
+    """Modes that are also tried with a checksum; none if the tool accepts no checksum."""
     splits: bool = True
     unfinished: tuple[str, ...] = ()
-    """Endings of the names of what is not a product: partials and control files."""
+    """Name endings of files that are no products: partials and control files."""
     control: str = ""
-    """The ending of a file beside a product that says that the product is not finished."""
+    """Name ending of the file that marks the product beside it as unfinished."""
 
 
 def _bulkdl(errand: Errand) -> list[str]:
@@ -108,7 +108,7 @@ def _peer(name: str, python: str) -> Callable[[Errand], list[str]]:
 
 
 def present(names: tuple[str, ...], *, python_peers: str | None = None) -> list[Tool]:
-    """Those of `names` that can run here, in the order of `NAMES`."""
+    """Return those of `names` that can run here, in the order of `NAMES`."""
     found = (_find(name, python_peers or sys.executable) for name in NAMES if name in names)
     return [tool for tool in found if tool is not None]
 
@@ -163,7 +163,7 @@ def _find(name: str, python: str) -> Tool | None:
 
 
 def _source() -> str:
-    """A fingerprint of bulkdl's own code: results of another state of it must not be mixed in."""
+    """Return a fingerprint of bulkdl's code, so that results of different versions are not mixed."""
     package = Path(bulkdl.__file__).parent
     found = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -177,7 +177,7 @@ def _python_peer(name: str, python: str, version: str) -> Tool:
         "pypdl": f"`Pypdl().start(…, segments=1` (or 4)`, retries={TRIES - 1})`, then `validate_hash`; see `peers.py`",
     }[name]
     leftovers = (".json", *(f".{i}" for i in range(8))) if name == "pypdl" else ()
-    # parfive always begins anew, and pypdl only computes the hash, for the caller to compare: other modes would show no more.
+    # parfive always starts again, and pypdl leaves the comparison of the hash to its caller: other modes add nothing.
     return Tool(name, version, _peer(name, python), flags, digest_modes="F", unfinished=leftovers)
 
 

@@ -1,4 +1,4 @@
-"""One tool, one case, one mode, in a folder of its own; and what lies at the final name when it is over."""
+"""One trial: one tool, case and mode in its own folder, and the file at the final name afterwards."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["LIMIT_S", "Found", "Result", "Trial", "classify", "groups_of", "run", "trials_of"]
 
 LIMIT_S = 20.0
-"""Longest that one run may take."""
+"""Time limit of one run (s)."""
 SIZE, LARGE = 200_000, 8 * 1024 * 1024
 PACE = 3_300_000.0
-"""Bytes a second and connection where several connections are to be worth it."""
+"""Rate of each connection at which several connections pay off (bytes/s)."""
 SETTLE_S = 1.3
-"""From the last byte to `kill -9`: what has arrived may reach the disk."""
+"""Time from the last byte to `kill -9`, in which the bytes may reach the disk (s)."""
 
 
 class Found(Enum):
-    """What lies at the final name."""
+    """State of the final name."""
 
     RIGHT = "right"
     WRONG = "wrong"
@@ -49,7 +49,7 @@ class Trial:
 
     @property
     def blind(self) -> bool:
-        """Nobody could tell the wrong bytes from the right ones."""
+        """True if no tool could detect the wrong bytes."""
         return self.case.blind and not self.checked
 
     def __str__(self) -> str:
@@ -61,15 +61,15 @@ class Result:
     trial: Trial
     found: Found
     what: str
-    """Of a wrong file: what it is."""
+    """Kind of a wrong file."""
     code: int | None
-    """The last run's exit code; None: ended at the limit."""
+    """Exit code of the last run; None: it reached the time limit."""
     marked: bool
-    """A control file beside it says that it is not finished."""
+    """A control file marks the product as unfinished."""
     crashed: bool
-    """It ended by a defect of its own, and said so."""
+    """The tool crashed and said so."""
     resumed: bool
-    """The run that counts asked for a range behind the first byte."""
+    """The measured run requested a range after the first byte."""
 
     @property
     def success(self) -> bool:
@@ -77,14 +77,17 @@ class Result:
 
 
 def trials_of(tool: Tool, case: Case) -> list[Trial]:
-    """Every mode that makes sense; with a checksum where the tool takes one."""
+    """Return a trial for every applicable mode; with a checksum if the tool accepts one."""
     modes = [Mode(letter) for letter in case.modes if tool.splits or letter != Mode.SEVERAL.value]
     bare = [Trial(tool, case, mode, checked=False) for mode in modes]
     return bare + [Trial(tool, case, mode, checked=True) for mode in modes if mode.value in tool.digest_modes]
 
 
 def classify(body: bytes | None, rights: Sequence[bytes], editions: Sequence[bytes]) -> tuple[Found, str]:
-    """What `body` is, where only one of `rights` is right, and `editions` are all that the archive has had."""
+    """Return the kind of `body`.
+
+    Only `rights` are correct, and `editions` are all versions that the archive has had.
+    """
     if body is None:
         return Found.ABSENT, ""
     if body in rights:
@@ -103,7 +106,7 @@ def classify(body: bytes | None, rights: Sequence[bytes], editions: Sequence[byt
 
 
 def groups_of(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Those that begin with the same run share it: each starts from a copy of what that run left."""
+    """Group trials that start with the same run: each continues from a copy of its result."""
     groups: dict[object, list[Trial]] = {}
     for number, trial in enumerate(trials):
         case, mode = trial.case, trial.mode
@@ -116,9 +119,10 @@ def groups_of(trials: Sequence[Trial]) -> list[list[Trial]]:
 async def run(
     trials: Sequence[Trial], root: Path, *, silence_s: int = SILENCE_S, limit_s: float = LIMIT_S
 ) -> AsyncIterator[Result]:
-    """The trials of one group, in `root`, an empty folder which the caller removes.
+    """Run the trials of one group in `root`, an empty folder that the caller removes.
 
-    `silence_s`: seconds without a byte after which the tools give a connection up; `limit_s`: seconds that one run may take.
+    `silence_s`: seconds without a byte after which the tools give a connection up; `limit_s`: seconds that one run may
+    take.
     """
     first = trials[0]
     site, stage = _site(first, root), Stage(root, limit_s=limit_s)
@@ -141,7 +145,7 @@ async def run(
             site.begin(trial.case.behave, edition=_served_edition(trial))
             code = await stage.do(command)
             yield _judged(trial, stage, site, rights, code)
-        # A client that goes away in the middle is no defect of a behaviour.
+        # A client that disconnects early is no error of the behaviour.
         server.errors[:] = [e for e in server.errors if not isinstance(e, (OSError, asyncio.IncompleteReadError))]
 
 
@@ -161,7 +165,7 @@ def _site(trial: Trial, root: Path) -> Site:
 
 
 async def _before(mode: Mode, site: Site, stage: Stage, command: list[str]) -> None:
-    """The run before the one that counts, where there is one."""
+    """Do the run before the measured one, if there is one."""
     if mode is Mode.KILLED:
         site.begin(cut_and_stall)
         await stage.do(command, kill_after=site.stalled)
@@ -184,13 +188,13 @@ def _changes(case: Case) -> bool:
 
 
 def _served_edition(trial: Trial) -> int:
-    """What the archive has at the beginning of the run that counts."""
+    """Return the archive's version at the start of the measured run."""
     later = trial.mode in {Mode.CHANGED, Mode.AFTER} or (trial.mode is Mode.KILLED and _changes(trial.case))
     return int(later)
 
 
 def _checked_edition(trial: Trial) -> int:
-    """The edition whose checksum is given: the later one, except where the first is already complete."""
+    """Return the version whose checksum is given: the later one, unless the first is already complete."""
     if trial.mode is Mode.AFTER:
         return 0
     return int(trial.mode is Mode.CHANGED or _changes(trial.case))
@@ -210,11 +214,11 @@ class Stage:
             folder.mkdir(parents=True)
 
     def keep(self) -> None:
-        """Remember what is on disk now."""
+        """Save a copy of the files on disk."""
         shutil.copytree(self.root, self._kept, symlinks=True)
 
     def restore(self) -> None:
-        """As it was remembered."""
+        """Restore the saved copy."""
         shutil.rmtree(self.root)
         shutil.copytree(self._kept, self.root, symlinks=True)
 
@@ -224,7 +228,7 @@ class Stage:
         return b"internal error" in text or b"Traceback (most recent call last)" in text
 
     async def do(self, command: list[str], *, kill_after: asyncio.Event | None = None) -> int | None:
-        """The exit code; None at the limit or when it was killed."""
+        """Run a command; return its exit code, or None at the time limit or after a kill."""
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
         with (self.scratch / "output").open("ab") as output:
             process = await asyncio.create_subprocess_exec(
@@ -251,7 +255,7 @@ class Stage:
         return None
 
     def product(self, tool: Tool, name: str | None) -> tuple[bytes | None, str]:
-        """The bytes at the final name, and what is wrong beside them."""
+        """Return the bytes at the final name, and a problem with other files."""
         mine = {self.folder, self.scratch, self.home}
         for path in self.root.rglob("*"):
             if path.is_file() and not mine & set(path.parents):

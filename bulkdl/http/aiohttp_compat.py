@@ -1,4 +1,4 @@
-"""The parts of aiohttp's response that the public interface does not give."""
+"""Workarounds for aiohttp: how a connection ended, and bytes that arrived before an error."""
 
 from __future__ import annotations
 
@@ -11,54 +11,57 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
 
-__all__ = ["WatchedResponse", "read_some", "release_connection"]
+__all__ = ["WatchedResponse", "next_chunk", "read_some", "release_connection", "take_buffered"]
 
 
-_DRAIN = 64 * 1024
+_DRAIN_LIMIT = 64 * 1024
+"""Longest body that is read to its end so that the connection can be used again (bytes)."""
 
 
 class WatchedResponse(aiohttp.ClientResponse):
-    """One that knows how its connection ended.
+    """A response that knows how its connection ended.
 
-    Where the end of the connection is that of the body, aiohttp takes a reset for it, too (RFC 9112 §8 does not).
+    If a body ends with its connection, aiohttp takes a reset for that end. RFC 9112 §8 calls such a body incomplete. So
+    this class looks at the connection. It relies on `ClientResponse.start`, `Connection.protocol` and the protocol's
+    `closed`; tests/transfer/test_attempt.py checks them.
     """
 
-    _lost: asyncio.Future[None] | None = None
-    """None too where it had ended before the response was taken."""
+    _connection_closed: asyncio.Future[None] | None = None
+    """Done when the connection ends; None also if it had ended before the response was started."""
 
     async def start(self, connection: Connection) -> WatchedResponse:
         protocol = connection.protocol
-        self._lost = protocol.closed if protocol is not None else None
-        if self._lost is not None and id(self._lost) not in _watched:
-            _watched.add(id(self._lost))
-            self._lost.add_done_callback(_seen)
+        self._connection_closed = protocol.closed if protocol is not None else None
+        if self._connection_closed is not None and id(self._connection_closed) not in _watched:
+            _watched.add(id(self._connection_closed))
+            self._connection_closed.add_done_callback(_forget)
         await super().start(connection)
         return self
 
     @property
     def was_cut(self) -> bool:
-        """Whether the connection broke before it was closed, in a body that has no other end; or nobody can tell any more."""
-        lost = self._lost
+        """True if the connection broke, or may have broken, within a body that only the end of the connection ends."""
+        closed = self._connection_closed
         if "Content-Length" in self.headers or "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return False
-        return lost is None or (lost.done() and not lost.cancelled() and lost.exception() is not None)
+        return closed is None or (closed.done() and not closed.cancelled() and closed.exception() is not None)
 
 
 _watched: set[int] = set()
-"""The connections that are open, by the identity of the future of their end."""
+"""The identities of the `closed` futures of all open connections."""
 
 
-def _seen(lost: asyncio.Future[None]) -> None:
-    _watched.discard(id(lost))
-    if not lost.cancelled():
-        lost.exception()  # whoever waits for a body hears of it otherwise
+def _forget(closed: asyncio.Future[None]) -> None:
+    _watched.discard(id(closed))
+    if not closed.cancelled():
+        closed.exception()  # mark it as retrieved, so that asyncio logs nothing; the body's reader gets its own error
 
 
 async def next_chunk(response: aiohttp.ClientResponse) -> bytes:
     try:
         piece = await response.content.readany()
     except RuntimeError as error:
-        raise _unframed(error) from error
+        raise _framing_error(error) from error
     if not piece and isinstance(response, WatchedResponse) and response.was_cut:
         raise aiohttp.ClientPayloadError("the connection broke")
     return piece
@@ -68,20 +71,20 @@ async def read_some(response: aiohttp.ClientResponse, most: int) -> bytes:
     try:
         return await response.content.read(most)
     except RuntimeError as error:
-        raise _unframed(error) from error
+        raise _framing_error(error) from error
 
 
-def _unframed(error: RuntimeError) -> Exception:
-    """What aiohttp says by a bare `RuntimeError`: the framing of a body is no HTTP. It is a broken body like the others."""
+def _framing_error(error: RuntimeError) -> Exception:
+    """Return the payload error that aiohttp should raise for a body with broken framing; it raises a `RuntimeError`."""
     return aiohttp.ClientPayloadError("the framing is broken") if error.args == ("Connection closed.",) else error
 
 
-def arrived(content: aiohttp.StreamReader) -> bytes:
-    """What came before the connection broke: aiohttp reports the break first, and would drop bytes that are here."""
+def take_buffered(content: aiohttp.StreamReader) -> bytes:
+    """Return the bytes that arrived before the connection broke; aiohttp itself would raise the error and drop them."""
     error = content.exception()
     if error is None:
         return b""
-    content.set_exception(None)  # type: ignore[arg-type]  # the only public way to what is buffered
+    content.set_exception(None)  # type: ignore[arg-type]  # the only public way to the buffered bytes
     try:
         return content.read_nowait()
     finally:
@@ -89,19 +92,19 @@ def arrived(content: aiohttp.StreamReader) -> bytes:
 
 
 async def release_connection(response: aiohttp.ClientResponse) -> None:
-    """Give the connection back where its body is over or short, else close it."""
+    """Give the connection back to the pool if the rest of its body is short; else close it."""
     if response.closed:
         return
     length = response.content_length
     try:
-        if not response.content.at_eof() and length is not None and length <= _DRAIN:
+        if not response.content.at_eof() and length is not None and length <= _DRAIN_LIMIT:
             async with asyncio.timeout(2):
                 await response.read()
-    except (aiohttp.ClientError, OSError):  # TimeoutError is one
+    except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError
         response.close()
     except RuntimeError as error:
         response.close()
-        if _unframed(error) is error:
+        if _framing_error(error) is error:
             raise
     finally:
         response.release()

@@ -1,6 +1,6 @@
-"""Requests for products: one session, our own redirect loop, the credential put on hop by hop.
+"""The HTTP client: requests for products, followed through redirects, with the account's credential added hop by hop.
 
-aiohttp makes every request; nothing of it, its exceptions included, goes past this module.
+aiohttp makes every request. Neither its objects nor its exceptions leave this package.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from bulkdl.http.lightweight.pipelined_requests import PipelinedRequests
 from bulkdl.http.lightweight.pipelining_policy import PipeliningConfig
 from bulkdl.http.lightweight.sender import LightweightSender
 from bulkdl.http.redirects import (
-    generic,
-    redirected,
+    generic_headers,
+    redirect_target,
     signed_headers,
     strip_credentials,
     target_with_credential,
@@ -47,13 +47,14 @@ if TYPE_CHECKING:
 
 __all__ = ["HttpClient"]
 
-MOST_HOPS = 15
-MOST_RENEWALS = 2
+MAX_REDIRECTS = 15
+MAX_RENEWALS = 2
 USER_AGENT = f"bulkdl/{__version__}"
-_ROW = PipeliningConfig()
-_ERROR_S = 5.0
-_ERRORS = 400
-"""The first status of an error (RFC 9110 §15)."""
+_DEFAULT_PIPELINING = PipeliningConfig()
+_ERROR_BODY_S = 5.0
+"""Longest wait for the body of an error response (s)."""
+_FIRST_ERROR = 400
+"""Lowest status code of an error (RFC 9110 §15)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +66,8 @@ class _Request:
     origin: str
 
 
-class _Opened(AbstractAsyncContextManager["Response"]):
-    """A response for as long as the block lasts."""
+class _ResponseContext(AbstractAsyncContextManager["Response"]):
+    """Sends the request on entry, and releases the response's connection on exit."""
 
     def __init__(self, http: HttpClient, url: Url, request: _Request) -> None:
         self._http = http
@@ -74,16 +75,16 @@ class _Opened(AbstractAsyncContextManager["Response"]):
         self._request = request
 
     async def __aenter__(self) -> Response:
-        self._reply = await self._http.answered(self._url, self._request)
+        self._reply = await self._http.send(self._url, self._request)
         return self._reply
 
     async def __aexit__(self, *_: object) -> None:
-        if self._reply._response is not None:  # noqa: SLF001 - the reply is this module's own
+        if self._reply._response is not None:  # noqa: SLF001 - `Response` belongs to this package
             await release_connection(self._reply._response)  # noqa: SLF001
 
 
 class HttpClient:
-    """Sends requests for products. One cookie jar an account, one connection pool for all."""
+    """Sends requests for products. Each account has its own cookie jar; all share one connection pool."""
 
     def __init__(
         self,
@@ -92,10 +93,10 @@ class HttpClient:
         tls: ssl.SSLContext,
         proxy_for: Callable[[Url], str | None] = lambda _url: None,
         clock: Clock | None = None,
-        row: PipeliningConfig | None = _ROW,
+        pipelining: PipeliningConfig | None = _DEFAULT_PIPELINING,
     ) -> None:
-        """`timeout`: seconds without a byte before a connection is given up; `row`: of `LightweightSender`."""
-        self._row = row
+        """`timeout`: seconds without a byte before a connection is given up; `pipelining`: see `LightweightSender`."""
+        self._pipelining = pipelining
         self._clock = clock or SystemClock()
         self.connector = aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60)
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, timeout), sock_read=timeout)
@@ -114,7 +115,7 @@ class HttpClient:
         await self.connector.close()
 
     def _sender(self, account: str) -> LightweightSender:
-        """The sender of one account: cookies of one account never go with another's requests."""
+        """Return the account's own sender, so that its cookies never go out with another account's requests."""
         sender = self._senders.get(account)
         if sender is None:
             session = self._sessions[account] = aiohttp.ClientSession(
@@ -129,7 +130,9 @@ class HttpClient:
                 max_field_size=FIELD_SIZE,
                 requote_redirect_url=False,
             )
-            sender = self._senders[account] = LightweightSender(session, response_class=WatchedResponse, row=self._row)
+            sender = self._senders[account] = LightweightSender(
+                session, response_class=WatchedResponse, pipelining=self._pipelining
+            )
         return sender
 
     def open(
@@ -141,53 +144,62 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         method: str = "GET",
     ) -> AbstractAsyncContextManager[Response]:
-        """The response to a request for `url`, redirects followed, credentials renewed when they are refused.
+        """Request `url`, follow redirects, and renew a credential that is refused.
 
-        `headers` go to `url`'s own origin and to allowed hosts only. Raise `TryAgain` for what may pass, `ProductFailed`
-        for what will not, `AccountStopped` when the account can do nothing.
+        Return the response as a context manager.
+
+        `headers` go only to `url`'s own origin and to allowed hosts. Raise `TryAgain` for a transient error,
+        `ProductFailed` for a permanent one, and `AccountStopped` if the account cannot get any product.
+
         """
         request = _Request(method=method, headers=headers or {}, signer=signer, allowed=allowed, origin=url.origin)
-        return _Opened(self, url, request)
+        return _ResponseContext(self, url, request)
 
     def ahead(self, url: Url, *, signer: Authenticator, allowed: HostList) -> PipelinedRequests | None:
-        """A connection for many small products of `url`'s origin, where that has shown that it bears it."""
+        """Return a way to pipeline requests to `url`'s origin.
+
+        None if that is not allowed (see `pipelining_policy`).
+        """
         sender = self._senders.get(signer.name)
         if sender is None or self._proxy_for(url) is not None:
             return None
-        lines = sender.lines_ahead(url)
-        return None if lines is None else PipelinedRequests(sender, lines, url, signer=signer, allowed=allowed)
+        pool = sender.pipelining_pool(url)
+        return None if pool is None else PipelinedRequests(sender, pool, url, signer=signer, allowed=allowed)
 
-    async def answered(self, url: Url, request: _Request) -> Response:
-        """What `open` gives."""
+    async def send(self, url: Url, request: _Request) -> Response:
+        """Send the request; renew a refused credential and repeat the request, at most `MAX_RENEWALS` times."""
         signer = request.signer
-        for _ in range(MOST_RENEWALS + 1):
+        for _ in range(MAX_RENEWALS + 1):
             reply, used = await self._follow(url, request)
             response = reply._response  # noqa: SLF001
-            if response is None or response.status < _ERRORS:
+            if response is None or response.status < _FIRST_ERROR:
                 if used is not None:
                     signer.accepted(used)
                 break
-            reply = replace(reply, ruling=await self._ruling(response, signer.dialect))
-            if used is None or not await self._renewed(reply, response, used, signer):
+            reply = replace(reply, interpretation=await self._interpret(response, signer.dialect))
+            if used is None or not await self._renew(reply, response, used, signer):
                 break
         return reply
 
-    async def _renewed(
+    async def _renew(
         self, reply: Response, response: aiohttp.ClientResponse, used: Credential, signer: Authenticator
     ) -> bool:
-        """Tell the signer what became of its credential; True when the request is worth another try with a new one."""
-        asks = None if reply.ruling is None else reply.ruling.action
-        at_fault = asks in (ErrorAction.REFRESH, ErrorAction.LOGIN)
-        if classify(reply.head.status) is not StatusClass.CREDENTIAL and not at_fault:
+        """Report the result of the request to the signer.
+
+        Return True if a new credential makes a repetition worthwhile.
+        """
+        action = None if reply.interpretation is None else reply.interpretation.action
+        token_refused = action in (ErrorAction.REFRESH, ErrorAction.LOGIN)
+        if classify(reply.head.status) is not StatusClass.CREDENTIAL and not token_refused:
             signer.accepted(used)
             return False
         if not reply.signed:
-            return False  # refused at a host that never saw the credential
-        # An archive that says what is wrong is believed: 401 blames the token, 403 the product.
-        status = reply.head.status if asks is None else 401 if at_fault else 403
+            return False  # the host that refused never received the credential
+        # A known error text overrides the status: the signer takes 401 as a refused token and 403 as a refused product.
+        status = reply.head.status if action is None else 401 if token_refused else 403
         try:
             again = await signer.rejected(
-                used, status=status, challenge=reply.challenge, session_over=asks is ErrorAction.LOGIN
+                used, status=status, challenge=reply.challenge, session_over=action is ErrorAction.LOGIN
             )
         except BaseException:
             response.close()
@@ -196,26 +208,27 @@ class HttpClient:
             await release_connection(response)
         return again
 
-    async def _ruling(self, response: aiohttp.ClientResponse, dialect: str | None) -> ErrorInterpretation | None:
-        """Read the beginning of an error's body for what its archive means by it."""
+    async def _interpret(self, response: aiohttp.ClientResponse, dialect: str | None) -> ErrorInterpretation | None:
+        """Read the first bytes of an error's body, and return what the provider's rules say about the error."""
         body = bytearray()
         try:
-            async with asyncio.timeout(_ERROR_S):
+            async with asyncio.timeout(_ERROR_BODY_S):
                 while len(body) < MOST_BODY and (piece := await read_some(response, MOST_BODY - len(body))):
                     body += piece
-        except (aiohttp.ClientError, OSError):  # TimeoutError is one; what has come may say enough
+        except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError; the bytes so far may suffice
             pass
         answer = Answer(status=response.status, headers=response.headers, body=bytes(body))
         return interpret(dialect, answer, now=self._clock.wall())
 
     async def _follow(self, url: Url, request: _Request) -> tuple[Response, Credential | None]:
-        """Our own redirect loop (RFC 9110 §15.4), so that each hop is judged before anything is sent to it.
+        """Send the request and follow its redirects (RFC 9110 §15.4); return the response and the credential used last.
 
-        With the reply comes the credential that was used last, at whichever hop.
+        aiohttp does not follow redirects for us, since each hop must be checked before the credential or a header goes
+        there.
         """
         first, seen_https = url, False
         used: Credential | None = None
-        for _ in range(MOST_HOPS):
+        for _ in range(MAX_REDIRECTS):
             downgraded = seen_https and url.scheme == "http"
             seen_https = seen_https or url.scheme == "https"
             may = request.allowed.allows(url) and not downgraded
@@ -225,38 +238,38 @@ class HttpClient:
                 url = without_secret(url, credential)
             own = (url.origin == request.origin or may) and not downgraded
             proxy = self._proxy_for(url)
-            response = await self._send(url, request, credential, own=own, proxy=proxy)
+            response = await self._send_hop(url, request, credential, own=own, proxy=proxy)
             signed = credential is not None and (credential.header is not None or credential.query is not None)
             if isinstance(response, SmallResponse):
                 body = [response.body]
                 return Response(
                     url, parse_small_head(response), "", signed, None, _peeked=body, direct=proxy is None
                 ), used
-            if not _redirects(response):
+            if not _is_redirect(response):
                 challenge = response.headers.get("WWW-Authenticate", "")
                 return Response(url, parse_head(response), challenge, signed, response, direct=proxy is None), used
             location = response.headers["Location"]
             await release_connection(response)
-            url = redirected(url, location, used, first=first)
+            url = redirect_target(url, location, used, first=first)
             if used is not None and not request.allowed.allows(url):
                 url = strip_credentials(url, used, first=first)
-        raise ProductFailed(  # of the last hop nothing is said: its path may hold what the server echoed
-            f"{first} redirects more than {MOST_HOPS} times",
+        raise ProductFailed(  # the text omits the last hop's URL: the server may have echoed a credential into its path
+            f"{first} redirects more than {MAX_REDIRECTS} times",
             kind=FailureKind.HTTP,
-            hint="Open the URL in a browser: it may want you to sign in or to accept a licence there",
+            hint="Open the URL in a browser: it may need a login or the acceptance of a licence",
         )
 
-    async def _send(
+    async def _send_hop(
         self, url: Url, request: _Request, credential: Credential | None, *, own: bool, proxy: str | None
     ) -> aiohttp.ClientResponse | SmallResponse:
-        """`own`: the hop may have the product's own headers, which may be keys."""
-        headers = request.headers if own else generic(request.headers)
+        """Send one hop. `own`: the hop may receive the product's own headers, which may contain keys."""
+        headers = request.headers if own else generic_headers(request.headers)
         target, headers = target_with_credential(url, credential), signed_headers(headers, credential)
         with map_exceptions(url):
             return await self._sender(request.signer.name).send(
-                request.method, url, target, headers=headers, proxy=proxy, brief=request.method == "GET"
+                request.method, url, target, headers=headers, proxy=proxy, allow_small=request.method == "GET"
             )
 
 
-def _redirects(response: aiohttp.ClientResponse) -> bool:
+def _is_redirect(response: aiohttp.ClientResponse) -> bool:
     return classify(response.status) is StatusClass.REDIRECT and "Location" in response.headers

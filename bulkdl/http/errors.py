@@ -1,4 +1,4 @@
-"""The one seam where the exceptions of aiohttp, ssl and sockets become ours."""
+"""Mapping of the exceptions of aiohttp, ssl and sockets to bulkdl's own. No other module does this."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["map_exceptions", "network_error"]
 
 
-class map_exceptions:  # noqa: N801 - reads as a statement: with mapped(url)
-    """The one seam where aiohttp's, ssl's and the socket's exceptions become ours."""
+class map_exceptions:  # noqa: N801 - used as a statement: with map_exceptions(url)
+    """Context manager that replaces a network exception by the error of `network_error`."""
 
     def __init__(self, url: Url) -> None:
         self._url = url
@@ -34,23 +34,28 @@ class map_exceptions:  # noqa: N801 - reads as a statement: with mapped(url)
 
 
 def network_error(error: Exception, url: Url) -> BulkdlError:
-    """What a broken request means; the text never holds `str()` of an aiohttp error, which prints URLs whole."""
+    """Return bulkdl's error for a failed request.
+
+    Its text never contains `str(error)`: aiohttp prints whole URLs there.
+    """
     where = f"{url.host}:{url.port}"
     if isinstance(error, (aiohttp.ClientConnectorCertificateError, ssl.SSLCertVerificationError)):
         return ProductFailed(
             f"the TLS certificate of {where} could not be verified",
             kind=FailureKind.NETWORK,
-            hint="Check the clock of this machine and the host's name; name a private CA with --ca-file",
+            hint="Check this machine's clock and the host name; for a private CA use --ca-file",
         )
     if isinstance(error, (aiohttp.InvalidURL, ValueError)):
         return ProductFailed(
-            f"a URL of {where} cannot be requested", kind=FailureKind.HTTP, hint="Mend it in the manifest"
+            f"the URL of a request to {where} is invalid",
+            kind=FailureKind.HTTP,
+            hint="Fix the URL in the manifest, unless the archive redirected to it",
         )
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return TryAgain(
             f"the host name {url.host} could not be resolved",
             kind=FailureKind.NETWORK,
-            hint="Check its spelling and this machine's network",
+            hint="Check the host's spelling and this machine's network",
         )
     if isinstance(error, aiohttp.ClientConnectorError):
         cause = error.os_error.strerror or type(error.os_error).__name__
@@ -66,9 +71,9 @@ def network_error(error: Exception, url: Url) -> BulkdlError:
 
 
 _BROKEN: dict[type[Exception], str] = {
-    TimeoutError: "sent nothing for too long",
+    TimeoutError: "sent no data before the timeout",
     aiohttp.ServerDisconnectedError: "closed the connection",
-    aiohttp.ClientPayloadError: "ended the body early",
+    aiohttp.ClientPayloadError: "ended the response body early",
     aiohttp.ClientResponseError: "sent a response that is not valid HTTP",
     ConnectionResetError: "reset the connection",
 }

@@ -1,4 +1,4 @@
-"""The parts of a response's head that decide, out of its header fields."""
+"""Parser of a response's header fields into the `Head` that decisions are based on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["parse_head", "parse_small_head"]
 
 
 def parse_head(response: aiohttp.ClientResponse) -> Head:
-    """What decides of any response."""
+    """Return the head of any response."""
     fields = response.headers
     length = fields.get("Content-Length", "")
     chunked = "chunked" in fields.get("Transfer-Encoding", "").lower()  # overrides a length (RFC 9112 §6.3)
@@ -39,12 +39,12 @@ def parse_head(response: aiohttp.ClientResponse) -> Head:
     )
 
 
-def parse_small_head(brief: SmallResponse) -> Head:
-    """The same of a 200 whose body is here, without a coding."""
-    fields = brief.headers
+def parse_small_head(small: SmallResponse) -> Head:
+    """Return the head of a small response, which is always a 200 without a coding."""
+    fields = small.headers
     return Head(
         status=200,
-        content_length=len(brief.body),
+        content_length=len(small.body),
         content_type=fields.get("Content-Type", ""),
         etag=_one(fields, "ETag"),
         last_modified=fields.get("Last-Modified"),
@@ -55,7 +55,10 @@ def parse_small_head(brief: SmallResponse) -> Head:
 
 
 def _one(fields: CIMultiDictProxy[str], name: str) -> str | None:
-    """A field that may come once; where it comes with several values, what no reader of one takes for a value."""
+    """Return the value of a field that may occur once.
+
+    Different values are joined, so that no parser accepts the result.
+    """
     if name not in fields:
         return None
     values = fields.getall(name)
@@ -63,7 +66,7 @@ def _one(fields: CIMultiDictProxy[str], name: str) -> str | None:
 
 
 def _transfer_codings(fields: Mapping[str, str]) -> list[str]:
-    """Transfer codings (RFC 9112 §7) but `chunked`, which aiohttp takes off; the others it leaves on, and so do we."""
+    """Return the transfer codings (RFC 9112 §7) except `chunked`; aiohttp removes only that one from the body."""
     if "Transfer-Encoding" not in fields:
         return []
     words = fields["Transfer-Encoding"].lower().split(",")

@@ -1,4 +1,4 @@
-"""What may go to the next host of a redirect, and what of a credential has to be taken out of its URL first."""
+"""Redirects (RFC 9110 §15.4): which headers the next host may receive, and how its URL loses the credential."""
 
 from __future__ import annotations
 
@@ -14,18 +14,25 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.base import Credential
 
-__all__ = ["generic", "redirected", "signed_headers", "strip_credentials", "target_with_credential", "without_secret"]
+__all__ = [
+    "generic_headers",
+    "redirect_target",
+    "signed_headers",
+    "strip_credentials",
+    "target_with_credential",
+    "without_secret",
+]
 
 _GENERIC = frozenset({"accept", "accept-language", "range", "if-range"})
 
 
-def generic(headers: Mapping[str, str]) -> dict[str, str]:
-    """What may go to an origin that is neither the product's nor the account's."""
+def generic_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers that may go to an origin that is neither the product's nor the account's."""
     return {name: value for name, value in headers.items() if name.lower() in _GENERIC}
 
 
 def target_with_credential(url: Url, credential: Credential | None) -> str:
-    """The target (path and query) of a request to `url`, with a credential that may go there."""
+    """Return the target (path and query) of a request to `url`, which may receive `credential`."""
     if credential is None:
         return url.target
     if url.query:
@@ -38,13 +45,13 @@ def target_with_credential(url: Url, credential: Credential | None) -> str:
 
 
 def signed_headers(headers: Mapping[str, str], credential: Credential | None) -> Mapping[str, str]:
-    """The headers of a request to where `credential` may go."""
+    """Return the headers of a request to a host that may receive `credential`."""
     if credential is None or credential.header is None:
         return headers
     return {**headers, "Authorization": credential.header.reveal()}
 
 
-def redirected(url: Url, location: str, credential: Credential | None, *, first: Url) -> Url:
+def redirect_target(url: Url, location: str, credential: Credential | None, *, first: Url) -> Url:
     try:
         target = url.join(location)
     except ValueError:
@@ -53,31 +60,35 @@ def redirected(url: Url, location: str, credential: Credential | None, *, first:
 
 
 def without_secret(url: Url, credential: Credential) -> Url:
-    """`url` without any query field that holds the credential: servers like to echo a token into their redirects."""
+    """Return `url` without the query fields whose value is the credential.
+
+    Some servers echo a token into a redirect.
+    """
     if not url.query:
         return url
     secrets = _secrets(credential)
-    return _keeping(url, lambda value: value not in secrets)
+    return _filter_query(url, lambda value: value not in secrets)
 
 
 def strip_credentials(url: Url, credential: Credential, *, first: Url) -> Url:
-    """`url` for a host that may not have the credential: no query field has it inside, such as a page to come back to.
+    """Return `url` for a host that may not receive the credential, without every query field that contains it.
 
-    Raise `ProductFailed` when it stands elsewhere in the URL.
+    Such a field may be the address of a page to return to. Raise `ProductFailed` if another part of the URL contains
+    it.
     """
-    secrets = [secret for secret in _secrets(credential) if len(secret) >= _TELLING]
-    url = _keeping(url, lambda value: not _holds(value, secrets))
-    if _holds(unquote_plus(url.raw), secrets):
+    secrets = [secret for secret in _secrets(credential) if len(secret) >= _MIN_SECRET_LENGTH]
+    url = _filter_query(url, lambda value: not _contains_secret(value, secrets))
+    if _contains_secret(unquote_plus(url.raw), secrets):
         raise ProductFailed(
-            f"{first} redirects to another host with the account's credential in the URL; it was not followed",
+            f"{first} redirects to another host with the account's credential in the URL; not followed",
             kind=FailureKind.AUTH,
-            hint="If that host is the archive's own, add it to the account's `hosts`",
+            hint="If that host belongs to the archive, add it to the account's `hosts`",
         )
     return url
 
 
-_TELLING = 6
-"""A shorter secret could stand in a URL by chance."""
+_MIN_SECRET_LENGTH = 6
+"""Shorter secrets are not searched for inside other values, since a URL may contain one by chance (characters)."""
 
 
 def _secrets(credential: Credential) -> set[str]:
@@ -85,15 +96,15 @@ def _secrets(credential: Credential) -> set[str]:
     return held | {s.partition(" ")[2] for s in held if " " in s}
 
 
-def _holds(text: str, secrets: list[str]) -> bool:
-    """Whether a secret stands in `text`, plain or percent-encoded once or twice more."""
+def _contains_secret(text: str, secrets: list[str]) -> bool:
+    """Return True if `text` contains a secret, plain or percent-encoded once or twice more."""
     return any(
         secret in form for form in (text, unquote_plus(text), unquote_plus(unquote_plus(text))) for secret in secrets
     )
 
 
-def _keeping(url: Url, wanted: Callable[[str], bool]) -> Url:
-    """`url` with those query fields whose decoded value is `wanted`."""
+def _filter_query(url: Url, wanted: Callable[[str], bool]) -> Url:
+    """Return `url` with only the query fields whose decoded value is `wanted`."""
     fields = url.query.split("&") if url.query else []
     kept = [f for f in fields if wanted(unquote_plus(f.partition("=")[2]))]
     if len(kept) == len(fields):

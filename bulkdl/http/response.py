@@ -1,4 +1,4 @@
-"""One response: its head, and its body as a stream."""
+"""A response: its head, and its body as a stream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import aiohttp
 
 from bulkdl.core.errors import BulkdlError, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.http.aiohttp_compat import arrived, next_chunk
+from bulkdl.http.aiohttp_compat import next_chunk, take_buffered
 from bulkdl.http.errors import map_exceptions, network_error
 from bulkdl.http.fast_lane.takeover import take_over
 from bulkdl.protocol.content_coding import Decoder
@@ -28,71 +28,78 @@ __all__ = ["Response"]
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response whose head has arrived; `url` is the last hop, without credential."""
+    """A response whose head has arrived; `url` is the URL after all redirects, without the credential."""
 
     url: Url
     head: Head
     challenge: str
     signed: bool
-    """Whether a credential went with the last hop."""
+    """A credential went out with the last hop."""
     _response: aiohttp.ClientResponse | None
-    """None: all of the body is among `_peeked`."""
-    ruling: ErrorInterpretation | None = None
-    """What an error means in the dialect of the account's provider; None where only the status tells."""
+    """None: `_peeked` holds the whole body."""
+    interpretation: ErrorInterpretation | None = None
+    """Meaning of an error by the provider's rules; None: no rule fits, so the status decides."""
     _peeked: list[bytes] = field(default_factory=list)
+    """Bytes that were read already and that `read` returns again."""
     decoder: Decoder | None = None
-    """Takes off a coding that was not asked for; None where the bytes are the product's."""
+    """Removes a content coding that the client did not ask for; None: the body has no coding."""
     direct: bool = False
-    """No proxy is between."""
+    """There is no proxy between client and server."""
 
     def decoded(self, coding: str) -> Response:
-        """This response as one whose body comes without `coding`. To be called before the body is read."""
+        """Return this response with `coding` removed from its body. Call this before the body is read."""
         return replace(self, head=uncoded(self.head), decoder=Decoder(coding))
 
     async def read(self) -> bytes:
-        """The next bytes of the body, b"" at its end; raise `TryAgain` when connection, framing or coding break."""
+        """Return the next bytes of the body, b"" at its end.
+
+        Raise `TryAgain` if connection, framing or coding break.
+        """
         if self._peeked:
             return self._peeked.pop()
         if self.decoder is None:
-            return await self._arrival()
+            return await self._read_undecoded()
         while not (piece := self.decoder.step()):
-            if not (coded := await self._arrival()):
+            if not (coded := await self._read_undecoded()):
                 self.decoder.finish()
                 break
             self.decoder.feed(coded)
         return piece
 
-    async def _arrival(self) -> bytes:
+    async def _read_undecoded(self) -> bytes:
         if self._response is None:
             return b""
         with map_exceptions(self.url):
             try:
                 return await next_chunk(self._response)
             except (aiohttp.ClientError, OSError):
-                if rest := arrived(self._response.content):
+                if rest := take_buffered(self._response.content):
                     return rest
                 raise
 
     async def peek(self) -> bytes:
-        """The first bytes of the body, b"" where it has none; `read` gives them again."""
+        """Return the first bytes of the body, b"" if it is empty; `read` returns them again."""
         first = await self.read()
         if first:
             self._peeked.append(first)
         return first
 
     async def whole(self, length: int, *, within_s: float) -> bytes | None:
-        """The body, when all of its `length` bytes come within so many seconds; else None, and `read` gives what has come."""
+        """Return the body if all of its `length` bytes arrive within `within_s` seconds.
+
+        Else return None; `read` then returns the bytes that arrived, and goes on from there.
+        """
         pieces = [self._peeked.pop()] if self._peeked else []
         left = length - sum(map(len, pieces))
         try:
-            # What is here already needs no timer.
+            # A body that has arrived already needs no timer.
             if left > 0:
-                async with nullcontext() if self._is_here else asyncio.timeout(within_s):
+                async with nullcontext() if self._has_arrived else asyncio.timeout(within_s):
                     while left > 0 and (piece := await self.read()):
                         pieces.append(piece)
                         left -= len(piece)
         except (TimeoutError, TryAgain):
-            pass  # whoever reads on meets it again
+            pass  # the next read raises it again
         body = b"".join(pieces)
         if left == 0:
             return body
@@ -101,9 +108,9 @@ class Response:
         return None
 
     async def hand_over(self, *, given: int) -> Stream | None:
-        """The connection, from which the fast lane receives the rest of the body; None where `read` goes on giving it.
+        """Detach the connection, for the fast lane to receive the rest of the body; None: use `read` as before.
 
-        `given`: bytes of the body that `read` has given so far.
+        `given`: bytes of the body that `read` has returned so far.
         """
         if self._response is None or self._peeked or self.decoder is not None or not self.direct:
             return None
@@ -115,17 +122,16 @@ class Response:
         return taken
 
     def broken(self, error: Exception | None) -> Exception:
-        """Ours for what ended the body in the fast lane; None: the server closed the connection early."""
+        """Return bulkdl's error for the one that ended a body in the fast lane; None: the server closed early."""
         if isinstance(error, BulkdlError):
             return error
         return network_error(error or aiohttp.ClientPayloadError(), self.url)
 
     @property
-    def _is_here(self) -> bool:
-        """Whether nothing of the body has to be waited for."""
+    def _has_arrived(self) -> bool:
         return self._response is None or self._response.content.is_eof()
 
     def close(self) -> None:
-        """Give up the rest of the body, and the connection with it."""
+        """Abandon the rest of the body, and close the connection."""
         if self._response is not None:
             self._response.close()

@@ -1,4 +1,8 @@
-"""Whom a run trusts: the system's CA certificates, and those that a person added."""
+"""The TLS context of a run: the system's CA certificates, and those that the user added.
+
+Reading the certificates takes long. So a run reads them in a thread while it imports aiohttp, and
+`skip_certificate_loading` keeps that import from reading them twice more.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["skip_certificate_loading", "trusted_context"]
 
-_READ = "set_default_verify_paths"
+_LOADER_NAME = "set_default_verify_paths"
 
 
 def trusted_context(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLContext:
-    """The context of every connection with TLS. Reading the certificates takes long, and does not hold the interpreter's lock.
+    """Return the context for every TLS connection.
 
-    Raise `UsageError` where they cannot be read.
+    Loading the certificates takes long, but releases the interpreter's lock.
+
+    Raise `UsageError` if they cannot be read.
+
     """
     files = tuple(str(file) for file in (settings.ca_file, environ.get("SSL_CERT_FILE")) if file)
     lane = may_apply(environ.get("BULKDL_FAST_LANE"), limited=bool(settings.limit_rate))
@@ -32,7 +39,7 @@ def trusted_context(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLCo
         context = TlsContext.create() if lane else ssl.create_default_context()
         for file in files:
             context.load_verify_locations(cafile=file)
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # ssl.SSLError is an OSError
         reason = "not a PEM file of certificates" if isinstance(error, ssl.SSLError) else error.strerror
         raise UsageError(
             f"the CA certificates in {' or '.join(files)} cannot be read ({reason})",
@@ -43,23 +50,25 @@ def trusted_context(settings: Settings, environ: Mapping[str, str]) -> ssl.SSLCo
 
 @contextmanager
 def skip_certificate_loading() -> Iterator[None]:
-    """For the import of aiohttp in a process that has no other use for it: no certificates are read on this thread meanwhile.
+    """Let no TLS context that this thread creates load the system's certificates, for as long as the block lasts.
 
-    aiohttp makes two contexts of its own then, with all of the system's certificates in each, which takes half of its import,
-    though every connection of ours is given that of `trusted_context`. Its own ones trust nobody then.
+    This is for the import of aiohttp, in a process that uses aiohttp only through bulkdl. During its import aiohttp
+    creates two TLS contexts and loads all of the system's certificates into each. No connection uses them, since each
+    gets the one of `trusted_context`. Without certificates they trust no server. Other threads load certificates as
+    usual. The Python API does not use this, so the importing program's aiohttp stays as it is.
     """
-    reader, own = threading.get_ident(), vars(ssl.SSLContext).get(_READ)
-    read = ssl.SSLContext.set_default_verify_paths
+    importer, override = threading.get_ident(), vars(ssl.SSLContext).get(_LOADER_NAME)
+    load = ssl.SSLContext.set_default_verify_paths
 
-    def elsewhere(context: ssl.SSLContext) -> None:
-        if threading.get_ident() != reader:
-            read(context)
+    def load_elsewhere(context: ssl.SSLContext) -> None:
+        if threading.get_ident() != importer:
+            load(context)
 
-    setattr(ssl.SSLContext, _READ, elsewhere)
+    setattr(ssl.SSLContext, _LOADER_NAME, load_elsewhere)
     try:
         yield
     finally:
-        if own is None:
-            delattr(ssl.SSLContext, _READ)
+        if override is None:
+            delattr(ssl.SSLContext, _LOADER_NAME)
         else:
-            setattr(ssl.SSLContext, _READ, own)
+            setattr(ssl.SSLContext, _LOADER_NAME, override)

@@ -64,9 +64,11 @@ class Services:
     async def network(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[NetworkClients]:
         """`tls`: what `trusted_context` gave, which is asked here where it is None. Raise `UsageError` where it cannot be read."""
         tls = tls or trusted_context(self.settings, self.environ)
-        row = pipelining_config(self.environ.get("BULKDL_ASK_AHEAD"))
+        pipelining = pipelining_config(self.environ.get("BULKDL_ASK_AHEAD"))
         async with (
-            HttpClient(timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock, row=row) as http,
+            HttpClient(
+                timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock, pipelining=pipelining
+            ) as http,
             aiohttp.ClientSession(
                 connector=http.connector,
                 connector_owner=False,

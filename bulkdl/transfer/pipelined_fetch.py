@@ -101,7 +101,7 @@ class PipelinedFetcher:
                 return
             for head, body in answers:
                 if not await self._take(self._jobs[0], head, body):
-                    ahead.of_no_use()
+                    ahead.reject_answer()
                     return
                 self._jobs.popleft()
             new = self._joining(ahead.room(self._size), wanted)

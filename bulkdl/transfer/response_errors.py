@@ -31,7 +31,10 @@ def error_for_response(
     context: RunContext, task: DownloadTask, reply: Response, decision: Decision
 ) -> TryAgain | ProductFailed | AccountStopped:
     """The error that says what became of a response whose body is of no use."""
-    if reply.ruling is not None and (ruled := apply_interpretation(context, task, reply, reply.ruling)) is not None:
+    if (
+        reply.interpretation is not None
+        and (ruled := apply_interpretation(context, task, reply, reply.interpretation)) is not None
+    ):
         return ruled
     status, where = reply.head.status, reply.url.host
     wait = parse_retry_after(reply.head.retry_after, now=context.clock.wall())

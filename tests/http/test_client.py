@@ -1,4 +1,4 @@
-"""Where a credential and a product's own headers go, hop by hop, and what is kept of a URL."""
+"""The HTTP client: which hops receive the credential and the product's own headers, and which URL is recorded."""
 
 from __future__ import annotations
 
@@ -59,7 +59,9 @@ async def test_a_redirect_to_a_host_of_the_account_has_the_credential_and_the_he
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-async def test_a_token_that_a_redirect_echoes_is_taken_out_and_put_on_where_it_may_be(host: str, tmp_path: Path):
+async def test_a_token_echoed_by_a_redirect_is_removed_and_added_again_only_for_allowed_hosts(
+    host: str, tmp_path: Path
+):
     place, accounts = place_with(tmp_path, token_in="query", hosts=["127.0.0.1"])
 
     async def echo(request: RawRequest, wire: Wire) -> None:
@@ -73,7 +75,7 @@ async def test_a_token_that_a_redirect_echoes_is_taken_out_and_put_on_where_it_m
     Canary(SECRET).assert_absent(tmp_path, repr(done.events), repr(done.result))
 
 
-async def test_a_token_inside_another_field_of_a_redirect_does_not_reach_a_host_that_may_not_have_it(tmp_path: Path):
+async def test_a_token_inside_another_field_of_a_redirect_does_not_reach_a_foreign_host(tmp_path: Path):
     place, accounts = place_with(tmp_path, token_in="query", hosts=["127.0.0.1"])
 
     async def come_back_later(request: RawRequest, wire: Wire) -> None:
@@ -86,7 +88,7 @@ async def test_a_token_inside_another_field_of_a_redirect_does_not_reach_a_host_
         assert other.log[0].query == "b=2"
 
 
-async def test_a_redirect_with_the_token_in_its_path_is_not_followed_to_a_host_that_may_not_have_it(tmp_path: Path):
+async def test_a_redirect_with_the_token_in_its_path_is_not_followed_to_a_foreign_host(tmp_path: Path):
     place, accounts = place_with(tmp_path, token_in="query", hosts=["127.0.0.1"])
 
     async def in_the_path(request: RawRequest, wire: Wire) -> None:
@@ -100,7 +102,7 @@ async def test_a_redirect_with_the_token_in_its_path_is_not_followed_to_a_host_t
     Canary(SECRET).assert_absent(tmp_path, repr(done.events), repr(done.result))
 
 
-@pytest.mark.timeout(12)  # one that waits in vain for another's first answer does so for 15 s of real time
+@pytest.mark.timeout(12)  # a product that waits in vain for another's first answer would take 15 s of real time
 async def test_several_products_start_at_once_although_the_archive_redirects_to_a_store_without_login(tmp_path: Path):
     items = [Item(name=f"p{n}.bin", size=5000, seed=n) for n in range(6)]
     place = Place(tmp_path)
@@ -133,7 +135,7 @@ async def test_connections_are_used_again_for_the_next_products(tmp_path: Path):
         assert (done.code, len(server.log), server.connections) == (0, 8, 1)
 
 
-async def test_a_refused_product_of_an_account_that_works_says_so(tmp_path: Path):
+async def test_the_reason_of_a_refused_product_says_if_the_account_works(tmp_path: Path):
     place, accounts = place_with(tmp_path)
 
     async def respond(request: RawRequest, wire: Wire) -> None:
@@ -201,7 +203,7 @@ async def test_a_credential_never_goes_from_https_to_http_although_the_host_is_l
     assert "certificate" in untrusted.failure[2]
 
 
-async def test_a_token_that_expires_during_a_transfer_ends_nothing_and_the_resume_carries_its_successor(tmp_path: Path):
+async def test_a_token_that_expires_during_a_transfer_ends_nothing_and_the_resume_uses_the_next_token(tmp_path: Path):
     place, issued = Place(tmp_path), 0
     place.environ["PASSWORD"] = SECRET
 

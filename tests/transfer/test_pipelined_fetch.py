@@ -122,7 +122,7 @@ async def test_without_being_told_only_servers_that_are_known_to_answer_in_turn_
 ):
     place, paths = (
         Place(tmp_path, workers=2),
-        [f"/{number:03d}.bin" for number in range(pipelining_policy.FIRST_ROW + 40)],
+        [f"/{number:03d}.bin" for number in range(pipelining_policy.REQUIRED_PLAIN_ANSWERS + 40)],
     )
 
     def respond(batch: list[Asked]) -> list[bytes]:
@@ -139,7 +139,7 @@ async def test_without_being_told_only_servers_that_are_known_to_answer_in_turn_
 async def test_what_a_server_of_another_name_answers_on_a_known_ones_connection_is_asked_for_again(tmp_path: Path):
     place, paths = (
         Place(tmp_path, workers=1),
-        [f"/{number:03d}.bin" for number in range(pipelining_policy.FIRST_ROW + 60)],
+        [f"/{number:03d}.bin" for number in range(pipelining_policy.REQUIRED_PLAIN_ANSWERS + 60)],
     )
 
     def respond(batch: list[Asked]) -> list[bytes]:
@@ -150,7 +150,7 @@ async def test_what_a_server_of_another_name_answers_on_a_known_ones_connection_
         assert done.code == 0
         assert_right(place, paths)
         asked = next(number for number, one in enumerate(site.log) if one.path == "/290.bin")
-        assert [one.path for one in site.log[asked + pipelining_policy.MOST :] if one.behind] == []
+        assert [one.path for one in site.log[asked + pipelining_policy.MAX_DEPTH :] if one.behind] == []
 
 
 async def test_who_waits_for_a_place_has_it_after_a_turn_and_most_are_asked_ahead_all_the_same(tmp_path: Path):
@@ -243,7 +243,10 @@ async def test_a_cookie_that_another_product_brings_ends_what_is_asked_ahead_wit
         assert done.code == 0
         assert_right(place, paths)
         given = next(number for number, asked in enumerate(site.log) if "cookie" in asked.headers)
-        assert len([asked for asked in site.log[given:] if "cookie" not in asked.headers]) <= 2 * pipelining_policy.MOST
+        assert (
+            len([asked for asked in site.log[given:] if "cookie" not in asked.headers])
+            <= 2 * pipelining_policy.MAX_DEPTH
+        )
 
 
 async def test_a_host_that_asks_for_a_pause_is_left_alone_and_every_product_comes(tmp_path: Path):
@@ -344,7 +347,7 @@ async def test_products_that_are_alike_prove_no_order(tmp_path: Path):
     async with Site(lambda batch: [ok(b"the same") for _ in batch]) as site:
         done = await fetched(place, site)
         assert (done.code, {place.file(path[1:]) for path in MANY}) == (0, {b"the same"})
-        assert len(site.ahead) <= pipelining_policy.TRIALS
+        assert len(site.ahead) <= pipelining_policy.MAX_TRIALS
 
 
 @pytest.mark.parametrize("workers", [1, 4])
@@ -404,7 +407,14 @@ async def test_what_is_forgotten_once_the_order_is_known_is_asked_for_again_and_
         assert most_often(site) <= 2
         last = max(number for number, asked in enumerate(site.log) if asked.behind)
         assert len({asked.connection for asked in site.ahead}) <= 2
-        assert last < ROW + 4 + pipelining_policy.MOST + ROW * pipelining_policy.LONGER + pipelining_policy.MOST
+        assert (
+            last
+            < ROW
+            + 4
+            + pipelining_policy.MAX_DEPTH
+            + ROW * pipelining_policy.VIOLATION_FACTOR
+            + pipelining_policy.MAX_DEPTH
+        )
 
 
 async def test_a_page_in_each_products_place_fails_each_and_ends_what_is_asked_ahead(tmp_path: Path):
@@ -415,7 +425,7 @@ async def test_a_page_in_each_products_place_fails_each_and_ends_what_is_asked_a
         done = await fetched(place, site)
         assert {outcome.failure and outcome.failure.kind.value for outcome in done.result.failures} == {"content"}
         assert_right(place, MANY[:20])
-        assert len([asked for asked in site.ahead if asked.path >= "/020"]) <= 2 * pipelining_policy.MOST
+        assert len([asked for asked in site.ahead if asked.path >= "/020"]) <= 2 * pipelining_policy.MAX_DEPTH
 
 
 # ---- TLS
@@ -449,7 +459,7 @@ async def test_over_tls_connections_that_are_lost_now_and_then_cost_no_product_a
     monkeypatch: pytest.MonkeyPatch,
 ):
     if inside:  # no mere end of a connection, which each has at some time
-        monkeypatch.setattr(pipelining_policy, "LONGER", 1)
+        monkeypatch.setattr(pipelining_policy, "VIOLATION_FACTOR", 1)
     losses, asked_ahead = 0, 0
 
     def losing(batch: list[Asked]) -> list[Any]:
@@ -536,7 +546,7 @@ async def test_whatever_becomes_of_what_is_asked_ahead_every_product_is_right_in
     row: list[tuple[str, int]], workers: int
 ):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipelining_policy, "LONGER", 1)
+        patch.setattr(pipelining_policy, "VIOLATION_FACTOR", 1)
         place = at(Path(folder), row=1, workers=workers, retries=50, timeout=0.15)
         async with Site(Weather(row)) as site:
             done = await fetched(place, site)
@@ -604,7 +614,7 @@ async def test_a_token_that_is_revoked_in_the_middle_costs_one_refresh_and_few_r
         first, second = dict.fromkeys(seen)
         assert second not in seen[: seen.index(second)]
         dead = seen[30:].count(first)
-        assert 0 < dead <= workers * (pipelining_policy.MOST + 1)
+        assert 0 < dead <= workers * (pipelining_policy.MAX_DEPTH + 1)
         assert all(
             (f"token={first}" in a.target or f"token={second}" in a.target) == (token_in == "query") for a in site.log
         )
@@ -702,7 +712,7 @@ async def test_products_of_an_account_that_stops_in_the_middle_are_pending(tmp_p
         assert done.result.completed + done.result.pending == len(MANY)
         assert 20 <= done.result.completed <= 30
         assert all(place.file(p[1:]) in (None, content(p)) for p in MANY)
-        assert len(site.log) < 30 + 2 + 2 * (pipelining_policy.MOST + 3)
+        assert len(site.log) < 30 + 2 + 2 * (pipelining_policy.MAX_DEPTH + 3)
 
 
 async def test_an_account_that_stops_while_others_of_it_are_asked_ahead_leaves_them_pending(tmp_path: Path):
@@ -848,7 +858,7 @@ async def test_no_more_is_fetched_than_the_disk_takes(tmp_path: Path, monkeypatc
         assert done.code == 0
         assert_right(place)
         assert len(site.log) == len(MANY) + 2
-        assert most <= 3 + 2 + 2 * (pipelining_policy.MOST + 1)
+        assert most <= 3 + 2 + 2 * (pipelining_policy.MAX_DEPTH + 1)
 
 
 async def test_what_has_to_be_taken_up_again_comes_before_further_products(tmp_path: Path):

@@ -1,7 +1,12 @@
-"""A few threads that move bodies from sockets to files, each of them for many connections: whichever has some is served.
+"""Transfer threads of the fast lane: a few threads move the bodies of many connections from sockets to files.
 
-The event loop gives a connection away for one step at a time, which is over after `STEP_BYTES` or `STEP_S`. In between it
-counts, checkpoints, lowers the end and cancels; while a step runs nobody else touches the connection or its place in the file.
+The event loop lends a connection to a thread for one step, which ends after `STEP_BYTES` or `STEP_S`. Between two steps
+the event loop counts bytes, makes checkpoints, shortens the range (when another connection steals a part of it) and
+cancels. During a step only the thread uses the connection and its place in the file.
+
+A thread waits for all of its sockets at once. A socket wakes it when 512 KiB have arrived, or all bytes that are still
+wanted. The thread then moves one block of one connection at a time. It owns the pipe and the buffers
+(`streams.WorkerBuffers`).
 """
 
 from __future__ import annotations
@@ -27,169 +32,181 @@ if TYPE_CHECKING:
 __all__ = ["STEP_BYTES", "STEP_S", "TransferThreads"]
 
 THREADS: Final = max(2, min(4, os.cpu_count() or 2))
-"""With TLS more would only hand the interpreter's lock to and fro, record by record."""
+"""Limit of threads. With TLS each record needs the interpreter's lock, so more threads would only contend for it."""
 STEP_BYTES: Final = 16 * 1024 * 1024
+"""Longest step (bytes)."""
 STEP_S: Final = 0.1
+"""Longest step (s)."""
 
 
 class TransferThreads:
-    """The threads. They start when they are needed; `close` ends them, when no step runs."""
+    """The threads of one run. They start on demand; `close` ends them and must not be called during a step."""
 
     def __init__(self, most: int = THREADS) -> None:
         self._most = most
-        self._all: list[_TransferThread] = []
+        self._threads: list[_TransferThread] = []
 
-    async def step(self, stream: Stream, pen: OffsetWriter, *, at: int, end: int) -> Chunk:
-        """Receive what belongs to `at` and after, up to `end`, and write it. Return when it is over, a cancellation included."""
-        mover = self._least_busy()
-        mover.load += 1
+    async def step(self, stream: Stream, writer: OffsetWriter, *, at: int, end: int) -> Chunk:
+        """Receive body bytes from offset `at` up to `end` and write them.
+
+        Return when the step is over, even if cancelled.
+        """
+        thread = self._least_busy()
+        thread.load += 1
         try:
-            job = _TransferRequest(
-                stream, pen, at, min(end, at + STEP_BYTES), asyncio.get_running_loop().create_future()
+            request = _TransferRequest(
+                stream, writer, at, min(end, at + STEP_BYTES), asyncio.get_running_loop().create_future()
             )
-            mover.take(job)
-            return await run_to_completion(job.over)
+            thread.submit(request)
+            return await run_to_completion(request.result)
         finally:
-            mover.load -= 1
+            thread.load -= 1
 
     def _least_busy(self) -> _TransferThread:
-        found = min(self._all, key=lambda mover: mover.load, default=None)
-        if found is None or (found.load and len(self._all) < self._most):
-            found = _TransferThread(f"bulkdl-lane-{len(self._all)}")
-            self._all.append(found)
+        found = min(self._threads, key=lambda thread: thread.load, default=None)
+        if found is None or (found.load and len(self._threads) < self._most):
+            found = _TransferThread(f"bulkdl-lane-{len(self._threads)}")
+            self._threads.append(found)
         return found
 
     def close(self) -> None:
-        for mover in self._all:
-            mover.stop()
-        self._all.clear()
+        for thread in self._threads:
+            thread.stop()
+        self._threads.clear()
 
 
 @dataclass(slots=True, eq=False)
 class _TransferRequest:
-    """One step under way."""
+    """One step."""
 
     stream: Stream
-    pen: OffsetWriter
+    writer: OffsetWriter
     start: int
     end: int
-    over: asyncio.Future[Chunk]
+    result: asyncio.Future[Chunk]
     at: int = 0
-    until: float = 0.0
-    seen: float = 0.0
-    """Since when it has been waiting for the network."""
+    """Offset of the next byte in the file."""
+    deadline: float = 0.0
+    waiting_since: float = 0.0
+    """Time since which the step waits for the network."""
     waited: float = 0.0
+    """Total wait for the network (s)."""
 
 
 class _TransferThread:
-    """One thread."""
+    """One thread; `submit` and `stop` are called on the event loop, all other methods in the thread."""
 
     def __init__(self, name: str) -> None:
         self.load = 0
-        """Steps that it has been given; for the event loop alone."""
-        self._given: deque[_TransferRequest] = deque()
+        """Unfinished steps of this thread. Only the event loop uses it."""
+        self._submitted: deque[_TransferRequest] = deque()
         self._stopping = False
-        self._jobs: dict[_TransferRequest, None] = {}
-        """In the order in which they began, and will end."""
-        self._looked = 0.0
-        """When the sockets were looked at last."""
-        self._desk = WorkerBuffers()
+        self._active: dict[_TransferRequest, None] = {}
+        """Steps in the order of their start, which is also the order of their deadlines."""
+        self._polled_at = 0.0
+        """Time of the last look at the sockets."""
+        self._buffers = WorkerBuffers()
         self._selector = selectors.DefaultSelector()
-        self._ear, self._bell = socket.socketpair()
-        for end in (self._ear, self._bell):
+        self._wake_receiver, self._wake_sender = socket.socketpair()
+        for end in (self._wake_receiver, self._wake_sender):
             end.setblocking(False)
-        self._selector.register(self._ear, selectors.EVENT_READ)
+        self._selector.register(self._wake_receiver, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     # On the event loop
 
-    def take(self, job: _TransferRequest) -> None:
-        self._given.append(job)
-        if len(self._given) == 1:  # else the thread has not come to the one before, and finds this one behind it
-            self._ring()
+    def submit(self, request: _TransferRequest) -> None:
+        self._submitted.append(request)
+        if (
+            len(self._submitted) == 1
+        ):  # else the thread is still to be woken for an earlier request and finds this one too
+            self._wake()
 
     def stop(self) -> None:
         self._stopping = True
-        self._ring()
+        self._wake()
         self._thread.join()
         self._selector.close()
-        self._desk.close()
-        self._ear.close()
-        self._bell.close()
+        self._buffers.close()
+        self._wake_receiver.close()
+        self._wake_sender.close()
 
-    def _ring(self) -> None:
-        with suppress(BlockingIOError):  # it has rung often enough
-            self._bell.send(b"\0")
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # the socket is full of wake-ups already
+            self._wake_sender.send(b"\0")
 
     # In the thread
 
     def _run(self) -> None:
         while not self._stopping:
             began = time.monotonic()
-            first = next(iter(self._jobs), None)
-            ready = self._selector.select(None if first is None else max(0.0, first.until - began))
+            first = next(iter(self._active), None)
+            ready = self._selector.select(None if first is None else max(0.0, first.deadline - began))
             now = time.monotonic()
             for key, _ in ready:
                 if key.data is None:
-                    self._begin_given()
+                    self._start_submitted()
                 else:
-                    # What had nothing at the last look has waited at least until then; since then, this thread may not have looked.
-                    self._turn(key.data, waited=max(0.0, self._looked - key.data.seen) + now - began)
-            self._looked = now
-            self._end_overdue(now)
+                    # The connection had nothing at the last poll, so it waited at least until then, and during this
+                    # poll. The time between the polls does not count: bytes may have arrived while the thread was busy.
+                    self._receive(key.data, waited=max(0.0, self._polled_at - key.data.waiting_since) + now - began)
+            self._polled_at = now
+            self._finish_overdue(now)
 
-    def _begin_given(self) -> None:
+    def _start_submitted(self) -> None:
         with suppress(BlockingIOError):
-            self._ear.recv(4096)
-        while self._given:
-            job = self._given.popleft()
-            job.at, job.until = job.start, time.monotonic() + STEP_S
-            self._jobs[job] = None
+            self._wake_receiver.recv(4096)
+        while self._submitted:
+            request = self._submitted.popleft()
+            request.at, request.deadline = request.start, time.monotonic() + STEP_S
+            self._active[request] = None
             try:
-                self._selector.register(job.stream, selectors.EVENT_READ, job)
+                self._selector.register(request.stream, selectors.EVENT_READ, request)
             except OSError as error:
-                self._end(job, Chunk(0, error=error))
-            except Exception as error:  # noqa: BLE001 - whoever waits for the step is told
-                self._end(job, error)
+                self._finish(request, Chunk(0, error=error))
+            except Exception as error:  # noqa: BLE001 - the coroutine that awaits the step gets it
+                self._finish(request, error)
             else:
-                self._turn(job, waited=0.0)  # something may have been left behind that its socket does not tell of
+                self._receive(request, waited=0.0)  # the TLS state may hold bytes for which the socket does not wake us
 
-    def _end_overdue(self, now: float) -> None:
-        for job in tuple(self._jobs):
-            if job.until > now:
+    def _finish_overdue(self, now: float) -> None:
+        for request in tuple(self._active):
+            if request.deadline > now:
                 break
-            if self._turn(job, waited=max(0.0, now - job.seen)):  # less may be here than is worth waking for
-                self._end(job, Chunk(job.at - job.start, job.waited))
+            # Bytes may have arrived that were too few to wake the thread, so read once more.
+            if self._receive(request, waited=max(0.0, now - request.waiting_since)):
+                self._finish(request, Chunk(request.at - request.start, request.waited))
 
-    def _turn(self, job: _TransferRequest, *, waited: float) -> bool:
-        """Move what is here; False when that was the end of the step."""
-        job.waited += waited
+    def _receive(self, request: _TransferRequest, *, waited: float) -> bool:
+        """Move the bytes that have arrived; return False if this ended the step."""
+        request.waited += waited
         try:
-            done = job.stream.receive(self._desk, job.pen, job.at, job.end - job.at)
-        except Exception as error:  # noqa: BLE001 - whoever waits for the step is told
-            self._end(job, error)
+            done = request.stream.receive(self._buffers, request.writer, request.at, request.end - request.at)
+        except Exception as error:  # noqa: BLE001 - the coroutine that awaits the step gets it
+            self._finish(request, error)
             return False
-        job.at += done.count
-        job.stream.silence_s = 0.0 if done.count else job.stream.silence_s + waited
-        if done.ended or done.error is not None or job.at >= job.end:
-            self._end(job, Chunk(job.at - job.start, job.waited, ended=done.ended, error=done.error))
+        request.at += done.count
+        request.stream.silence_s = 0.0 if done.count else request.stream.silence_s + waited
+        if done.ended or done.error is not None or request.at >= request.end:
+            result = Chunk(request.at - request.start, request.waited, ended=done.ended, error=done.error)
+            self._finish(request, result)
             return False
-        job.stream.wake_for(job.end - job.at)
-        job.seen = time.monotonic()
+        request.stream.wake_for(request.end - request.at)
+        request.waiting_since = time.monotonic()
         return True
 
-    def _end(self, job: _TransferRequest, result: Chunk | Exception) -> None:
-        del self._jobs[job]
+    def _finish(self, request: _TransferRequest, result: Chunk | Exception) -> None:
+        del self._active[request]
         with suppress(KeyError, ValueError):  # it could not be registered
-            self._selector.unregister(job.stream)
-        job.over.get_loop().call_soon_threadsafe(_tell, job.over, result)
+            self._selector.unregister(request.stream)
+        request.result.get_loop().call_soon_threadsafe(_set_result, request.result, result)
 
 
-def _tell(over: asyncio.Future[Chunk], result: Chunk | Exception) -> None:
-    if over.done():
+def _set_result(future: asyncio.Future[Chunk], result: Chunk | Exception) -> None:
+    if future.done():
         return
     if isinstance(result, Chunk):
-        over.set_result(result)
+        future.set_result(result)
     else:
-        over.set_exception(result)
+        future.set_exception(result)

@@ -1,9 +1,13 @@
-"""Connections whose bodies are received outside aiohttp: plain HTTP and TLS, one turn at a time and without waiting.
+"""Streams of the fast lane: connections whose bodies bulkdl receives without aiohttp, over plain HTTP or TLS.
 
-A turn moves what is here, up to `BLOCK` bytes, from the socket to the file. What it needs for that belongs to the thread
-(`WorkerBuffers`), not to the connection: plain HTTP is spliced through a pipe where the system can, else received into a block; TLS
-is received in large pieces, given to the connection's own state, and decrypted record by record into one block, which is
-then written as a whole. Should asyncio change here, decryption fails: TLS never gives wrong bytes.
+`Stream.receive` moves the bytes that have arrived, up to `BLOCK`, from the socket to the file, and never waits. The
+pipe and the buffers belong to the thread (`WorkerBuffers`), not to the connection.
+
+- Plain HTTP: on Linux the bytes are spliced through the pipe and never enter this process. Elsewhere they are received
+  into the block and written.
+- TLS: encrypted bytes are received in pieces of 512 KiB, passed to the connection's own TLS state, and decrypted record
+  by record into the block. The block is written as a whole. If a later asyncio handles the TLS state differently,
+  decryption fails with an error: TLS never returns wrong bytes.
 """
 
 from __future__ import annotations
@@ -35,66 +39,70 @@ if TYPE_CHECKING:
 __all__ = ["BLOCK", "Chunk", "PlainStream", "Stream", "TlsContext", "TlsObject", "TlsStream", "WorkerBuffers"]
 
 BLOCK: Final = 1024 * 1024
-"""Bytes written at once, and the most of one turn: others wait meanwhile."""
+"""Limit of one write and of one `receive` (bytes); the thread's other connections wait meanwhile."""
 _ENCRYPTED: Final = 512 * 1024
-"""Bytes received at once with TLS; each connection keeps room for as many until it is closed."""
+"""Encrypted bytes received at once. The TLS state of each connection keeps a buffer of this size until it is closed."""
 _RECORD: Final = 17 * 1024
-"""No record of TLS is larger (RFC 8446 §5.2), so that no more of one can be here without being readable yet."""
+"""Upper limit of a TLS record (bytes, RFC 8446 §5.2). At most this much can have arrived without being readable."""
 _WAKE: Final = 512 * 1024
-"""A thread is woken for no less, unless it is the rest of what is wanted."""
+"""A socket wakes its thread when this much has arrived, or the rest of the range if that is less (bytes)."""
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", None) if sys.platform == "linux" else None
 _MIN_RTT: Final = slice(148, 152)
-"""Of the system's `struct tcp_info`: microseconds, as the system itself has measured them (Linux 4.6, linux/tcp.h)."""
+"""Place of `tcpi_min_rtt` in the system's `struct tcp_info`: microseconds (Linux 4.6, linux/tcp.h)."""
 _SPLICES: Final = hasattr(os, "splice") and fcntl is not None
 _SET_PIPE_SIZE: Final = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What a turn or a step has done: `count` bytes received and written, after seconds of waiting for the network."""
+    """Result of one `receive` or one step: `count` bytes were received and written."""
 
     count: int
     waited_s: float = 0.0
+    """Wait for the network (s)."""
     ended: bool = False
     """The server has closed the connection."""
     error: Exception | None = None
-    """What broke: an `OSError` of the connection, or ours of the disk. The `count` bytes before it are written."""
+    """An `OSError` of the connection, or bulkdl's error for the disk. The `count` bytes before it are written."""
 
 
 class Stream(Protocol):
     """A connection whose body is received outside the event loop. One step at a time."""
 
     ahead: bytes
-    """What aiohttp had received and had not been asked for: the body goes on after it."""
+    """Bytes of the body that aiohttp had received and nobody had read; the socket continues after them."""
     left: int
-    """Bytes of the body after `ahead` when it was taken over."""
+    """Bytes of the body after `ahead`, at the time of the takeover."""
     silence_s: float
-    """How long nothing has come."""
+    """Time since the last byte (s)."""
     round_trip_s: float | None
-    """The shortest so far, however busy this machine is; None where the system does not tell."""
+    """Shortest round trip as the system measured it, so load on this machine does not matter (s); None: unknown."""
 
     def fileno(self) -> int:
-        """The descriptor that is readable when a turn is worth it."""
+        """Return the descriptor that becomes readable when `receive` is worthwhile."""
 
-    def receive(self, desk: WorkerBuffers, pen: OffsetWriter, at: int, most: int) -> Chunk:
-        """One turn, in the thread of `desk`: write at `at` up to `most` bytes of what is here, and do not wait for more."""
+    def receive(self, buffers: WorkerBuffers, writer: OffsetWriter, at: int, most: int) -> Chunk:
+        """Write the bytes that have arrived, at most `most`, at offset `at`; never wait for more.
+
+        Call this in the thread that owns `buffers`.
+        """
 
     def wake_for(self, wanted: int) -> None:
-        """Be readable when what is here is worth a turn; no more than `wanted` bytes of the body are to come."""
+        """Make `fileno` readable when enough has arrived; at most `wanted` bytes of the body are still needed."""
 
     def close(self) -> None:
-        """On the loop, when no step runs: give up the connection."""
+        """Close the connection. Call this on the event loop, when no step runs."""
 
 
-# --- What a thread works with -----------------------------------------------------------------------------------------
+# --- Buffers of a thread ----------------------------------------------------------------------------------------------
 
 
 class WorkerBuffers:
-    """What one thread works with, whichever connection it serves. To be closed."""
+    """The pipe and buffers of one thread, for all of its connections. Close it at the end."""
 
     def __init__(self) -> None:
         self.pipe = _Pipe.open()
-        """None where the system does not splice."""
+        """None: the system cannot splice."""
 
     @cached_property
     def block(self) -> memoryview:
@@ -104,8 +112,8 @@ class WorkerBuffers:
     def encrypted(self) -> memoryview:
         return memoryview(bytearray(_ENCRYPTED))
 
-    def renew(self) -> None:
-        """Another pipe: what is left in this one belongs to a file that it did not get to."""
+    def replace_pipe(self) -> None:
+        """Open a new pipe. After a failed write the old one still holds bytes that must not reach another file."""
         self.close()
         self.pipe = _Pipe.open()
 
@@ -116,22 +124,25 @@ class WorkerBuffers:
 
 
 class _Pipe:
-    """A pipe of the system, through which bytes go from a socket to a file without being copied to this process."""
+    """A system pipe that carries bytes from a socket to a file without a copy to this process."""
 
     def __init__(self) -> None:
         self.out, self._into = os.pipe()
-        with suppress(OSError):  # a small one serves as well, with more system calls
+        with suppress(OSError):  # a pipe of the default size works too, with more system calls
             fcntl.fcntl(self._into, _SET_PIPE_SIZE, BLOCK)
 
     @classmethod
     def open(cls) -> _Pipe | None:
-        """None where there is none to be had."""
+        """Return a pipe; None if the system cannot splice or has no descriptor left."""
         with suppress(OSError):
             return cls() if _SPLICES else None
         return None
 
     def fill(self, sock: socket.socket, most: int) -> int:
-        """What is here, up to `most` bytes and what the pipe holds; 0 at the end of the connection."""
+        """Move arrived bytes into the pipe, at most `most` or its capacity.
+
+        Return their number, 0 at the connection's end.
+        """
         return os.splice(sock.fileno(), self._into, min(most, BLOCK), flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MOVE)
 
     def close(self) -> None:
@@ -143,13 +154,13 @@ class _Pipe:
 
 
 class _Connection:
-    """What all streams have: the socket, and when it wakes a thread."""
+    """Base of the streams: the socket, and how many bytes wake the thread."""
 
     def __init__(self, fd: int, *, ahead: bytes, left: int) -> None:
         self.ahead = ahead
         self.left = left
         self.silence_s = 0.0
-        # The same connection under a number of our own, so that neither side closes what the other still uses.
+        # Our own descriptor of the same connection: neither we nor asyncio then closes one that the other still uses.
         self._sock = socket.socket(fileno=os.dup(fd))
         self._wake = 1
         self.round_trip_s = _round_trip_s(self._sock)
@@ -160,7 +171,7 @@ class _Connection:
     def wake_for(self, wanted: int) -> None:
         wake = max(1, min(_WAKE, wanted))
         if wake != self._wake:
-            with suppress(OSError):  # a hint only
+            with suppress(OSError):  # only an optimization
                 self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wake)
             self._wake = wake
 
@@ -169,46 +180,49 @@ def _round_trip_s(sock: socket.socket) -> float | None:
     if _TCP_INFO is None:
         return None
     try:
-        told = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _MIN_RTT.stop)[_MIN_RTT]
+        raw = sock.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, _MIN_RTT.stop)[_MIN_RTT]
     except OSError:
         return None
-    micros = int.from_bytes(told, sys.byteorder)
-    return micros / 1e6 if len(told) == 4 and 0 < micros < 2**32 - 1 else None
+    micros = int.from_bytes(raw, sys.byteorder)
+    return micros / 1e6 if len(raw) == 4 and 0 < micros < 2**32 - 1 else None
 
 
 class PlainStream(_Connection):
-    """Plain HTTP: the bytes are the file's."""
+    """A connection over plain HTTP; its bytes go to the file unchanged."""
 
     def __init__(self, response: aiohttp.ClientResponse, fd: int, *, ahead: bytes, left: int) -> None:
         super().__init__(fd, ahead=ahead, left=left)
         self._response = response
 
-    def receive(self, desk: WorkerBuffers, pen: OffsetWriter, at: int, most: int) -> Chunk:
+    def receive(self, buffers: WorkerBuffers, writer: OffsetWriter, at: int, most: int) -> Chunk:
         try:
-            count = self._move(desk, pen, at, min(most, BLOCK))
+            count = self._move(buffers, writer, at, min(most, BLOCK))
         except (OSError, BulkdlError) as error:
             return Chunk(0, error=error)
         return Chunk(count or 0, ended=count == 0)
 
-    def _move(self, desk: WorkerBuffers, pen: OffsetWriter, at: int, most: int) -> int | None:
-        """Move up to `most` bytes that are here to the file; None for none, 0 at the end of the connection."""
+    def _move(self, buffers: WorkerBuffers, writer: OffsetWriter, at: int, most: int) -> int | None:
+        """Move arrived bytes to the file, at most `most`.
+
+        Return their number, None for none yet, 0 at the connection's end.
+        """
         try:
-            if desk.pipe is None:
-                count = self._sock.recv_into(desk.block, most)
-                pen.write(at, desk.block[:count])
+            if buffers.pipe is None:
+                count = self._sock.recv_into(buffers.block, most)
+                writer.write(at, buffers.block[:count])
                 return count
-            count = desk.pipe.fill(self._sock, most)
+            count = buffers.pipe.fill(self._sock, most)
         except BlockingIOError:
             return None
         except OSError as error:
-            if desk.pipe is None or not _cannot_splice(error):
+            if buffers.pipe is None or not _cannot_splice(error):
                 raise
-            desk.close()
-            return self._move(desk, pen, at, most)
+            buffers.close()
+            return self._move(buffers, writer, at, most)
         try:
-            pen.move(desk.pipe.out, at, count)
+            writer.move(buffers.pipe.out, at, count)
         except BulkdlError:
-            desk.renew()
+            buffers.replace_pipe()
             raise
         return count
 
@@ -222,7 +236,7 @@ def _cannot_splice(error: OSError) -> bool:
 
 
 class TlsStream(_Connection):
-    """TLS: what comes off the socket is decrypted with the connection's own state."""
+    """A connection over TLS, decrypted with the connection's own TLS state."""
 
     def __init__(
         self,
@@ -242,20 +256,21 @@ class TlsStream(_Connection):
     def wake_for(self, wanted: int) -> None:
         super().wake_for(wanted - _RECORD)
 
-    def receive(self, desk: WorkerBuffers, pen: OffsetWriter, at: int, most: int) -> Chunk:
-        step = self._fill(desk, min(most, BLOCK))
+    def receive(self, buffers: WorkerBuffers, writer: OffsetWriter, at: int, most: int) -> Chunk:
+        chunk = self._decrypt(buffers, min(most, BLOCK))
         try:
-            pen.write(at, desk.block[: step.count])
+            writer.write(at, buffers.block[: chunk.count])
         except BulkdlError as error:
             return Chunk(0, error=error)
-        return step
+        return chunk
 
-    def _fill(self, desk: WorkerBuffers, most: int) -> Chunk:
-        """Decrypt what is here into the block, up to `most` bytes.
+    def _decrypt(self, buffers: WorkerBuffers, most: int) -> Chunk:
+        """Decrypt arrived bytes into the block, at most `most`.
 
-        Nothing that could be decrypted is left behind unless `most` bytes are there: the socket would not tell of it.
+        Below that limit nothing that can be decrypted stays in the TLS state, since the socket would not wake us for
+        it.
         """
-        count, drained, read, block = 0, False, self._tls.read, desk.block
+        count, drained, read, block = 0, False, self._tls.read, buffers.block
         try:
             while count < most:
                 try:
@@ -265,11 +280,11 @@ class TlsStream(_Connection):
                             return Chunk(count, ended=True)
                         count += length
                 except ssl.SSLWantReadError:
-                    if self._tls.outgoing.pending:  # the answer to a new handshake
+                    if self._tls.outgoing.pending:  # send pending TLS data (e.g. a post-handshake message)
                         self._sock.sendall(self._tls.outgoing.read())
                     if drained or count > BLOCK - _ENCRYPTED - _RECORD:
                         break
-                    drained = self._feed(desk.encrypted)
+                    drained = self._feed(buffers.encrypted)
         except ssl.SSLEOFError:
             return Chunk(count, ended=True)
         except OSError as error:
@@ -277,7 +292,7 @@ class TlsStream(_Connection):
         return Chunk(count)
 
     def _feed(self, buffer: memoryview) -> bool:
-        """Bring more of what is encrypted; True when there was no more."""
+        """Receive more encrypted bytes; return True if the socket is empty now."""
         try:
             count = self._sock.recv_into(buffer)
         except BlockingIOError:
@@ -294,25 +309,28 @@ class TlsStream(_Connection):
         self._response.close()
 
 
-# --- What it is decrypted with ----------------------------------------------------------------------------------------
+# --- TLS context and connections --------------------------------------------------------------------------------------
 
 
 class TlsObject(ssl.SSLObject):
-    """Remembers what it reads from and writes to."""
+    """The TLS state of one connection, with access to its two memory buffers."""
 
     incoming: ssl.MemoryBIO
     outgoing: ssl.MemoryBIO
 
 
 class TlsContext(ssl.SSLContext):
-    """A client's context with the defaults of `ssl.create_default_context`, whose connections can be taken over."""
+    """A client context with the defaults of `ssl.create_default_context`.
+
+    The fast lane can take over its connections.
+    """
 
     @classmethod
     def create(cls) -> Self:
-        own = ssl.create_default_context()
-        own.__class__ = cls  # what a release of Python sets there stays as it is, and nothing is loaded twice
-        own.sslobject_class = TlsObject
-        return cast("Self", own)
+        context = ssl.create_default_context()
+        context.__class__ = cls  # keeps all defaults of this Python, and loads the certificates only once
+        context.sslobject_class = TlsObject
+        return cast("Self", context)
 
     def wrap_bio(
         self,

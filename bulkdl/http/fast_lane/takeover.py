@@ -1,25 +1,32 @@
-"""The fast lane: the body of a large response goes from its socket to the file in a thread, past the event loop.
+"""The fast lane: a thread moves the body of a large response from its socket to the file, past the event loop.
 
-It applies to a response whose head has been judged and that has no content or transfer coding, one `Content-Length`, much
-still to come, and a direct connection (no proxy) on a selector event loop of a POSIX system, in a run without a rate limit.
-At any doubt `take_over` declines, and the body goes the ordinary way, through aiohttp. The first bytes always do: they are
-looked at before anything is written.
+It applies only if all of the following hold; else `take_over` declines and the body goes through aiohttp:
 
-A connection that was taken over is a `Stream` (streams.py): plain HTTP, or TLS with the connection's own state. A few threads
-for all connections (moving.py) move it in steps; between them the event loop counts, checkpoints, lowers the end and cancels
-as it does for ordinary bodies, so that nothing is written once a step has been waited for. The stall watchdog is
-`Stream.silence_s`: aiohttp's own time-out no longer applies.
+- The head was accepted, and has one `Content-Length` and no content or transfer coding.
+- At least 32 MiB are still to come, or 1 MiB of a product that has at least 32 MiB.
+- The connection is direct (no proxy), on a selector event loop of a POSIX system.
+- The run has no rate limit, and `BULKDL_FAST_LANE` is not 0.
 
-The public interfaces that it stands on, each seen by tests/http/fast_lane/test_takeover.py:
+The first bytes of a product always come through aiohttp: they are checked for an error page before anything is written.
+So does an overlap that is compared with the partial.
+
+After the takeover the connection is a `Stream` (`streams`): plain HTTP, or TLS with the connection's own state. Two to
+four threads for all connections (`mover_threads`) move it in steps. Between the steps the event loop counts bytes,
+makes checkpoints, shortens the range and cancels as for an ordinary body. A running step is always awaited, so nothing
+is written afterwards. aiohttp's timeout no longer applies; the receiver compares `Stream.silence_s` with the timeout
+instead.
+
+This module relies on the following public interfaces; tests/http/fast_lane/test_takeover.py checks them:
 
 - aiohttp: `ClientResponse.connection`, `.content`, `.headers`, `.method` and `.close`; `Connection.transport`;
-  `StreamReader.read_nowait`, `.exception`, `.is_eof` and `.total_bytes`. What is buffered is all that aiohttp holds of a body
-  without coding: it delivers every such byte to the reader before it stops.
-- asyncio: `SelectorEventLoop`; `transport.pause_reading`, `.resume_reading`, `.is_reading`, `.is_closing`, `.get_write_buffer_size`, `.abort`,
-  and `.get_extra_info` for `socket` and `ssl_object`; with TLS `.set_read_buffer_limits`, which stops the loop from reading
-  the socket once whoever reads the transport has paused.
-- ssl: `create_default_context` (the class of the context is changed), `SSLContext.wrap_bio` (asyncio calls it with the memory
-  BIOs of each connection), `.sslobject_class`, `SSLObject.read`, and `MemoryBIO.pending`, `.read`, `.write` and `.write_eof`.
+  `StreamReader.read_nowait`, `.exception`, `.is_eof` and `.total_bytes`. aiohttp delivers every byte of a body without
+  coding to the reader before it pauses, so the reader's buffer is all that aiohttp holds of it.
+- asyncio: `SelectorEventLoop`; `transport.pause_reading`, `.resume_reading`, `.is_reading`, `.is_closing`,
+  `.get_write_buffer_size`, `.abort`, and `.get_extra_info` for `socket` and `ssl_object`; with TLS
+  `.set_read_buffer_limits`, which keeps the loop from reading the socket while the transport is paused.
+- ssl: `create_default_context` (the class of the context is changed), `SSLContext.wrap_bio` (asyncio calls it with the
+  memory BIOs of each connection), `.sslobject_class`, `SSLObject.read`, and `MemoryBIO.pending`, `.read`, `.write` and
+  `.write_eof`.
 """
 
 from __future__ import annotations
@@ -45,52 +52,55 @@ if TYPE_CHECKING:
 __all__ = ["FastLane", "fast_lane_for", "may_apply", "take_over"]
 
 LEAST: Final = 32 * 1024 * 1024
-"""What must still be missing for a connection to be taken over: it is lost afterwards, and a new one starts slowly."""
+"""Least rest of a body for a takeover (bytes). The connection cannot be used again afterwards, and a new one starts
+slowly."""
 FIRST: Final = 64 * 1024
-"""Bytes that come the ordinary way."""
-PLACES: Final = 128
-"""Connections at once. A place costs a descriptor, and with TLS some 700 KiB; the threads are the same."""
-_TELLING: Final = 1024
-"""Bytes that show what a body is."""
+"""First bytes of a product, or of an overlap, that come through aiohttp."""
+MAX_CONNECTIONS: Final = 128
+"""Limit of connections in the fast lane. Each needs a descriptor, and with TLS some 700 KiB, but no own thread."""
+_CHECKED_BYTES: Final = 1024
+"""Bytes that are enough to recognize an error page."""
 
 
 def may_apply(value: str | None, *, limited: bool) -> bool:
-    """Whether there is a lane, `BULKDL_FAST_LANE` having that value; not where the rate is `limited`."""
+    """Return True if there is a fast lane. `value`: of `BULKDL_FAST_LANE`; `limited`: the run has a rate limit."""
     return not limited and value != "0"
 
 
 def fast_lane_for(value: str | None, *, limited: bool) -> FastLane | None:
-    """The lane that `BULKDL_FAST_LANE` asks for: `0` for none, a size such as `64K` for the least body, else the usual one.
+    """Return the fast lane for a value of `BULKDL_FAST_LANE`; None if it is `0` or the rate is `limited`.
 
-    None where the rate is `limited` too. Raise `UsageError` for what is no size.
+    A size such as `64K` is the least rest of a body; without one it is 32 MiB. Raise `UsageError` if it is not a size.
     """
     if not may_apply(value, limited=limited):
         return None
     try:
         return FastLane(least=parse_size(value) if value and value != "1" else LEAST)
     except ValueError as error:
-        raise UsageError(f"BULKDL_FAST_LANE: {error}", hint="Use 0 to turn the fast lane off, or remove it") from None
+        raise UsageError(
+            f"BULKDL_FAST_LANE: {error}", hint="Set it to 0 to disable the fast lane, or unset it"
+        ) from None
 
 
 class FastLane:
-    """The lane of one run: its threads, and what is worth a place in it. To be used in `with`."""
+    """The fast lane of one run: its threads and its slots. Use it in `with`."""
 
-    def __init__(self, *, least: int = LEAST, first: int = FIRST, places: int = PLACES) -> None:
-        """`least`: bytes that a body must still have, `first` of them not counted; `places`: connections at once."""
-        self.first = max(_TELLING, min(first, least))
+    def __init__(self, *, least: int = LEAST, first: int = FIRST, slots: int = MAX_CONNECTIONS) -> None:
+        """`least`: least rest of a body (bytes), after the `first` ones; `slots`: limit of connections."""
+        self.first = max(_CHECKED_BYTES, min(first, least))
         self.least = least
-        self._movers = TransferThreads()
-        self._free = places
+        self._threads = TransferThreads()
+        self._free = slots
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._movers.close()
+        self._threads.close()
 
     @contextmanager
-    def place(self) -> Iterator[bool]:
-        """Yields whether there is a place; it is held until the end."""
+    def slot(self) -> Iterator[bool]:
+        """Yield True with a slot that is held until the end of the block, or False if none is free."""
         granted = self._free > 0
         self._free -= granted
         try:
@@ -98,17 +108,20 @@ class FastLane:
         finally:
             self._free += granted
 
-    async def step(self, stream: Stream, pen: OffsetWriter, *, at: int, end: int) -> Chunk:
-        """Receive what belongs to `at` and after, up to `end`, and write it, for a while; return when that is over."""
-        return await self._movers.step(stream, pen, at=at, end=end)
+    async def step(self, stream: Stream, writer: OffsetWriter, *, at: int, end: int) -> Chunk:
+        """Receive body bytes from offset `at` up to `end` and write them, for one step.
+
+        Return when the step is over.
+        """
+        return await self._threads.step(stream, writer, at=at, end=end)
 
 
 # --- Taking over ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """What is needed of a connection, once all of it is there."""
+class _ConnectionParts:
+    """The parts of a connection that a takeover needs."""
 
     response: aiohttp.ClientResponse
     transport: asyncio.Transport
@@ -117,30 +130,31 @@ class _Held:
 
 
 async def take_over(response: aiohttp.ClientResponse, *, given: int) -> Stream | bytes:
-    """The connection of `response`, of whose body `given` bytes have been read; or what aiohttp held, where it declines.
+    """Take the connection of `response`, of whose body `given` bytes were read, and return it as a stream.
 
-    After bytes (which may be none) the body is read on in the ordinary way; after a stream the response is only closed.
+    Bytes instead of a stream (maybe none) mean that the takeover was declined: they are the next ones of the body, and
+    aiohttp reads the rest. After a takeover the response may only be closed.
     """
-    held, length = _held(response), _length(response)
-    if held is None or length is None:
+    parts, length = _connection_parts(response), _exact_length(response)
+    if parts is None or length is None:
         return b""
-    held.transport.pause_reading()
-    ahead = _drained(response.content)
-    if held.tls is not None:
-        await asyncio.sleep(0)  # what was scheduled by reading on is over afterwards, and finds the transport paused
-        ahead += _drained(response.content)
+    parts.transport.pause_reading()
+    ahead = _drain(response.content)
+    if parts.tls is not None:
+        await asyncio.sleep(0)  # a read that was scheduled before the pause ends now; its bytes are taken below
+        ahead += _drain(response.content)
     left = length - given - len(ahead)
-    held.transport.pause_reading()  # to drain is to resume
-    if not _is_still(held, given=given + len(ahead), left=left):
-        held.transport.resume_reading()
+    parts.transport.pause_reading()  # draining resumes the transport, so pause it again
+    if not _is_in_step(parts, given=given + len(ahead), left=left):
+        parts.transport.resume_reading()
         return ahead
-    if held.tls is None:
-        return PlainStream(response, held.fd, ahead=ahead, left=left)
-    held.transport.set_read_buffer_limits(high=0)  # type: ignore[attr-defined]  # of every TLS transport; looked for before
-    return TlsStream(response, held.transport, held.fd, held.tls, ahead=ahead, left=left)
+    if parts.tls is None:
+        return PlainStream(response, parts.fd, ahead=ahead, left=left)
+    parts.transport.set_read_buffer_limits(high=0)  # type: ignore[attr-defined]  # `_connection_parts` checked for it
+    return TlsStream(response, parts.transport, parts.fd, parts.tls, ahead=ahead, left=left)
 
 
-def _held(response: aiohttp.ClientResponse) -> _Held | None:
+def _connection_parts(response: aiohttp.ClientResponse) -> _ConnectionParts | None:
     connection = response.connection
     transport = connection.transport if connection is not None else None
     known_loop = os.name == "posix" and isinstance(asyncio.get_running_loop(), asyncio.SelectorEventLoop)
@@ -151,11 +165,11 @@ def _held(response: aiohttp.ClientResponse) -> _Held | None:
         return None
     if tls is not None and not (isinstance(tls, TlsObject) and hasattr(transport, "set_read_buffer_limits")):
         return None
-    return _Held(response, transport, sock.fileno(), tls)
+    return _ConnectionParts(response, transport, sock.fileno(), tls)
 
 
-def _length(response: aiohttp.ClientResponse) -> int | None:
-    """The body's length where it is the one thing that says where the body ends."""
+def _exact_length(response: aiohttp.ClientResponse) -> int | None:
+    """Return the body's length if nothing but one `Content-Length` determines where the body ends; else None."""
     fields = response.headers
     lengths = fields.getall("Content-Length", [])
     plain = "Transfer-Encoding" not in fields and fields.get("Content-Encoding", "identity").lower() == "identity"
@@ -163,15 +177,15 @@ def _length(response: aiohttp.ClientResponse) -> int | None:
     return int(lengths[0]) if plain and one else None
 
 
-def _drained(content: aiohttp.StreamReader) -> bytes:
+def _drain(content: aiohttp.StreamReader) -> bytes:
     pieces: list[bytes] = []
     while content.exception() is None and (piece := content.read_nowait()):
         pieces.append(piece)
     return b"".join(pieces)
 
 
-def _is_still(held: _Held, *, given: int, left: int) -> bool:
-    """Whether the next byte off the socket is the next one of the body, and the loop will not take it."""
-    content = held.response.content
+def _is_in_step(parts: _ConnectionParts, *, given: int, left: int) -> bool:
+    """Return True if the socket's next byte is the body's next byte, and the event loop will not read it."""
+    content = parts.response.content
     sound = content.exception() is None and not content.is_eof() and content.total_bytes == given
-    return sound and left > 0 and not held.transport.is_closing() and not held.transport.is_reading()
+    return sound and left > 0 and not parts.transport.is_closing() and not parts.transport.is_reading()

@@ -1,13 +1,16 @@
-"""Brief exchanges: responses that are here whole at once, or nearly so, over connections that are kept for the next.
+"""Exchange of small requests and responses over kept-alive connections.
 
-For a product of a few KiB aiohttp's `ClientResponse`, its timers and the way into its pool and back are most of the work.
-A connection of that pool stays with its origin's `KeepAlivePool` as long as one brief exchange follows the other, one timer
-watches over all of them, and of the response only what aiohttp's parser has made is used. Any other response is put back
-for `ClientResponse` to take, as if nobody had looked.
+For a product of a few KiB most of the work is aiohttp's `ClientResponse`, its timers, and the way into its connection
+pool and back. So each origin has a `KeepAlivePool`. It takes connections from aiohttp's pool and keeps them as long as
+one small exchange follows the other. One timer watches all of them. Only the result of aiohttp's parser is used of a
+response. A response that is not small is put back, and `ClientResponse` reads it as if nothing had been read.
 
-The interfaces of aiohttp that this stands on, seen by tests/http/lightweight/test_keepalive_pool.py: `Connection.protocol`, `.transport`, `.release` and
-`.close`; of `ResponseHandler` `set_response_params`, `read`, `__len__`, `feed_data`, `set_exception`, `is_connected`, `should_close`, `read_timeout`
-and `start_timeout`; of a message `code` and `headers`, of its payload `is_eof`, `wait_eof` and `read_nowait`.
+This module relies on these interfaces of aiohttp; tests/http/lightweight/test_keepalive_pool.py checks them:
+
+- `Connection.protocol`, `.transport`, `.release` and `.close`;
+- `ResponseHandler.set_response_params`, `.read`, `.__len__`, `.feed_data`, `.set_exception`, `.is_connected`,
+  `.should_close`, `.read_timeout` and `.start_timeout`;
+- `code` and `headers` of a message; `is_eof`, `wait_eof` and `read_nowait` of its payload.
 """
 
 from __future__ import annotations
@@ -34,24 +37,25 @@ __all__ = [
     "KeepAlivePool",
     "PooledConnection",
     "SmallResponse",
-    "has_known_parts",
-    "prepared",
-    "small_response",
-    "small_response_now",
-    "write",
+    "prepare_connection",
+    "read_small_response",
+    "supports_small_responses",
+    "take_small_response",
+    "write_request",
 ]
 
 FIELD_SIZE: Final = 65536
-"""Bytes of one field of a response's head, at most."""
+"""Limit of one header field of a response (bytes)."""
 _BUFFER: Final = 65536
-_BRIEF: Final = 2 * _BUFFER
-"""Bytes of the longest body that is waited for: aiohttp holds so many before it stops to receive;"""
-_SOON_S: Final = 1.0
-"""and for how long."""
-_LOOK_S: Final = 1.0
-"""How often it is looked which answers are late; so long a connection that is not used is kept from aiohttp's pool."""
-_LOOKS: Final = 8
-"""That often at least until an answer is late."""
+_SMALL: Final = 2 * _BUFFER
+"""Longest body that is awaited as a small response (bytes). aiohttp stops receiving when it holds this much."""
+_SMALL_WAIT_S: Final = 1.0
+"""Longest wait for the rest of a small body (s)."""
+_CHECK_S: Final = 1.0
+"""Interval between two checks for overdue answers (s). An unused connection goes back to aiohttp's pool after this
+time."""
+_CHECKS_PER_TIMEOUT: Final = 8
+"""Least number of checks within one timeout."""
 _PARAMETERS: Final = (
     "skip_payload",
     "read_until_eof",
@@ -75,7 +79,7 @@ _OF_PROTOCOL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class SmallResponse:
-    """A 200 that is here whole, and has nothing in its head that needs more than reading."""
+    """A 200 that has arrived completely; its head asks for no further work (coding, cookie)."""
 
     headers: CIMultiDictProxy[str]
     body: bytes
@@ -83,17 +87,17 @@ class SmallResponse:
 
 @dataclass(slots=True, eq=False)
 class PooledConnection:
-    """A connection that is in use, or kept for the next exchange."""
+    """A connection of a `KeepAlivePool`, in use or kept for the next exchange."""
 
     connection: Connection
-    since: float
-    """When it was asked, or gave an answer, last."""
-    silence_s: float | None
-    """Seconds without an answer before it is given up."""
+    last_activity: float
+    """Time of the last request or answer (the event loop's clock)."""
+    timeout_s: float | None
+    """Seconds without an answer before the connection is given up; None: no limit."""
 
 
-def has_known_parts() -> bool:
-    """Whether aiohttp has the interfaces that brief exchanges need."""
+def supports_small_responses() -> bool:
+    """Return True if this version of aiohttp has the interfaces that this module needs."""
     params = set(ResponseHandler.set_response_params.__code__.co_varnames)
     return (
         params.issuperset(_PARAMETERS)
@@ -102,21 +106,29 @@ def has_known_parts() -> bool:
     )
 
 
-def write(connection: Connection, head: bytes, *, skip_payload: bool = False, read_timeout: float | None) -> None:
-    """Send a request whose `head` is all of it; raise `aiohttp.ServerDisconnectedError` where the connection is of no use.
+def write_request(
+    connection: Connection, head: bytes, *, skip_payload: bool = False, read_timeout: float | None
+) -> None:
+    """Send a request that consists of `head` only.
 
-    `read_timeout`: seconds without a byte that aiohttp allows; None: it does not look.
+    Raise `aiohttp.ServerDisconnectedError` if the connection is unusable.
+
+    `read_timeout`: seconds without a byte after which aiohttp fails the response; None: aiohttp sets no timer.
+
     """
-    protocol, transport = prepared(connection, skip_payload=skip_payload, read_timeout=read_timeout)
+    protocol, transport = prepare_connection(connection, skip_payload=skip_payload, read_timeout=read_timeout)
     transport.write(head)
     if read_timeout is not None:
         protocol.start_timeout()
 
 
-def prepared(
+def prepare_connection(
     connection: Connection, *, skip_payload: bool = False, read_timeout: float | None = None
 ) -> tuple[ResponseHandler, asyncio.WriteTransport]:
-    """What the responses to the requests to come are read from, and what those are written to; raises as `write` does."""
+    """Return the protocol to read responses from and the transport to write requests to.
+
+    Raise as `write_request` does.
+    """
     protocol, transport = connection.protocol, connection.transport
     if protocol is None or transport is None or transport.is_closing() or protocol.should_close:
         raise aiohttp.ServerDisconnectedError
@@ -133,143 +145,155 @@ def prepared(
 
 
 class KeepAlivePool:
-    """The connections that brief exchanges with one origin go over."""
+    """The kept-alive connections to one origin."""
 
     def __init__(
         self,
         connect: Callable[[], Awaitable[Connection]],
         *,
-        silence_s: float | None,
-        lead: PipeliningPolicy | None = None,
+        timeout_s: float | None,
+        policy: PipeliningPolicy | None = None,
     ) -> None:
-        """`connect` gives a connection of aiohttp's pool; `silence_s`: seconds without an answer before one is given up.
+        """`connect` returns a connection of aiohttp's pool.
 
-        `lead`: what the origin has to show before anything is asked ahead.
+        `timeout_s`: seconds without an answer before one is given up.
+
+        `policy`: decides whether requests to this origin may be pipelined.
+
         """
         self._connect = connect
-        self._silence_s = silence_s
-        self.lead = lead or PipeliningPolicy()
+        self._timeout_s = timeout_s
+        self.policy = policy or PipeliningPolicy()
         self._loop = asyncio.get_running_loop()
         self._idle: list[PooledConnection] = []
-        """The one that was used last stands last."""
-        self._asked: set[PooledConnection] = set()
-        self._watch: asyncio.TimerHandle | None = None
+        """The most recently used connection is the last."""
+        self._in_use: set[PooledConnection] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def exchange(self, head: bytes) -> SmallResponse | Connection:
-        """The answer to a GET that is `head`; or the connection over which it comes, for `ClientResponse.start`.
+        """Send the GET `head`.
 
-        A head that takes longer than `silence_s` as a whole counts as silence. Raises what aiohttp raises.
+        Return its small response, or the connection for `ClientResponse.start` to read the response.
+
+        `timeout_s` applies to the head as a whole, even if it arrives byte by byte. Raises what aiohttp raises.
+
         """
-        line = await self.take()
-        connection, protocol = line.connection, line.connection.protocol
+        pooled = await self.acquire()
+        connection, protocol = pooled.connection, pooled.connection.protocol
         try:
-            write(connection, head, read_timeout=None)
+            write_request(connection, head, read_timeout=None)
             assert protocol is not None
             try:
                 message, payload = await protocol.read()
-                if (brief := await small_response(message, payload)) is not None:
-                    self.lead.plain(brief.headers.get("Server", ""))
-                    self.keep(line)
-                    return brief
+                if (small := await read_small_response(message, payload)) is not None:
+                    self.policy.record_plain(small.headers.get("Server", ""))
+                    self.keep(pooled)
+                    return small
                 protocol.feed_data((message, payload))
             except HttpProcessingError:
-                pass  # `ClientResponse` meets it again, and says it in aiohttp's words
+                pass  # `ClientResponse` reads it again and raises aiohttp's own error
             finally:
-                self._asked.discard(line)
-            self.lead.other()
-            protocol.read_timeout = self._silence_s
+                self._in_use.discard(pooled)
+            self.policy.record_other()
+            protocol.read_timeout = self._timeout_s
             protocol.start_timeout()
         except BaseException:
-            self.drop(line)
+            self.discard(pooled)
             raise
         return connection
 
-    async def take(self, *, silence_s: float | None = None) -> PooledConnection:
-        """A connection to ask on: watched over until it is kept or dropped, or `ClientResponse` has it.
+    async def acquire(self, *, timeout_s: float | None = None) -> PooledConnection:
+        """Return a connection for the next request. The pool watches its timeout until it is kept or discarded.
 
-        `silence_s`: where it is less than usual.
+        `timeout_s`: a shorter timeout than the pool's.
         """
-        connection = self.idle_connection() or await self._connect()
-        line = PooledConnection(connection, self._loop.time(), silence_s or self._silence_s)
-        self._asked.add(line)
-        if self._watch is None:
-            self._look_soon()
-        return line
+        connection = self.take_idle() or await self._connect()
+        pooled = PooledConnection(connection, self._loop.time(), timeout_s or self._timeout_s)
+        self._in_use.add(pooled)
+        if self._timer is None:
+            self._schedule_check()
+        return pooled
 
-    def keep(self, line: PooledConnection) -> None:
-        """Every answer has come: the connection is there for the next."""
-        self._asked.discard(line)
-        self._idle.append(line)
+    def keep(self, pooled: PooledConnection) -> None:
+        """Keep a connection for the next exchange; every answer on it must have arrived."""
+        self._in_use.discard(pooled)
+        self._idle.append(pooled)
 
-    def drop(self, line: PooledConnection) -> None:
-        """Nothing that comes over the connection is wanted any more."""
-        self._asked.discard(line)
-        line.connection.close()
+    def discard(self, pooled: PooledConnection) -> None:
+        """Close a connection, and drop whatever still arrives on it."""
+        self._in_use.discard(pooled)
+        pooled.connection.close()
 
-    def idle_connection(self) -> Connection | None:
-        """One of the connections that are kept, for another kind of exchange; None where there is none."""
+    def take_idle(self) -> Connection | None:
+        """Take a kept connection out of this pool, for any kind of exchange; None if there is none."""
         while self._idle:
             connection = self._idle.pop().connection
             protocol = connection.protocol
-            # What has come meanwhile would pass for the answer to the next request.
+            # An unrequested response may have arrived. `should_close` is then true: it must not answer the next
+            # request.
             if protocol is not None and protocol.is_connected() and not protocol.should_close:
                 return connection
             connection.release()
         return None
 
-    def give_back(self) -> None:
-        """Leave what is kept to aiohttp's pool: other ways to send follow, or the connector's end."""
+    def release_idle(self) -> None:
+        """Give the kept connections back to aiohttp's pool, for the session to use or the connector to close."""
         while self._idle:
             self._idle.pop().connection.release()
-        if self._watch is not None and not self._asked:
-            self._watch.cancel()
-            self._watch = None
+        if self._timer is not None and not self._in_use:
+            self._timer.cancel()
+            self._timer = None
 
-    def _look_soon(self) -> None:
-        self._watch = self._loop.call_later(min(_LOOK_S, (self._silence_s or _LOOK_S) / _LOOKS), self._look)
+    def _schedule_check(self) -> None:
+        wait_s = min(_CHECK_S, (self._timeout_s or _CHECK_S) / _CHECKS_PER_TIMEOUT)
+        self._timer = self._loop.call_later(wait_s, self._check)
 
-    def _look(self) -> None:
-        """What has been silent for too long is given up, and what has not been used for a while given back to the pool."""
-        self._watch, now = None, self._loop.time()
-        for line in self._asked:
-            protocol = line.connection.protocol
-            if line.silence_s and now - line.since > line.silence_s and protocol is not None:
+    def _check(self) -> None:
+        """Time out connections that are silent too long, and release those that have not been used for a while."""
+        self._timer, now = None, self._loop.time()
+        for pooled in self._in_use:
+            protocol = pooled.connection.protocol
+            if pooled.timeout_s and now - pooled.last_activity > pooled.timeout_s and protocol is not None:
                 protocol.set_exception(aiohttp.SocketTimeoutError("Timeout on reading data from socket"))
-        while self._idle and now - self._idle[0].since > _LOOK_S:
+        while self._idle and now - self._idle[0].last_activity > _CHECK_S:
             self._idle.pop(0).connection.release()
-        if self._asked or self._idle:
-            self._look_soon()
+        if self._in_use or self._idle:
+            self._schedule_check()
 
 
-async def small_response(message: RawResponseMessage, payload: aiohttp.StreamReader) -> SmallResponse | None:
-    """The response, where it is a plain 200 and all of it is here, or soon is; None where `ClientResponse` has to take it."""
-    if payload.is_eof() or (message.code == 200 and _is_told(message.headers) and await _ends(message, payload)):
-        return small_response_now(message, payload)
+async def read_small_response(message: RawResponseMessage, payload: aiohttp.StreamReader) -> SmallResponse | None:
+    """Return the response if it is a plain 200 whose body has arrived or arrives soon.
+
+    None: `ClientResponse` must read it.
+    """
+    if payload.is_eof() or (
+        message.code == 200 and _is_plain(message.headers) and await _arrives_soon(message, payload)
+    ):
+        return take_small_response(message, payload)
     return None
 
 
-def small_response_now(message: RawResponseMessage, payload: aiohttp.StreamReader) -> SmallResponse | None:
-    """The same of a response whose body has ended."""
-    if message.code == 200 and _is_told(message.headers):
+def take_small_response(message: RawResponseMessage, payload: aiohttp.StreamReader) -> SmallResponse | None:
+    """Return a response whose body has arrived completely, if it is a plain 200; else None."""
+    if message.code == 200 and _is_plain(message.headers):
         return SmallResponse(message.headers, payload.read_nowait())
     return None
 
 
-async def _ends(message: RawResponseMessage, payload: aiohttp.StreamReader) -> bool:
-    """Whether all of a short body comes soon."""
+async def _arrives_soon(message: RawResponseMessage, payload: aiohttp.StreamReader) -> bool:
     length = message.headers["Content-Length"]
-    if len(length) > len(str(_BRIEF)) or not length.isdecimal() or int(length) > _BRIEF:
+    if len(length) > len(str(_SMALL)) or not length.isdecimal() or int(length) > _SMALL:
         return False
     try:
-        async with asyncio.timeout(_SOON_S):
+        async with asyncio.timeout(_SMALL_WAIT_S):
             await payload.wait_eof()
-    except (aiohttp.ClientError, OSError):  # TimeoutError is one; whoever reads on meets the others again
+    except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError; the next read raises any other error again
         return False
     return True
 
 
-def _is_told(fields: CIMultiDictProxy[str]) -> bool:
-    """Whether a body that has ended has its length from `Content-Length` alone, and nothing else is to be done for it."""
+def _is_plain(fields: CIMultiDictProxy[str]) -> bool:
+    """Return True if `Content-Length` alone ends the body, and no coding or cookie has to be handled."""
     return (
         "Content-Length" in fields
         and "Transfer-Encoding" not in fields

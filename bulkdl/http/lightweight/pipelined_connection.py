@@ -1,8 +1,9 @@
-"""One connection on which requests go out ahead of the answers to those before them (RFC 9112 §9.3.2).
+"""One connection on which requests go out before the earlier answers have arrived (pipelining, RFC 9112 §9.3.2).
 
-Of the answers only plain ones are of use here, as in `brief`; the first that is not ends it, and what was asked behind that has
-to be asked again. It stands on the interfaces of aiohttp that `brief` names, and on its parser taking one response
-after the other; tests/http/lightweight/test_pipelined_connection.py sees them.
+Only plain small responses (`keepalive_pool`) count as answers. The first other response ends the pipelining on this
+connection, and the caller requests everything unanswered again. This module relies on the interfaces of aiohttp that
+`keepalive_pool` names, and on aiohttp's parser reading one response after the other;
+tests/http/lightweight/test_pipelined_connection.py checks both.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 from aiohttp.http import HttpProcessingError
 
-from bulkdl.http.lightweight.keepalive_pool import prepared, small_response, small_response_now
+from bulkdl.http.lightweight.keepalive_pool import prepare_connection, read_small_response, take_small_response
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,116 +25,125 @@ if TYPE_CHECKING:
 
 __all__ = ["PipelinedConnection"]
 
-_TRIAL_S: Final = 5.0
-"""Seconds that an answer takes at most while the order of answers is on trial: some servers forget what was asked ahead."""
+_TRIAL_TIMEOUT_S: Final = 5.0
+"""Longest wait for an answer during the trial (s). It is short because some servers drop pipelined requests."""
 
 
 class PipelinedConnection:
-    """Gives the answers in the order of the requests. `close` it, whatever has happened."""
+    """Sends requests and returns their answers in the same order. Always `close` it."""
 
-    def __init__(self, lines: KeepAlivePool) -> None:
-        self._lines = lines
-        self._line: PooledConnection | None = None
+    def __init__(self, pool: KeepAlivePool) -> None:
+        self._pool = pool
+        self._pooled: PooledConnection | None = None
         self._protocol: ResponseHandler | None = None
         self._transport: asyncio.WriteTransport | None = None
         self._loop = asyncio.get_running_loop()
         self._is_over = False
-        self.under_way = 0
+        """No further request goes out, and no further answer is believed."""
+        self.unanswered = 0
         """Requests without an answer."""
         self.was_cut = False
-        """Whether it was over because its connection was."""
+        """The connection ended; else an unusable answer or a timeout ended the pipelining."""
 
-    async def ask(self, heads: Sequence[bytes]) -> None:
-        """Send requests whose heads are all of them, unless it is over. Raises what aiohttp raises."""
+    async def send(self, heads: Sequence[bytes]) -> None:
+        """Send requests that consist of `heads` only; do nothing if the pipelining is over.
+
+        Raises what aiohttp raises.
+        """
         if self._protocol is None or self._transport is None:
-            self._line = await self._lines.take()
-            self._protocol, self._transport = prepared(self._line.connection)
+            self._pooled = await self._pool.acquire()
+            self._protocol, self._transport = prepare_connection(self._pooled.connection)
         self.was_cut = self.was_cut or self._transport.is_closing()
-        # An answer that nobody has asked for would pass for the next one.
-        self._is_over = self._is_over or self.was_cut or self.arrived > self.under_way
+        # An unrequested answer would pass for the answer to the next request.
+        self._is_over = self._is_over or self.was_cut or self.arrived > self.unanswered
         if self._is_over:
             return
-        if self._line is not None and not self.under_way:
-            self._line.since = self._loop.time()
-        self.under_way += len(heads)
+        if self._pooled is not None and not self.unanswered:
+            self._pooled.last_activity = self._loop.time()
+        self.unanswered += len(heads)
         self._transport.write(b"".join(heads))
 
     async def answers(self) -> list[SmallResponse]:
-        """The answers that are here, of those under way; where none is, the next one.
+        """Return the answers that have arrived; if there is none yet, wait for the next one.
 
-        None at all where that is no plain one, or will not come: then what is under way has to be asked anew.
+        An empty list: the next answer is not plain or will not arrive. Request everything unanswered again.
         """
         found: list[SmallResponse] = []
-        protocol, line = self._protocol, self._line
-        if protocol is None or line is None or self._is_over:
+        protocol, pooled = self._protocol, self._pooled
+        if protocol is None or pooled is None or self._is_over:
             return found
         try:
-            while not found or (self.under_way and len(protocol)):
+            while not found or (self.unanswered and len(protocol)):
                 message, payload = await protocol.read()
-                # Most are here whole, and that is seen without another turn.
-                brief = (
-                    small_response_now(message, payload) if payload.is_eof() else await small_response(message, payload)
+                # Most bodies have arrived already; reading those directly saves a turn of the event loop.
+                small = (
+                    take_small_response(message, payload)
+                    if payload.is_eof()
+                    else await read_small_response(message, payload)
                 )
-                # Of more answers than were asked for nobody can tell which one is too many.
-                if brief is None or len(protocol) >= self.under_way or not self._trusts(brief):
+                # If more answers than requests have arrived, any of them may be the surplus one.
+                if small is None or len(protocol) >= self.unanswered or not self._trusts(small):
                     self._is_over = True
                     break
-                found.append(brief)
-                self.under_way -= 1
+                found.append(small)
+                self.unanswered -= 1
         except (aiohttp.ClientError, OSError, HttpProcessingError) as error:
-            # Whoever asks anew meets it, and says what it is.
+            # The ordinary request that follows meets the error again and reports it.
             self._is_over = True
             self.was_cut = isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError))
-        line.since = self._loop.time()
+        pooled.last_activity = self._loop.time()
         return found
 
-    def _trusts(self, brief: SmallResponse) -> bool:
-        return self._lines.lead.trusts(brief.headers.get("Server", ""))
+    def _trusts(self, small: SmallResponse) -> bool:
+        return self._pool.policy.trusts(small.headers.get("Server", ""))
 
     @property
     def arrived(self) -> int:
-        """Answers whose heads are here."""
+        """Answers whose heads have arrived and are not read yet."""
         return 0 if self._protocol is None else len(self._protocol)
 
     def close(self) -> None:
-        """Keep the connection for others where every answer has come; else it is of no use."""
-        if self._line is None:
+        """Keep the connection for other requests if every answer has arrived; else close it."""
+        if self._pooled is None:
             return
-        if self.under_way or self._is_over:
-            self._lines.drop(self._line)
+        if self.unanswered or self._is_over:
+            self._pool.discard(self._pooled)
         else:
-            self._lines.keep(self._line)
-        self._line = None
+            self._pool.keep(self._pooled)
+        self._pooled = None
 
-    async def on_trial(self, first: bytes, second: bytes) -> tuple[bool | None, list[SmallResponse]]:
-        """Ask for both at once, then for each alone: whether the answers come in order, and those that came alone.
+    async def run_trial(self, first: bytes, second: bytes) -> tuple[bool | None, list[SmallResponse]]:
+        """Send both requests together, then each alone.
 
-        None in the place of the former: nobody can tell, since the two are alike or one did not come. Where the two ways
-        disagree, neither is believed: what came alone on this connection may be a late answer to what was asked ahead.
+        Return whether the order was kept, and the answers that came alone.
+
+        The verdict is None if the two answers are alike or one did not arrive. If the two ways disagree, no answer is
+        returned: an answer that seems to have come alone may be a late one to the requests before.
+
         """
-        ahead = await self._asked((first, second), ())
-        alone = await self._asked((second,), await self._asked((first,), ())) if len(ahead) == 2 else []
+        together = await self._exchange((first, second), ())
+        alone = await self._exchange((second,), await self._exchange((first,), ())) if len(together) == 2 else []
         if len(alone) < 2:
             return None, []
-        told, expected = [_told(brief) for brief in ahead], [_told(brief) for brief in alone]
-        if told != expected:
+        found, expected = [_identity(small) for small in together], [_identity(small) for small in alone]
+        if found != expected:
             self._is_over = True
             return False, []
-        return (None if told[0] == told[1] else True), alone
+        return (None if found[0] == found[1] else True), alone
 
-    async def _asked(self, heads: Sequence[bytes], before: Sequence[SmallResponse]) -> list[SmallResponse]:
-        """The answers to `heads` behind those that came `before`, as far as they come soon."""
+    async def _exchange(self, heads: Sequence[bytes], before: Sequence[SmallResponse]) -> list[SmallResponse]:
+        """Return `before`, then the answers to `heads` that arrive within the trial's timeout."""
         found = list(before)
         if self._is_over:
             return found
-        await self.ask(heads)
-        assert self._line is not None
-        self._line.silence_s = min(_TRIAL_S, self._line.silence_s or _TRIAL_S)
-        while self.under_way and (more := await self.answers()):
+        await self.send(heads)
+        assert self._pooled is not None
+        self._pooled.timeout_s = min(_TRIAL_TIMEOUT_S, self._pooled.timeout_s or _TRIAL_TIMEOUT_S)
+        while self.unanswered and (more := await self.answers()):
             found += more
         return found
 
 
-def _told(brief: SmallResponse) -> tuple[bytes, str]:
-    """What tells one representation from another."""
-    return brief.body, brief.headers.get("ETag", "")
+def _identity(small: SmallResponse) -> tuple[bytes, str]:
+    """Return what distinguishes two representations (RFC 9110 §3.2): the body and the ETag."""
+    return small.body, small.headers.get("ETag", "")

@@ -1,4 +1,15 @@
-"""Small products of one origin and account, asked for ahead: signed as any request, answered in order, all or none."""
+"""Pipelined requests for small products of one origin and account.
+
+`scheduler/engine` lets a worker run a `transfer/pipelined_fetch.PipelinedFetcher` for products that need nothing but a
+plain answer. This module adds the credential to their requests and returns the answers. `pipelined_connection` is the
+connection, and `pipelining_policy` decides whether and how many requests go out together. One write, one wake-up and
+one turn of the event loop then serve several products.
+
+The requests that went out together are believed together: if one answer is missing or not plain, the answers behind it
+may belong to other requests. All of them are then requested again one by one, the ordinary way. Pipelining needs no
+more connections or slots than ordinary requests. It is not used through a proxy, with cookies, with a rate limit or a
+daily window, or for products with headers of their own.
+"""
 
 from __future__ import annotations
 
@@ -25,99 +36,101 @@ __all__ = ["PipelinedRequests"]
 
 
 class PipelinedRequests:
-    """One worker's requests on one connection. `close` it, whatever has happened."""
+    """One worker's requests on one connection. Always `close` it."""
 
     def __init__(
-        self, sender: LightweightSender, lines: KeepAlivePool, url: Url, *, signer: Authenticator, allowed: HostList
+        self, sender: LightweightSender, pool: KeepAlivePool, url: Url, *, signer: Authenticator, allowed: HostList
     ) -> None:
         self._sender = sender
-        self._lead = lines.lead
+        self._policy = pool.policy
         self._signer = signer
         self._may_sign = allowed.allows(url)
-        self._pipeline = PipelinedConnection(lines)
-        self._asked = 0
-        """Requests without an answer."""
+        self._connection = PipelinedConnection(pool)
         self._credential: Credential | None = None
-        """What they were signed with."""
+        """Credential of the unanswered requests."""
         self._accepted: Credential | None = None
         self._loop = asyncio.get_running_loop()
-        self._since = 0.0
-        """When what is under way was asked for."""
+        self._sent_at = 0.0
+        """Time at which the unanswered requests were sent."""
 
     @property
     def wants_trial(self) -> bool:
-        """Whether the origin is to show now that it keeps the order of requests: then there is only `on_trial`."""
-        return self._lead.may_ask_ahead and self._lead.order is OrderProof.UNKNOWN
+        """True if the origin must prove now that it answers in order; call only `on_trial` then."""
+        return self._policy.may_pipeline and self._policy.order is OrderProof.UNKNOWN
 
     def room(self, size: int) -> int:
-        """So many more products of about `size` bytes may be asked for now; 0 until all are answered that have been asked for."""
-        return 0 if self._asked or not self._lead.may_ask_ahead else self._lead.depth(size)
+        """Return how many products of about `size` bytes may be requested now.
+
+        0 while earlier requests are unanswered.
+        """
+        return 0 if self._connection.unanswered or not self._policy.may_pipeline else self._policy.depth(size)
 
     async def ask(self, urls: Sequence[Url]) -> bool:
-        """Send the requests; False where that is not possible. Raise `AccountStopped`."""
+        """Send the requests; return False if that is not possible. Raise `AccountStopped`."""
         signed = await self._signed(urls)
         if signed is None:
             return False
         self._credential, heads = signed
-        self._since = self._loop.time()
+        self._sent_at = self._loop.time()
         try:
-            await self._pipeline.ask(heads)
+            await self._connection.send(heads)
         except (aiohttp.ClientError, OSError):
-            return False  # whoever asks anew meets it, and says what it is
-        self._asked = len(heads)
+            return False  # the ordinary request that follows meets the error again and reports it
         return True
 
     async def answers(self) -> list[tuple[Head, bytes]]:
-        """The answers to all that has been asked for: what decides of each, and its body.
+        """Return the head and the body of every answer, in the order of the requests.
 
-        None at all where one of them is not plain, or will not come; then all has to be asked anew: of answers that are too few
-        nobody can tell which one is missing, and those behind it are answers to other requests than they seem.
+        An empty list if one answer is not plain or will not arrive: request all of them again. If answers are missing,
+        nobody can tell which one, and those behind it answer other requests than they seem to.
         """
-        briefs: list[SmallResponse] = []
-        while len(briefs) < self._asked and (more := await self._pipeline.answers()):
-            briefs += more
-        if not briefs or len(briefs) < self._asked:
-            self._lead.ended(cut=self._pipeline.was_cut)
+        found: list[SmallResponse] = []
+        while self._connection.unanswered and (more := await self._connection.answers()):
+            found += more
+        if not found or self._connection.unanswered:
+            self._policy.record_unanswered(cut=self._connection.was_cut)
             return []
-        self._lead.ahead(len(briefs))
-        self._lead.took(self._loop.time() - self._since, answers=len(briefs))
-        self._asked = 0
-        self._took(self._credential)
-        return [(parse_small_head(brief), brief.body) for brief in briefs]
+        self._policy.record_pipelined(len(found))
+        self._policy.record_duration(self._loop.time() - self._sent_at, answers=len(found))
+        self._report_accepted(self._credential)
+        return [(parse_small_head(small), small.body) for small in found]
 
     async def on_trial(self, first: Url, second: Url) -> list[tuple[Head, bytes]]:
-        """Find out whether the origin keeps the order; the answers to both, where they can be believed. Raise `AccountStopped`."""
+        """Test whether the origin answers in order; return both answers if they can be believed.
+
+        Raise `AccountStopped`.
+        """
         signed = await self._signed((first, second))
         if signed is None:
             return []
-        self._lead.on_trial()
+        self._policy.begin_trial()
         kept: bool | None = None
         alone: list[SmallResponse] = []
         try:
-            kept, alone = await self._pipeline.on_trial(*signed[1])
+            kept, alone = await self._connection.run_trial(*signed[1])
         except (aiohttp.ClientError, OSError):
             pass  # as in `ask`
         finally:
-            self._lead.tried(kept=kept)
+            self._policy.end_trial(kept=kept)
         if alone:
-            self._took(signed[0])
-        return [(parse_small_head(brief), brief.body) for brief in alone]
+            self._report_accepted(signed[0])
+        return [(parse_small_head(small), small.body) for small in alone]
 
-    def of_no_use(self) -> None:
-        """An answer was plain and yet not the product: as with any other odd one, much has to be shown anew."""
-        self._lead.ended(cut=False)
+    def reject_answer(self) -> None:
+        """Record a violation: a plain answer did not contain the requested product."""
+        self._policy.record_unanswered(cut=False)
 
     def close(self) -> None:
-        self._pipeline.close()
+        self._connection.close()
 
     async def _signed(self, urls: Sequence[Url]) -> tuple[Credential | None, list[bytes]] | None:
-        """The requests, and what they are signed with; None where one of them has to go another way."""
+        """Return the credential and the requests signed with it; None if the session must send one of them."""
         credential = await self._signer.credential() if self._may_sign else None
         targets = [target_with_credential(url, credential) for url in urls]
-        heads = self._sender.heads(urls[0], targets, headers=signed_headers({}, credential))
+        heads = self._sender.request_heads(urls[0], targets, headers=signed_headers({}, credential))
         return None if heads is None else (credential, heads)
 
-    def _took(self, credential: Credential | None) -> None:
+    def _report_accepted(self, credential: Credential | None) -> None:
         if credential is not None and credential is not self._accepted:
             self._accepted = credential
             self._signer.accepted(credential)

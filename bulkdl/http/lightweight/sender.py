@@ -1,13 +1,15 @@
-"""How a request goes out: through aiohttp's session, or, where it differs from an earlier one in little but its path, without it.
+"""Sends a request through aiohttp's session, or directly if it differs from an earlier request in little but the path.
 
-aiohttp's session prepares each request anew: headers, cookies, timers, traces. For products of a few KiB that is most of what
-they cost. A request that needs none of it is written to a connection of aiohttp's own pool as it stands, and read as ever, by
-aiohttp's `ClientResponse`, unless all of it is here at once (`brief`). That is a GET or HEAD without a proxy, cookies, user information or a header that has to do with
-framing; every other one goes through the session.
+aiohttp's session prepares headers, cookies, timers and traces for each request. For products of a few KiB that is most
+of their cost. A direct request is written as it is to a connection of aiohttp's own pool. `KeepAlivePool` returns a
+small response; aiohttp's `ClientResponse` reads any other one. A request goes out directly if it is a GET or HEAD
+without a proxy, cookies, user information in the URL, or a header that concerns the framing.
 
-The interfaces that this stands on, seen by tests/http/lightweight/test_sender.py; where they are not as known, the session sends everything:
+This module relies on the following interfaces; tests/http/lightweight/test_sender.py checks them. If the installed
+aiohttp lacks one, the session sends everything:
 
-- `TCPConnector.connect`, with a `ClientRequest` that stands for its origin, and what `brief` names;
+- `TCPConnector.connect`, with a `ClientRequest` that stands for its origin, and the interfaces that `keepalive_pool`
+  names;
 - `ClientResponse`, made for a request that has been sent, and its `start`.
 """
 
@@ -22,7 +24,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.http.lightweight.keepalive_pool import KeepAlivePool, SmallResponse, has_known_parts, write
+from bulkdl.http.lightweight.keepalive_pool import KeepAlivePool, SmallResponse, supports_small_responses, write_request
 from bulkdl.http.lightweight.pipelining_policy import PipeliningConfig, PipeliningPolicy
 
 if TYPE_CHECKING:
@@ -32,33 +34,33 @@ if TYPE_CHECKING:
 
     from bulkdl.core.urls import Url
 
-__all__ = ["LightweightSender", "is_as_known"]
+__all__ = ["LightweightSender", "supports_direct_requests"]
 
 _FRAMING: Final = frozenset(
     {"connection", "content-length", "cookie", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
 )
 _BREAKS: Final = re.compile("[\r\n\0\ud800-\udfff]")
-"""What cannot stand in a head as it is, or not in UTF-8: the session knows what to do with it."""
+"""Characters that would break the head or its UTF-8 encoding; the session handles or refuses them."""
 
 
-_ROW: Final = PipeliningConfig()
+_DEFAULT_PIPELINING: Final = PipeliningConfig()
 
 
-class _Sent:
-    """Stands for the writer of a request that is out already."""
+class _SentWriter:
+    """Stands in for the writer of a request that has been sent already."""
 
     output_size = 0
 
 
-_SENT: Final[Any] = _Sent()
+_SENT_WRITER: Final[Any] = _SentWriter()
 
 
-def is_as_known() -> bool:
-    """Whether aiohttp has the interfaces that requests without its session need."""
+def supports_direct_requests() -> bool:
+    """Return True if this version of aiohttp has the interfaces that direct requests need."""
     made = set(aiohttp.ClientResponse.__init__.__code__.co_varnames)
     connect = aiohttp.TCPConnector.connect.__code__.co_varnames[:4]
     return (
-        has_known_parts()
+        supports_small_responses()
         and {"writer", "continue100", "timer", "request_info", "traces", "loop", "session", "stream_writer"} <= made
         and connect == ("self", "req", "traces", "timeout")
     )
@@ -66,66 +68,77 @@ def is_as_known() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """What all requests of one session to one origin share."""
+    """The parts that all requests of one session to one origin share."""
 
     request: aiohttp.ClientRequest
     info: aiohttp.RequestInfo
     fields: str
-    """The usual header fields, as they go out."""
-    lines: KeepAlivePool
+    """The default header fields, as they are sent."""
+    pool: KeepAlivePool
 
 
 class LightweightSender:
-    """Sends the requests of one session; `session`'s own headers go with each."""
+    """Sends the requests of one session, each with the default headers of `session`."""
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         *,
         response_class: type[aiohttp.ClientResponse],
-        row: PipeliningConfig | None = _ROW,
+        pipelining: PipeliningConfig | None = _DEFAULT_PIPELINING,
     ) -> None:
-        """`row`: what an origin has to show before anything is asked ahead there; None: nothing ever is."""
-        self._row = row
+        """`pipelining`: conditions for pipelining requests to an origin; None: never pipeline."""
+        self._pipelining = pipelining
         self._session = session
         self._response_class = response_class
         self._origins: dict[str, _Origin] = {}
-        """By what stands before the path."""
-        self._lean = is_as_known()
+        """By the part of the URL before the path."""
+        self._may_send_directly = supports_direct_requests()
 
     async def send(
-        self, method: str, url: Url, target: str, *, headers: Mapping[str, str], proxy: str | None, brief: bool = False
+        self,
+        method: str,
+        url: Url,
+        target: str,
+        *,
+        headers: Mapping[str, str],
+        proxy: str | None,
+        allow_small: bool = False,
     ) -> aiohttp.ClientResponse | SmallResponse:
-        """The response to a request for `target` (path and query) at `url`'s origin; its head has arrived.
+        """Request `target` (path and query) at `url`'s origin, and return the response when its head has arrived.
 
-        `brief`: where all of it has arrived, it may come as a `SmallResponse`. Redirects are not followed. Raises what aiohttp raises.
+        `allow_small`: the caller accepts a `SmallResponse`, if the response is one. Redirects are not followed.
+        Raises what aiohttp raises.
         """
         beginning = url.beginning
-        if not self._lean or proxy is not None or not self._is_plain(method, url, target, headers):
+        if not self._may_send_directly or proxy is not None or not self._is_plain(method, url, target, headers):
             whole = beginning + target
             return await self._session.request(
                 method, URL(whole, encoded=whole.isascii()), headers=headers, allow_redirects=False, proxy=proxy
             )
         origin = self._origins.get(beginning) or self._origin(beginning)
         head = _head(method, target, self._fields(origin, headers))
-        sent = self._briefly if brief and method == "GET" else self._sent
+        send = self._send_small if allow_small and method == "GET" else self._send_directly
         try:
-            return await sent(origin, method, target, head)
+            return await send(origin, method, target, head)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-            # A connection that was kept may be closed by the server at any time (RFC 9112 §9.3.1).
-            return await self._sent(origin, method, target, head)
+            # The server may close a kept-alive connection at any time (RFC 9112 §9.3.1), so retry once.
+            return await self._send_directly(origin, method, target, head)
 
-    def lines_ahead(self, url: Url) -> KeepAlivePool | None:
-        """The connections to `url`'s origin, where requests may go out ahead of answers; None where they may not."""
+    def pipelining_pool(self, url: Url) -> KeepAlivePool | None:
+        """Return the pool of `url`'s origin if requests to it may be pipelined; else None."""
         origin = self._origins.get(url.beginning)
-        if origin is None or self._row is None or not origin.lines.lead.may_ask_ahead:
+        if origin is None or self._pipelining is None or not origin.pool.policy.may_pipeline:
             return None
-        return origin.lines
+        return origin.pool
 
-    def heads(self, url: Url, targets: Sequence[str], *, headers: Mapping[str, str]) -> list[bytes] | None:
-        """All of a GET for each of `targets` at `url`'s origin, which has been asked before; None where the session has to send one."""
+    def request_heads(self, url: Url, targets: Sequence[str], *, headers: Mapping[str, str]) -> list[bytes] | None:
+        """Return a complete GET for each of `targets` at `url`'s origin.
+
+        None if the session must send one of them, or if no request went to this origin yet.
+        """
         origin = self._origins.get(url.beginning)
         if origin is None or not self._is_plain("GET", url, "".join(targets), headers):
             return None
@@ -151,11 +164,11 @@ class LightweightSender:
             session=self._session,
         )
         fields = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
-        row = self._row or _ROW
-        lead = PipeliningPolicy(wanted=row.length, of_any=row.of_any)
-        lines = KeepAlivePool(lambda: self._connected(request), silence_s=self._session.timeout.sock_read, lead=lead)
-        found = self._origins[beginning] = _Origin(request, request.request_info, fields, lines)
-        return found
+        config = self._pipelining or _DEFAULT_PIPELINING
+        policy = PipeliningPolicy(required_answers=config.required_answers, any_server=config.any_server)
+        pool = KeepAlivePool(lambda: self._connect(request), timeout_s=self._session.timeout.sock_read, policy=policy)
+        origin = self._origins[beginning] = _Origin(request, request.request_info, fields, pool)
+        return origin
 
     def _fields(self, origin: _Origin, headers: Mapping[str, str]) -> str:
         if not headers:
@@ -164,18 +177,18 @@ class LightweightSender:
         merged.update(headers)
         return "".join(f"{name}: {value}\r\n" for name, value in merged.items())
 
-    async def _briefly(
+    async def _send_small(
         self, origin: _Origin, method: str, target: str, head: bytes
     ) -> aiohttp.ClientResponse | SmallResponse:
-        found = await origin.lines.exchange(head)
-        return found if isinstance(found, SmallResponse) else await self._received(origin, method, target, found)
+        found = await origin.pool.exchange(head)
+        return found if isinstance(found, SmallResponse) else await self._read_response(origin, method, target, found)
 
     def close(self) -> None:
-        """Give back the connections that are kept. To be called before the session is closed."""
+        """Give the kept connections back to aiohttp's pool. Call this before the session is closed."""
         for origin in self._origins.values():
-            origin.lines.give_back()
+            origin.pool.release_idle()
 
-    async def _connected(self, request: aiohttp.ClientRequest) -> Connection:
+    async def _connect(self, request: aiohttp.ClientRequest) -> Connection:
         session = self._session
         assert session.connector is not None
         try:
@@ -183,20 +196,20 @@ class LightweightSender:
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
 
-    async def _sent(self, origin: _Origin, method: str, target: str, head: bytes) -> aiohttp.ClientResponse:
-        connection = origin.lines.idle_connection() or await self._connected(origin.request)
+    async def _send_directly(self, origin: _Origin, method: str, target: str, head: bytes) -> aiohttp.ClientResponse:
+        connection = origin.pool.take_idle() or await self._connect(origin.request)
         try:
-            write(connection, head, skip_payload=method == "HEAD", read_timeout=self._session.timeout.sock_read)
+            write_request(connection, head, skip_payload=method == "HEAD", read_timeout=self._session.timeout.sock_read)
         except BaseException:
             connection.close()
             raise
-        return await self._received(origin, method, target, connection)
+        return await self._read_response(origin, method, target, connection)
 
-    async def _received(
+    async def _read_response(
         self, origin: _Origin, method: str, target: str, connection: Connection
     ) -> aiohttp.ClientResponse:
         try:
-            response = self._response(origin, method)
+            response = self._make_response(origin, method)
             try:
                 await response.start(connection)
             except BaseException:
@@ -208,21 +221,21 @@ class LightweightSender:
         if "Set-Cookie" in response.headers:
             url = URL(f"{origin.request.url.origin()}{target}", encoded=True)  # the path limits where a cookie goes
             self._session.cookie_jar.update_cookies_from_headers(response.headers.getall("Set-Cookie"), url)
-            origin.lines.give_back()  # with cookies the session sends, over connections of the pool
+            origin.pool.release_idle()  # from now on the session sends the cookie, over connections of aiohttp's pool
         return response
 
-    def _response(self, origin: _Origin, method: str) -> aiohttp.ClientResponse:
+    def _make_response(self, origin: _Origin, method: str) -> aiohttp.ClientResponse:
         return self._response_class(
             method,
-            origin.request.url,  # nobody asks the response for its own
+            origin.request.url,  # no caller reads the response's own URL
             writer=None,
             continue100=None,
-            timer=None,  # type: ignore[arg-type]  # nothing limits the whole
+            timer=None,  # type: ignore[arg-type]  # there is no total timeout
             request_info=origin.info,
             traces=[],
             loop=origin.request.loop,
             session=self._session,
-            stream_writer=_SENT,
+            stream_writer=_SENT_WRITER,
         )
 
 

@@ -1,4 +1,4 @@
-"""The threads of the fast lane: each serves many connections, and keeps them apart."""
+"""The threads of the fast lane: each serves many connections without mixing them up."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BODIES = [body_of(SIZE, seed) for seed in range(12)]
 
 
 @pytest.fixture(params=["spliced", "buffered"], autouse=True)
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def copy_method(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.param == "buffered":
         monkeypatch.setattr(streams, "_SPLICES", False)
     elif not streams._SPLICES:
@@ -38,11 +38,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.fixture
-def one() -> Iterator[TransferThreads]:
-    """A single thread, so that all connections share it."""
-    movers = TransferThreads(1)
-    yield movers
-    movers.close()
+def threads() -> Iterator[TransferThreads]:
+    """A single thread that all connections share."""
+    threads = TransferThreads(1)
+    yield threads
+    threads.close()
     assert lane_threads() == []
 
 
@@ -51,8 +51,8 @@ def lane_threads() -> list[str]:
 
 
 @asynccontextmanager
-async def taken(responder: Responder) -> AsyncIterator[tuple[Stream, int]]:
-    """A connection that was taken over, and where in the body it goes on; what came before is left out."""
+async def taken_over(responder: Responder) -> AsyncIterator[tuple[Stream, int]]:
+    """Yield a connection after the takeover, and the offset in the body at which it continues."""
     async with (
         RawServer(responder) as server,
         aiohttp.ClientSession(auto_decompress=False) as session,
@@ -73,96 +73,101 @@ def opened(path: Path, mode: str = "r+b") -> Iterator[OffsetWriter]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux is asked how long a round trip takes")
-async def test_a_connection_tells_how_long_a_round_trip_takes():
-    async with taken(ranges(BODIES[0])) as (stream, _):
+async def test_a_connection_knows_its_round_trip_time():
+    async with taken_over(ranges(BODIES[0])) as (stream, _):
         assert stream.round_trip_s is not None
         assert 0 < stream.round_trip_s < 1
 
 
-async def test_where_the_system_does_not_tell_the_round_trip_is_unknown(monkeypatch: pytest.MonkeyPatch):
+async def test_the_round_trip_time_is_unknown_if_the_system_does_not_report_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(streams, "_TCP_INFO", None)
-    async with taken(ranges(BODIES[0])) as (stream, _):
+    async with taken_over(ranges(BODIES[0])) as (stream, _):
         assert stream.round_trip_s is None
 
 
-async def moved(movers: TransferThreads, stream: Stream, path: Path, at: int, *, end: int = SIZE) -> Chunk:
-    """All steps until the end, or until something ends them; the last one."""
-    with opened(path) as pen:
+async def run_steps(threads: TransferThreads, stream: Stream, path: Path, at: int, *, end: int = SIZE) -> Chunk:
+    """Run steps until the end of the range or an error; return the last chunk."""
+    with opened(path) as writer:
         while True:
-            step = await movers.step(stream, pen, at=at, end=end)
+            step = await threads.step(stream, writer, at=at, end=end)
             at += step.count
             if at >= end or step.ended or step.error is not None:
                 return step
 
 
-async def test_connections_that_share_a_thread_each_fill_their_own_file(one: TransferThreads, tmp_path: Path):
-    async def fetch(number: int) -> int:
-        async with taken(ranges(BODIES[number])) as (stream, start):
-            step = await moved(one, stream, tmp_path / str(number), start)
+async def test_connections_that_share_a_thread_each_fill_their_own_file(threads: TransferThreads, tmp_path: Path):
+    async def download(number: int) -> int:
+        async with taken_over(ranges(BODIES[number])) as (stream, start):
+            step = await run_steps(threads, stream, tmp_path / str(number), start)
             assert (step.ended, step.error) == (False, None)
             return start
 
-    starts = await asyncio.gather(*map(fetch, range(len(BODIES))))
+    starts = await asyncio.gather(*map(download, range(len(BODIES))))
     assert [(tmp_path / str(n)).read_bytes()[s:] == BODIES[n][s:] for n, s in enumerate(starts)] == [True] * len(BODIES)
     assert len(lane_threads()) == 1
 
 
-async def test_threads_start_when_they_are_needed_and_are_no_more_than_allowed(tmp_path: Path):
-    movers = TransferThreads(2)
+async def test_threads_start_on_demand_up_to_the_limit(tmp_path: Path):
+    threads = TransferThreads(2)
     assert lane_threads() == []
-    async with taken(stall(SIZE, BODIES[0][:1_000_000])) as (stream, at):
-        await movers.step(stream, OffsetWriter(-1, tmp_path, None), at=at, end=at)
+    async with taken_over(stall(SIZE, BODIES[0][:1_000_000])) as (stream, at):
+        await threads.step(stream, OffsetWriter(-1, tmp_path, None), at=at, end=at)
         assert len(lane_threads()) == 1
 
-        async def fetch(number: int) -> None:
-            async with taken(ranges(BODIES[number])) as (stream, start):
-                await moved(movers, stream, tmp_path / str(number), start)
+        async def download(number: int) -> None:
+            async with taken_over(ranges(BODIES[number])) as (stream, start):
+                await run_steps(threads, stream, tmp_path / str(number), start)
 
-        await asyncio.gather(*map(fetch, range(6)))
+        await asyncio.gather(*map(download, range(6)))
         assert len(lane_threads()) == 2
-    movers.close()
+    threads.close()
     assert lane_threads() == []
 
 
-async def test_what_a_failed_write_leaves_behind_reaches_no_other_file(one: TransferThreads, tmp_path: Path):
-    async with taken(ranges(BODIES[0])) as (broken, at), taken(ranges(BODIES[1])) as (sound, start):
+async def test_bytes_left_over_by_a_failed_write_reach_no_other_file(threads: TransferThreads, tmp_path: Path):
+    async with taken_over(ranges(BODIES[0])) as (broken, at), taken_over(ranges(BODIES[1])) as (sound, start):
         with opened(tmp_path / "0", "rb") as unwritable:
-            step = await one.step(broken, unwritable, at=at, end=SIZE)
+            step = await threads.step(broken, unwritable, at=at, end=SIZE)
         assert step.error is not None
-        await moved(one, sound, tmp_path / "1", start)
+        await run_steps(threads, sound, tmp_path / "1", start)
         assert (tmp_path / "1").read_bytes()[start:] == BODIES[1][start:]
         assert (tmp_path / "0").read_bytes() == b""
 
 
-async def test_the_silence_of_one_connection_is_its_own(one: TransferThreads, tmp_path: Path):
-    async with taken(stall(SIZE, BODIES[0][:1_000_000])) as (quiet, first), taken(ranges(BODIES[1])) as (busy, start):
-        with opened(tmp_path / "0") as pen:
+async def test_the_silence_of_one_connection_is_its_own(threads: TransferThreads, tmp_path: Path):
+    async with (
+        taken_over(stall(SIZE, BODIES[0][:1_000_000])) as (quiet, first),
+        taken_over(ranges(BODIES[1])) as (busy, start),
+    ):
+        with opened(tmp_path / "0") as writer:
             at = first
             while at < 1_000_000:
-                at += (await one.step(quiet, pen, at=at, end=SIZE)).count
-            silent = asyncio.create_task(one.step(quiet, pen, at=at, end=SIZE))
-            await moved(one, busy, tmp_path / "1", start)
+                at += (await threads.step(quiet, writer, at=at, end=SIZE)).count
+            silent = asyncio.create_task(threads.step(quiet, writer, at=at, end=SIZE))
+            await run_steps(threads, busy, tmp_path / "1", start)
             assert (await silent).count == 0
         assert quiet.silence_s > 0
         assert busy.silence_s == 0
 
 
-async def test_a_cancelled_step_is_over_when_the_cancellation_is(one: TransferThreads, tmp_path: Path):
-    async with taken(stall(SIZE, BODIES[0][:1_000_000])) as (stream, at):
-        with opened(tmp_path / "x") as pen:
-            step = asyncio.create_task(one.step(stream, pen, at=at, end=SIZE))
+async def test_a_cancelled_step_ends_before_the_cancellation_is_raised(threads: TransferThreads, tmp_path: Path):
+    async with taken_over(stall(SIZE, BODIES[0][:1_000_000])) as (stream, at):
+        with opened(tmp_path / "x") as writer:
+            step = asyncio.create_task(threads.step(stream, writer, at=at, end=SIZE))
             await asyncio.sleep(0)
             step.cancel()
             with suppress(asyncio.CancelledError):
                 await step
         assert step.cancelled()
-        assert (tmp_path / "x").read_bytes()[at:] == BODIES[0][at:1_000_000]  # what was here was written before the end
-        with opened(tmp_path / "x") as pen:
-            assert (await one.step(stream, pen, at=1_000_000, end=SIZE)).count == 0
+        assert (tmp_path / "x").read_bytes()[at:] == BODIES[0][
+            at:1_000_000
+        ]  # the bytes that had arrived were written first
+        with opened(tmp_path / "x") as writer:
+            assert (await threads.step(stream, writer, at=1_000_000, end=SIZE)).count == 0
 
 
 class Defective:
-    """A connection whose code fails."""
+    """A stream whose `receive` raises an unexpected exception."""
 
     ahead, left, silence_s = b"", SIZE, 0.0
 
@@ -182,21 +187,23 @@ class Defective:
         self._sock.close()
 
 
-async def test_a_defect_is_told_to_who_waits_and_the_thread_goes_on(one: TransferThreads, tmp_path: Path):
+async def test_an_unexpected_exception_reaches_the_caller_and_the_thread_keeps_running(
+    threads: TransferThreads, tmp_path: Path
+):
     ours, theirs = socket.socketpair()
-    with ours, theirs, opened(tmp_path / "0") as pen, pytest.raises(LookupError):
-        await one.step(Defective(ours), pen, at=0, end=SIZE)
-    async with taken(ranges(BODIES[1])) as (stream, start):
-        await moved(one, stream, tmp_path / "1", start)
+    with ours, theirs, opened(tmp_path / "0") as writer, pytest.raises(LookupError):
+        await threads.step(Defective(ours), writer, at=0, end=SIZE)
+    async with taken_over(ranges(BODIES[1])) as (stream, start):
+        await run_steps(threads, stream, tmp_path / "1", start)
     assert (tmp_path / "1").read_bytes()[start:] == BODIES[1][start:]
 
 
-async def test_a_connection_that_cannot_be_watched_ends_its_step_alone(one: TransferThreads, tmp_path: Path):
-    async with taken(ranges(BODIES[0])) as (closed, at), taken(ranges(BODIES[1])) as (stream, start):
+async def test_a_connection_that_cannot_be_polled_ends_only_its_own_step(threads: TransferThreads, tmp_path: Path):
+    async with taken_over(ranges(BODIES[0])) as (closed, at), taken_over(ranges(BODIES[1])) as (stream, start):
         closed.close()
-        with opened(tmp_path / "0") as pen, pytest.raises(ValueError, match="file"):
-            await one.step(closed, pen, at=at, end=SIZE)
-        await moved(one, stream, tmp_path / "1", start)
+        with opened(tmp_path / "0") as writer, pytest.raises(ValueError, match="file"):
+            await threads.step(closed, writer, at=at, end=SIZE)
+        await run_steps(threads, stream, tmp_path / "1", start)
     assert (tmp_path / "1").read_bytes()[start:] == BODIES[1][start:]
 
 
@@ -205,22 +212,22 @@ def descriptors() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
-async def test_every_descriptor_is_given_back(tmp_path: Path):
+async def test_every_descriptor_is_closed(tmp_path: Path):
     before = descriptors()
-    movers = TransferThreads(2)
+    threads = TransferThreads(2)
     for number in range(3):
-        async with taken(ranges(BODIES[number])) as (stream, start):
-            await moved(movers, stream, tmp_path / str(number), start)
-    movers.close()
-    await asyncio.sleep(0)  # asyncio closes its sockets when the loop goes round
+        async with taken_over(ranges(BODIES[number])) as (stream, start):
+            await run_steps(threads, stream, tmp_path / str(number), start)
+    threads.close()
+    await asyncio.sleep(0)  # asyncio closes its sockets in the next turn of the event loop
     assert descriptors() == before
 
 
-async def test_a_step_brings_no_more_than_its_bound(
-    one: TransferThreads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_step_receives_no_more_than_its_limit(
+    threads: TransferThreads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(mover_threads, "STEP_BYTES", 100_000)
-    async with taken(ranges(BODIES[0])) as (stream, at):
-        with opened(tmp_path / "x") as pen:
-            assert (await one.step(stream, pen, at=at, end=SIZE)).count == 100_000
-            assert (await one.step(stream, pen, at=at + 100_000, end=at + 100_001)).count == 1
+    async with taken_over(ranges(BODIES[0])) as (stream, at):
+        with opened(tmp_path / "x") as writer:
+            assert (await threads.step(stream, writer, at=at, end=SIZE)).count == 100_000
+            assert (await threads.step(stream, writer, at=at + 100_000, end=at + 100_001)).count == 1

@@ -1,4 +1,4 @@
-"""The fast lane over real sockets: what it brings is what the ordinary way brings, whatever the server does."""
+"""The fast lane over real sockets: it downloads the same bytes as aiohttp alone, whatever the server does."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ MODES = ("off", "spliced", "buffered", "tls")
 
 
 @dataclass
-class Ways:
-    """One way of a body to the disk: a server and a destination for it, and how often the lane was entered."""
+class Mode:
+    """One way to download a body: a server and a destination for it, and the number of takeovers."""
 
     mode: str
     base: Path
@@ -63,9 +63,9 @@ class Ways:
 
 
 @pytest.fixture(params=MODES)
-def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ways]:
-    """Each way in turn; whatever happened, no thread of the lane is left and its places are free."""
-    ways = Ways(request.param, tmp_path, request.getfixturevalue("certificate") if request.param == "tls" else None)
+def way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mode]:
+    """Run each test once per mode; afterwards no thread of the fast lane may be left."""
+    ways = Mode(request.param, tmp_path, request.getfixturevalue("certificate") if request.param == "tls" else None)
 
     async def watched(response: aiohttp.ClientResponse, *, given: int) -> takeover.Stream | bytes:
         taken = await take_over(response, given=given)
@@ -91,10 +91,10 @@ def part(start: int, stop: int, *headers: tuple[str, object], body: bytes = BODY
     return reply(206, body[start:stop], span, *headers)
 
 
-# ---- The same ends on every way
+# ---- The same results in every mode
 
 
-async def test_a_large_body_arrives_whole_and_its_connection_is_not_used_again(way: Ways):
+async def test_a_large_body_arrives_completely_and_its_connection_is_not_used_again(way: Mode):
     place = way.place()
     async with way.server(ranges(BODY)) as server:
         urls = [{"url": server.url(f"/{i}"), "file": f"{i}.bin", "checksum": sha256(BODY)} for i in range(3)]
@@ -106,7 +106,7 @@ async def test_a_large_body_arrives_whole_and_its_connection_is_not_used_again(w
 
 
 @pytest.mark.parametrize("at", [1_000_001, 1_048_576, 2_999_999])
-async def test_a_cut_anywhere_costs_nothing_of_what_has_come(way: Ways, at: int):
+async def test_a_cut_anywhere_loses_no_byte_that_has_arrived(way: Mode, at: int):
     place = way.place()
     async with way.server(cut(at, E1), ranges(BODY)) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"}, segments=1)
@@ -114,11 +114,11 @@ async def test_a_cut_anywhere_costs_nothing_of_what_has_come(way: Ways, at: int)
         assert [r.header("Range") for r in server.log] == [None, f"bytes={at}-"]
         assert server.log[-1].header("If-Range") == '"1"'
         assert done.result.received == SIZE
-        assert "ended the body early" in done.of(Retrying)[0].reason
+        assert "ended the response body early" in done.of(Retrying)[0].reason
         assert way.entered >= way.fast
 
 
-async def test_a_reset_is_named_and_what_came_before_is_kept(way: Ways):
+async def test_a_reset_is_reported_and_the_bytes_before_it_are_kept(way: Mode):
     place = way.place()
     async with way.server(reset(SIZE, BODY[:2_000_000], E1), ranges(BODY)) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"}, segments=1)
@@ -128,16 +128,16 @@ async def test_a_reset_is_named_and_what_came_before_is_kept(way: Ways):
         assert done.result.received <= SIZE
 
 
-async def test_a_silence_ends_after_the_time_out_and_is_resumed(way: Ways):
+async def test_a_silent_connection_times_out_and_the_product_is_resumed(way: Mode):
     place = way.place(timeout=0.4)
     async with way.server(stall(SIZE, BODY[:2_000_000], E1), ranges(BODY)) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"}, segments=1)
         assert (done.code, place.file("x.bin")) == (0, BODY)
-        assert "sent nothing for too long" in done.of(Retrying)[0].reason
+        assert "sent no data before the timeout" in done.of(Retrying)[0].reason
         assert [r.header("Range") for r in server.log] == [None, "bytes=2000000-"]
 
 
-async def test_a_body_below_the_least_rate_is_given_up_and_resumed(way: Ways):
+async def test_a_body_below_the_least_rate_is_given_up_and_resumed(way: Mode):
     place = way.place(timeout=0.3, min_rate=1 << 40)
     answers = [ranges(BODY)]
 
@@ -154,7 +154,17 @@ async def test_a_body_below_the_least_rate_is_given_up_and_resumed(way: Ways):
         assert "bytes a second" in done.of(Retrying)[0].reason
 
 
-async def test_bytes_after_the_announced_length_never_reach_the_file(way: Ways):
+async def closed_within(wire: Wire, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return not await wire.reader.read(1)
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
+async def test_bytes_after_the_announced_length_never_reach_the_file(way: Mode):
     place = way.place()
 
     async def longer(request: RawRequest, wire: Wire) -> None:
@@ -165,7 +175,7 @@ async def test_bytes_after_the_announced_length_never_reach_the_file(way: Ways):
         assert (done.code, place.file("x.bin")) == (0, BODY)
 
 
-async def test_another_edition_between_two_attempts_is_never_spliced(way: Ways):
+async def test_another_version_between_two_attempts_is_never_spliced(way: Mode):
     place = way.place()
     async with way.server(cut(2_000_000, E1), cut(1_500_000, E2, body=OTHER), ranges(OTHER, etag='"2"')) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"}, segments=1)
@@ -173,14 +183,14 @@ async def test_another_edition_between_two_attempts_is_never_spliced(way: Ways):
         assert [r.header("Range") for r in server.log] == [None, "bytes=2000000-", "bytes=1500000-"]
 
 
-async def test_a_range_that_is_ignored_is_written_over_what_is_there(way: Ways):
+async def test_the_answer_to_an_ignored_range_overwrites_the_partial(way: Mode):
     place = way.place()
     async with way.server(cut(1_500_000, E1), reply(200, BODY, E1)) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"}, segments=1)
         assert (done.code, place.file("x.bin"), len(server.log)) == (0, BODY, 2)
 
 
-async def test_a_shorter_range_than_asked_for_is_followed_by_the_rest(way: Ways):
+async def test_a_shorter_range_than_asked_for_is_followed_by_the_rest(way: Mode):
     place = way.place()
     async with way.server(cut(500_000, E1), part(500_000, 2_500_000, E1), ranges(BODY)) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"}, segments=1)
@@ -188,7 +198,7 @@ async def test_a_shorter_range_than_asked_for_is_followed_by_the_rest(way: Ways)
         assert [r.header("Range") for r in server.log][1:] == ["bytes=500000-", f"bytes=2500000-{SIZE - 1}"]
 
 
-async def test_an_overlap_is_compared_before_anything_goes_by_the_lane(way: Ways):
+async def test_an_overlap_is_compared_before_the_lane_takes_over(way: Mode):
     place = way.place()
     product = {"file": "x.bin", "resume": "overlap"}
     async with way.server(cut(2_000_000), ranges(OTHER, etag=None)) as server:
@@ -196,7 +206,7 @@ async def test_an_overlap_is_compared_before_anything_goes_by_the_lane(way: Ways
         assert (done.code, place.file("x.bin")) == (0, OTHER)
 
 
-async def test_a_large_page_in_the_place_of_a_product_never_reaches_the_disk(way: Ways):
+async def test_a_large_error_page_never_reaches_the_disk(way: Mode):
     place = way.place()
     async with way.server(html(text="<!DOCTYPE html><title>Sign in</title>" + "x" * SIZE)) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"}, segments=1)
@@ -204,7 +214,7 @@ async def test_a_large_page_in_the_place_of_a_product_never_reaches_the_disk(way
     assert way.entered == 0
 
 
-async def test_a_wrong_byte_is_found_and_fetched_anew(way: Ways):
+async def test_a_wrong_byte_is_found_and_the_product_downloaded_again(way: Mode):
     wrong = BODY[:2_000_000] + bytes([BODY[2_000_000] ^ 1]) + BODY[2_000_001:]
     place = way.place()
     async with way.server(reply(200, wrong, E1), reply(200, BODY, E1)) as server:
@@ -213,7 +223,7 @@ async def test_a_wrong_byte_is_found_and_fetched_anew(way: Ways):
 
 
 def throttled(body: bytes, *, per_step: int, pause_s: float) -> Responder:
-    """An orderly server of ranges that sends a piece at a time, so that a product is worth more connections."""
+    """Return a correct range server that sends one piece at a time, so that more connections speed up a product."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         asked = request.range(len(body))
@@ -229,7 +239,7 @@ def throttled(body: bytes, *, per_step: int, pause_s: float) -> Responder:
     return respond
 
 
-async def test_a_product_in_stretches_is_the_product(way: Ways):
+async def test_a_product_in_segments_is_complete(way: Mode):
     body = body_of(16 * 1024 * 1024, 5)
     place = way.place()
     async with way.server(throttled(body, per_step=256 * 1024, pause_s=0.1)) as server:
@@ -239,7 +249,7 @@ async def test_a_product_in_stretches_is_the_product(way: Ways):
         assert way.entered >= 2 * way.fast
 
 
-async def test_a_stop_in_mid_body_keeps_what_is_written_and_the_next_run_goes_on(way: Ways):
+async def test_a_stop_within_a_body_keeps_the_written_bytes_and_the_next_run_resumes(way: Mode):
     place, stop = way.place(), StopSignal()
 
     async def half(request: RawRequest, wire: Wire) -> None:
@@ -257,8 +267,8 @@ async def test_a_stop_in_mid_body_keeps_what_is_written_and_the_next_run_goes_on
         assert (again.code, again.result.resumed, place.file("x.bin")) == (0, 2_000_000, BODY)
 
 
-async def test_a_full_disk_stops_the_run_with_what_was_written_known(way: Ways):
-    """The write that fails is the system's own: a limit on the size of files."""
+async def test_a_full_disk_stops_the_run_and_the_written_bytes_are_recorded(way: Mode):
+    """A limit on the size of files makes the system itself refuse the write."""
     place = way.place()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     kept = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -274,12 +284,12 @@ async def test_a_full_disk_stops_the_run_with_what_was_written_known(way: Ways):
     assert all(place.part("x.bin")[a:b] == BODY[a:b] for a, b in place.entry().ranges)  # type: ignore[index]
 
 
-# ---- When it does not apply
+# ---- When the fast lane does not apply
 
 
 @asynccontextmanager
 async def answered(responder: Responder) -> AsyncIterator[aiohttp.ClientResponse]:
-    """The response to one request, its body not read."""
+    """Yield the response to one request, with its body unread."""
     async with (
         RawServer(responder) as server,
         aiohttp.ClientSession(auto_decompress=False) as session,
@@ -293,7 +303,7 @@ async def test_a_response_with_any_coding_is_declined():
         assert await take_over(response, given=0) == b""
 
 
-async def test_what_aiohttp_held_is_given_back_when_the_count_does_not_agree():
+async def test_the_buffered_bytes_are_returned_if_the_count_does_not_match():
     async with answered(ranges(BODY)) as response:
         first = await response.content.read(1000)
         rest = await take_over(response, given=999)
@@ -308,7 +318,7 @@ async def test_a_response_on_another_kind_of_loop_is_declined(monkeypatch: pytes
         assert await response.content.read() == BODY
 
 
-async def test_a_rate_limit_keeps_to_the_ordinary_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_a_run_with_a_rate_limit_does_not_use_the_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(bulkdl.http.response, "take_over", None)
     place = Place(tmp_path, limit_rate=1 << 30)
     place.environ["BULKDL_FAST_LANE"] = "4K"
@@ -317,11 +327,11 @@ async def test_a_rate_limit_keeps_to_the_ordinary_way(tmp_path: Path, monkeypatc
         assert (done.code, place.file("x.bin")) == (0, BODY)
 
 
-def test_no_place_is_left_when_all_are_taken():
-    with FastLane(places=1) as one:
-        with one.place() as first, one.place() as second:
+def test_no_slot_is_granted_when_all_are_in_use():
+    with FastLane(slots=1) as lane:
+        with lane.slot() as first, lane.slot() as second:
             assert (first, second) == (True, False)
-        with one.place() as again:
+        with lane.slot() as again:
             assert again
 
 
@@ -337,21 +347,20 @@ def test_no_place_is_left_when_all_are_taken():
         ("64K", True, 0),
     ],
 )
-def test_the_variable_turns_it_off_or_says_the_least_body(*, value: str | None, limited: bool, least: int):
+def test_the_variable_disables_the_lane_or_sets_its_least_body(*, value: str | None, limited: bool, least: int):
     made = fast_lane_for(value, limited=limited)
     assert (made.least if made else 0) == least
 
 
-def test_a_variable_that_is_no_size_is_named():
+def test_a_value_that_is_no_size_is_refused_with_the_name_of_the_variable():
     with pytest.raises(UsageError, match="BULKDL_FAST_LANE"):
         fast_lane_for("quick", limited=False)
 
 
-# ---- What it stands on
+# ---- The interfaces that it relies on
 
 
-@pytest.mark.usefixtures("system_certificates")
-def test_the_context_trusts_and_refuses_what_the_usual_one_does():
+def test_the_context_has_the_settings_of_the_default_one():
     usual, own = ssl.create_default_context(), TlsContext.create()
     for name in ("verify_mode", "check_hostname", "options", "verify_flags", "minimum_version", "maximum_version"):
         assert getattr(own, name) == getattr(usual, name), name
@@ -360,8 +369,8 @@ def test_the_context_trusts_and_refuses_what_the_usual_one_does():
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "tls"])
-async def test_the_public_interfaces_are_as_the_lane_needs_them(*, secure: bool, certificate: Path):
-    """What a takeover uses of aiohttp and asyncio is there, and after it the loop takes nothing off the socket."""
+async def test_aiohttp_and_asyncio_have_the_interfaces_that_the_lane_needs(*, secure: bool, certificate: Path):
+    """aiohttp and asyncio have what a takeover uses, and the event loop reads nothing from the socket after it."""
     context = TlsContext.create()
     context.load_verify_locations(certificate)
     async with (
@@ -386,35 +395,35 @@ async def test_the_public_interfaces_are_as_the_lane_needs_them(*, secure: bool,
         assert response.content.total_bytes == held
         assert not transport.is_reading()
         if secure:
-            # Not public, and not used: it shows that the limit does what the lane takes it to do.
+            # This is not public and bulkdl does not use it; it proves that `set_read_buffer_limits` stops the reading.
             assert not transport._ssl_protocol._transport.is_reading()  # type: ignore[attr-defined]
         stream.close()
         assert transport.is_closing()
 
 
-async def test_a_step_ends_by_itself_when_nothing_comes(tmp_path: Path):
+async def test_a_step_ends_by_itself_if_nothing_arrives(tmp_path: Path):
     async with answered(stall(SIZE, BODY[:1_000_000])) as response:
         first = await response.content.readany()
         stream = await take_over(response, given=len(first))
         assert not isinstance(stream, bytes)
         begin = at = len(first) + len(stream.ahead)
-        with FastLane() as own, opened(tmp_path / "x") as pen:
+        with FastLane() as lane, opened(tmp_path / "x") as writer:
             while at < 1_000_000:
-                at += (await own.step(stream, pen, at=at, end=SIZE)).count
-            last = await own.step(stream, pen, at=at, end=SIZE)
+                at += (await lane.step(stream, writer, at=at, end=SIZE)).count
+            last = await lane.step(stream, writer, at=at, end=SIZE)
         assert (at, last.count, last.ended, last.error) == (1_000_000, 0, False, None)
         assert 0 < last.waited_s <= stream.silence_s
         assert (tmp_path / "x").read_bytes()[begin:] == BODY[begin:1_000_000]
         stream.close()
 
 
-async def test_a_write_that_fails_ends_the_step_with_what_was_written(tmp_path: Path):
+async def test_a_failed_write_ends_the_step_with_its_error(tmp_path: Path):
     async with answered(ranges(BODY)) as response:
         first = await response.content.readany()
         stream = await take_over(response, given=len(first))
         assert not isinstance(stream, bytes)
-        with FastLane() as own, opened(tmp_path / "x", "rb") as unwritable:
-            step = await own.step(stream, unwritable, at=0, end=SIZE)
+        with FastLane() as lane, opened(tmp_path / "x", "rb") as unwritable:
+            step = await lane.step(stream, unwritable, at=0, end=SIZE)
         assert step.count == 0
         assert step.error is not None
         assert not isinstance(step.error, (ProductFailed, OSError))

@@ -1,4 +1,4 @@
-"""HTTPS past the event loop: what comes is what was sent, or an error, and never anything else."""
+"""HTTPS in the fast lane: a download gives the bytes that the server sent, or an error, and never anything else."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ BODY = body_of(SIZE)
 
 
 @asynccontextmanager
-async def taken(url: str, certificate: Path) -> AsyncIterator[tuple[Stream, int]]:
-    """A connection that was taken over, and where in the body it goes on."""
+async def taken_over(url: str, certificate: Path) -> AsyncIterator[tuple[Stream, int]]:
+    """Yield a connection after the takeover, and the offset in the body at which it continues."""
     context = TlsContext.create()
     context.load_verify_locations(certificate)
     connector = aiohttp.TCPConnector(ssl=context)
@@ -51,13 +51,13 @@ def opened(path: Path) -> Iterator[OffsetWriter]:
         yield OffsetWriter(file.fileno(), path, None)
 
 
-class Meddler:
-    """Passes on what goes between a client and a server, but for one bit that is turned on the way to the first client."""
+class BitFlippingProxy:
+    """Proxy that forwards everything, but flips one bit on the way to the first client."""
 
-    def __init__(self, port: int, *, turned: int) -> None:
-        """`turned`: the offset in what the server sends."""
+    def __init__(self, port: int, *, flipped: int) -> None:
+        """`flipped`: offset of the changed byte in the server's stream."""
         self._port = port
-        self._turned: int | None = turned
+        self._flipped: int | None = flipped
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -75,66 +75,66 @@ class Meddler:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
-        turned, self._turned = self._turned, None
+        flipped, self._flipped = self._flipped, None
         from_server, to_server = await asyncio.open_connection("127.0.0.1", self._port)
         with suppress(ConnectionError, asyncio.CancelledError):
-            await asyncio.gather(passed(reader, to_server, None), passed(from_server, writer, turned))
+            await asyncio.gather(forward(reader, to_server, None), forward(from_server, writer, flipped))
         for end in (writer, to_server):
             end.close()
             with suppress(ConnectionError):
                 await end.wait_closed()
 
 
-async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, turned: int | None) -> None:
+async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flipped: int | None) -> None:
     at = 0
     while data := bytearray(await reader.read(65536)):
-        if turned is not None and at <= turned < at + len(data):
-            data[turned - at] ^= 1
+        if flipped is not None and at <= flipped < at + len(data):
+            data[flipped - at] ^= 1
         at += len(data)
         writer.write(data)
         await writer.drain()
     writer.write_eof()
 
 
-async def test_a_bit_that_was_turned_on_the_way_ends_the_step_before_anything_wrong(certificate: Path, tmp_path: Path):
+async def test_a_flipped_bit_ends_the_step_before_a_wrong_byte_is_written(certificate: Path, tmp_path: Path):
     async with (
         TlsServer(certificate, ranges(BODY)) as server,
-        Meddler(server.port, turned=2_500_000) as meddler,
-        taken(meddler.url, certificate) as (stream, start),
+        BitFlippingProxy(server.port, flipped=2_500_000) as proxy,
+        taken_over(proxy.url, certificate) as (stream, start),
     ):
         at, error = start, None
-        with FastLane() as lane, opened(tmp_path / "x") as pen:
+        with FastLane() as lane, opened(tmp_path / "x") as writer:
             while error is None:
-                step = await lane.step(stream, pen, at=at, end=SIZE)
+                step = await lane.step(stream, writer, at=at, end=SIZE)
                 at, error = at + step.count, step.error
         assert isinstance(error, ssl.SSLError)
         assert start < at < 2_500_000
         assert (tmp_path / "x").read_bytes()[start:] == BODY[start:at]
 
 
-async def test_after_a_bit_was_turned_the_rest_is_asked_for_again(certificate: Path, tmp_path: Path):
+async def test_the_product_is_resumed_after_a_flipped_bit(certificate: Path, tmp_path: Path):
     place = Place(tmp_path, ca_file=certificate)
     place.environ["BULKDL_FAST_LANE"] = "4K"
     async with (
         TlsServer(certificate, ranges(BODY)) as server,
-        Meddler(server.port, turned=2_500_000) as meddler,
+        BitFlippingProxy(server.port, flipped=2_500_000) as proxy,
     ):
-        done = await place.run({"url": meddler.url, "file": "x.bin"}, segments=1)
+        done = await place.run({"url": proxy.url, "file": "x.bin"}, segments=1)
     assert (done.code, place.file("x.bin")) == (0, BODY)
     assert "broke (SSLError)" in done.of(Retrying)[0].reason
 
 
-async def test_what_is_decrypted_already_needs_no_further_byte_from_the_socket(certificate: Path, tmp_path: Path):
-    """Steps that end within a record: the server is silent, the socket empty, and each brings what it may."""
+async def test_decrypted_bytes_need_no_further_byte_from_the_socket(certificate: Path, tmp_path: Path):
+    """Steps that end within a TLS record return bytes although the server is silent and the socket empty."""
     sent = 2_000_000
     async with (
         TlsServer(certificate, stall(SIZE, BODY[:sent])) as server,
-        taken(server.url(), certificate) as (stream, start),
+        taken_over(server.url(), certificate) as (stream, start),
     ):
         at, counts, waits = start, set(), []
-        with FastLane() as lane, opened(tmp_path / "x") as pen:
+        with FastLane() as lane, opened(tmp_path / "x") as writer:
             while at + 5_000 <= sent:
-                step = await lane.step(stream, pen, at=at, end=at + 5_000)
+                step = await lane.step(stream, writer, at=at, end=at + 5_000)
                 at += step.count
                 counts.add(step.count)
                 waits.append(step.waited_s)
@@ -148,31 +148,31 @@ async def test_what_is_decrypted_already_needs_no_further_byte_from_the_socket(c
     [("-tls1_3", b"K\n", 1), ("-tls1_2", b"r\n", 2)],
     ids=["a change of keys", "another handshake"],
 )
-async def test_what_a_server_may_ask_for_within_a_body_is_done(
+async def test_a_key_change_or_new_handshake_within_a_body_is_answered(
     certificate: Path, tmp_path: Path, version: str, command: bytes, flights: int
 ):
-    """RFC 8446 §4.6.3 and RFC 5246 §7.4.1.1; the server is OpenSSL's own, and does it when it reads a letter.
+    """RFC 8446 §4.6.3 and RFC 5246 §7.4.1.1. OpenSSL's own server starts it when it reads a letter.
 
-    `flights`: how often it sends something for it; the second only when the first has been answered.
+    `flights`: number of messages that the server sends for it; it sends the second after the answer to the first.
     """
     half = bytes(1_000_000)
     async with openssl_server(certificate, version) as (url, say):
         say.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2000000\r\n\r\n" + half)
-        async with taken(url, certificate) as (stream, start):
-            with FastLane() as lane, closing(WorkerBuffers()) as desk, opened(tmp_path / "x") as pen:
-                await stepped(lane, stream, pen, start, len(half))
+        async with taken_over(url, certificate) as (stream, start):
+            with FastLane() as lane, closing(WorkerBuffers()) as buffers, opened(tmp_path / "x") as writer:
+                await run_steps(lane, stream, writer, start, len(half))
                 say.write(command)
                 for _ in range(flights):
-                    await readable(stream)
-                    assert stream.receive(desk, pen, len(half), len(half)) == Chunk(0)
+                    await wait_readable(stream)
+                    assert stream.receive(buffers, writer, len(half), len(half)) == Chunk(0)
                 say.write(half)
-                await stepped(lane, stream, pen, len(half), 2 * len(half))
+                await run_steps(lane, stream, writer, len(half), 2 * len(half))
             assert (tmp_path / "x").read_bytes() == bytes(2_000_000)
 
 
 @asynccontextmanager
 async def openssl_server(certificate: Path, version: str) -> AsyncIterator[tuple[str, asyncio.StreamWriter]]:
-    """Its URL, and the way to what it sends to its one client."""
+    """Yield the server's URL, and the writer of the bytes that it sends to its one client."""
     command = ("openssl", "s_server", "-accept", "127.0.0.1:0", "-naccept", "1", version, "-cert", str(certificate))
     server = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
@@ -193,8 +193,8 @@ async def openssl_server(certificate: Path, version: str) -> AsyncIterator[tuple
         await rest
 
 
-async def readable(stream: Stream) -> None:
-    """Return once something has come for a connection of which all that came before has been taken."""
+async def wait_readable(stream: Stream) -> None:
+    """Return when new bytes have arrived on a connection; all earlier ones must have been read."""
     stream.wake_for(1)
     loop, come = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(stream.fileno(), come.set)
@@ -205,10 +205,10 @@ async def readable(stream: Stream) -> None:
         loop.remove_reader(stream.fileno())
 
 
-async def stepped(lane: FastLane, stream: Stream, pen: OffsetWriter, at: int, end: int) -> None:
+async def run_steps(lane: FastLane, stream: Stream, writer: OffsetWriter, at: int, end: int) -> None:
     position = at
     while position < end:
-        step = await lane.step(stream, pen, at=position, end=end)
+        step = await lane.step(stream, writer, at=position, end=end)
         assert (step.ended, step.error) == (False, None)
         assert stream.silence_s < 30
         position += step.count
@@ -218,12 +218,12 @@ async def stepped(lane: FastLane, stream: Stream, pen: OffsetWriter, at: int, en
     ("value", "limited", "applies"),
     [(None, False, True), ("", False, True), ("64K", False, True), ("0", False, False), (None, True, False)],
 )
-def test_connections_can_be_taken_over_unless_there_is_no_lane(*, value: str | None, limited: bool, applies: bool):
+def test_the_lane_applies_unless_disabled_or_rate_limited(*, value: str | None, limited: bool, applies: bool):
     assert may_apply(value, limited=limited) == applies
 
 
 @pytest.mark.parametrize("value", [None, "0"])
-def test_the_usual_context_is_used_where_the_lane_is_turned_off(certificate: Path, value: str | None):
+def test_the_default_context_is_used_if_the_lane_is_disabled(certificate: Path, value: str | None):
     environ = {"SSL_CERT_FILE": str(certificate)} | ({} if value is None else {"BULKDL_FAST_LANE": value})
     context = trusted_context(Settings(), environ)
     assert isinstance(context, TlsContext) == (value is None)

@@ -1,4 +1,7 @@
-"""A response that is here whole is taken at once; any other is an ordinary response, as if nobody had looked."""
+"""Small responses are returned at once.
+
+Any other one is read by `ClientResponse`, as if nothing had been read before.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from yarl import URL
 
 from bulkdl.core.urls import Url
 from bulkdl.http.aiohttp_compat import WatchedResponse
-from bulkdl.http.lightweight.keepalive_pool import KeepAlivePool, SmallResponse, has_known_parts
+from bulkdl.http.lightweight.keepalive_pool import KeepAlivePool, SmallResponse, supports_small_responses
 from bulkdl.http.lightweight.sender import LightweightSender
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ OK = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nETag: "e"\r\n\r\nhi'
 
 
 class Site:
-    """Answers each request with the next of its answers, in the pieces that it has; counts its connections."""
+    """Server that answers each request with its next answer, piece by piece, and counts its connections."""
 
     def __init__(self, *answers: list[bytes]) -> None:
         self.answers = list(answers)
@@ -32,9 +35,9 @@ class Site:
         self.port = 0
         self.asked = asyncio.Event()
         self.go_on = asyncio.Event()
-        """Set: the next piece may follow."""
+        """Set it to let the next piece go out."""
         self.breaks = False
-        """Whether the connection ends after an answer."""
+        """Close the connection after each answer."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -73,20 +76,20 @@ async def site(
                 sender.close()
     finally:
         server.close()
-        await server.wait_closed()  # of connections too, from Python 3.12.1 on: the session has closed its own
+        await server.wait_closed()  # from Python 3.12.1 on this waits for connections too, which the session has closed
 
 
 async def ask(there: Site, sender: LightweightSender, method: str = "GET") -> aiohttp.ClientResponse | SmallResponse:
     url = Url(f"http://127.0.0.1:{there.port}/a")
-    return await sender.send(method, url, url.target, headers={}, proxy=None, brief=True)
+    return await sender.send(method, url, url.target, headers={}, proxy=None, allow_small=True)
 
 
 def test_the_interfaces_of_aiohttp_are_as_known():
-    """A change in aiohttp costs speed where a user installs it, and is seen here."""
-    assert has_known_parts()
+    """If a new aiohttp lacks an interface, users lose only speed; so this test must find it."""
+    assert supports_small_responses()
 
 
-async def test_what_is_here_whole_is_brief_and_its_connection_is_used_again():
+async def test_a_complete_response_is_small_and_its_connection_is_used_again():
     async with site([OK]) as (there, sender, _):
         for _ in range(3):
             response = await ask(there, sender)
@@ -107,7 +110,7 @@ async def test_what_is_here_whole_is_brief_and_its_connection_is_used_again():
         (b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\n\r\n", 302, b""),
     ],
 )
-async def test_any_other_response_is_an_ordinary_one(answer: bytes, status: int, body: bytes):
+async def test_any_other_response_is_an_ordinary_response(answer: bytes, status: int, body: bytes):
     async with site([answer]) as (there, sender, _):
         response = await ask(there, sender)
         assert isinstance(response, aiohttp.ClientResponse)
@@ -115,7 +118,7 @@ async def test_any_other_response_is_an_ordinary_one(answer: bytes, status: int,
 
 
 @pytest.mark.parametrize("size", [2, 100_000, 128 * 1024])
-async def test_a_short_body_that_comes_in_parts_is_brief(size: int):
+async def test_a_short_body_that_arrives_in_parts_is_small(size: int):
     body = bytes(size)
     head = OK.replace(b": 2", f": {size}".encode()).removesuffix(b"hi")
     async with site([head + body[:1], body[1:]]) as (there, sender, _):
@@ -127,7 +130,7 @@ async def test_a_short_body_that_comes_in_parts_is_brief(size: int):
         assert there.connections == 1
 
 
-async def test_a_body_that_is_not_short_is_an_ordinary_one():
+async def test_a_long_body_is_an_ordinary_response():
     size = 128 * 1024 + 1
     head = OK.replace(b": 2", f": {size}".encode()).removesuffix(b"hi")
     async with site([head, bytes(size)]) as (there, sender, _):
@@ -137,8 +140,8 @@ async def test_a_body_that_is_not_short_is_an_ordinary_one():
         assert await response.read() == bytes(size)
 
 
-async def test_a_body_that_takes_its_time_goes_on_as_an_ordinary_one(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("bulkdl.http.lightweight.keepalive_pool._SOON_S", 0.0)
+async def test_a_slow_body_becomes_an_ordinary_response(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bulkdl.http.lightweight.keepalive_pool._SMALL_WAIT_S", 0.0)
     async with site([OK[:-1], OK[-1:]]) as (there, sender, _):
         response = await ask(there, sender)
         assert isinstance(response, aiohttp.ClientResponse)
@@ -154,7 +157,7 @@ async def test_a_body_that_stops_half_way_is_given_up():
             await response.read()
 
 
-async def test_a_body_that_breaks_is_told_by_the_response():
+async def test_the_response_reports_a_body_that_breaks():
     async with site([OK[:-1], b""]) as (there, sender, _):
         there.breaks = True
         there.go_on.set()
@@ -173,7 +176,7 @@ async def test_a_silent_connection_is_given_up_while_others_go_on():
         assert isinstance(silent.exception(), TimeoutError)
 
 
-async def test_a_response_that_nobody_asked_for_answers_nothing():
+async def test_an_unrequested_response_answers_no_request():
     other = OK.replace(b"hi", b"no")
     async with site([OK + other], [OK]) as (there, sender, _):
         for _ in range(2):
@@ -217,14 +220,16 @@ async def test_a_connection_that_is_not_used_goes_back_to_the_pool():
         assert there.connections == 1
 
 
-async def test_a_body_without_a_length_is_cut_where_its_connection_was_lost_before_anyone_looked(
+async def test_a_body_without_a_length_counts_as_cut_if_its_connection_ended_before_the_response_started(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    """Whether it was closed or broken cannot be told any more, so that it must not pass for a whole one."""
+    """Nobody can tell any more whether the connection was closed or broke, so the body must not pass for a complete
+    one.
+    """
     exchange = KeepAlivePool.exchange
 
-    async def late(lines: KeepAlivePool, head: bytes) -> SmallResponse | Connection:
-        found = await exchange(lines, head)
+    async def late(pool: KeepAlivePool, head: bytes) -> SmallResponse | Connection:
+        found = await exchange(pool, head)
         assert not isinstance(found, SmallResponse)
         protocol = found.protocol
         assert protocol is not None
@@ -240,7 +245,7 @@ async def test_a_body_without_a_length_is_cut_where_its_connection_was_lost_befo
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Until it holds; nobody tells of it."""
+    """Return when `holds` is true, by polling."""
     loop, seen = asyncio.get_running_loop(), asyncio.Event()
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""One connection with several requests under way: answers in their order, as far as they are plain, and what comes of the rest."""
+"""Pipelining on one connection: plain answers come in order, and everything behind an unusable one stays unanswered."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SILENCE_S = 1.0
 
 
 class Client:
-    """Requests to one site, alone and ahead; one has been answered alone already."""
+    """Requests to one site, alone or pipelined; the site has answered one request already."""
 
     def __init__(self, site: Site, sender: LightweightSender) -> None:
         self.site = site
@@ -41,22 +41,22 @@ class Client:
 
     async def alone(self, path: str = "/alone") -> bytes:
         url = Url(self.site.url(path))
-        found = await self.sender.send("GET", url, url.target, headers={}, proxy=None, brief=True)
+        found = await self.sender.send("GET", url, url.target, headers={}, proxy=None, allow_small=True)
         assert isinstance(found, SmallResponse)
         return found.body
 
     def pipeline(self) -> PipelinedConnection:
-        lines = self.sender.lines_ahead(Url(self.site.url("/")))
-        assert lines is not None
-        return PipelinedConnection(lines)
+        pool = self.sender.pipelining_pool(Url(self.site.url("/")))
+        assert pool is not None
+        return PipelinedConnection(pool)
 
     def heads(self, *paths: str) -> list[bytes]:
-        return self.sender.heads(Url(self.site.url("/")), paths, headers={}) or []
+        return self.sender.request_heads(Url(self.site.url("/")), paths, headers={}) or []
 
 
 @cache
 def trusting(certificate: Path) -> ssl.SSLContext:
-    """As a run has it; reading the system's certificates takes longer than all else in a test here."""
+    """Return the context of a run; cached, since loading the certificates takes longer than a test here."""
     return trusted_context(Settings(ca_file=certificate), {})
 
 
@@ -68,7 +68,9 @@ async def opened(respond: Respond, certificate: Path | None = None) -> AsyncIter
         Site(echo, certificate=certificate) as site,
         aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
     ):
-        sender = LightweightSender(session, response_class=aiohttp.ClientResponse, row=PipeliningConfig(1, of_any=True))
+        sender = LightweightSender(
+            session, response_class=aiohttp.ClientResponse, pipelining=PipeliningConfig(1, any_server=True)
+        )
         made = Client(site, sender)
         try:
             await made.alone()
@@ -80,7 +82,7 @@ async def opened(respond: Respond, certificate: Path | None = None) -> AsyncIter
 
 @pytest.fixture(params=["http", "https"])
 def client(request: pytest.FixtureRequest) -> Opens:
-    """All of this holds over TLS too."""
+    """Run each test over HTTP and over HTTPS."""
     return opened if request.param == "http" else partial(opened, certificate=request.getfixturevalue("certificate"))
 
 
@@ -93,10 +95,10 @@ def echo(batch: list[Asked]) -> list[bytes]:
 
 
 async def answers(pipeline: PipelinedConnection, most: int = 10) -> list[bytes]:
-    """As far as there are any."""
+    """Return the bodies of the answers, up to `most`, until none is left or the pipelining is over."""
     found: list[bytes] = []
-    while len(found) < most and pipeline.under_way and (briefs := await pipeline.answers()):
-        found += [brief.body for brief in briefs]
+    while len(found) < most and pipeline.unanswered and (more := await pipeline.answers()):
+        found += [small.body for small in more]
     return found
 
 
@@ -107,7 +109,7 @@ BODIES = [body(path) for path in PATHS]
 async def test_answers_come_in_the_order_of_the_requests_and_the_connection_is_kept(client: Opens):
     async with client(echo) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads(*PATHS))
+        await pipeline.send(there.heads(*PATHS))
         assert await answers(pipeline) == BODIES
         pipeline.close()
         assert [asked.behind for asked in there.site.log] == [0, 0, 1, 2, 3]
@@ -115,7 +117,7 @@ async def test_answers_come_in_the_order_of_the_requests_and_the_connection_is_k
         assert there.site.connections == 1
 
 
-async def test_more_may_be_asked_for_before_the_others_are_answered(client: Opens):
+async def test_more_requests_may_go_out_before_the_earlier_ones_are_answered(client: Opens):
     held: list[Asked] = []
 
     def respond(batch: list[Asked]) -> list[bytes]:
@@ -125,29 +127,29 @@ async def test_more_may_be_asked_for_before_the_others_are_answered(client: Open
 
     async with client(respond) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads("/a", "/b"))
+        await pipeline.send(there.heads("/a", "/b"))
         assert await answers(pipeline, 1) == BODIES[:1]
-        await pipeline.ask(there.heads("/c", "/d"))
+        await pipeline.send(there.heads("/c", "/d"))
         assert await answers(pipeline) == BODIES[1:]
-        assert (pipeline.under_way, pipeline.was_cut) == (0, False)
+        assert (pipeline.unanswered, pipeline.was_cut) == (0, False)
         pipeline.close()
         assert there.site.connections == 1
 
 
 @pytest.mark.parametrize("size", [1, 65_536, 100_000, 128 * 1024])
-async def test_short_bodies_of_any_length_stand_behind_one_another(client: Opens, size: int):
+async def test_short_bodies_of_any_length_may_follow_one_another(client: Opens, size: int):
     def respond(batch: list[Asked]) -> list[bytes]:
         return [ok(asked.path[1:].encode() * size) for asked in batch]
 
     async with client(respond) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads(*PATHS))
+        await pipeline.send(there.heads(*PATHS))
         assert await answers(pipeline) == [path[1:].encode() * size for path in PATHS]
         pipeline.close()
 
 
 def one_after_the_other(pieces: Iterable[bytes]) -> Iterator[bytes | asyncio.Event]:
-    """Whoever reads them has a turn behind each."""
+    """Yield each piece and then an event, so that the reader gets a turn of the event loop after each piece."""
     for piece in pieces:
         turn = asyncio.Event()
         asyncio.get_running_loop().call_soon(turn.set)
@@ -155,8 +157,8 @@ def one_after_the_other(pieces: Iterable[bytes]) -> Iterator[bytes | asyncio.Eve
 
 
 @pytest.mark.parametrize("length", [1, 13, 100, 100_000])
-async def test_answers_are_told_apart_wherever_what_comes_is_cut(client: Opens, length: int):
-    """Also where one of them comes in many TLS records, and all of them in one."""
+async def test_answers_are_told_apart_wherever_the_stream_is_cut(client: Opens, length: int):
+    """With TLS, one answer then spans many records, or one record holds all answers."""
 
     def respond(batch: list[Asked]) -> Iterable[bytes | asyncio.Event]:
         sent = b"".join(echo(batch))
@@ -164,14 +166,14 @@ async def test_answers_are_told_apart_wherever_what_comes_is_cut(client: Opens, 
 
     async with client(respond) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads(*PATHS))
+        await pipeline.send(there.heads(*PATHS))
         assert await answers(pipeline) == BODIES
         pipeline.close()
         assert await there.alone() == body("/alone")
         assert there.site.connections == 1
 
 
-async def test_a_body_may_come_after_its_head_was_seen_and_with_answers_behind_it(client: Opens):
+async def test_a_body_may_arrive_after_its_head_was_read_and_together_with_further_answers(client: Opens):
     gate = asyncio.Event()
 
     def respond(batch: list[Asked]) -> list[bytes | asyncio.Event]:
@@ -181,16 +183,16 @@ async def test_a_body_may_come_after_its_head_was_seen_and_with_answers_behind_i
 
     async with client(respond) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads(*PATHS))
+        await pipeline.send(there.heads(*PATHS))
         await until(lambda: pipeline.arrived == 2)
         waiting = asyncio.create_task(answers(pipeline))
-        await until(lambda: pipeline.under_way == 3 or waiting.done())
+        await until(lambda: pipeline.unanswered == 3 or waiting.done())
         gate.set()
         assert await waiting == BODIES
         pipeline.close()
 
 
-async def test_a_pipeline_that_asks_nothing_takes_no_connection(client: Opens):
+async def test_a_pipeline_without_requests_takes_no_connection(client: Opens):
     async with client(echo) as there:
         pipeline = there.pipeline()
         assert await pipeline.answers() == []
@@ -199,7 +201,7 @@ async def test_a_pipeline_that_asks_nothing_takes_no_connection(client: Opens):
         assert there.site.connections == 1
 
 
-# ---- It ends
+# ---- The end of the pipelining
 
 
 ODD = {
@@ -226,7 +228,7 @@ MUDDLED = {"no HTTP", "two lengths", "a length that is none", "chunks and a leng
 
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("name", ODD)
-async def test_an_odd_answer_ends_it_at_its_place_and_nothing_behind_it_is_believed(
+async def test_an_unusable_answer_ends_the_pipelining_and_no_answer_behind_it_is_believed(
     client: Opens, name: str, place: int
 ):
     def respond(batch: list[Asked]) -> list[bytes]:
@@ -234,12 +236,13 @@ async def test_an_odd_answer_ends_it_at_its_place_and_nothing_behind_it_is_belie
 
     async with client(respond) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads(*PATHS))
+        await pipeline.send(there.heads(*PATHS))
         found = await answers(pipeline)
-        # What comes together with something that is no HTTP, or one answer too many, is lost with it: it is asked for again.
+        # Answers that arrive together with invalid HTTP, or with one answer too many, are lost with it and requested
+        # again.
         assert found == BODIES[: len(found)]
         assert len(found) == place or (len(found) < place and name in MUDDLED)
-        assert pipeline.under_way == 4 - len(found)
+        assert pipeline.unanswered == 4 - len(found)
         assert await pipeline.answers() == []
         pipeline.close()
         assert await there.alone("/after") == body("/after")
@@ -248,15 +251,15 @@ async def test_an_odd_answer_ends_it_at_its_place_and_nothing_behind_it_is_belie
 
 @pytest.mark.parametrize("end", [CLOSE, CUT, RESET])
 @pytest.mark.parametrize("count", [0, 1, 3])
-async def test_a_connection_that_ends_between_answers_gives_those_that_came(client: Opens, end: Any, count: int):
+async def test_a_connection_that_ends_between_answers_returns_those_before(client: Opens, end: Any, count: int):
     async with client(lambda batch: [*echo(batch)[:count], end] if len(batch) > 1 else echo(batch)) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads(*PATHS))
+        await pipeline.send(there.heads(*PATHS))
         found = await answers(pipeline)
-        # A reset may take with it what was on its way.
+        # A reset may discard bytes that were still on their way.
         assert found == BODIES[: len(found)]
         assert len(found) == count or (end is RESET and len(found) < count)
-        assert (pipeline.under_way, pipeline.was_cut) == (4 - len(found), True)
+        assert (pipeline.unanswered, pipeline.was_cut) == (4 - len(found), True)
         pipeline.close()
         assert await there.alone("/after") == body("/after")
         assert there.site.connections == 2
@@ -264,30 +267,30 @@ async def test_a_connection_that_ends_between_answers_gives_those_that_came(clie
 
 @pytest.mark.parametrize("end", [CLOSE, CUT])
 @pytest.mark.parametrize("cut", [-1, -10, -20, -50])
-async def test_a_connection_that_ends_inside_an_answer_gives_nothing_of_it(client: Opens, cut: int, end: Any):
+async def test_a_connection_that_ends_inside_an_answer_returns_nothing_of_it(client: Opens, cut: int, end: Any):
     def respond(batch: list[Asked]) -> list[Any]:
         first, second, *_ = echo(batch)
         return [first, second[:cut], end]
 
     async with client(respond) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads(*PATHS))
+        await pipeline.send(there.heads(*PATHS))
         assert await answers(pipeline) == BODIES[:1]
-        assert pipeline.under_way == 3
+        assert pipeline.unanswered == 3
         pipeline.close()
 
 
 @pytest.mark.parametrize("end", [CLOSE, CUT, RESET])
-async def test_a_connection_that_ended_while_nothing_was_under_way_is_asked_for_nothing_more(client: Opens, end: Any):
+async def test_a_connection_that_ended_while_all_was_answered_gets_no_more_requests(client: Opens, end: Any):
     gate = asyncio.Event()
     async with client(lambda batch: [*echo(batch), gate, end]) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads("/a"))
+        await pipeline.send(there.heads("/a"))
         assert await answers(pipeline) == BODIES[:1]
         gate.set()
         await until(lambda: pipeline._transport is not None and pipeline._transport.is_closing())
-        await pipeline.ask(there.heads("/b"))
-        assert (pipeline.under_way, pipeline.was_cut) == (0, True)
+        await pipeline.send(there.heads("/b"))
+        assert (pipeline.unanswered, pipeline.was_cut) == (0, True)
         assert await pipeline.answers() == []
         pipeline.close()
         there.site.respond = echo
@@ -295,28 +298,28 @@ async def test_a_connection_that_ended_while_nothing_was_under_way_is_asked_for_
         assert (there.site.count("/b"), there.site.connections) == (0, 2)
 
 
-async def test_an_answer_that_says_it_is_the_last_is_taken_and_its_connection_is_not_used_again(client: Opens):
+async def test_an_answer_with_connection_close_is_returned_and_its_connection_is_not_used_again(client: Opens):
     def respond(batch: list[Asked]) -> list[Any]:
         return [ok(body(batch[0].path), ("Connection", "close")), CLOSE]
 
     async with client(respond) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads(*PATHS))
+        await pipeline.send(there.heads(*PATHS))
         assert await answers(pipeline) == BODIES[:1]
-        assert (pipeline.under_way, pipeline.was_cut) == (3, True)
+        assert (pipeline.unanswered, pipeline.was_cut) == (3, True)
         pipeline.close()
         there.site.respond = echo
         await there.alone()
         assert there.site.connections == 2
 
 
-async def test_a_connection_on_which_all_was_answered_and_the_last_answer_closes_it_is_not_used_again(client: Opens):
+async def test_a_connection_that_the_last_of_all_answers_closes_is_not_used_again(client: Opens):
     def respond(batch: list[Asked]) -> list[bytes]:
         return [*echo(batch[:-1]), ok(body(batch[-1].path), ("Connection", "close"))]
 
     async with client(respond) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads(*PATHS))
+        await pipeline.send(there.heads(*PATHS))
         assert await answers(pipeline) == BODIES
         pipeline.close()
         there.site.respond = echo
@@ -329,29 +332,29 @@ async def test_a_connection_on_which_all_was_answered_and_the_last_answer_closes
     [(0, b""), (2, b""), (2, ok(b"late")[:20]), (2, ok(b"late")[:-1])],
     ids=["no answer", "two", "two and half a head", "two and half a body"],
 )
-async def test_silence_ends_it_and_is_no_end_of_the_connection(
+async def test_a_timeout_ends_the_pipelining_but_does_not_count_as_a_cut(
     client: Opens, count: int, part: bytes, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("bulkdl.http.lightweight.keepalive_pool._SOON_S", SILENCE_S)
+    monkeypatch.setattr("bulkdl.http.lightweight.keepalive_pool._SMALL_WAIT_S", SILENCE_S)
     async with client(lambda batch: [*echo(batch)[:count], part]) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads(*PATHS))
+        await pipeline.send(there.heads(*PATHS))
         assert await answers(pipeline) == BODIES[:count]
-        assert (pipeline.under_way, pipeline.was_cut) == (4 - count, False)
+        assert (pipeline.unanswered, pipeline.was_cut) == (4 - count, False)
         pipeline.close()
         there.site.respond = echo
         assert await there.alone("/after") == body("/after")
         assert there.site.connections == 2
 
 
-async def test_where_there_are_more_answers_than_requests_none_of_them_is_believed(client: Opens):
+async def test_no_answer_is_believed_if_there_are_more_answers_than_requests(client: Opens):
     def respond(batch: list[Asked]) -> list[bytes]:
         first, second = echo(batch)
         return [first + first + second]
 
     async with client(respond) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads("/a", "/b"))
+        await pipeline.send(there.heads("/a", "/b"))
         assert (await answers(pipeline), pipeline.was_cut) == ([], False)
         pipeline.close()
         there.site.respond = echo
@@ -359,7 +362,7 @@ async def test_where_there_are_more_answers_than_requests_none_of_them_is_believ
         assert there.site.connections == 2
 
 
-async def test_an_answer_that_came_before_its_request_answers_nothing(client: Opens):
+async def test_an_answer_that_arrives_before_its_request_is_not_believed(client: Opens):
     gate = asyncio.Event()
 
     def respond(batch: list[Asked]) -> list[bytes | asyncio.Event]:
@@ -367,11 +370,11 @@ async def test_an_answer_that_came_before_its_request_answers_nothing(client: Op
 
     async with client(respond) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads("/a"))
+        await pipeline.send(there.heads("/a"))
         assert await answers(pipeline) == BODIES[:1]
         gate.set()
         await until(lambda: pipeline.arrived > 0)
-        await pipeline.ask(there.heads("/b"))
+        await pipeline.send(there.heads("/b"))
         assert await pipeline.answers() == []
         assert there.site.count("/b") == 0
         pipeline.close()
@@ -379,12 +382,12 @@ async def test_an_answer_that_came_before_its_request_answers_nothing(client: Op
         assert await there.alone("/after") == body("/after")
 
 
-async def test_a_pipeline_that_is_left_in_the_middle_leaves_no_answer_for_the_next_request(client: Opens):
+async def test_a_cancelled_pipeline_leaves_no_answer_for_the_next_request(client: Opens):
     async with client(lambda batch: echo(batch)[:1]) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads(*PATHS))
+        await pipeline.send(there.heads(*PATHS))
         waiting = asyncio.create_task(answers(pipeline))
-        await until(lambda: pipeline.under_way == 3)
+        await until(lambda: pipeline.unanswered == 3)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
@@ -394,38 +397,38 @@ async def test_a_pipeline_that_is_left_in_the_middle_leaves_no_answer_for_the_ne
         assert there.site.connections == 2
 
 
-async def test_a_site_that_is_gone_raises_what_aiohttp_does_and_closes_cleanly(client: Opens):
+async def test_an_unreachable_site_raises_the_error_of_aiohttp_and_closes_cleanly(client: Opens):
     async with client(lambda _batch: [CLOSE]) as there:
         pipeline = there.pipeline()
-        await pipeline.ask(there.heads("/a"))
+        await pipeline.send(there.heads("/a"))
         assert (await pipeline.answers(), pipeline.was_cut) == ([], True)
         pipeline.close()
         assert there.site._server is not None
         there.site._server.close()
         gone = there.pipeline()
         with pytest.raises(aiohttp.ClientConnectorError):
-            await gone.ask(there.heads("/a"))
+            await gone.send(there.heads("/a"))
         gone.close()
 
 
 # ---- The trial
 
 
-async def tried(there: Client) -> tuple[bool | None, list[bytes]]:
+async def run_trial(there: Client) -> tuple[bool | None, list[bytes]]:
     pipeline = there.pipeline()
     first, second = there.heads("/a", "/b")
     try:
-        kept, alone = await pipeline.on_trial(first, second)
+        kept, alone = await pipeline.run_trial(first, second)
     finally:
         pipeline.close()
     there.site.respond = echo
     assert await there.alone("/after") == body("/after")
-    return kept, [brief.body for brief in alone]
+    return kept, [small.body for small in alone]
 
 
-async def test_an_order_that_is_kept_is_found_to_be_and_both_products_have_come(client: Opens):
+async def test_a_trial_proves_a_kept_order_and_returns_both_products(client: Opens):
     async with client(echo) as there:
-        assert await tried(there) == (True, BODIES[:2])
+        assert await run_trial(there) == (True, BODIES[:2])
         assert [(asked.path, asked.behind) for asked in there.site.log[1:-1]] == [
             ("/a", 0),
             ("/b", 1),
@@ -465,7 +468,7 @@ def twin(batch: list[Asked], *tags: str) -> list[bytes]:
         "the first twice",
         "alike",
         "alike with other ETags",
-        "an ETag for each answer",
+        "another ETag in each answer",
         "the second forgotten",
         "the first forgotten",
         "closed behind the first",
@@ -474,11 +477,11 @@ def twin(batch: list[Asked], *tags: str) -> list[bytes]:
         "an error behind another",
     ],
 )
-async def test_a_trial_believes_what_comes_alone_only_where_it_came_ahead_just_so(
+async def test_a_trial_returns_the_separate_answers_only_if_the_pipelined_ones_were_the_same(
     client: Opens, respond: Respond, expected: tuple[bool | None, list[bytes]]
 ):
     async with client(respond) as there:
-        kept, alone = await tried(there)
+        kept, alone = await run_trial(there)
         assert alone == expected[1]
-        # An answer too many may come in time to be seen, or be taken for the next one and disagree.
+        # A surplus answer may arrive early enough to be noticed, or be taken for the next answer and disagree.
         assert kept is expected[0] or (expected == (None, []) and len(there.site.log) > 4 and kept is False)

@@ -1,4 +1,4 @@
-"""Whether and how far requests may go out ahead of the answers: what an origin has shown decides, and nothing else."""
+"""Pipelining policy: only the answers that an origin has given decide whether and how deep requests are pipelined."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 
 from bulkdl.core.errors import UsageError
 from bulkdl.http.lightweight.pipelining_policy import (
-    FEW_CUTS,
-    FIRST_ROW,
-    HELD,
-    LONGER,
-    MOST,
-    PER_CUT,
-    QUICK_S,
-    SLOW_S,
-    TRIALS,
+    ANSWERS_PER_CUT,
+    FAST_ANSWER_S,
+    FREE_CUTS,
+    MAX_BODY_BYTES,
+    MAX_DEPTH,
+    MAX_TRIALS,
+    REQUIRED_PLAIN_ANSWERS,
+    SLOW_ANSWER_S,
+    VIOLATION_FACTOR,
     OrderProof,
     PipeliningConfig,
     PipeliningPolicy,
@@ -25,51 +25,51 @@ from bulkdl.http.lightweight.pipelining_policy import (
 )
 
 
-def kept(row: int = 3) -> PipeliningPolicy:
-    """An origin that has shown that it keeps the order."""
-    lead = PipeliningPolicy(row=row, wanted=row)
-    lead.on_trial()
-    lead.tried(kept=True)
-    return lead
+def proven_policy(row: int = 3) -> PipeliningPolicy:
+    """Return the policy of an origin that has proven to answer in order."""
+    policy = PipeliningPolicy(plain_answers=row, required_answers=row)
+    policy.begin_trial()
+    policy.end_trial(kept=True)
+    return policy
 
 
-def plain(lead: PipeliningPolicy, count: int) -> None:
+def record_plain(policy: PipeliningPolicy, count: int) -> None:
     for _ in range(count):
-        lead.plain("nginx")
+        policy.record_plain("nginx")
 
 
 @pytest.mark.parametrize(
-    ("value", "row"),
+    ("value", "config"),
     [
-        (None, PipeliningConfig(FIRST_ROW)),
-        ("", PipeliningConfig(FIRST_ROW)),
+        (None, PipeliningConfig(REQUIRED_PLAIN_ANSWERS)),
+        ("", PipeliningConfig(REQUIRED_PLAIN_ANSWERS)),
         ("0", None),
         ("000", None),
-        ("1", PipeliningConfig(1, of_any=True)),
-        ("0256", PipeliningConfig(256, of_any=True)),
-        ("999999999", PipeliningConfig(999_999_999, of_any=True)),
+        ("1", PipeliningConfig(1, any_server=True)),
+        ("0256", PipeliningConfig(256, any_server=True)),
+        ("999999999", PipeliningConfig(999_999_999, any_server=True)),
     ],
 )
-def test_the_variable_says_how_long_the_first_row_is_and_that_any_server_may_stand_in_it(
-    value: str | None, row: PipeliningConfig | None
+def test_a_number_in_the_variable_sets_the_required_answers_and_allows_any_server(
+    value: str | None, config: PipeliningConfig | None
 ):
-    assert pipelining_config(value) == row
+    assert pipelining_config(value) == config
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "many", " 1", "1 ", "٣", "²", "1_000", "1000000000", "0x10", "1e3"])
-def test_what_is_no_whole_number_is_refused_with_the_name_of_the_variable(value: str):
+def test_a_value_that_is_no_whole_number_is_refused_with_the_name_of_the_variable(value: str):
     with pytest.raises(UsageError, match="BULKDL_ASK_AHEAD"):
         pipelining_config(value)
 
 
 @given(st.text(max_size=12))
-def test_any_text_is_a_row_or_a_usage_error(value: str):
+def test_any_text_is_a_config_or_a_usage_error(value: str):
     try:
-        row = pipelining_config(value)
+        config = pipelining_config(value)
     except UsageError:
         assert not value.isdigit() or not value.isascii() or len(value) > 9
     else:
-        assert row is None or row.length > 0
+        assert config is None or config.required_answers > 0
 
 
 @pytest.mark.parametrize(
@@ -92,132 +92,146 @@ def test_any_text_is_a_row_or_a_usage_error(value: str):
         ("/nginx", False),
     ],
 )
-def test_only_servers_of_which_it_is_known_that_they_answer_in_turn_are_asked_ahead(server: str, *, known: bool):
+def test_only_requests_to_servers_known_to_answer_in_order_are_pipelined(server: str, *, known: bool):
     assert is_known_in_order(server) is known
-    lead = PipeliningPolicy(wanted=1)
-    lead.plain(server)
-    assert lead.may_ask_ahead is known
+    policy = PipeliningPolicy(required_answers=1)
+    policy.record_plain(server)
+    assert policy.may_pipeline is known
 
 
-def test_a_server_that_is_not_known_begins_the_row_again():
-    lead = PipeliningPolicy(wanted=2)
-    plain(lead, 5)
-    lead.plain("a server of ours")
-    assert (lead.row, lead.may_ask_ahead) == (0, False)
+def test_an_answer_of_an_unknown_server_resets_the_count_of_plain_answers():
+    policy = PipeliningPolicy(required_answers=2)
+    record_plain(policy, 5)
+    policy.record_plain("a server of ours")
+    assert (policy.plain_answers, policy.may_pipeline) == (0, False)
 
 
-def test_who_asks_for_it_asks_any_server_ahead():
-    lead = PipeliningPolicy(wanted=1, of_any=True)
-    lead.plain("a server of ours")
-    assert lead.may_ask_ahead
+def test_any_server_may_be_pipelined_if_configured():
+    policy = PipeliningPolicy(required_answers=1, any_server=True)
+    policy.record_plain("a server of ours")
+    assert policy.may_pipeline
 
 
-def test_nothing_is_asked_ahead_before_the_row_is_long_enough():
-    lead = PipeliningPolicy(wanted=3)
-    plain(lead, 2)
-    assert not lead.may_ask_ahead
-    lead.plain("nginx")
-    assert lead.may_ask_ahead
+def test_nothing_is_pipelined_before_enough_plain_answers():
+    policy = PipeliningPolicy(required_answers=3)
+    record_plain(policy, 2)
+    assert not policy.may_pipeline
+    policy.record_plain("nginx")
+    assert policy.may_pipeline
 
 
-def test_any_other_answer_begins_the_row_again_and_makes_it_no_longer():
-    lead = PipeliningPolicy(wanted=3)
-    plain(lead, 2)
-    lead.other()
-    plain(lead, 2)
-    assert not lead.may_ask_ahead
-    lead.plain("nginx")
-    assert lead.may_ask_ahead
+def test_any_other_answer_resets_the_count_but_requires_no_more_answers():
+    policy = PipeliningPolicy(required_answers=3)
+    record_plain(policy, 2)
+    policy.record_other()
+    record_plain(policy, 2)
+    assert not policy.may_pipeline
+    policy.record_plain("nginx")
+    assert policy.may_pipeline
 
 
 def test_only_one_trial_is_under_way_at_a_time():
-    lead = PipeliningPolicy(row=3, wanted=3)
-    lead.on_trial()
-    assert not lead.may_ask_ahead
-    plain(lead, 100)
-    assert not lead.may_ask_ahead
+    policy = PipeliningPolicy(plain_answers=3, required_answers=3)
+    policy.begin_trial()
+    assert not policy.may_pipeline
+    record_plain(policy, 100)
+    assert not policy.may_pipeline
 
 
-def test_an_order_that_was_kept_is_believed_at_once():
-    lead = kept()
-    assert (lead.order, lead.may_ask_ahead, lead.wanted) == (OrderProof.KEPT, True, 3)
+def test_a_kept_order_allows_pipelining_at_once():
+    policy = proven_policy()
+    assert (policy.order, policy.may_pipeline, policy.required_answers) == (OrderProof.KEPT, True, 3)
 
 
-def test_an_order_that_was_broken_is_never_believed_again():
-    lead = PipeliningPolicy(row=3, wanted=3)
-    lead.on_trial()
-    lead.tried(kept=False)
-    plain(lead, 100_000)
-    assert (lead.order, lead.may_ask_ahead) == (OrderProof.BROKEN, False)
+def test_a_broken_order_ends_pipelining_for_good():
+    policy = PipeliningPolicy(plain_answers=3, required_answers=3)
+    policy.begin_trial()
+    policy.end_trial(kept=False)
+    record_plain(policy, 100_000)
+    assert (policy.order, policy.may_pipeline) == (OrderProof.BROKEN, False)
 
 
-def test_a_trial_that_shows_nothing_is_made_again_after_a_longer_row_and_given_up_in_the_end():
-    lead, rows = PipeliningPolicy(wanted=2), []
-    while lead.order is OrderProof.UNKNOWN:
+def test_an_inconclusive_trial_is_repeated_after_more_answers_and_given_up_in_the_end():
+    policy, rows = PipeliningPolicy(required_answers=2), []
+    while policy.order is OrderProof.UNKNOWN:
         row = 0
-        while not lead.may_ask_ahead:
-            lead.plain("nginx")
+        while not policy.may_pipeline:
+            policy.record_plain("nginx")
             row += 1
         rows.append(row)
-        lead.on_trial()
-        lead.tried(kept=None)
-    assert rows == [2 * LONGER**n for n in range(TRIALS)]
-    assert lead.order is OrderProof.BROKEN
+        policy.begin_trial()
+        policy.end_trial(kept=None)
+    assert rows == [2 * VIOLATION_FACTOR**n for n in range(MAX_TRIALS)]
+    assert policy.order is OrderProof.BROKEN
 
 
-def test_an_answer_that_fails_to_come_makes_the_next_row_longer_and_leaves_the_order_known():
-    lead = kept(3)
-    lead.ended(cut=False)
-    assert (lead.order, lead.may_ask_ahead, lead.wanted) == (OrderProof.KEPT, False, 3 * LONGER)
-    plain(lead, 3 * LONGER)
-    assert lead.may_ask_ahead
+def test_a_missing_answer_requires_more_plain_answers_and_keeps_the_proof_of_order():
+    policy = proven_policy(3)
+    policy.record_unanswered(cut=False)
+    assert (policy.order, policy.may_pipeline, policy.required_answers) == (
+        OrderProof.KEPT,
+        False,
+        3 * VIOLATION_FACTOR,
+    )
+    record_plain(policy, 3 * VIOLATION_FACTOR)
+    assert policy.may_pipeline
 
 
 @pytest.mark.parametrize(
-    ("answers", "allowed"), [(0, FEW_CUTS), (PER_CUT, FEW_CUTS + 1), (10 * PER_CUT, FEW_CUTS + 10)]
+    ("answers", "allowed"), [(0, FREE_CUTS), (ANSWERS_PER_CUT, FREE_CUTS + 1), (10 * ANSWERS_PER_CUT, FREE_CUTS + 10)]
 )
-def test_connections_may_end_a_few_times_and_once_more_for_so_many_answers(answers: int, allowed: int):
-    lead = kept()
+def test_connections_may_end_a_few_times_and_once_more_per_number_of_answers(answers: int, allowed: int):
+    policy = proven_policy()
     for _ in range(answers):
-        lead.ahead(1)
+        policy.record_pipelined(1)
     for _ in range(allowed):
-        lead.ended(cut=True)
-        assert lead.may_ask_ahead
-    lead.ended(cut=True)
-    assert not lead.may_ask_ahead
+        policy.record_unanswered(cut=True)
+        assert policy.may_pipeline
+    policy.record_unanswered(cut=True)
+    assert not policy.may_pipeline
 
 
-@pytest.mark.parametrize(("each_s", "depth"), [(0.0001, MOST), (QUICK_S, MOST), (QUICK_S + 0.001, 2), (SLOW_S, 2)])
-def test_the_slower_answers_come_the_fewer_are_asked_ahead(each_s: float, depth: int):
-    lead = kept()
-    lead.took(8 * each_s, answers=8)
-    assert (lead.may_ask_ahead, lead.depth(1000)) == (True, depth)
+@pytest.mark.parametrize(
+    ("each_s", "depth"),
+    [(0.0001, MAX_DEPTH), (FAST_ANSWER_S, MAX_DEPTH), (FAST_ANSWER_S + 0.001, 2), (SLOW_ANSWER_S, 2)],
+)
+def test_slower_answers_reduce_the_depth(each_s: float, depth: int):
+    policy = proven_policy()
+    policy.record_duration(8 * each_s, answers=8)
+    assert (policy.may_pipeline, policy.depth(1000)) == (True, depth)
 
 
-def test_answers_that_take_so_long_that_none_waits_for_another_end_it():
-    lead = kept()
-    lead.took(8 * (SLOW_S + 0.001), answers=8)
-    assert not lead.may_ask_ahead
+def test_slow_answers_end_the_pipelining():
+    policy = proven_policy()
+    policy.record_duration(8 * (SLOW_ANSWER_S + 0.001), answers=8)
+    assert not policy.may_pipeline
 
 
 def test_one_slow_answer_among_quick_ones_changes_nothing():
-    lead = kept()
+    policy = proven_policy()
     for seconds in [0.008] * 20 + [0.3]:
-        lead.took(seconds, answers=8)
-    assert (lead.may_ask_ahead, lead.depth(1000)) == (True, MOST)
+        policy.record_duration(seconds, answers=8)
+    assert (policy.may_pipeline, policy.depth(1000)) == (True, MAX_DEPTH)
 
 
 @pytest.mark.parametrize(
     ("size", "depth"),
-    [(0, MOST), (1, MOST), (HELD // MOST, MOST), (HELD // MOST + 1, MOST - 1), (HELD, 2), (1 << 40, 2)],
+    [
+        (0, MAX_DEPTH),
+        (1, MAX_DEPTH),
+        (MAX_BODY_BYTES // MAX_DEPTH, MAX_DEPTH),
+        (MAX_BODY_BYTES // MAX_DEPTH + 1, MAX_DEPTH - 1),
+        (MAX_BODY_BYTES, 2),
+        (1 << 40, 2),
+    ],
 )
-def test_the_larger_products_are_the_fewer_are_asked_ahead(size: int, depth: int):
+def test_larger_products_reduce_the_depth(size: int, depth: int):
     assert PipeliningPolicy().depth(size) == depth
 
 
 @given(size=st.integers(0, 1 << 50), between=st.floats(0, 1000))
-def test_never_more_than_the_most_and_never_fewer_than_two_are_under_way(size: int, between: float):
-    assert 2 <= PipeliningPolicy(between_s=between).depth(size) <= MOST
+def test_the_depth_is_between_two_and_the_maximum(size: int, between: float):
+    assert 2 <= PipeliningPolicy(between_s=between).depth(size) <= MAX_DEPTH
 
 
 steps = st.lists(
@@ -227,32 +241,32 @@ steps = st.lists(
 
 
 @given(steps=steps, wanted=st.integers(1, 4))
-def test_whatever_happens_the_order_is_proven_before_anything_is_asked_ahead_and_breaches_only_lengthen_the_row(
+def test_any_sequence_of_events_pipelines_only_after_a_proof_and_violations_only_raise_the_required_answers(
     steps: list[str], wanted: int
 ):
-    lead, proven, broken, trials = PipeliningPolicy(wanted=wanted), False, False, 0
+    policy, proven, broken, trials = PipeliningPolicy(required_answers=wanted), False, False, 0
     for step in steps:
-        before = lead.wanted
+        before = policy.required_answers
         match step:
             case "plain":
-                lead.plain("nginx")
+                policy.record_plain("nginx")
             case "other":
-                lead.other()
-            case "ahead" if lead.may_ask_ahead and lead.order is OrderProof.KEPT:
-                lead.ahead(1)
-            case "cut" | "end" if lead.order is OrderProof.KEPT:
-                lead.ended(cut=step == "cut")
-            case "slow" if lead.order is OrderProof.KEPT:
-                lead.took(1.0, answers=1)
+                policy.record_other()
+            case "ahead" if policy.may_pipeline and policy.order is OrderProof.KEPT:
+                policy.record_pipelined(1)
+            case "cut" | "end" if policy.order is OrderProof.KEPT:
+                policy.record_unanswered(cut=step == "cut")
+            case "slow" if policy.order is OrderProof.KEPT:
+                policy.record_duration(1.0, answers=1)
             case "trial" | "trial broken" | "trial without a sign" if (
-                lead.may_ask_ahead and lead.order is OrderProof.UNKNOWN
+                policy.may_pipeline and policy.order is OrderProof.UNKNOWN
             ):
                 trials += 1
-                lead.on_trial()
-                lead.tried(kept={"trial": True, "trial broken": False}.get(step))
+                policy.begin_trial()
+                policy.end_trial(kept={"trial": True, "trial broken": False}.get(step))
                 proven, broken = proven or step == "trial", broken or step == "trial broken"
-        assert (lead.order is OrderProof.KEPT) == proven
-        assert lead.wanted in (before, before * LONGER)
-        assert not (lead.may_ask_ahead and lead.row < lead.wanted)
-        assert not (broken and lead.may_ask_ahead)
-        assert trials <= TRIALS
+        assert (policy.order is OrderProof.KEPT) == proven
+        assert policy.required_answers in (before, before * VIOLATION_FACTOR)
+        assert not (policy.may_pipeline and policy.plain_answers < policy.required_answers)
+        assert not (broken and policy.may_pipeline)
+        assert trials <= MAX_TRIALS

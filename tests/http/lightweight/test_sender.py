@@ -1,4 +1,4 @@
-"""Requests that go out without aiohttp's session are those that it would have sent."""
+"""Requests that bypass aiohttp's session are the ones that the session would have sent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from yarl import URL
 
 from bulkdl.core.urls import Url
 from bulkdl.http.lightweight.keepalive_pool import SmallResponse
-from bulkdl.http.lightweight.sender import LightweightSender, is_as_known
+from bulkdl.http.lightweight.sender import LightweightSender, supports_direct_requests
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -26,10 +26,13 @@ USUAL = {"User-Agent": "a program", "Accept": "*/*", "Accept-Encoding": "identit
 
 @dataclass
 class Site:
-    """A server that keeps the heads which it was sent, and answers them in turn; the last answer is for all that follow."""
+    """Server that records the request heads and answers them in turn.
+
+    The last answer repeats for all further requests.
+    """
 
     answers: list[bytes | None]
-    """None: the connection is closed instead."""
+    """None: close the connection instead."""
     heads: list[bytes] = field(default_factory=list)
     connections: int = 0
     port: int = 0
@@ -54,7 +57,7 @@ class Site:
         return Url(f"http://127.0.0.1:{self.port}{rest}")
 
     def fields(self, at: int = -1) -> tuple[bytes, set[bytes]]:
-        """The request line and the header fields of a request."""
+        """Return the request line and the header fields of a request."""
         first, *fields = self.heads[at].removesuffix(b"\r\n\r\n").split(b"\r\n")
         return first, set(fields)
 
@@ -74,7 +77,7 @@ async def site(*answers: bytes | None) -> AsyncIterator[Site]:
 @asynccontextmanager
 async def sender(*, read_s: float = 30.0) -> AsyncIterator[tuple[LightweightSender, aiohttp.ClientSession]]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=read_s)
-    jar = aiohttp.CookieJar(unsafe=True)  # takes the cookies of an address
+    jar = aiohttp.CookieJar(unsafe=True)  # accepts cookies from an IP address
     async with aiohttp.ClientSession(
         headers=USUAL, timeout=timeout, cookie_jar=jar, auto_decompress=False, requote_redirect_url=False
     ) as session:
@@ -83,18 +86,18 @@ async def sender(*, read_s: float = 30.0) -> AsyncIterator[tuple[LightweightSend
         made.close()
 
 
-@pytest.fixture(params=[False, True], ids=["response", "brief"], autouse=True)
-def brief(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything is true of both ways."""
-    monkeypatch.setitem(WAY, "brief", request.param)
+@pytest.fixture(params=[False, True], ids=["response", "small"], autouse=True)
+def allow_small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test with and without small responses."""
+    monkeypatch.setitem(OPTIONS, "allow_small", request.param)
 
 
-WAY = {"brief": False}
+OPTIONS = {"allow_small": False}
 
 
 async def send(sender: LightweightSender, url: Url, method: str = "GET", **headers: str) -> tuple[int, bytes]:
     fields = {name.replace("_", "-"): value for name, value in headers.items()}
-    response = await sender.send(method, url, url.target, headers=fields, proxy=None, **WAY)
+    response = await sender.send(method, url, url.target, headers=fields, proxy=None, **OPTIONS)
     if isinstance(response, SmallResponse):
         return 200, response.body
     try:
@@ -110,8 +113,8 @@ async def by_session(session: aiohttp.ClientSession, url: Url, method: str = "GE
 
 
 def test_the_interfaces_of_aiohttp_are_as_known():
-    """A change in aiohttp costs speed where a user installs it, and is seen here."""
-    assert is_as_known()
+    """If a new aiohttp lacks an interface, users lose only speed; so this test must find it."""
+    assert supports_direct_requests()
 
 
 @pytest.mark.parametrize(
@@ -139,12 +142,12 @@ async def test_a_request_is_the_one_that_the_session_would_send(method, rest, he
 
 
 def _lowered(request: tuple[bytes, set[bytes]]) -> tuple[bytes, set[bytes]]:
-    """Names of fields in lower case: they are the same in any."""
+    """Return a request with its field names in lower case; case does not distinguish them."""
     parts = (line.partition(b":") for line in request[1])
     return request[0], {name.lower() + colon + value for name, colon, value in parts}
 
 
-async def test_a_body_is_given_and_its_connection_used_again():
+async def test_a_body_is_returned_and_its_connection_used_again():
     async with site() as there, sender() as (made, _):
         assert [await send(made, there.url(f"/{i}")) for i in range(5)] == [(200, b"hi")] * 5
         assert there.connections == 1
@@ -164,14 +167,14 @@ async def test_a_kept_connection_that_the_server_closes_is_tried_once_more():
         assert there.connections == 2
 
 
-async def test_a_server_that_always_closes_is_not_asked_for_ever():
+async def test_a_server_that_always_closes_is_not_retried_forever():
     async with site(None) as there, sender() as (made, _):
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await send(made, there.url("/a"))
         assert len(there.heads) == 2
 
 
-async def test_cookies_come_back_to_the_paths_that_they_are_for():
+async def test_cookies_are_sent_only_to_their_paths():
     cookie = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nSet-Cookie: s=1; Path=/in\r\n\r\nhi"
     async with site(cookie, OK) as there, sender() as (made, _):
         for rest in ("/in/a", "/in/b", "/out"):
@@ -192,20 +195,20 @@ async def test_interim_responses_are_passed_over():
         assert await send(made, there.url("/a")) == (200, b"hi")
 
 
-async def test_a_server_that_says_nothing_is_given_up():
+async def test_a_silent_server_times_out():
     async with site(b"") as there, sender(read_s=0.05) as (made, _):
         with pytest.raises(TimeoutError):
             await send(made, there.url("/a"))
 
 
-async def test_a_response_that_is_no_http_breaks_its_connection_only():
+async def test_a_response_with_invalid_http_breaks_only_its_own_connection():
     async with site(b"what?\r\n\r\n", OK) as there, sender() as (made, _):
         with pytest.raises(aiohttp.ClientResponseError):
             await send(made, there.url("/a"))
         assert await send(made, there.url("/b")) == (200, b"hi")
 
 
-async def test_nobody_there_is_said_as_by_the_session(unused_port: int):
+async def test_a_refused_connection_raises_the_same_error_as_through_the_session(unused_port: int):
     errors: list[type[BaseException]] = []
     url = Url(f"http://127.0.0.1:{unused_port}/a")
     async with sender() as (made, session):
@@ -217,7 +220,7 @@ async def test_nobody_there_is_said_as_by_the_session(unused_port: int):
     assert errors[0] is errors[1]
 
 
-async def test_a_cancelled_request_gives_its_connection_up():
+async def test_a_cancelled_request_closes_its_connection():
     async with site(b"", OK) as there, sender() as (made, _):
         asking = asyncio.create_task(send(made, there.url("/a")))
         await there.asked.wait()
