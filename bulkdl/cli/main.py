@@ -28,9 +28,9 @@ def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = 
     if list(argv) == ["--version"]:  # the tree of commands costs more than all the rest of this
         write_out(f"bulkdl {__version__}\n")
         return 0
-    from bulkdl.cli.gc_tuning import at_rest  # noqa: PLC0415
+    from bulkdl.core.gc_control import disabled_at_startup  # noqa: PLC0415
 
-    with at_rest():
+    with disabled_at_startup():
         return _command(argv, os.environ if environ is None else environ)
 
 

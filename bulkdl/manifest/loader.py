@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import sys
-from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from bulkdl.core import gc_control
 from bulkdl.core.errors import ManifestError, Problem
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Manifest, Resume, Verify
@@ -23,7 +22,7 @@ from bulkdl.manifest.validators import Environment, check_headers, expand, resol
 from bulkdl.manifest.yaml_reader import read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
     from bulkdl.core.models import Account
@@ -94,18 +93,6 @@ def _why_unreadable(error: OSError | ValueError) -> str:
     return "it cannot be read: that is no path"
 
 
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Reading makes no cycles, and the collector would look at every product again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
 @dataclass(slots=True)
 class _Loading:
     """One manifest while it is read."""
@@ -115,7 +102,7 @@ class _Loading:
     destination: Path | None
     environ: Mapping[str, str]
 
-    @_without_collector()
+    @gc_control.disabled()
     def stream(self, stream: BinaryIO) -> Manifest:
         findings = Findings()
         products = Products(findings)
@@ -132,7 +119,7 @@ class _Loading:
             raise
         return self._finish(head, place, products, findings)
 
-    @_without_collector()
+    @gc_control.disabled()
     def mapping(self, data: Mapping[str, object]) -> Manifest:
         findings = Findings()
         head = to_plain(data, findings)

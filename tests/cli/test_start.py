@@ -10,9 +10,9 @@ from contextlib import suppress
 
 import pytest
 
-from bulkdl.cli.gc_tuning import at_rest, begin
 from bulkdl.cli.parser import COMMANDS, build_parser
 from bulkdl.core.errors import ManifestError
+from bulkdl.core.gc_control import disabled_at_startup, enable_after_startup
 from bulkdl.manifest.loader import load_text
 
 HEAVY = ("aiohttp", "asyncio", "yaml", "jsonschema_rs", "rich", "filelock")
@@ -157,9 +157,9 @@ def test_reading_a_manifest_leaves_the_collector_as_it_was(text):
 
 def test_the_collector_rests_until_a_command_begins_its_work_and_is_afterwards_as_it_was():
     before = gc.get_freeze_count()
-    with at_rest():
+    with disabled_at_startup():
         assert not gc.isenabled()
-        begin()
+        enable_after_startup()
         assert gc.isenabled()
         assert gc.get_freeze_count() > before
     assert gc.isenabled()
@@ -171,7 +171,7 @@ def test_a_plan_is_made_without_a_collection_but_for_one_at_its_end(tmp_path):
     manifest.write_text("version: 1\nproducts:\n- https://archive.example.org/a.zip\n")
     script = (
         "import gc, sys\n"
-        "from bulkdl.cli import collector, main\n"
+        "from bulkdl.cli import main\n"
         "gc.collect()\n"
         "seen = []\n"
         "gc.callbacks.append(lambda phase, _: phase == 'start' and seen.append(phase))\n"

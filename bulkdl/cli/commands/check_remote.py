@@ -6,11 +6,11 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
-from bulkdl.cli import gc_tuning
 from bulkdl.cli.output import say
 from bulkdl.cli.progress.messages import is_shown, sentence
 from bulkdl.cli.prompt import prompt_for
 from bulkdl.cli.text import clean, count
+from bulkdl.core import gc_control
 from bulkdl.core.events import Hub
 from bulkdl.core.units import format_bytes
 from bulkdl.operations.check_remote import check_remote
@@ -47,7 +47,7 @@ def ask(invocation: Invocation, manifest: Manifest) -> tuple[RemoteFacts, ...]:
         prompt=prompt_for(),
         on_done=_counter(len(manifest.products)) if verbosity >= 0 and not invocation.json else lambda _facts: None,
     )
-    gc_tuning.begin()
+    gc_control.enable_after_startup()
     return asyncio.run(wanted)
 
 

@@ -9,11 +9,11 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.cli import gc_tuning
 from bulkdl.cli.output import say, suggest, write_out
 from bulkdl.cli.progress.messages import is_shown, sentence
 from bulkdl.cli.prompt import prompt_for
 from bulkdl.cli.text import clean
+from bulkdl.core import gc_control
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import UsageError
 from bulkdl.core.events import Hub
@@ -42,7 +42,7 @@ def login(invocation: Invocation) -> int:
     if not accounts and not invocation.json:
         say("The manifest has no account: nothing to log in to.")
     hours, rehearsal = _hours(invocation.arguments.hours), invocation.arguments.rehearse
-    gc_tuning.begin()
+    gc_control.enable_after_startup()
     reports = asyncio.run(try_accounts(accounts, invocation.settings(manifest), invocation, rehearsal=rehearsal))
     if invocation.json:
         found = {report.account: report_json(report, hours=hours) for report in reports}

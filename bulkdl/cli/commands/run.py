@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.cli import gc_tuning
 from bulkdl.cli.output import complain, say, write_out
 from bulkdl.cli.progress.factory import Mode, Progress, open_progress
 from bulkdl.cli.progress.observers import LogFile
@@ -18,6 +17,7 @@ from bulkdl.cli.prompt import prompt_for
 from bulkdl.cli.signals import stop_on_signals
 from bulkdl.cli.summary import to_json, to_text
 from bulkdl.cli.text import clean
+from bulkdl.core import gc_control
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.events import Hub, Level, RunStarted
@@ -108,7 +108,7 @@ async def execute(job: RunCommand) -> RunResult:
 
 def _begin_collecting(event: Event) -> None:
     if isinstance(event, RunStarted):  # the manifest has been read, and all modules have been imported
-        gc_tuning.begin()
+        gc_control.enable_after_startup()
 
 
 async def _under_signals(job: RunCommand, hub: Hub, stop: StopSignal, progress: Progress) -> RunResult:

@@ -8,9 +8,9 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from bulkdl.cli import gc_tuning
 from bulkdl.cli.output import write_out
 from bulkdl.cli.text import clean, count
+from bulkdl.core import gc_control
 from bulkdl.core.exit_codes import exit_code
 from bulkdl.operations.verify import ProductVerdict, verify_products
 
@@ -30,7 +30,7 @@ def verify(invocation: Invocation) -> int:
     manifest = invocation.load_manifest()
     talkative = invocation.verbosity >= 0 and not invocation.json
     counter = _counter(len(manifest.products)) if talkative and sys.stderr and sys.stderr.isatty() else lambda _r: None
-    gc_tuning.begin()
+    gc_control.enable_after_startup()
     report = asyncio.run(verify_products(manifest, requeue=invocation.arguments.requeue, on_done=counter))
     code = exit_code(failed=len(report.bad))
     if invocation.json:
