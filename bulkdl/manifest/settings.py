@@ -208,7 +208,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         kind=Kind.REPEATED,
         parse=_text,
         default=(),
-        help="download only products whose file name matches; may be repeated",
+        help="only products whose file name matches; may be repeated",
     ),
     Option(
         name="overwrite",
@@ -224,7 +224,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         kind=Kind.SWITCH,
         parse=_switch,
         default=False,
-        help="accept existing files without any known size or checksum, without checking with the archive",
+        help="accept existing files that have no known size or checksum, without checking with the archive",
     ),
     Option(
         name="wait_for_space",
