@@ -110,7 +110,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="manifest",
         summary="make a manifest from an existing list of products",
-        more="Formats: urls, csv, aria2, metalink, stac, odata, sha256sums. The manifest goes to standard output unless -o is given.",
+        more="Formats: urls, csv, aria2, metalink, stac, odata, sha256sums.\nWithout -o the manifest goes to standard output.",
         examples=(
             "bulkdl manifest metalink products.meta4 -o products.yaml",
             "bulkdl manifest sha256sums SHA256SUMS --base-url https://archive.example.org/data/ -o products.yaml",

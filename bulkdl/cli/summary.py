@@ -147,7 +147,7 @@ def _failure(outcome: Outcome) -> Iterator[str]:
 def _next_step(result: RunResult) -> str:
     if result.exit_code == 0:
         return ""
-    # The command line itself is not printed: its other flags and the environment are not known in_place.
+    # The command line itself is not printed: its other flags and the environment are not known here.
     return "Run the same command again to continue. Products in place are not downloaded again."
 
 

@@ -43,7 +43,7 @@ class Defaults:
 
 @dataclass(slots=True, kw_only=True)
 class _Overrides:
-    """Rare keys of a product, and those that override a default or the account; None if the product does not set one."""
+    """Rare keys of a product, and those that override a default or the account; None means not set."""
 
     names_account: bool = False
     account: str | None = None

@@ -1,4 +1,4 @@
-"""Decode the bytes of a manifest: encodings, forbidden characters and the size limit, each problem with its position."""
+"""Decode the bytes of a manifest; check encoding, forbidden characters and size, and report positions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Source:
         return self._read_ahead.pop(0) if self._read_ahead else self._next()
 
     def is_url_list(self) -> bool:
-        """Return True if the first line that is neither blank nor a comment starts like a URL; read ahead only that far."""
+        """Return True if the first line that is not blank or a comment starts like a URL; read no further than that."""
         text = ""
         while True:
             for line in text.split("\n"):

@@ -153,7 +153,7 @@ def has_reference(text: str) -> bool:
 
 
 def expand(text: str, environ: Mapping[str, str], place: Place, findings: Findings) -> str | None:
-    """Replace each `${NAME}` by its environment variable; report a problem and return None if one is unset or malformed."""
+    """Replace each `${NAME}` by its environment variable; if one is unset or malformed, report it and return None."""
     missing = [name for name in dict.fromkeys(_REFERENCE.findall(text)) if not environ.get(name)]
     for name in missing:
         findings.add(place, f"the environment variable {name} is not set")
@@ -168,10 +168,8 @@ def parse_checksum(text: str) -> Checksum:
     found = _CHECKSUM.fullmatch(text)
     if found is None:
         raise ValueError(f"expected a checksum such as md5:9e107d9d372bb6826bd81d3542a419d6, found {describe(text)}")
-    algorithm, digits = (
-        sys.intern(found[1].lower().replace("-", "")),
-        found[2].lower(),
-    )  # share one string between all products
+    # Intern the name, so that all products share one string.
+    algorithm, digits = sys.intern(found[1].lower().replace("-", "")), found[2].lower()
     if algorithm not in _DIGITS:
         raise ValueError(f'expected md5, sha1, sha256, sha512 or blake3, found the algorithm "{found[1][:40]}"')
     if len(digits) != _DIGITS[algorithm]:

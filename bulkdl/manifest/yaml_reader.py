@@ -1,6 +1,6 @@
 """Read YAML into plain values with their positions, streaming: one product at a time, from libyaml's events.
 
-Plain scalars follow the core schema of YAML 1.2: `no`, `22:00` and `2024-01-01` are text. Tags other than the core ones,
+Plain scalars follow the core schema of YAML 1.2: `no`, `22:00` and `2024-01-01` are text. Tags outside the core schema,
 duplicate keys and a second document are problems. Aliases and merge keys work up to a limit.
 """
 
@@ -85,7 +85,7 @@ class _Reader:
         self._peak = 0
 
     def document(self, on_product: Callable[[object, Place], None]) -> tuple[object, Place]:
-        """Return the top mapping; pass each of its `products` to `on_product` and leave an empty list in their place."""
+        """Return the top mapping; pass each of its `products` to `on_product` and leave an empty list instead."""
         events = self._events
         next(events)
         event = next(events)
@@ -325,9 +325,8 @@ def _syntax_problem(error: yaml.MarkedYAMLError, source: Source) -> FatalProblem
     problem = (error.problem or "it cannot be read").replace("<", "").replace(">", "")
     line, column = (mark.line + 1, mark.column + 1) if mark else (source.line, source.column)
     message = f"not YAML: {problem}"
-    if (
-        "nesting depth" in problem
-    ):  # libyaml 0.2.6 and newer stop at a limit of their own, before our check sees the event
+    if "nesting depth" in problem:
+        # libyaml 0.2.6 and newer stop at their own limit, before our check sees the event.
         message = _TOO_DEEP
     elif "cannot start any token" in problem:
         message = "not YAML: a tab, or one of @ ` %, where a value or a key is expected"

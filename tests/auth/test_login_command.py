@@ -63,7 +63,7 @@ async def test_a_rehearsal_says_whether_the_refresh_and_the_second_login_work(tm
         text = await tried(realm, tmp_path, "anna", rehearsal=True)
         assert (realm.identity.logins, realm.identity.refreshes, realm.identity.sessions) == (2, 1, 0)
     assert "refresh         works" in text
-    assert ("each refresh brings a new refresh token" in text) is rotate
+    assert ("each refresh issues a new refresh token" in text) is rotate
     assert "second login    works" in text
 
 

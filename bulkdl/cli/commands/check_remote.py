@@ -68,17 +68,19 @@ def _counter(total: int) -> Callable[[RemoteFacts], None]:
 
 
 def remote_lines(found: Sequence[RemoteFacts], *, every: bool) -> Iterator[str]:
-    """Yield a line for each product with a problem (if `every`: for each product), then the counts."""
+    """Yield a line for each product with a problem (`every`: for each product), then the counts."""
     for facts in found:
         if facts.problem:
             yield f"  PROBLEM   {clean(facts.file)}: {clean(facts.problem)}"
         elif every:
             size = "size unknown" if facts.size is None else format_bytes(facts.size)
-            yield f"  {facts.status}       {clean(facts.file)}  {size}{'' if facts.resumable else ', cannot be resumed'}"
+            resumable = "" if facts.resumable else ", cannot be resumed"
+            yield f"  {facts.status}       {clean(facts.file)}  {size}{resumable}"
     problems = sum(1 for facts in found if facts.problem)
     available = len(found) - problems
     size = format_bytes(sum(facts.size or 0 for facts in found))
-    yield f"Checked {count(len(found), 'product')}: {available:,} available, {problems:,} not; {size} (sizes as reported by the archives)."
+    checked = f"Checked {count(len(found), 'product')}: {available:,} available, {problems:,} not"
+    yield f"{checked}; {size} (sizes as reported by the archives)."
 
 
 def remote_json(found: Sequence[RemoteFacts]) -> dict[str, object]:

@@ -87,9 +87,9 @@ def _explanation(result: RunResult, effects: Iterable[Effect], kept: Path | None
     faults = Counter(map(_fault_name, effects))
     lines = [
         "\nWhat you saw:",
-        f"  {count(logins, 'login')} and {count(refreshes, 'token refresh', 'token refreshes')}, automatic, while the products were downloaded",
+        f"  {count(logins, 'login')} and {count(refreshes, 'token refresh', 'token refreshes')}, automatic",
         f"  faults handled: {', '.join(f'{n} x {name}' for name, n in faults.most_common()) or 'none'}",
-        f"  {count(result.completed, 'product')} complete, each verified against its checksum before it got its final name",
+        f"  {count(result.completed, 'product')} complete, each verified before it got its final name",
         f"The products are in {kept}" if kept else "The products were deleted; `bulkdl demo -d DIR` keeps them.",
         "Next: write a manifest (see README), then `bulkdl check`, `bulkdl login`, `bulkdl run`.",
     ]

@@ -86,9 +86,8 @@ class BarProgress:
 
     def _view(self) -> Group:
         size = self._console.size
-        width = max(
-            1, size.width - 3
-        )  # 3 cells for the `^C` that a terminal echoes: rich would not erase a wrapped row
+        # Leave 3 cells for the `^C` that a terminal echoes: it would wrap a full row, which rich does not erase.
+        width = max(1, size.width - 3)
         drawn = lines(
             self._sampler.sample(self._clock.monotonic()),
             list(self._counters.flights.values()),
@@ -103,7 +102,7 @@ class BarProgress:
         return Group(*drawn)
 
     def _forget_wrapped(self) -> None:
-        """Erase the extra rows of the last drawing if the terminal became narrower and wrapped it; rich erases only its own."""
+        """Erase the extra rows of the last drawing if a narrower terminal wrapped it; rich erases only its own rows."""
         width = self._console.size.width
         if self._live is None or width >= self._drawn_width:
             return

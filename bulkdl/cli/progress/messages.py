@@ -55,7 +55,7 @@ def _level_of_outcome(outcome: Outcome) -> Level:
 
 
 def is_shown(event: Event, verbosity: int) -> bool:
-    """Return True if the event is printed at this verbosity: -1 (`-q`) errors, 0 warnings and notes, 1 routine, 2 all."""
+    """Return True if this verbosity prints the event: -1 (`-q`) errors, 0 warnings and notes, 1 routine, 2 all."""
     level = level_of(event)
     if verbosity < 0:
         return level is Level.ERROR
@@ -70,7 +70,7 @@ def is_shown(event: Event, verbosity: int) -> bool:
 
 
 def sentence(event: Event) -> str:
-    """One line without a line break or a control character."""
+    """Return the event as one line without control characters."""
     return clean(_sentence(event))
 
 
