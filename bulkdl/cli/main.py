@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from bulkdl._version import __version__
-from bulkdl.cli.output import complain, finish, harden, say, write_out
+from bulkdl.cli.output import escape_unencodable, finish, print_error, say, write_out
 
 if TYPE_CHECKING:
     import argparse
@@ -23,7 +23,7 @@ _INTERNAL_ERROR = 1
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run one command line (without the program's name); return its exit code."""
-    harden()
+    escape_unencodable()
     argv = sys.argv[1:] if argv is None else argv
     if list(argv) == ["--version"]:  # skip building the parser, which takes longer than everything else here
         write_out(f"bulkdl {__version__}\n")
@@ -77,19 +77,19 @@ def explain(error: BaseException, *, with_traceback: bool = False) -> int:
             for line in error.lines():
                 say(line)
             number = len(error.problems)
-            complain(f"{number} problem{'' if number == 1 else 's'} in {error.path}; nothing was downloaded.")
+            print_error(f"{number} problem{'' if number == 1 else 's'} in {error.path}; nothing was downloaded.")
             return _USAGE
         case UsageError():
-            complain(_with_full_stop(str(error)))
+            print_error(_with_full_stop(str(error)))
             return _USAGE
         case RunStopped():
-            complain(_with_full_stop(str(error)))
+            print_error(_with_full_stop(str(error)))
             return error.exit_code
         case AccountStopped():
-            complain(_with_full_stop(f"account {error.account}: {error}"))
+            print_error(_with_full_stop(f"account {error.account}: {error}"))
             return _ACCOUNT
         case BulkdlError():
-            complain(_with_full_stop(str(error)))
+            print_error(_with_full_stop(str(error)))
             return _INTERNAL_ERROR
         case _:
             _report_bug(error, with_traceback=with_traceback)
@@ -104,7 +104,7 @@ def _report_bug(error: BaseException, *, with_traceback: bool) -> None:
     frames = traceback.extract_tb(error.__traceback__)
     own_frames = [f for f in frames if "bulkdl" in f.filename]
     place = f" at {PurePath(own_frames[-1].filename).name}:{own_frames[-1].lineno}" if own_frames else ""
-    complain(
+    print_error(
         f"internal error ({type(error).__name__}{place}). This is a bug in bulkdl. Please report it with the output of"
         " the same command plus -vv. Finished files are safe; run the same command again to resume."
     )

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["complain", "finish", "harden", "say", "suggest", "write_out"]
+__all__ = ["escape_unencodable", "finish", "print_error", "say", "suggest", "write_out"]
 
 
-def harden() -> None:
+def escape_unencodable() -> None:
     """Make both streams write a character that they cannot encode as an escape, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -32,7 +32,7 @@ def say(text: str) -> None:
     _write(sys.stderr, f"{text}\n")
 
 
-def complain(text: str) -> None:
+def print_error(text: str) -> None:
     """Print one line about a problem to standard error."""
     say(f"bulkdl: {text}")
 

@@ -203,7 +203,7 @@ def _fill(parser: argparse.ArgumentParser, command: Command) -> None:
             parser.add_argument(
                 "--rehearse",
                 action="store_true",
-                help="also test a token refresh and a second login with the next one-time code (takes 30 s)",
+                help="also test a token refresh and a second login with the next one-time code (up to 30 s)",
             )
             parser.add_argument(
                 "--hours", metavar="N", help="length of a run in hours, to estimate its number of logins (default: 10)"

@@ -38,7 +38,10 @@ class Source:
         return self._read_ahead.pop(0) if self._read_ahead else self._next()
 
     def is_url_list(self) -> bool:
-        """Return True if the first line that is not blank or a comment starts like a URL; read no further than that."""
+        """Return True if the first line that is not blank or a comment starts like a URL.
+
+        Read only as many chunks as this takes; `read` returns them again.
+        """
         text = ""
         while True:
             for line in text.split("\n"):

@@ -1,6 +1,6 @@
 """`bulkdl check` and `run --dry-run`: validate the manifest and print the plan.
 
-Neither imports an event loop or the HTTP client, unless `--remote` is given.
+`check` without `--remote` starts no event loop and does not import asyncio or the HTTP client.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def providers(invocation: Invocation) -> int:
         width = max((len(p.name) for p in chosen), default=0)
         write_out("".join(f"{p.name:<{width}}  {p.description}\n" for p in chosen))
         write_out(
-            "\n`bulkdl providers NAME` shows what a preset sets. To use it, write `provider: NAME` in an account of the manifest.\n"
+            "\n`bulkdl providers NAME` shows what a preset sets; to use it, write `provider: NAME` in an account.\n"
         )
     else:
         write_out("\n".join(_provider_lines(chosen[0])) + "\n")

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.cli.output import complain, say, write_out
+from bulkdl.cli.output import print_error, say, write_out
 from bulkdl.cli.progress.factory import Mode, Progress, open_progress
 from bulkdl.cli.progress.observers import LogFile
 from bulkdl.cli.prompt import prompt_for
@@ -130,7 +130,7 @@ def finish(command: RunCommand, result: RunResult) -> int:
     if command.json:
         write_out(json.dumps(to_json(result, command.manifest), indent=2) + "\n")
         if result.stopped:  # the text summary starts with it; with --json tell the user on standard error
-            complain(clean(result.stopped))
+            print_error(clean(result.stopped))
     else:
         write_out(to_text(result, command.manifest, repeatable=command.repeatable))
     return result.exit_code if command.report is None else _report(command, command.report, result)
@@ -142,7 +142,7 @@ def _report(command: RunCommand, path: Path, result: RunResult) -> int:
     try:
         save(path, to_html(result, command.manifest))
     except StorageStopped as error:
-        complain(str(error))
+        print_error(str(error))
         # Where several exit codes apply, only those of signals rank above this one.
         return result.exit_code if result.exit_code >= 128 else error.exit_code
     if command.verbosity >= 0:

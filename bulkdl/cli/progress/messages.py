@@ -55,7 +55,7 @@ def _level_of_outcome(outcome: Outcome) -> Level:
 
 
 def is_shown(event: Event, verbosity: int) -> bool:
-    """Return True if this verbosity prints the event: -1 (`-q`) errors, 0 warnings and notes, 1 routine, 2 all."""
+    """Return True if this verbosity prints the event: -1 (`-q`) only errors, 0 no routine, 1 routine too, 2 all."""
     level = level_of(event)
     if verbosity < 0:
         return level is Level.ERROR

@@ -1,4 +1,7 @@
-"""Observers of a run without a live view: plain lines, JSON lines and the log file."""
+"""Observers of a run without a live view: plain lines, JSON lines and the log file.
+
+Observers receive the events of a run and read its counters; the code that downloads never prints.
+"""
 
 from __future__ import annotations
 
@@ -97,7 +100,8 @@ class PlainProgress:
     def _retried(self) -> list[str]:
         if not self._retries or self._last_retry is None:
             return []
-        text = f"{count(self._retries, 'retry', 'retries')} since the last line (latest: {self._last_retry.file}: {self._last_retry.reason})"
+        latest = f"{self._last_retry.file}: {self._last_retry.reason}"
+        text = f"{count(self._retries, 'retry', 'retries')} since the last line (latest: {latest})"
         self._retries, self._last_retry = 0, None
         return [text]
 
