@@ -28,7 +28,7 @@ _BARE = "python"
 _REPOSITORY = str(Path(__file__).resolve().parent.parent)
 _LOAD = """
 import os, sys, time
-from bulkdl.manifest import load
+from bulkdl.manifest.loader import load
 started = time.perf_counter()
 manifest = load(sys.argv[1], environ=os.environ)
 print(time.perf_counter() - started, len(manifest.products))

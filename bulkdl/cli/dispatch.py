@@ -1,4 +1,9 @@
-"""From a parsed command line to the command; each one's module is imported only when it is run."""
+"""Run the command that the parsed command line names.
+
+Every command has one module in `cli/commands/`, which is imported only when the command runs. Modules import what
+they need and no more, so that `--help`, `check` and `status` start fast; `tests/cli/test_start.py` lists what each
+command may import.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +28,7 @@ __all__ = ["Invocation", "run_command"]
 
 
 def run_command(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Do what the command line says; return its exit code, or raise what `main` explains."""
+    """Run the command; return its exit code, or raise an error that `main.explain` reports."""
     name: str = arguments.command
     module = import_module(f"bulkdl.cli.commands.{name}")
     command: Callable[[Invocation], int] = getattr(module, name)
@@ -32,7 +37,7 @@ def run_command(arguments: argparse.Namespace, environ: Mapping[str, str]) -> in
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One command line with the environment it was given in."""
+    """A parsed command line and its environment variables."""
 
     arguments: argparse.Namespace
     environ: Mapping[str, str]
@@ -42,7 +47,7 @@ class Invocation:
         return vars(self.arguments)
 
     def option(self, name: str) -> Any:
-        """What an option is in the end; raise `UsageError` when its text is wrong."""
+        """Return the value of an option (flag, else variable, else default); raise `UsageError` for a wrong value."""
         return value_of(by_name(name), flags=self.flags, environ=self.environ)
 
     @property
@@ -51,7 +56,7 @@ class Invocation:
 
     @property
     def verbosity(self) -> int:
-        """-1 for `-q`, else the number of `-v`; a flag beats a variable of the other."""
+        """Return -1 for `-q`, else the number of `-v`; either flag overrides the variable of the other."""
         if self.flags.get("quiet"):
             return -1
         if self.flags.get("verbose"):
@@ -65,18 +70,18 @@ class Invocation:
         return resolve_run_options(flags=self.flags, environ=self.environ)
 
     def load_manifest(self) -> Manifest:
-        """Read the manifest that the command names, with the destination of `-d` or its variable."""
-        from bulkdl.manifest.loader import load  # noqa: PLC0415 - YAML only where a manifest is
+        """Load the manifest named on the command line; `-d` or its variable overrides the destination."""
+        from bulkdl.manifest.loader import load  # noqa: PLC0415 - only commands with a manifest need YAML
 
         destination: Path | None = self.option("destination")
         path: str = self.arguments.manifest
         stdin = getattr(sys.stdin, "buffer", None)
         if path == "-" and stdin is None:
-            raise UsageError("the manifest is - and there is no standard input")
+            raise UsageError("the manifest is -, but there is no standard input")
         return load(path, stdin=stdin, destination=destination, environ=self.environ)
 
     def warn(self, manifest: Manifest) -> None:
-        """Say the manifest's warnings, unless the person wants quiet."""
+        """Print the manifest's warnings, unless `-q` is given."""
         if self.verbosity >= 0:
             for warning in manifest.warnings:
                 say(f"warning: {clean(warning)}")

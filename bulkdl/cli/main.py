@@ -1,4 +1,4 @@
-"""The entry: parse, hand over to the command, and turn every end into an exit code, in this one place."""
+"""Entry of the command line: parse it, run the command, and turn its result or error into the exit code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from bulkdl._version import __version__
-from bulkdl.cli.output import complain, finish, harden, say, write_out
+from bulkdl.cli.output import escape_unencodable, finish, print_error, say, write_out
 
 if TYPE_CHECKING:
     import argparse
@@ -18,19 +18,19 @@ __all__ = ["explain", "main"]
 _USAGE = 2
 _ACCOUNT = 3
 _INTERRUPTED = 130
-_DEFECT = 1
+_INTERNAL_ERROR = 1
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
-    """Run one command line (without the program's name); return the exit code of the contract."""
-    harden()
+    """Run one command line (without the program's name); return its exit code."""
+    escape_unencodable()
     argv = sys.argv[1:] if argv is None else argv
-    if list(argv) == ["--version"]:  # the tree of commands costs more than all the rest of this
+    if list(argv) == ["--version"]:  # skip building the parser, which takes longer than everything else here
         write_out(f"bulkdl {__version__}\n")
         return 0
-    from bulkdl.cli.gc_tuning import at_rest  # noqa: PLC0415
+    from bulkdl.core.gc_control import disabled_at_startup  # noqa: PLC0415
 
-    with at_rest():
+    with disabled_at_startup():
         return _command(argv, os.environ if environ is None else environ)
 
 
@@ -40,7 +40,7 @@ def _command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     parser = build_parser(only=argv[0] if argv else None)
     try:
         arguments = parser.parse_args(argv)
-    except SystemExit as end:  # argparse has printed the help, the version or the error
+    except SystemExit as end:  # argparse has already printed the help, the version or the error
         finish()
         return end.code if isinstance(end.code, int) else _USAGE
     if arguments.command is None:
@@ -53,7 +53,7 @@ def _command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    from bulkdl.cli.dispatch import run_command  # noqa: PLC0415 - `--help` and `--version` need none of it
+    from bulkdl.cli.dispatch import run_command  # noqa: PLC0415 - `--help` and `--version` do not need it
 
     try:
         return run_command(arguments, environ)
@@ -62,12 +62,12 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return _INTERRUPTED
     except BrokenPipeError:
         return 0
-    except Exception as error:  # noqa: BLE001 - the last resort: no traceback unless it was asked for
-        return explain(error, traced=_wants_trace(arguments, environ))
+    except Exception as error:  # noqa: BLE001 - last resort: print a traceback only with -vv
+        return explain(error, with_traceback=_wants_trace(arguments, environ))
 
 
-def explain(error: BaseException, *, traced: bool = False) -> int:
-    """Say on standard error what ended the command, and return its exit code."""
+def explain(error: BaseException, *, with_traceback: bool = False) -> int:
+    """Print on standard error why the command ended; return its exit code."""
     from bulkdl.core.errors import AccountStopped, BulkdlError, ManifestError, RunStopped, UsageError  # noqa: PLC0415
 
     while isinstance(error, BaseExceptionGroup):
@@ -77,38 +77,38 @@ def explain(error: BaseException, *, traced: bool = False) -> int:
             for line in error.lines():
                 say(line)
             number = len(error.problems)
-            complain(f"{number} problem{'' if number == 1 else 's'} in {error.path}; nothing was fetched.")
+            print_error(f"{number} problem{'' if number == 1 else 's'} in {error.path}; nothing was downloaded.")
             return _USAGE
         case UsageError():
-            complain(_stopped(str(error)))
+            print_error(_with_full_stop(str(error)))
             return _USAGE
         case RunStopped():
-            complain(_stopped(str(error)))
+            print_error(_with_full_stop(str(error)))
             return error.exit_code
         case AccountStopped():
-            complain(_stopped(f"account {error.account}: {error}"))
+            print_error(_with_full_stop(f"account {error.account}: {error}"))
             return _ACCOUNT
         case BulkdlError():
-            complain(_stopped(str(error)))
-            return _DEFECT
+            print_error(_with_full_stop(str(error)))
+            return _INTERNAL_ERROR
         case _:
-            _defect(error, traced=traced)
-            return _DEFECT
+            _report_bug(error, with_traceback=with_traceback)
+            return _INTERNAL_ERROR
 
 
-def _defect(error: BaseException, *, traced: bool) -> None:
-    import traceback  # noqa: PLC0415 - rarely needed, and not light
+def _report_bug(error: BaseException, *, with_traceback: bool) -> None:
+    import traceback  # noqa: PLC0415 - rarely needed, and slow to import
     from pathlib import PurePath  # noqa: PLC0415
 
-    # The message of a foreign exception may quote anything, a secret included, so the one line has its type and place.
+    # The message of a foreign exception may contain a secret, so print only its type and its place in the code.
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [f for f in frames if "bulkdl" in f.filename]
-    place = f" at {PurePath(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
-    complain(
-        f"internal error ({type(error).__name__}{place}). This is a defect of bulkdl: please report it with what the same"
-        " command prints with -vv. Files that are finished are safe; the same command goes on."
+    own_frames = [f for f in frames if "bulkdl" in f.filename]
+    place = f" at {PurePath(own_frames[-1].filename).name}:{own_frames[-1].lineno}" if own_frames else ""
+    print_error(
+        f"internal error ({type(error).__name__}{place}). This is a bug in bulkdl. Please report it with the output of"
+        " the same command plus -vv. Finished files are safe; run the same command again to resume."
     )
-    if traced:
+    if with_traceback:
         say("".join(traceback.format_exception(error)).rstrip())
 
 
@@ -122,5 +122,5 @@ def _wants_trace(arguments: argparse.Namespace, environ: Mapping[str, str]) -> b
         return False
 
 
-def _stopped(text: str) -> str:
+def _with_full_stop(text: str) -> str:
     return text if text.endswith((".", "!", "?", ")")) else f"{text}."

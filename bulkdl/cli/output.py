@@ -1,4 +1,4 @@
-"""Where words go: results to standard output, everything else to standard error."""
+"""Print results to standard output and everything else to standard error."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["complain", "finish", "harden", "say", "suggest", "write_out"]
+__all__ = ["escape_unencodable", "finish", "print_error", "say", "suggest", "write_out"]
 
 
-def harden() -> None:
-    """No character may end the program: what a stream cannot encode is written as an escape."""
+def escape_unencodable() -> None:
+    """Make both streams write a character that they cannot encode as an escape, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             with suppress(ValueError, OSError):
@@ -23,49 +23,49 @@ def harden() -> None:
 
 
 def write_out(text: str) -> None:
-    """A result, to standard output; a reader that has gone away, such as `head`, is no error."""
+    """Write a result to standard output; a closed pipe, as after `head`, is not an error."""
     _write(sys.stdout, text)
 
 
 def say(text: str) -> None:
-    """A line for the person, to standard error."""
+    """Print one line to standard error."""
     _write(sys.stderr, f"{text}\n")
 
 
-def complain(text: str) -> None:
-    """A line that something is wrong, to standard error."""
+def print_error(text: str) -> None:
+    """Print one line about a problem to standard error."""
     say(f"bulkdl: {text}")
 
 
 def finish() -> None:
-    """Flush both streams, so that the interpreter has nothing left to fail on."""
+    """Flush both streams now, so that the interpreter's own flush at exit cannot fail."""
     _write(sys.stdout, "")
     _write(sys.stderr, "")
 
 
 def _write(stream: TextIO | None, text: str) -> None:
-    if stream is None:  # pythonw, or closed by the parent
+    if stream is None:  # pythonw has no streams; a parent process may have closed them
         return
     try:
         stream.write(text)
         stream.flush()
     except BrokenPipeError:
-        _to_nowhere(stream)
-    except ValueError:  # closed
+        _redirect_to_devnull(stream)
+    except ValueError:  # the stream is closed
         return
 
 
-def _to_nowhere(stream: TextIO) -> None:
+def _redirect_to_devnull(stream: TextIO) -> None:
     with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, stream.fileno())
+        os.close(devnull)
 
 
-def suggest(name: str, known: Sequence[str]) -> str:
-    """A hint for a name that is not known: the nearest one that is, else all of them."""
-    import difflib  # noqa: PLC0415 - only where something is misspelt
+def suggest(name: str, known: Sequence[str], what: str) -> str:
+    """Return a hint for an unknown name: the most similar known name, else all `known` ones called `what`."""
+    import difflib  # noqa: PLC0415 - needed only for a misspelt name
 
     near = difflib.get_close_matches(name, known, n=1)
     listed = ", ".join(known) or "none"
-    return f'Did you mean "{near[0]}"?' if near else f"There is: {listed}."
+    return f'Did you mean "{near[0]}"?' if near else f"Known {what}: {listed}."

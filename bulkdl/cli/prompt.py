@@ -1,4 +1,4 @@
-"""Asking the person for a secret, where there is one to ask."""
+"""Ask the user for a secret on the terminal."""
 
 from __future__ import annotations
 
@@ -8,34 +8,37 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from bulkdl.cli.progress.factory import Progress
 
-__all__ = ["Ask", "prompt_for"]
+__all__ = ["Prompt", "prompt_for"]
 
 
-class Ask(Protocol):
-    """Puts a question on the terminal; with `hidden` what is typed is not shown."""
+class Prompt(Protocol):
+    """Ask a question on the terminal; `hidden` turns off the echo of the answer."""
 
     def __call__(self, question: str, *, hidden: bool = True) -> str: ...
 
 
-def prompt_for(progress: Progress | None = None) -> Ask | None:
-    """A way to ask that has the terminal for itself meanwhile; None where nobody sits there."""
-    # A stream is None where the parent closed it, whatever its type says.
+def prompt_for(progress: Progress | None = None) -> Prompt | None:
+    """Return a prompt function, or None if stdin or stderr is not a terminal.
+
+    The function suspends the live view of `progress` while it asks.
+    """
+    # A stream is None if the parent process closed it, although its type does not say so.
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         return None
 
     def ask(question: str, *, hidden: bool = True) -> str:
         if progress is None:
-            return _ask(question, hidden=hidden)
+            return _prompt(question, hidden=hidden)
         with progress.suspended():
-            return _ask(question, hidden=hidden)
+            return _prompt(question, hidden=hidden)
 
     return ask
 
 
-def _ask(question: str, *, hidden: bool) -> str:
+def _prompt(question: str, *, hidden: bool) -> str:
     text = question if question.endswith(" ") else f"{question.rstrip(':')}: "
     if hidden:
-        import getpass  # noqa: PLC0415 - only where someone is asked
+        import getpass  # noqa: PLC0415 - needed only for a prompt
 
         return getpass.getpass(text, stream=sys.stderr)
     sys.stderr.write(text)

@@ -1,4 +1,4 @@
-"""Signals while a run is going on: the first asks it to stop, the second leaves at once."""
+"""Handle signals during a run: the first one requests a stop, the second one ends the process at once."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _CODES = {StopReason.SIGINT: 130, StopReason.SIGTERM: 143}
 
 @contextmanager
 def stop_on_signals(stop: StopSignal, *, say: Callable[[str], None], restore: Callable[[], None]) -> Iterator[None]:
-    """Turn signals into a request to `stop` while the block runs on the running event loop.
+    """Turn a signal into a request on `stop` while the block runs; needs a running event loop.
 
-    `say` tells the person; `restore` gives the terminal back before the process leaves at once.
+    `say` prints a line; `restore` resets the terminal before the process ends at once.
     """
-    asked = False
+    stop_requested = False
 
     def on_signal(reason: StopReason) -> None:
-        nonlocal asked
-        if asked:
-            _leave(_CODES[reason], restore)
-        asked = True
-        say("stopping: saving what is here; run the same command to go on (once more leaves at once)")
+        nonlocal stop_requested
+        if stop_requested:
+            _exit_now(_CODES[reason], restore)
+        stop_requested = True
+        say("Stopping: saving progress. Run the same command to resume. Press Ctrl-C again to quit immediately.")
         stop.request(reason)
 
     loop = asyncio.get_running_loop()
@@ -48,17 +48,17 @@ def stop_on_signals(stop: StopSignal, *, say: Callable[[str], None], restore: Ca
 
 @contextmanager
 def _handlers(loop: asyncio.AbstractEventLoop, on_signal: Callable[[StopReason], None]) -> Iterator[None]:
-    undo: list[Callable[[], object]] = []
+    restorers: list[Callable[[], object]] = []
     try:
         for name, reason in _REASONS.items():
             number = getattr(signal, name, None)
-            # nohup has set SIGHUP aside: the run is meant to outlive its terminal.
+            # nohup ignores SIGHUP so that the run survives its terminal; keep it ignored.
             if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
                 continue
-            undo.append(_install(loop, number, on_signal, reason))
+            restorers.append(_install(loop, number, on_signal, reason))
         yield
     finally:
-        for restore in undo:
+        for restore in restorers:
             restore()
 
 
@@ -68,11 +68,11 @@ def _install(
     on_signal: Callable[[StopReason], None],
     reason: StopReason,
 ) -> Callable[[], object]:
-    """Install one handler; return what takes it away again."""
+    """Install one handler; return a function that restores the previous one."""
     try:
         before = signal.getsignal(number)
         loop.add_signal_handler(number, on_signal, reason)
-    except NotImplementedError:  # Windows: the plain handler, which wakes the loop
+    except NotImplementedError:  # Windows: use a plain handler that wakes the loop
 
         def forward(_number: int, _frame: Any) -> None:
             loop.call_soon_threadsafe(on_signal, reason)
@@ -88,7 +88,7 @@ def _install(
     return remove
 
 
-def _leave(code: int, restore: Callable[[], None]) -> None:
+def _exit_now(code: int, restore: Callable[[], None]) -> None:
     with suppress(Exception):
         restore()
     for stream in (sys.stdout, sys.stderr):

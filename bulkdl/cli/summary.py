@@ -1,4 +1,4 @@
-"""How a run ended, for scripts and for people; pure, so that every sentence and every exit code has a table of tests."""
+"""Format the result of a run as JSON for scripts and as text for people; pure functions."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 __all__ = ["FAILURES_SHOWN", "LISTED", "to_json", "to_text"]
 
 FAILURES_SHOWN = 50
-"""Failures that the text names one by one; the rest is in `bulkdl status`."""
+"""Limit of failures listed in the text; `bulkdl status` lists all."""
 LISTED = 50
-"""Products that are all listed; of more those that need attention, unless `-v` is given."""
+"""Up to this number every product is listed; above it only those that need attention, unless `-v` is given."""
 
 
 def to_json(result: RunResult, manifest: Manifest) -> dict[str, object]:
-    """The object that `--json` prints: the contract's keys in its order, additions after them."""
+    """Return the object that `--json` prints: the documented keys in their order, then additional ones."""
     return {
         "manifest": manifest.path,
         "destination": manifest.destination_shown,
@@ -62,9 +62,9 @@ def _failure_json(outcome: Outcome) -> dict[str, object]:
 
 
 def to_text(result: RunResult, manifest: Manifest, *, repeatable: bool = True) -> str:
-    """The same for a person at seven in the morning: what is here, what is not and why, and what to do next.
+    """Return the text summary: what is in place, what is not and why, and what to do next.
 
-    `repeatable`: the same command can go on, so it is named.
+    `repeatable`: the same command can be run again, so the text says so.
     """
     blocks = (
         _headline(result),
@@ -75,21 +75,21 @@ def to_text(result: RunResult, manifest: Manifest, *, repeatable: bool = True) -
             "Not done yet:", (f"  {clean(reason)}" for reason in result.pending_reasons if reason != result.stopped)
         ),
         _section("Notes:", (f"  {clean(note)}" for note in result.notes)),
-        _next_step(result, manifest) if repeatable else "",
+        _next_step(result) if repeatable else "",
     )
     return "\n\n".join(block for block in blocks if block) + "\n"
 
 
 def _headline(result: RunResult) -> str:
-    here = result.completed + result.skipped
-    if here < result.total:
-        parts = [f"{here:,} of {count(result.total, 'product')} in place"]
+    in_place = result.completed + result.skipped
+    if in_place < result.total:
+        parts = [f"{in_place:,} of {count(result.total, 'product')} in place"]
         parts += [f"{result.failed:,} failed"] if result.failed else []
         parts += [f"{result.pending:,} not done yet"] if result.pending else []
         text = ", ".join(parts) + "."
     else:
-        text = {0: "There was no product to fetch.", 1: "The one product is in place."}.get(
-            here, f"All {here:,} products are in place."
+        text = {0: "There was no product to download.", 1: "The only product is in place."}.get(
+            in_place, f"All {in_place:,} products are in place."
         )
     return f"{text}\nThe run ended early: {clean(result.stopped)}" if result.stopped else text
 
@@ -98,7 +98,7 @@ def _figures(result: RunResult) -> str:
     seconds = max(result.elapsed_s, 0.001)
     rows = [
         ("completed", result.completed, f"{format_bytes(result.written)}" if result.completed else ""),
-        ("already there", result.skipped, "not fetched again" if result.skipped else ""),
+        ("already there", result.skipped, "not downloaded again" if result.skipped else ""),
         ("failed", result.failed, ""),
         ("pending", result.pending, ""),
     ]
@@ -108,7 +108,7 @@ def _figures(result: RunResult) -> str:
         rate = format_rate(result.received / seconds)
         lines.append(f"  {'received':<14}{format_bytes(result.received):>8}   {rate} on average")
     if result.resumed:
-        lines.append(f"  {'kept':<14}{format_bytes(result.resumed):>8}   from earlier runs, not fetched again")
+        lines.append(f"  {'resumed':<14}{format_bytes(result.resumed):>8}   already downloaded by earlier runs")
     return "\n".join(lines)
 
 
@@ -121,7 +121,7 @@ def _accounts(result: RunResult, manifest: Manifest) -> str:
 
 def _account_use(use: AccountUse, account: Account | None) -> str:
     if account is not None and account.auth is not AuthKind.OIDC:
-        used = f"{account.auth.value}, no login of its own"
+        used = f"{account.auth.value}, no separate login"
     else:
         used = f"{count(use.logins, 'login')}, {count(use.refreshes, 'token refresh', 'token refreshes')}"
     return f"{used}; stopped: {clean(use.stopped)}" if use.stopped else used
@@ -131,7 +131,7 @@ def _failures(result: RunResult, manifest: Manifest) -> str:
     lines = [line for outcome in result.failures[:FAILURES_SHOWN] for line in _failure(outcome)]
     more = len(result.failures) - FAILURES_SHOWN
     if more > 0:
-        lines.append(f"  … and {more:,} more: {_command('status', manifest)}")
+        lines.append(f"  … and {more:,} more: {_status_command(manifest)}")
     return _section("Failed:", lines)
 
 
@@ -144,17 +144,15 @@ def _failure(outcome: Outcome) -> Iterator[str]:
     yield f"    from {outcome.product.url}"
 
 
-def _next_step(result: RunResult, manifest: Manifest) -> str:
+def _next_step(result: RunResult) -> str:
     if result.exit_code == 0:
         return ""
-    lines = ["To go on, run the same command again: what is in place is not fetched again."]
-    if manifest.path != "-":
-        lines += [f"  {_command('run', manifest)}"]
-    return "\n".join(lines)
+    # The command line itself is not printed: its other flags and the environment are not known here.
+    return "Run the same command again to continue. Products in place are not downloaded again."
 
 
-def _command(name: str, manifest: Manifest) -> str:
-    return f"bulkdl {name} {quote(clean(manifest.path))} -d {quote(clean(manifest.destination_shown))}"
+def _status_command(manifest: Manifest) -> str:
+    return f"bulkdl status {quote(clean(manifest.path))} -d {quote(clean(manifest.destination_shown))}"
 
 
 def _section(title: str, lines: Iterable[str]) -> str:

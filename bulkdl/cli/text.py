@@ -1,4 +1,4 @@
-"""Small helpers for text that is shown to people."""
+"""Helpers for text that is printed for people."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["clean", "count", "titled"]
 
 
 def titled(title: str, lines: Sequence[str]) -> Iterator[str]:
-    """A block of lines with an empty line and a title before it; nothing where there are no lines."""
+    """Yield an empty line, the title and the indented lines; yield nothing if there are no lines."""
     if lines:
         yield ""
         yield title
@@ -20,14 +20,14 @@ def titled(title: str, lines: Sequence[str]) -> Iterator[str]:
 
 
 def count(number: int, one: str, many: str = "") -> str:
-    """`1 product`, `2,000 products`."""
+    """Return a number with its noun: `1 product`, `2,000 products`."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def clean(text: str) -> str:
-    """Text from outside on one line, its control characters made visible: nothing it holds can drive a terminal."""
-    return "".join(c if c.isprintable() else _visible(c) for c in text)
+    """Return foreign text on one line with escaped control characters, so that it cannot control the terminal."""
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
-def _visible(character: str) -> str:
+def _escaped(character: str) -> str:
     return " " if character.isspace() else character.encode("unicode_escape").decode("ascii")

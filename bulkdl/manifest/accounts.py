@@ -1,4 +1,4 @@
-"""Accounts as the manifest has them, to values: preset first, then the account's own keys; secrets stay references."""
+"""Build `Account` values: the preset's values first, overridden by the account's own keys; secrets stay references."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["read_account"]
 
-_USELESS = {
+_UNUSED_KEYS = {
     AuthKind.OIDC: ("token",),
     AuthKind.BASIC: ("token", "token_url", "client_id", "client_secret", "totp_secret"),
     AuthKind.BEARER: ("password", "token_url", "client_id", "client_secret", "totp_secret"),
@@ -27,40 +27,40 @@ _USELESS = {
 }
 
 
-def read_account(name: str, own: dict[str, Any], place: Place, around: Environment) -> Account | None:
-    """The account; what is wrong with it is reported. None where not even its `auth` is known.
+def read_account(name: str, own: dict[str, Any], place: Place, environment: Environment) -> Account | None:
+    """Build the account and report its problems; return None if its `auth` is unknown.
 
-    `own` is without the keys whose values the schema has refused; `place` still has them.
+    `own` lacks the keys whose values the schema refused; `place` still has their positions.
     """
-    provider = _provider(own.get("provider"), place.at("provider"), around.findings)
+    provider = _provider(own.get("provider"), place.at("provider"), environment.findings)
     values: dict[str, Any] = provider.values_for(own.get("auth")) if provider else {}
     values.update(own)
     if "auth" not in values:
         if own.get("provider") is None and not {"auth", "provider"} & set(place.items or ()):
             message = f'the account "{name}" needs `auth` (oidc, basic, bearer or none) or a `provider`'
-            around.findings.add(place, message)
+            environment.findings.add(place, message)
         return None
     auth = AuthKind(values["auth"])
-    _warn_of_useless(name, auth, own, place, around.findings)
-    token_url = _token_url(name, auth, values.get("token_url"), place, around)
-    hosts = _hosts(values.get("hosts"), place.at("hosts"), around.findings)
-    secrets = {key: _secret(key, own.get(key), place.at(key), around.findings) for key in SECRET_KEYS}
+    _warn_of_unused_keys(name, auth, own, place, environment.findings)
+    token_url = _token_url(name, auth, values.get("token_url"), place, environment)
+    hosts = _hosts(values.get("hosts"), place.at("hosts"), environment.findings)
+    secrets = {key: _secret(key, own.get(key), place.at(key), environment.findings) for key in SECRET_KEYS}
     return Account(
         name=name,
         auth=auth,
         provider=provider.name if provider else None,
         token_url=token_url,
-        client_id=_public(values.get("client_id"), place.at("client_id"), around),
+        client_id=_expanded(values.get("client_id"), place.at("client_id"), environment),
         grant=Grant(values.get("grant", Grant.PASSWORD)),
-        scope=_public(values.get("scope"), place.at("scope"), around),
-        username=_username(values.get("username"), place.at("username"), around.findings),
+        scope=_expanded(values.get("scope"), place.at("scope"), environment),
+        username=_username(values.get("username"), place.at("username"), environment.findings),
         totp_field=values.get("totp_field", "totp"),
         token_in=TokenIn(values.get("token_in", TokenIn.HEADER)),
         token_param=values.get("token_param", "token"),
         hosts=hosts,
-        max_connections=_whole(values.get("max_connections")),
+        max_connections=_int_or_none(values.get("max_connections")),
         resume=Resume(values["resume"]) if "resume" in values else None,
-        secrets=_secrets_file(values.get("secrets"), place.at("secrets"), around),
+        secrets=_secrets_file(values.get("secrets"), place.at("secrets"), environment),
         netrc_hosts=_netrc_hosts(provider, token_url, hosts),
         **secrets,
     )
@@ -80,23 +80,23 @@ def _provider(name: str | None, place: Place, findings: Findings) -> providers.P
     return None
 
 
-def _warn_of_useless(name: str, auth: AuthKind, own: dict[str, Any], place: Place, findings: Findings) -> None:
-    for key in _USELESS[auth]:
+def _warn_of_unused_keys(name: str, auth: AuthKind, own: dict[str, Any], place: Place, findings: Findings) -> None:
+    for key in _UNUSED_KEYS[auth]:
         if own.get(key) is not None:
             findings.warn(place.key(key), f'`{key}` of the account "{name}" is not used by `auth: {auth}`')
 
 
-def _token_url(name: str, auth: AuthKind, text: str | None, place: Place, around: Environment) -> Url | None:
+def _token_url(name: str, auth: AuthKind, text: str | None, place: Place, environment: Environment) -> Url | None:
     if auth is not AuthKind.OIDC:
         return None
     if text is None:
-        around.findings.add(place, f'the account "{name}" needs a `token_url`, or a `provider` that has one')
+        environment.findings.add(place, f'the account "{name}" needs a `token_url`, or a `provider` that has one')
         return None
     there = place.at("token_url")
-    expanded = expand(text, around.environ, there, around.findings)
-    url = check_url(expanded.strip(), there, around.findings) if expanded is not None else None
+    expanded = expand(text, environment.environ, there, environment.findings)
+    url = check_url(expanded.strip(), there, environment.findings) if expanded is not None else None
     if url is not None and url.scheme == "http" and not is_loopback(url.host):
-        around.findings.warn(there, f"the password goes to {url} unencrypted; use https where there is one")
+        environment.findings.warn(there, f"the password goes to {url} unencrypted; use https if the service offers it")
     return url
 
 
@@ -120,13 +120,13 @@ def _secret(key: str, text: str | None, place: Place, findings: Findings) -> Sec
         return None
     if not has_reference(text):
         message = (
-            f"`{key}`: expected a reference such as ${{NAME}}, found literal text (not shown); put the secret into an "
-            "environment variable, or into an INI file that `secrets:` names, since a manifest is made to be shared"
+            f"`{key}`: expected a reference such as ${{NAME}}, found literal text (not shown); put the secret in an "
+            "environment variable or in an INI file named by `secrets:`, because manifests are meant to be shared"
         )
         findings.add(place, message)
         return None
     if key == "token" and text.lower().startswith("bearer "):
-        findings.add(place, "`token`: expected the token alone; leave out the word Bearer")
+        findings.add(place, "`token`: expected only the token; remove the word Bearer")
         return None
     return SecretRef(text)
 
@@ -140,30 +140,33 @@ def _username(text: str | None, place: Place, findings: Findings) -> SecretRef |
     return SecretRef(text)
 
 
-def _public(text: str | None, place: Place, around: Environment) -> str | None:
-    return None if text is None else expand(text, around.environ, place, around.findings)
+def _expanded(text: str | None, place: Place, environment: Environment) -> str | None:
+    return None if text is None else expand(text, environment.environ, place, environment.findings)
 
 
-def _secrets_file(text: str | None, place: Place, around: Environment) -> Path | None:
-    expanded = _public(text, place, around)
-    return None if expanded is None else resolve_path(expanded, around.base)
+def _secrets_file(text: str | None, place: Place, environment: Environment) -> Path | None:
+    expanded = _expanded(text, place, environment)
+    return None if expanded is None else resolve_path(expanded, environment.base)
 
 
-def _whole(value: Any) -> int | None:
+def _int_or_none(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
 def _netrc_hosts(provider: providers.Provider | None, token_url: Url | None, hosts: HostList | None) -> tuple[str, ...]:
-    """The preset's machines; else the token endpoint's; else the account's hosts that are one host."""
+    """Return the hosts to look up in `.netrc`: the preset's, else the token endpoint's, else the account's own hosts.
+
+    An entry `*.suffix` of the account is left out: it names no single host.
+    """
     if provider is not None and provider.netrc_hosts:
         return provider.netrc_hosts
     if token_url is not None:
         return (token_url.host,)
     entries = hosts.entries if hosts is not None else ()
-    return tuple(dict.fromkeys(_bare(entry) for entry in entries if not entry.startswith("*.")))
+    return tuple(dict.fromkeys(_host_of(entry) for entry in entries if not entry.startswith("*.")))
 
 
-def _bare(entry: str) -> str:
+def _host_of(entry: str) -> str:
     if entry.startswith("["):
         return entry[1:].partition("]")[0]
     return entry if entry.count(":") > 1 else entry.partition(":")[0]

@@ -1,19 +1,21 @@
-"""A manifest, a list of URLs or a mapping, to a frozen `Manifest`; or everything that is wrong with it in one error."""
+"""Load a manifest, a list of URLs or a mapping into a frozen `Manifest`.
+
+A file is read once, streaming. All problems are collected and raised together in one `ManifestError`.
+"""
 
 from __future__ import annotations
 
-import gc
 import io
 import sys
-from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from bulkdl.core import gc_control
 from bulkdl.core.errors import ManifestError, Problem
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Manifest, Resume, Verify
 from bulkdl.manifest.plain_data import to_plain
-from bulkdl.manifest.problems import Fault, Findings
+from bulkdl.manifest.problems import FatalProblem, Findings
 from bulkdl.manifest.products import Defaults, Products
 from bulkdl.manifest.schema import check_head
 from bulkdl.manifest.settings import by_name
@@ -23,7 +25,7 @@ from bulkdl.manifest.validators import Environment, check_headers, expand, resol
 from bulkdl.manifest.yaml_reader import read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from collections.abc import Set as AbstractSet
 
     from bulkdl.core.models import Account
@@ -37,17 +39,17 @@ def load(
 ) -> Manifest:
     """Read the manifest or list of URLs at `path`; `-` is standard input (`stdin`, else the process's own).
 
-    `destination` is what `-d` says, relative to the current folder; it goes before the manifest's. Raise
-    `ManifestError` with every problem and its place.
+    `destination` is the value of `-d`, relative to the current folder; it overrides the manifest's. Raise
+    `ManifestError` with every problem and its position.
     """
     if path == "-":
-        return _Loading(path, Path.cwd(), destination, environ).stream(stdin or sys.stdin.buffer)
+        return _Loader(path, Path.cwd(), destination, environ).stream(stdin or sys.stdin.buffer)
     try:
         base = Path(path).absolute().parent
         with Path(path).open("rb") as stream:
-            return _Loading(path, base, destination, environ).stream(stream)
+            return _Loader(path, base, destination, environ).stream(stream)
     except (OSError, ValueError) as error:
-        raise ManifestError(path, (Problem(0, 0, _why_unreadable(error)),)) from None
+        raise ManifestError(path, (Problem(0, 0, _read_error(error)),)) from None
 
 
 def load_text(
@@ -58,12 +60,12 @@ def load_text(
     destination: Path | None = None,
     environ: Mapping[str, str],
 ) -> Manifest:
-    """Read a manifest or a list of URLs from `text`; relative paths begin at `base`, else at the current folder.
+    """Read a manifest or a list of URLs from `text`; relative paths start at `base`, else at the current folder.
 
-    Raise `ManifestError` with every problem and its place.
+    Raise `ManifestError` with every problem and its position.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-    return _Loading(name, (base or Path.cwd()).absolute(), destination, environ).stream(io.BytesIO(raw))
+    return _Loader(name, (base or Path.cwd()).absolute(), destination, environ).stream(io.BytesIO(raw))
 
 
 def from_mapping(
@@ -74,48 +76,37 @@ def from_mapping(
     environ: Mapping[str, str],
     name: str = "<manifest>",
 ) -> Manifest:
-    """A manifest from plain data, under the same rules as a file; relative paths begin at `base`, else at the current folder.
+    """Build a manifest from plain data, under the same rules as a file.
 
-    Raise `ManifestError`, whose problems name their place as `products[3].url`.
+    Relative paths start at `base`, else at the current folder. Raise `ManifestError`, whose problems give their
+    position as `products[3].url`.
     """
-    return _Loading(name, (base or Path.cwd()).absolute(), destination, environ).mapping(data)
+    return _Loader(name, (base or Path.cwd()).absolute(), destination, environ).mapping(data)
 
 
-def _why_unreadable(error: OSError | ValueError) -> str:
+def _read_error(error: OSError | ValueError) -> str:
     match error:
         case FileNotFoundError() | NotADirectoryError():
-            return "there is no such file; expected a manifest, a list of URLs, or - for standard input"
+            return "no such file; expected a manifest, a list of URLs, or - for standard input"
         case IsADirectoryError():
             return "this is a folder; expected a manifest or a list of URLs"
         case PermissionError():
-            return "it may not be read; check its permissions"
+            return "no permission to read it; check the file's permissions"
         case OSError():
             return f"it cannot be read: {error.strerror or error}"
-    return "it cannot be read: that is no path"
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Reading makes no cycles, and the collector would look at every product again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
+    return "it cannot be read: not a valid path"
 
 
 @dataclass(slots=True)
-class _Loading:
-    """One manifest while it is read."""
+class _Loader:
+    """The state of loading one manifest."""
 
     path: str
     base: Path
     destination: Path | None
     environ: Mapping[str, str]
 
-    @_without_collector()
+    @gc_control.disabled()
     def stream(self, stream: BinaryIO) -> Manifest:
         findings = Findings()
         products = Products(findings)
@@ -126,13 +117,13 @@ class _Loading:
                 if source.is_url_list()
                 else read_yaml(source, on_product=products.add, note=findings.add)
             )
-        except Fault as fault:
-            findings.add_problem(fault.problem)
+        except FatalProblem as fatal:
+            findings.add_problem(fatal.problem)
             findings.raise_if_any(self.path)
             raise
         return self._finish(head, place, products, findings)
 
-    @_without_collector()
+    @gc_control.disabled()
     def mapping(self, data: Mapping[str, object]) -> Manifest:
         findings = Findings()
         head = to_plain(data, findings)
@@ -147,11 +138,11 @@ class _Loading:
         bad = check_head(head, place, findings)
         if () in bad:
             findings.raise_if_any(self.path)
-        around = Environment(environ=self.environ, base=self.base, findings=findings)
+        environment = Environment(environ=self.environ, base=self.base, findings=findings)
         known = head.get("accounts", {})
         head = _without(head, bad)
-        settings = _settings(head.get("settings", {}), place.at("settings"), around)
-        accounts = _accounts(head.get("accounts", {}), place.at("accounts"), around)
+        settings = _settings(head.get("settings", {}), place.at("settings"), environment)
+        accounts = _accounts(head.get("accounts", {}), place.at("accounts"), environment)
         defaults = _defaults(head.get("defaults", {}), place.at("defaults"), findings)
         _check_accounts(known, defaults, products, place, findings)
         destination, shown = self._destination(head.get("destination"), place.at("destination"), findings)
@@ -176,7 +167,7 @@ class _Loading:
 
 
 def _read_list(source: Source, products: Products) -> tuple[object, Place]:
-    """A plain list: one URL a line, blank lines and `#` comments between. Its destination is the current folder."""
+    """Read a plain list: one URL a line, with blank lines and `#` comments. Its destination is the current folder."""
     for number, line in source.lines():
         text = line.strip()
         if text and not text.startswith("#"):
@@ -185,7 +176,7 @@ def _read_list(source: Source, products: Products) -> tuple[object, Place]:
 
 
 def _without(value: Any, bad: AbstractSet[SchemaPath]) -> Any:
-    """The head without the values at the bad paths (of a list, all of it), so that the rest can still be checked."""
+    """Remove the values at the bad paths (for a list, all of it), so that the rest can still be checked."""
     if not bad:
         return value
     return {
@@ -195,25 +186,25 @@ def _without(value: Any, bad: AbstractSet[SchemaPath]) -> Any:
     }
 
 
-def _settings(values: dict[str, Any], place: Place, around: Environment) -> dict[str, object]:
+def _settings(values: dict[str, Any], place: Place, environment: Environment) -> dict[str, object]:
     found: dict[str, object] = {}
     for key, value in values.items():
         if value is None:
             continue
         if key == "ca_file":
-            expanded = expand(value, around.environ, place.at(key), around.findings)
+            expanded = expand(value, environment.environ, place.at(key), environment.findings)
             if expanded is not None:
-                found[key] = resolve_path(expanded, around.base)
+                found[key] = resolve_path(expanded, environment.base)
             continue
         text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
         try:
             found[key] = by_name(key).parse(text)
         except ValueError as error:
-            around.findings.add(place.at(key), f"`{key}`: {error}")
+            environment.findings.add(place.at(key), f"`{key}`: {error}")
     return found
 
 
-def _accounts(values: dict[str, Any], place: Place, around: Environment) -> dict[str, Account]:
+def _accounts(values: dict[str, Any], place: Place, environment: Environment) -> dict[str, Account]:
     if not values:
         return {}
     from bulkdl.manifest.accounts import read_account  # noqa: PLC0415 - presets and hosts only where there are accounts
@@ -221,9 +212,9 @@ def _accounts(values: dict[str, Any], place: Place, around: Environment) -> dict
     found = {}
     for name, own in values.items():
         if not name.strip() or not name.isprintable() or len(name) > 100:
-            around.findings.add(place.key(name), "expected an account name of 1 to 100 printable characters")
+            environment.findings.add(place.key(name), "expected an account name of 1 to 100 printable characters")
             continue
-        account = read_account(name, own, place.at(name), around)
+        account = read_account(name, own, place.at(name), environment)
         if account is not None:
             found[name] = account
     return found
@@ -240,7 +231,7 @@ def _defaults(values: dict[str, Any], place: Place, findings: Findings) -> Defau
 
 
 def _check_accounts(known: Any, defaults: Defaults, products: Products, place: Place, findings: Findings) -> None:
-    """Every account that is named must be there; nothing can be said where `accounts` is no mapping."""
+    """Report each named account that does not exist; if `accounts` is not a mapping, report nothing."""
     if not isinstance(known, dict):
         return
     used = [(name, there) for name, places in products.accounts_used() for there in places]

@@ -1,4 +1,4 @@
-"""Python values to the plain data that YAML would have given."""
+"""Convert Python values to the plain data that YAML would have produced."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 __all__ = ["to_plain"]
 
-_DEEPEST = 50
+_MAX_DEPTH = 50
 
 
 def to_plain(value: object, findings: Findings, label: str = "", depth: int = 0) -> object:
-    """Mappings to dicts, iterables to lists, paths and URLs to text; what is none of these is reported."""
-    if depth > _DEEPEST:
-        return _refuse(findings, label, f"values are nested more than {_DEEPEST} levels deep")
+    """Convert mappings to dicts, iterables to lists, and paths and URLs to text; report any other type."""
+    if depth > _MAX_DEPTH:
+        return _refuse(findings, label, f"values are nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, str):
         text = str(value)
-        fine = text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
-        return text if fine else _refuse(findings, label, "expected text, found half a surrogate pair")
+        valid = text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+        return text if valid else _refuse(findings, label, "expected text, found an unpaired surrogate")
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""What is wrong with a manifest, gathered from all its checks; and how a found value is shown."""
+"""Collect the problems and warnings of a manifest, and describe found values in messages."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from bulkdl.core.errors import ManifestError, Problem
 if TYPE_CHECKING:
     from bulkdl.manifest.source_position import Place
 
-__all__ = ["SECRET_KEYS", "Fault", "Findings", "shown"]
+__all__ = ["SECRET_KEYS", "FatalProblem", "Findings", "describe"]
 
 SECRET_KEYS = frozenset({"client_secret", "password", "token", "totp_secret"})
 """Keys of an account whose text is never printed."""
-_PRINTED = 100
-_KEPT = 5_000
-"""Problems kept for sorting; a file with more is sorted among these."""
-_WARNED = 20
+_MAX_PRINTED = 100
+_MAX_KEPT = 5_000
+"""Problems kept for sorting; further problems are only counted."""
+_MAX_WARNINGS = 20
 
 
 class Findings:
-    """Problems and warnings, in any order; `raise_if_any` sorts and cuts them."""
+    """Problems and warnings in any order; `raise_if_any` sorts the problems and prints the first ones."""
 
     def __init__(self) -> None:
         self._problems: list[Problem] = []
@@ -31,8 +31,8 @@ class Findings:
 
     @property
     def is_full(self) -> bool:
-        """Further problems are only counted, so their sentences need not be made."""
-        return len(self._problems) >= _KEPT
+        """True if further problems are only counted, so callers can skip building their messages."""
+        return len(self._problems) >= _MAX_KEPT
 
     def add(self, place: Place, message: str) -> None:
         if place.label:
@@ -46,11 +46,11 @@ class Findings:
             self._problems.append(problem)
 
     def count(self) -> None:
-        """One more problem, without its sentence."""
+        """Count one more problem that has no message."""
         self._more += 1
 
     def warn(self, place: Place, message: str) -> None:
-        if len(self._warnings) >= _WARNED:
+        if len(self._warnings) >= _MAX_WARNINGS:
             self._more_warnings += 1
             return
         where = place.label or (f"line {place.line}" if place.line else "")
@@ -61,21 +61,21 @@ class Findings:
         return (*self._warnings, *more)
 
     def raise_if_any(self, path: str) -> None:
-        """Raise `ManifestError` with the first hundred problems by position, and how many more there are."""
+        """Raise `ManifestError` with the first 100 problems by position and the number of the others."""
         if not self._problems:
             return
         problems = sorted(set(self._problems))
-        first, rest = problems[:_PRINTED], problems[_PRINTED:]
+        first, rest = problems[:_MAX_PRINTED], problems[_MAX_PRINTED:]
         more = len(rest) + self._more
         if more:
             last = rest[0] if rest else first[-1]
-            # The ellipsis sorts this behind any other sentence about the same place.
+            # "…" sorts this line after every other message for the same position.
             first.append(Problem(last.line, last.column, f"\u2026 and {more} more problem{'s' if more > 1 else ''}"))
         raise ManifestError(path, tuple(first))
 
 
-def shown(value: object, *, secret: bool = False) -> str:
-    """A found value in a few words; of a secret, and of a URL's query and user, nothing."""
+def describe(value: object, *, secret: bool = False) -> str:
+    """Describe a found value in a few words; never show a secret, or a URL's query or user."""
     if value is None:
         return "nothing"
     if isinstance(value, dict):
@@ -94,8 +94,8 @@ def shown(value: object, *, secret: bool = False) -> str:
     return f'"{text}"' if len(text) <= 80 else f'"{text[:77]}..."'
 
 
-class Fault(Exception):  # noqa: N818 - it carries a Problem; whoever reads ends with it
-    """The rest of the file cannot be read."""
+class FatalProblem(Exception):  # noqa: N818 - it carries a Problem
+    """A problem after which the rest of the file cannot be read."""
 
     def __init__(self, line: int, column: int, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,7 @@
-"""Products as the manifest has them, to values: checked one at a time, finished when accounts and defaults are known."""
+"""Build `Product` values: check each product as it is read, finish all when accounts and defaults are known.
+
+A manifest may list very many products, so a draft is small and rare keys are kept in a separate `_Overrides`.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bulkdl.core import filenames, units
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum, Product, Resume, Verify
-from bulkdl.manifest.problems import shown
+from bulkdl.manifest.problems import describe
 from bulkdl.manifest.schema import check_product
 from bulkdl.manifest.validators import check_headers, check_url, parse_checksum
 
@@ -22,14 +25,14 @@ if TYPE_CHECKING:
 __all__ = ["Defaults", "Products"]
 
 Headers = tuple[tuple[str, str], ...]
-_KEPT_PLACES = 200
-_OFTEN = frozenset({"url", "file", "size", "checksum"})
-"""The keys of nearly all products."""
+_MAX_PLACES = 200
+_COMMON_KEYS = frozenset({"url", "file", "size", "checksum"})
+"""Keys of an ordinary product; a product with only these keys needs no `_Overrides`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
-    """What holds for products that do not say otherwise."""
+    """Values of products that do not set their own."""
 
     account: str | None = None
     headers: Headers = ()
@@ -39,8 +42,8 @@ class Defaults:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Own:
-    """What a product says that has an account or a default behind it, or is rare; None where it says nothing."""
+class _Overrides:
+    """Rare keys of a product, and those that override a default or the account; None means not set."""
 
     names_account: bool = False
     account: str | None = None
@@ -53,19 +56,19 @@ class _Own:
 
 @dataclass(slots=True)
 class _Draft:
-    """A product before accounts and defaults are known."""
+    """A product whose account and defaults are not applied yet."""
 
     line: int
     url: Url
     file: str | None = None
     size: int | None = None
     checksums: tuple[Checksum, ...] = ()
-    own: _Own | None = None
-    """None for nearly all of very many."""
+    overrides: _Overrides | None = None
+    """None for most products."""
 
 
 class Products:
-    """Takes products in order; finds two for one file; gives the finished values."""
+    """Collect products in order, report two products for one file, and build the finished values."""
 
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
@@ -80,7 +83,7 @@ class Products:
         return self._count
 
     def add(self, value: Any, place: Place) -> None:
-        """Take the next product, as YAML has it; what is wrong with it is reported."""
+        """Add the next product, a value read from YAML, and report its problems."""
         self._count += 1
         bad = check_product(value, place, self._findings)
         if () in bad:
@@ -88,34 +91,34 @@ class Products:
         if isinstance(value, str):
             url = check_url(value.strip(), place, self._findings)
             if url is not None:
-                self._claim_url(url, place)
+                self._reserve_url(url, place)
                 self._drafts.append(_Draft(line=place.line, url=url))
             return
         if bad:
             value = {key: child for key, child in value.items() if (key,) not in {path[:1] for path in bad}}
-        self._take(value, place)
+        self._add_mapping(value, place)
 
     def add_listed(self, text: str, place: Place) -> None:
-        """Take a line of a plain list; a URL that stands there twice is taken once, with a warning."""
+        """Add a line of a plain list; if the URL is already in the list, skip it with a warning."""
         if text in self._urls:
-            self._findings.warn(place, f"the URL is also that of {_line(self._urls[text])}; it is taken once")
+            self._findings.warn(place, f"duplicate of the URL in {_line(self._urls[text])}; it is downloaded once")
         else:
             self.add(text, place)
 
-    def _take(self, value: dict[str, Any], place: Place) -> None:
+    def _add_mapping(self, value: dict[str, Any], place: Place) -> None:
         url = check_url(value["url"].strip(), place, self._findings, "url") if "url" in value else None
         text, size, checksum = value.get("file"), value.get("size"), value.get("checksum")
         file = None if text is None else self._file(text, place)
         size = None if size is None else self._size(size, place)
         checksums = () if checksum is None else self._checksums(checksum, place)
-        own = None if value.keys() <= _OFTEN else self._own(value, url, place)
+        overrides = None if value.keys() <= _COMMON_KEYS else self._overrides(value, url, place)
         if url is None:
             return
         if "file" not in value:
-            self._claim_url(url, place)
-        self._drafts.append(_Draft(place.line, url, file, size, checksums, own))
+            self._reserve_url(url, place)
+        self._drafts.append(_Draft(place.line, url, file, size, checksums, overrides))
 
-    def _own(self, value: dict[str, Any], url: Url | None, place: Place) -> _Own:
+    def _overrides(self, value: dict[str, Any], url: Url | None, place: Place) -> _Overrides:
         findings = self._findings
         mirrors = [
             check_url(text.strip(), place, findings, "mirrors", i) for i, text in enumerate(value.get("mirrors") or ())
@@ -123,9 +126,9 @@ class Products:
         account = value.get("account")
         if account is not None:
             places = self._accounts.setdefault(account, [])
-            if len(places) < _KEPT_PLACES:
+            if len(places) < _MAX_PLACES:
                 places.append(place.at("account"))
-        return _Own(
+        return _Overrides(
             names_account="account" in value,
             account=account,
             mirrors=tuple(dict.fromkeys(m for m in mirrors if m is not None and m != url)),
@@ -152,7 +155,7 @@ class Products:
         for i, text in enumerate(value):
             checksum = self._checksum(text, place, "checksum", i)
             if checksum is not None and found.setdefault(checksum.algorithm, checksum) != checksum:
-                message = f"`checksum`: a second {checksum.algorithm} that differs from the first"
+                message = f"`checksum`: two different values for {checksum.algorithm}"
                 self._findings.add(place.at("checksum", i), message)
         return tuple(found.values())
 
@@ -166,97 +169,101 @@ class Products:
     def _file(self, text: str, place: Place) -> str | None:
         problem = filenames.check_relative(text)
         if problem is not None:
-            self._findings.add(place.at("file"), f"`file`: {shown(text)} {problem}")
+            self._findings.add(place.at("file"), f"`file`: {describe(text)} {problem}")
             return None
         file = filenames.normalise(text)
         if filenames.is_reserved(file.rpartition("/")[2]):
-            self._findings.warn(place.at("file"), f"{shown(file)} is the name of a device on Windows")
-        self._claim_file(file, place)
+            self._findings.warn(
+                place.at("file"), f"{describe(file)} is a device name on Windows, where it cannot be created"
+            )
+        self._reserve_file(file, place)
         return file
 
-    def _claim_file(self, file: str, place: Place) -> None:
+    def _reserve_file(self, file: str, place: Place) -> None:
         folded = filenames.fold(file)
         here = place.line_of("file") or -self._count
         if folded in self._files:
             other, line = self._files[folded]
-            spelt = "" if other == file else f' (as "{other}", which some systems do not tell apart)'
+            spelling = "" if other == file else f' (as "{other}", the same file on some systems)'
             self._findings.add(
-                place.at("file"), f'two products for one file: "{file}" is also that of {_line(line)}{spelt}'
+                place.at("file"), f'two products for one file: "{file}" is also the file of {_line(line)}{spelling}'
             )
             return
         self._files[folded] = (file, here)
         if folded in self._folders:
             line = self._folders[folded]
-            self._findings.add(place.at("file"), f'"{file}" is a folder in the path of the product of {_line(line)}')
+            self._findings.add(place.at("file"), f'"{file}" is a folder in the path of the product in {_line(line)}')
         folder = folded.rpartition("/")[0]
         while folder and folder not in self._folders:
             if folder in self._files:
                 other, line = self._files[folder]
-                self._findings.add(place.at("file"), f'"{other}", the file of {_line(line)}, is a folder in this path')
+                self._findings.add(
+                    place.at("file"), f'"{other}" is the file of {_line(line)}, so it cannot be a folder in this path'
+                )
             self._folders[folder] = here
             folder = folder.rpartition("/")[0]
 
-    def _claim_url(self, url: Url, place: Place) -> None:
+    def _reserve_url(self, url: Url, place: Place) -> None:
         if url.raw in self._urls:
             line = self._urls[url.raw]
-            message = f"the URL {url} is also that of {_line(line)}; leave one out, or give each a `file` of its own"
+            message = f"the URL {url} is also in {_line(line)}; remove one, or give each its own `file`"
             self._findings.add(place, message)
         else:
             self._urls[url.raw] = place.line or -self._count
 
     def finish(self, defaults: Defaults, accounts: Mapping[str, Account]) -> tuple[Product, ...]:
-        """The products with defaults and accounts applied, in the manifest's order."""
-        drafts, nothing = self._drafts, _Own()
-        usual = _applied(nothing, defaults, accounts)
+        """Build the products with defaults and accounts applied, in the manifest's order."""
+        drafts, no_overrides = self._drafts, _Overrides()
+        default_values = _effective(no_overrides, defaults, accounts)
         products: list[Product] = []
         drafts.reverse()
         while drafts:
             draft = drafts.pop()
-            own = draft.own or nothing
-            said = usual if own is nothing else _applied(own, defaults, accounts)
-            products.append(_finish(draft, len(products), said, own.mirrors))
+            overrides = draft.overrides or no_overrides
+            values = default_values if overrides is no_overrides else _effective(overrides, defaults, accounts)
+            products.append(_finish(draft, len(products), values, overrides.mirrors))
         return tuple(products)
 
     def accounts_used(self) -> Iterable[tuple[str, list[Place]]]:
-        """The accounts that products name, each with where (the first two hundred places)."""
+        """Return each account that products name, with the first 200 positions that name it."""
         return self._accounts.items()
 
 
-def _applied(own: _Own, defaults: Defaults, accounts: Mapping[str, Account]) -> Defaults:
-    """What holds for a product that says `own`."""
-    name = own.account if own.names_account else defaults.account
+def _effective(overrides: _Overrides, defaults: Defaults, accounts: Mapping[str, Account]) -> Defaults:
+    """Return the values of a product with these overrides."""
+    name = overrides.account if overrides.names_account else defaults.account
     account = accounts.get(name) if name is not None else None
     return Defaults(
         account=name,
-        headers=defaults.headers if own.headers is None else _join(defaults.headers, own.headers),
-        extract=defaults.extract if own.extract is None else own.extract,
-        verify=own.verify or defaults.verify,
-        resume=own.resume or (account.resume if account else None) or defaults.resume,
+        headers=defaults.headers if overrides.headers is None else _join(defaults.headers, overrides.headers),
+        extract=defaults.extract if overrides.extract is None else overrides.extract,
+        verify=overrides.verify or defaults.verify,
+        resume=overrides.resume or (account.resume if account else None) or defaults.resume,
     )
 
 
-def _finish(draft: _Draft, index: int, said: Defaults, mirrors: tuple[Url, ...]) -> Product:
+def _finish(draft: _Draft, index: int, values: Defaults, mirrors: tuple[Url, ...]) -> Product:
     return Product(
         index=index,
         url=draft.url,
         file=draft.file,
         size=draft.size,
         checksums=draft.checksums,
-        account=said.account,
+        account=values.account,
         mirrors=mirrors,
-        headers=said.headers,
-        extract=said.extract,
-        verify=said.verify,
-        resume=said.resume or Resume.STRICT,
+        headers=values.headers,
+        extract=values.extract,
+        verify=values.verify,
+        resume=values.resume or Resume.STRICT,
         line=draft.line,
     )
 
 
-def _join(common: Headers, own: Headers) -> Headers:
-    mine = {name.lower() for name, _ in own}
-    return (*(pair for pair in common if pair[0].lower() not in mine), *own)
+def _join(common: Headers, overrides: Headers) -> Headers:
+    replaced = {name.lower() for name, _ in overrides}
+    return (*(pair for pair in common if pair[0].lower() not in replaced), *overrides)
 
 
 def _line(line: int) -> str:
-    """Where the other product stands; what was never in a file counts from -1 downwards."""
+    """Describe the position of the other product; products that did not come from a file count from -1 downwards."""
     return f"line {line}" if line > 0 else f"products[{-line - 1}]"

@@ -1,6 +1,7 @@
-"""The manifest's structure against its JSON Schema, and the sentences about what does not fit.
+"""Check the manifest's structure against its JSON Schema, and describe each mismatch in one message.
 
-The schema is the single source: what a place expects stands there as `x-expected`.
+The schema is the only source of the structure. Its keyword `x-expected` holds the words for what a value should be.
+jsonschema-rs reports all errors at once; it takes about 3 µs for a product and 30 ms to import.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema_rs
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.manifest.problems import SECRET_KEYS, shown
+from bulkdl.manifest.problems import SECRET_KEYS, describe
 
 if TYPE_CHECKING:
     from bulkdl.manifest.problems import Findings
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Path", "check_head", "check_product", "schema_text"]
 
-_MEANT = {
+_COMMON_MISTAKES = {
     "connections": "max_connections",
     "dest": "destination",
     "filename": "file",
@@ -42,7 +43,7 @@ _MEANT = {
 
 
 def schema_text() -> str:
-    """The JSON Schema of the manifest, as text."""
+    """Return the JSON Schema of the manifest as text."""
     return (pkgutil.get_data("bulkdl", "data/manifest.schema.json") or b"").decode()
 
 
@@ -55,7 +56,7 @@ class _Checker:
     schema: dict[str, Any]
     validator: jsonschema_rs.Draft202012Validator
     prefix: Path
-    """Where in a manifest its values stand."""
+    """Path in the manifest of the values that this schema checks."""
 
 
 @functools.cache
@@ -71,13 +72,13 @@ def _product_checker() -> _Checker:
 
 
 def check_head(value: object, place: Place, findings: Findings) -> frozenset[Path]:
-    """Report what is wrong in all but the products; return the paths that are not to be read further."""
+    """Report the problems of all but the products; return the paths that must not be read further."""
     checker = _head_checker()
     return _NONE if checker.validator.is_valid(value) else _explain(checker, value, place, findings)
 
 
 def check_product(value: object, place: Place, findings: Findings) -> frozenset[Path]:
-    """Report what is wrong with a product's structure; return the paths that are not to be read further."""
+    """Report the problems of a product's structure; return the paths that must not be read further."""
     checker = _product_checker()
     if checker.validator.is_valid(value):
         return _NONE
@@ -94,18 +95,18 @@ def _explain(checker: _Checker, value: object, place: Place, findings: Findings)
         kind = error.kind.as_dict()
         where = _where(checker.prefix + path)
         if error.kind.name == "additionalProperties":
-            allowed = sorted(_at(checker.schema, error.schema_path).get("properties", {}))
+            allowed = sorted(_schema_part(checker.schema, error.schema_path).get("properties", {}))
             for key in kind["unexpected"]:
                 bad.add((*path, key))
-                findings.add(place.key(*path, key), f'unknown key "{key[:60]}" of {where}{_meant(key, allowed)}')
+                findings.add(place.key(*path, key), f'unknown key "{key[:60]}" of {where}{_suggestion(key, allowed)}')
         elif error.kind.name == "required":
             bad.add((*path, kind["property"]))
             findings.add(place.at(*path), f"{where} needs the key `{kind['property']}`")
-        elif path not in bad:  # one sentence for one value, whichever rules it breaks
+        elif path not in bad:  # one message for one value, even if it breaks several rules
             bad.add(path)
             findings.add(
                 place.at(*path),
-                _mismatch(checker.prefix + path, _at(checker.schema, error.schema_path), error.instance),
+                _mismatch(checker.prefix + path, _schema_part(checker.schema, error.schema_path), error.instance),
             )
     return frozenset(bad)
 
@@ -122,7 +123,7 @@ def _mismatch(path: Path, schema: dict[str, Any], found: Any) -> str:
         advice = "; put it in quotes"
     elif isinstance(found, str) and found.lower() in {"yes", "no", "on", "off"} and schema.get("type") == "boolean":
         advice = f"; write {'true' if found.lower() in {'yes', 'on'} else 'false'}"
-    return f"{subject}expected {expected}, found {shown(found, secret=secret)}{advice}"
+    return f"{subject}expected {expected}, found {describe(found, secret=secret)}{advice}"
 
 
 def _where(path: Path) -> str:
@@ -138,20 +139,20 @@ def _where(path: Path) -> str:
     return f"`{path[-1]}`"
 
 
-def _meant(key: str, allowed: list[str]) -> str:
+def _suggestion(key: str, allowed: list[str]) -> str:
     import difflib  # noqa: PLC0415 - only where something is misspelt
 
     likely = key.lower().replace("-", "_")
     close = difflib.get_close_matches(likely, allowed, n=1, cutoff=0.7)
     if close:
         return f'; did you mean "{close[0]}"?'
-    if _MEANT.get(likely) in allowed:
-        return f'; did you mean "{_MEANT[likely]}"?'
+    if _COMMON_MISTAKES.get(likely) in allowed:
+        return f'; did you mean "{_COMMON_MISTAKES[likely]}"?'
     return f"; expected one of {', '.join(allowed)}"
 
 
-def _at(schema: dict[str, Any], path: list[str | int]) -> dict[str, Any]:
-    """The part of the schema that holds the keyword at the end of `path`."""
+def _schema_part(schema: dict[str, Any], path: list[str | int]) -> dict[str, Any]:
+    """Return the part of the schema that holds the keyword at the end of `path`."""
     part: Any = schema
     for step in path[:-1]:
         part = part[step]

@@ -1,4 +1,4 @@
-"""One table of all that a run can be told: flag, variable, manifest key, parser, help; and which of them wins.
+"""One table of all settings and options of a run: flag, variable, manifest key, parser, help text.
 
 A flag beats a variable, a variable beats the manifest, the manifest beats the default.
 """
@@ -21,7 +21,7 @@ __all__ = ["RUN_OPTIONS", "SETTINGS", "Kind", "Option", "by_name", "resolve", "r
 
 
 class Kind(Enum):
-    """How an option is given on the command line."""
+    """Form of an option on the command line."""
 
     VALUE = "value"
     SWITCH = "switch"
@@ -31,34 +31,34 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One thing a run can be told, and every way to say it."""
+    """One setting or option of a run, with its flag, variable and manifest key."""
 
     name: str
-    """The field of `Settings`, `RunOptions` or the command line's namespace."""
+    """Name of the field in `Settings`, `RunOptions` or the argparse namespace."""
     flags: tuple[str, ...]
     """Long flag last."""
     help: str
     parse: Callable[[str], Any]
-    """Text to value; raises `ValueError` that says what was expected."""
+    """Convert text to the value; raise `ValueError` with what was expected."""
     default: Any = None
     metavar: str | None = None
     kind: Kind = Kind.VALUE
     choices: tuple[str, ...] = ()
     in_manifest: bool = False
-    """Whether `name` is a key of the manifest's `settings`."""
+    """True if `name` is a key of the manifest's `settings`."""
 
     @property
     def flag(self) -> str:
-        """The long flag."""
+        """Return the long flag."""
         return self.flags[-1]
 
     @property
     def variable(self) -> str:
-        """The environment variable."""
+        """Return the name of the environment variable."""
         return f"BULKDL_{self.name.upper()}"
 
 
-def _whole(text: str, *, least: int, most: int, also: str = "") -> int:
+def _integer(text: str, *, least: int, most: int, also: str = "") -> int:
     stripped = text.strip()
     if stripped.isascii() and stripped.isdigit() and len(stripped) <= 9 and least <= int(stripped) <= most:
         return int(stripped)
@@ -66,26 +66,26 @@ def _whole(text: str, *, least: int, most: int, also: str = "") -> int:
 
 
 def _workers(text: str) -> int:
-    return _whole(text, least=1, most=256)
+    return _integer(text, least=1, most=256)
 
 
 def _segments(text: str) -> int | None:
-    return None if text.strip().lower() == "auto" else _whole(text, least=1, most=64, also="`auto` or ")
+    return None if text.strip().lower() == "auto" else _integer(text, least=1, most=64, also="`auto` or ")
 
 
 def _retries(text: str) -> int:
-    return _whole(text, least=0, most=1_000_000)
+    return _integer(text, least=0, most=1_000_000)
 
 
 def _timeout(text: str) -> float:
     seconds = units.parse_duration(text)
     if seconds <= 0:
-        raise ValueError(f'expected a time-out of more than 0 seconds, found "{text[:40]}"')
+        raise ValueError(f'expected a timeout of more than 0 seconds, found "{text[:40]}"')
     return seconds
 
 
 def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """`none` takes back what a manifest or a variable has set."""
+    """Accept `none` as well: it unsets a value from the manifest or a variable."""
     return lambda text: None if text.strip().lower() in {"none", "off"} else parse(text)
 
 
@@ -127,7 +127,7 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
 
 
 def _count(text: str) -> int:
-    return _whole(text, least=0, most=9)
+    return _integer(text, least=0, most=9)
 
 
 _DEFAULTS = Settings()
@@ -147,31 +147,47 @@ def _setting(name: str, short: str, metavar: str, parse: Callable[[str], Any], t
 
 
 SETTINGS: tuple[Option, ...] = (
-    _setting("workers", "-j", "N", _workers, "products in flight at once (default: 8)"),
-    _setting("segments", "-s", "N|auto", _segments, "most connections to one product (default: auto)"),
+    _setting("workers", "-j", "N", _workers, "products downloaded at the same time (default: 8)"),
+    _setting("segments", "-s", "N|auto", _segments, "maximum connections per product (default: auto)"),
     _setting(
-        "limit_rate", "", "RATE", _or_none(_limit), "bytes a second over the whole run, such as 40M (default: no limit)"
+        "limit_rate",
+        "",
+        "RATE",
+        _or_none(_limit),
+        "limit for the whole run in bytes per second, such as 40M (default: no limit)",
+    ),
+    _setting("retries", "", "N", _retries, "attempts in a row without progress before a product fails (default: 10)"),
+    _setting(
+        "timeout",
+        "",
+        "SECONDS",
+        _timeout,
+        "seconds without data before a connection is dropped and resumed (default: 60)",
     ),
     _setting(
-        "retries", "", "N", _retries, "attempts in a row without progress before a product has failed (default: 10)"
-    ),
-    _setting(
-        "timeout", "", "SECONDS", _timeout, "seconds without a byte before a connection is given up (default: 60)"
-    ),
-    _setting(
-        "min_rate", "", "RATE", units.parse_rate, "slower than this over the time-out counts the same (default: 1K)"
+        "min_rate", "", "RATE", units.parse_rate, "drop connections slower than this over the timeout (default: 1K)"
     ),
     _setting(
         "max_wait",
         "",
         "DURATION",
         units.parse_duration,
-        "longest that a server's Retry-After or 202 is obeyed for one product (default: 1h)",
+        "longest total wait for one product as asked by the server (Retry-After, 202; default: 1h)",
     ),
     _setting(
-        "window", "", "HH:MM-HH:MM", _or_none(units.parse_window), "transfer only in this local time window, else wait"
+        "window",
+        "",
+        "HH:MM-HH:MM",
+        _or_none(units.parse_window),
+        "download only in this local time window; wait outside it",
     ),
-    _setting("until", "", "HH:MM", _or_none(units.parse_time), "stop at this local time with what is left (exit 5)"),
+    _setting(
+        "until",
+        "",
+        "HH:MM",
+        _or_none(units.parse_time),
+        "stop at this local time; unfinished products stay pending (exit 5)",
+    ),
     _setting("ca_file", "", "FILE", _or_none(_path), "extra CA certificates (PEM)"),
 )
 
@@ -183,7 +199,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         flags=("-d", "--destination"),
         metavar="DIR",
         parse=_path,
-        help="where the products go (default: the manifest's `destination`)",
+        help="destination folder (default: the manifest's `destination`)",
     ),
     Option(
         name="select",
@@ -200,7 +216,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         kind=Kind.SWITCH,
         parse=_switch,
         default=False,
-        help="replace existing files that disagree with the manifest",
+        help="replace existing files whose size or content differs from the manifest or journal",
     ),
     Option(
         name="trust_existing",
@@ -208,7 +224,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         kind=Kind.SWITCH,
         parse=_switch,
         default=False,
-        help="accept existing files of which nothing is known, without asking the archive",
+        help="accept existing files that have no known size or checksum, without checking with the archive",
     ),
     Option(
         name="wait_for_space",
@@ -216,7 +232,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         kind=Kind.SWITCH,
         parse=_switch,
         default=False,
-        help="wait for room when the disk is full, rather than stop",
+        help="when the disk is full, wait for disk space instead of stopping",
     ),
     Option(
         name="dry_run",
@@ -224,7 +240,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         kind=Kind.SWITCH,
         parse=_switch,
         default=False,
-        help="print what would be done and fetch nothing",
+        help="print the plan and download nothing",
     ),
     Option(
         name="progress",
@@ -233,7 +249,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         parse=_one_of(_PROGRESS),
         choices=_PROGRESS,
         default="auto",
-        help="auto, bar, plain, json or none (default: auto)",
+        help="progress display: auto, bar, plain, json or none (default: auto)",
     ),
     Option(
         name="json",
@@ -248,9 +264,9 @@ RUN_OPTIONS: tuple[Option, ...] = (
         flags=("--report",),
         metavar="FILE",
         parse=_path,
-        help="write the morning report (HTML) to this file",
+        help="write a report (HTML) of the run to this file",
     ),
-    Option(name="log_file", flags=("--log-file",), metavar="FILE", parse=_path, help="write a log to this file"),
+    Option(name="log_file", flags=("--log-file",), metavar="FILE", parse=_path, help="append a log to this file"),
     Option(
         name="quiet",
         flags=("-q", "--quiet"),
@@ -265,7 +281,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         kind=Kind.COUNTED,
         parse=_count,
         default=0,
-        help="say more; twice for everything",
+        help="print more; twice for everything",
     ),
 )
 
@@ -273,7 +289,7 @@ _BY_NAME = {option.name: option for option in (*SETTINGS, *RUN_OPTIONS)}
 
 
 def by_name(name: str) -> Option:
-    """The option of that name; raise `KeyError` where there is none."""
+    """Return the option of that name; raise `KeyError` if there is none."""
     return _BY_NAME[name]
 
 
@@ -284,10 +300,10 @@ def value_of(
     environ: Mapping[str, str],
     manifest: Mapping[str, object] | None = None,
 ) -> Any:
-    """What an option is in the end: flag, else variable, else manifest, else default.
+    """Return the value of an option: from the flag, else the variable, else the manifest, else the default.
 
-    `flags` holds what the command line gave by option name (None: not given): text, or a value that is parsed already.
-    An empty variable counts as not set. Raise `UsageError` that names the flag or the variable.
+    `flags` maps option names to what the command line gave: text, a parsed value, or None if it was not given.
+    An empty variable counts as not set. Raise `UsageError`, which names the flag or the variable, for a wrong value.
     """
     given = flags.get(option.name)
     if given is not None and given != ():
@@ -303,7 +319,7 @@ def value_of(
 def resolve(
     *, flags: Mapping[str, object], environ: Mapping[str, str], manifest: Mapping[str, object] | None = None
 ) -> Settings:
-    """The settings of a run; raise `UsageError` that names the flag or the variable that is wrong."""
+    """Return the settings of a run; raise `UsageError`, which names the flag or the variable, for a wrong value."""
     values = {o.name: value_of(o, flags=flags, environ=environ, manifest=manifest) for o in SETTINGS}
     if values["ca_file"] is not None:
         values["ca_file"] = Path(values["ca_file"]).absolute()
@@ -311,7 +327,7 @@ def resolve(
 
 
 def resolve_run_options(*, flags: Mapping[str, object], environ: Mapping[str, str]) -> RunOptions:
-    """What only the command line and the environment say of a run; raise `UsageError` as `resolve` does."""
+    """Return the options that only flags and variables can set; raise `UsageError` as `resolve` does."""
     fields = RunOptions.__dataclass_fields__
     return RunOptions(**{o.name: value_of(o, flags=flags, environ=environ) for o in RUN_OPTIONS if o.name in fields})
 

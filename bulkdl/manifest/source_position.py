@@ -1,4 +1,4 @@
-"""Places of values in a YAML file: line, column and path."""
+"""Positions of values in a YAML file: line, column and path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Mark", "Place", "place_of", "places_of"]
 
 
 class Mark(Protocol):
-    """Where libyaml saw an event begin, both from 0."""
+    """The position at which libyaml saw an event start; line and column count from 0."""
 
     @property
     def line(self) -> int: ...
@@ -24,17 +24,20 @@ class Mark(Protocol):
 
 @dataclass(slots=True)
 class Place:
-    """Where a value stands, and where its keys and items do: those become places when they are asked for."""
+    """Position of a value and of its keys and items; line and column count from 1.
+
+    Keys and items stay libyaml marks and become a `Place` only on request, because most are never needed.
+    """
 
     line: int
     column: int
     keys: dict[str, Place | Mark] | None = None
     items: Mapping[str, Place | Mark] | Sequence[Place | Mark] | None = None
     label: str = ""
-    """A name for the place of a value that has no line, such as `products[3].url`."""
+    """Path of a value that did not come from a file, such as `products[3].url`; it has no line."""
 
     def at(self, *path: str | int) -> Place:
-        """The place of the value at `path`, or of the nearest value around it that has one."""
+        """Return the position of the value at `path`, or of the nearest enclosing value that has one."""
         place = self
         for step in path:
             items: Any = place.items
@@ -45,20 +48,20 @@ class Place:
         return place
 
     def line_of(self, key: str) -> int:
-        """`at(key).line` of a key that is there, without a place for each of very many."""
+        """Return `at(key).line` of an existing key without creating a `Place`; called for every product."""
         items: Any = self.items
         there: Place | Mark = items[key]
         return there.line if isinstance(there, Place) else there.line + 1
 
     def key(self, *path: str | int) -> Place:
-        """The place of the last key of `path`, else that of its value."""
+        """Return the position of the last key of `path`, or of its value if the key has none."""
         keys = self.at(*path[:-1]).keys or {}
         key = str(path[-1])
         return place_of(keys[key]) if key in keys else self.at(*path)
 
 
 def places_of(value: object, label: str = "") -> Place:
-    """Places for values that were never in a file: no lines, but names such as `products[3].url`."""
+    """Return positions for values that did not come from a file: no lines, but paths such as `products[3].url`."""
     place = Place(0, 0, label=label)
     if isinstance(value, dict):
         dot = f"{label}." if label else ""

@@ -1,4 +1,4 @@
-"""The bytes of a manifest as text: encodings, forbidden characters and the size limit, each fault with its place."""
+"""Decode the bytes of a manifest; check encoding, forbidden characters and size, and report positions."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import codecs
 import re
 from typing import TYPE_CHECKING, BinaryIO
 
-from bulkdl.manifest.problems import Fault
+from bulkdl.manifest.problems import FatalProblem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = ["Source"]
 
-_MOST_BYTES = 512 * 1024 * 1024
+_MAX_BYTES = 512 * 1024 * 1024
 _CHUNK = 64 * 1024
 _CONTROLS = bytes([*range(9), 11, 12, *range(14, 32), 127])
 _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufffe\uffff]")
@@ -21,24 +21,27 @@ _URL_LINE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Source:
-    """Text out of a binary stream, as libyaml wants to read it."""
+    """Decoded text of a binary stream, with the `read` method that libyaml calls."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._ahead: list[str] = []
+        self._read_ahead: list[str] = []
         self._bytes = 0
         self._ended = False
         self.line = 1
-        """Where the text that was read so far ends."""
+        """Line and column (from 1) of the end of the text read so far."""
         self.column = 1
 
-    def read(self, size: int = _CHUNK) -> str:  # noqa: ARG002 - libyaml takes what comes
-        """The next text; empty at the end. Raise `Fault` where the bytes are no text."""
-        return self._ahead.pop(0) if self._ahead else self._next()
+    def read(self, size: int = _CHUNK) -> str:  # noqa: ARG002 - libyaml accepts any length
+        """Return the next text, empty at the end. Raise `FatalProblem` if the bytes are not text."""
+        return self._read_ahead.pop(0) if self._read_ahead else self._next()
 
     def is_url_list(self) -> bool:
-        """Whether the first line that says something begins like a URL; reads ahead only as far as needed."""
+        """Return True if the first line that is not blank or a comment starts like a URL.
+
+        Read only as many chunks as this takes; `read` returns them again.
+        """
         text = ""
         while True:
             for line in text.split("\n"):
@@ -47,11 +50,11 @@ class Source:
             chunk = self._next()
             if not chunk:
                 return False
-            self._ahead.append(chunk)
+            self._read_ahead.append(chunk)
             text = text.rpartition("\n")[2] + chunk
 
     def lines(self) -> Iterator[tuple[int, str]]:
-        """Every line with its number, from 1, without its end."""
+        """Yield every line with its number (from 1), without its line end."""
         rest, number = "", 1
         while chunk := self.read():
             *whole, rest = (rest + chunk).split("\n")
@@ -70,8 +73,8 @@ class Source:
                 self._decoder = _decoder_for(raw)
             self._ended = not raw
             self._bytes += len(raw)
-            if self._bytes > _MOST_BYTES:
-                raise Fault(self.line, self.column, "the manifest is larger than 512 MiB; split it into several")
+            if self._bytes > _MAX_BYTES:
+                raise FatalProblem(self.line, self.column, "the manifest is larger than 512 MiB; split it into several")
             text = self._decode(raw)
             if text:
                 return text
@@ -84,13 +87,13 @@ class Source:
         try:
             text = decoder.decode(raw, final=not raw)
         except UnicodeDecodeError as error:
-            good = bytes(error.object[: error.start]).decode(error.encoding, "ignore")
-            self._advance(good)
+            valid = bytes(error.object[: error.start]).decode(error.encoding, "ignore")
+            self._advance(valid)
             found = f"0x{error.object[error.start]:02x}"
             message = (
                 f"not {error.encoding.upper()} text (byte {found}); expected UTF-8: save the file in that encoding"
             )
-            raise Fault(self.line, self.column, message) from None
+            raise FatalProblem(self.line, self.column, message) from None
         if not text.isascii() or len(raw.translate(None, _CONTROLS)) != len(raw):
             self._refuse_controls(text)
         self._advance(text)
@@ -101,7 +104,7 @@ class Source:
         if found:
             self._advance(text[: found.start()])
             message = f"a control character (U+{ord(found[0]):04X}); expected plain text"
-            raise Fault(self.line, self.column, message)
+            raise FatalProblem(self.line, self.column, message)
 
     def _advance(self, text: str) -> None:
         lines = text.count("\n")
@@ -114,7 +117,7 @@ class Source:
 
 def _decoder_for(start: bytes) -> codecs.IncrementalDecoder:
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
-        raise Fault(1, 1, "UTF-32 text; expected UTF-8: save the file in that encoding")
+        raise FatalProblem(1, 1, "UTF-32 text; expected UTF-8: save the file in that encoding")
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return codecs.getincrementaldecoder("utf-16")()
     return codecs.getincrementaldecoder("utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8")()

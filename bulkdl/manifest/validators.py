@@ -1,4 +1,4 @@
-"""Checks of single values that several parts of a manifest share: URLs, hosts, references to the environment, headers."""
+"""Validators of single values used by several parts of a manifest: URLs, hosts, `${NAME}` references, headers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum
 from bulkdl.core.urls import Url
-from bulkdl.manifest.problems import shown
+from bulkdl.manifest.problems import describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ _DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128, "blake3": 64}
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _LIKELY_SECRET = re.compile(r"token|secret|password|api-?key|credential", re.IGNORECASE)
-_OWN_HEADERS = frozenset(
+_RESERVED_HEADERS = frozenset(
     {
         "accept-encoding",
         "connection",
@@ -61,33 +61,33 @@ _OWN_HEADERS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """What a manifest is read in."""
+    """Environment variables, base folder and problem list of the manifest that is being read."""
 
     environ: Mapping[str, str]
     base: Path
-    """Folder that its relative paths begin at; absolute."""
+    """Absolute folder to which the manifest's relative paths refer."""
     findings: Findings
 
 
 def check_url(text: str, place: Place, findings: Findings, *path: str | int) -> Url | None:
-    """The URL, or a problem at `path` from `place` that never shows its query."""
+    """Return the URL, or report a problem at `path` below `place` that never shows the query."""
     try:
         url = Url(text)
     except ValueError as error:
         why = f" ({error})" if "space" in str(error) else ""
-        findings.add(place.at(*path), f"expected an absolute http:// or https:// URL, found {shown(text)}{why}")
+        findings.add(place.at(*path), f"expected an absolute http:// or https:// URL, found {describe(text)}{why}")
         return None
     if url.has_userinfo:
         findings.add(
             place.at(*path),
             f"a user name or password in a URL ({url}) is a literal secret; "
-            "take it out and name an account with `auth: basic`, its password as ${NAME}",
+            "remove it and name an account with `auth: basic` and its password as ${NAME}",
         )
         return None
     host = url.host
     problem = None if ":" in host else _host_problem(host)
     if problem:
-        findings.add(place.at(*path), f"{problem} (in {shown(text)})")
+        findings.add(place.at(*path), f"{problem} (in {describe(text)})")
         return None
     return url
 
@@ -102,10 +102,10 @@ def is_loopback(host: str) -> bool:
 
 
 def check_host(text: str) -> tuple[str, str | None]:
-    """An entry of `hosts` in the form that is compared, and why it is none (None: it is one)."""
+    """Return an entry of `hosts` in normalised form, and the problem if it is not a valid entry."""
     entry = text.strip().lower()
     if "://" in entry or "/" in entry or "@" in entry:
-        return entry, f"expected a host name, found {shown(text)}; leave out the scheme and the path"
+        return entry, f"expected a host name, found {describe(text)}; remove the scheme and the path"
     try:
         return str(ipaddress.IPv6Address(entry)), None
     except ValueError:
@@ -118,21 +118,21 @@ def check_host(text: str) -> tuple[str, str | None]:
         except ValueError:
             bracket = ""
         if not bracket or (port and not port.startswith(":")):
-            return entry, f"expected an IPv6 address such as [::1] or [::1]:8443, found {shown(text)}"
+            return entry, f"expected an IPv6 address such as [::1] or [::1]:8443, found {describe(text)}"
         return f"{host}{port}", _port_problem(port[1:], text) if port else None
     host, colon, port = entry.partition(":")
     if colon and (problem := _port_problem(port, text)):
         return entry, problem
     name = host.removeprefix("*.")
     if "*" in name or (name != host and colon):
-        return entry, f"expected a host, `host:port` or `*.suffix` (which has any port), found {shown(text)}"
+        return entry, f"expected a host, `host:port` or `*.suffix` (any port), found {describe(text)}"
     return entry, _host_problem(name)
 
 
 def _port_problem(port: str, text: str) -> str | None:
     if port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65535:
         return None
-    return f"expected a port from 1 to 65535 after the host, found {shown(text)}"
+    return f"expected a port from 1 to 65535 after the host, found {describe(text)}"
 
 
 @functools.lru_cache(maxsize=1024)
@@ -141,19 +141,19 @@ def _host_problem(host: str) -> str | None:
         return None
     if not host.isascii():
         try:
-            return f'a host name in other than ASCII letters; write it as "{host.encode("idna").decode()}"'
+            return f'non-ASCII host name; use "{host.encode("idna").decode()}"'
         except UnicodeError:
-            return "a host name in other than ASCII letters; write it in its xn-- form"
-    return f"expected a host name, found {shown(host)}"
+            return "non-ASCII host name; use its xn-- form"
+    return f"expected a host name, found {describe(host)}"
 
 
 def has_reference(text: str) -> bool:
-    """Whether `text` has a `${NAME}`, and no `${` that is none."""
+    """Return True if `text` contains a `${NAME}` and no malformed `${`."""
     return _REFERENCE.search(text) is not None and "${" not in _REFERENCE.sub("", text)
 
 
 def expand(text: str, environ: Mapping[str, str], place: Place, findings: Findings) -> str | None:
-    """`text` with each `${NAME}` from the environment; None, with a problem, where one is not set or malformed."""
+    """Replace each `${NAME}` by its environment variable; if one is unset or malformed, report it and return None."""
     missing = [name for name in dict.fromkeys(_REFERENCE.findall(text)) if not environ.get(name)]
     for name in missing:
         findings.add(place, f"the environment variable {name} is not set")
@@ -164,11 +164,12 @@ def expand(text: str, environ: Mapping[str, str], place: Place, findings: Findin
 
 
 def parse_checksum(text: str) -> Checksum:
-    """`algorithm:hex`; raise `ValueError` that says what was expected."""
+    """Parse `algorithm:hex`; raise `ValueError` with the expected form."""
     found = _CHECKSUM.fullmatch(text)
     if found is None:
-        raise ValueError(f"expected a checksum such as md5:9e107d9d372bb6826bd81d3542a419d6, found {shown(text)}")
-    algorithm, digits = sys.intern(found[1].lower().replace("-", "")), found[2].lower()  # one text for many products
+        raise ValueError(f"expected a checksum such as md5:9e107d9d372bb6826bd81d3542a419d6, found {describe(text)}")
+    # Intern the name, so that all products share one string.
+    algorithm, digits = sys.intern(found[1].lower().replace("-", "")), found[2].lower()
     if algorithm not in _DIGITS:
         raise ValueError(f'expected md5, sha1, sha256, sha512 or blake3, found the algorithm "{found[1][:40]}"')
     if len(digits) != _DIGITS[algorithm]:
@@ -177,8 +178,8 @@ def parse_checksum(text: str) -> Checksum:
 
 
 def check_headers(headers: Mapping[str, str], place: Place, findings: Findings) -> tuple[tuple[str, str], ...]:
-    """The headers that may be sent; problems for literal secrets and for what bulkdl sets itself."""
-    good: list[tuple[str, str]] = []
+    """Return the headers that may be sent; report literal secrets and headers that bulkdl sets itself."""
+    valid: list[tuple[str, str]] = []
     for name, text in headers.items():
         problem = _header_problem(name, text)
         if problem:
@@ -186,10 +187,10 @@ def check_headers(headers: Mapping[str, str], place: Place, findings: Findings) 
             continue
         if _LIKELY_SECRET.search(name):
             findings.warn(
-                place.key(name), f"the header {name[:60]} looks like a secret; a manifest is made to be shared"
+                place.key(name), f"the header {name[:60]} looks like a secret, but manifests are meant to be shared"
             )
-        good.append((name, text))
-    return tuple(good)
+        valid.append((name, text))
+    return tuple(valid)
 
 
 def _header_problem(name: str, text: str) -> str | None:
@@ -200,19 +201,19 @@ def _header_problem(name: str, text: str) -> str | None:
             "such as one with `auth: bearer` and `token: ${NAME}`"
         )
     if not _TOKEN.fullmatch(name):
-        return f"expected the name of a header, found {shown(name)}"
-    if lower in _OWN_HEADERS:
-        return f"the header {name} is bulkdl's own to set; leave it out"
+        return f"expected a header name, found {describe(name)}"
+    if lower in _RESERVED_HEADERS:
+        return f"the header {name} is set by bulkdl itself; remove it"
     if any(ord(c) < 32 and c != "\t" for c in text) or "\x7f" in text:
-        return f"the header {name} has a line break or a control character in it"
+        return f"the header {name} contains a line break or a control character"
     if "${" in text:
         return f"${{...}} is not replaced in headers (found in {name}); secrets belong to an account"
     return None
 
 
 def resolve_path(text: str, base: Path) -> Path:
-    """The absolute path that `text` names from `base`."""
+    """Return the absolute path of `text` relative to `base`."""
     path = Path(text)
-    with contextlib.suppress(RuntimeError):  # no home folder is known: `~` is then a name like any other
+    with contextlib.suppress(RuntimeError):  # if no home folder is known, `~` is an ordinary name
         path = path.expanduser()
     return base / path

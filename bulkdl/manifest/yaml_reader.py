@@ -1,7 +1,7 @@
-"""YAML to plain values with their places, streaming: one product at a time, from libyaml's events.
+"""Read YAML into plain values with their positions, streaming: one product at a time, from libyaml's events.
 
-Plain scalars are read by the core schema of YAML 1.2: `no` is text, and so are `22:00` and `2024-01-01`. Tags other than
-the core ones, duplicate keys and second documents are faults; aliases and merge keys work within bounds.
+Plain scalars follow the core schema of YAML 1.2: `no`, `22:00` and `2024-01-01` are text. Tags outside the core schema,
+duplicate keys and a second document are problems. Aliases and merge keys work up to a limit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from yaml.events import (
 )
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.manifest.problems import Fault
+from bulkdl.manifest.problems import FatalProblem
 from bulkdl.manifest.source_position import Mark, Place, place_of
 
 if TYPE_CHECKING:
@@ -33,11 +33,12 @@ if TYPE_CHECKING:
 
 __all__ = ["read_yaml"]
 
-_DEEPEST = 50
-_TOO_DEEP = f"values are nested more than {_DEEPEST} levels deep"
-_MOST_EXPANDED = 100_000
-"""Nodes that aliases may bring into one product, or into all the rest."""
-_MOST_EXPANDED_IN_ALL = 10_000_000
+_MAX_DEPTH = 50
+_TOO_DEEP = f"values are nested more than {_MAX_DEPTH} levels deep"
+_MAX_ALIAS_NODES = 100_000
+"""Limit of nodes that aliases may add to one product, or to any other top-level value."""
+_MAX_ALIAS_NODES_TOTAL = 10_000_000
+"""Limit of nodes that aliases may add to the whole file."""
 _WORDS: dict[str, object] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -51,7 +52,7 @@ _SCALAR_TAGS = frozenset(_CORE + name for name in ("int", "float", "bool", "null
 
 
 @dataclass(slots=True)
-class _Anchored:
+class _Anchor:
     value: object
     place: Place
     weight: int
@@ -59,7 +60,7 @@ class _Anchored:
 
 
 class _Mapping:
-    """A mapping while it is read."""
+    """A mapping that is being read."""
 
     __slots__ = ("items", "keys", "merges", "place", "value")
 
@@ -76,20 +77,20 @@ class _Reader:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         self._events: Iterator[Any] = iter(loader(source).get_event, None)
         self._note = note
-        self._anchors: dict[str, _Anchored] = {}
+        self._anchors: dict[str, _Anchor] = {}
         self._nodes = 0
-        """Nodes so far, those that aliases brought included."""
+        """Nodes read so far, including those added by aliases."""
         self._expanded = 0
         self._expanded_here = 0
         self._peak = 0
 
     def document(self, on_product: Callable[[object, Place], None]) -> tuple[object, Place]:
-        """The top mapping, its `products` handed to `on_product` one at a time and left as an empty list."""
+        """Return the top mapping; pass each of its `products` to `on_product` and leave an empty list instead."""
         events = self._events
         next(events)
         event = next(events)
         if type(event) is StreamEndEvent:
-            raise Fault(1, 1, "the manifest is empty; expected the key `products`, or a list of URLs")
+            raise FatalProblem(1, 1, "the manifest is empty; expected the key `products`, or a list of URLs")
         event = next(events)
         if type(event) is MappingStartEvent:
             value, place = self._top(event, on_product)
@@ -99,7 +100,7 @@ class _Reader:
         event = next(events)
         if type(event) is DocumentStartEvent:
             mark = _place(event)
-            self._note(mark, "a second document begins here; expected one manifest in one file")
+            self._note(mark, "a second document starts here; expected one manifest in one file")
         return value, place
 
     def _top(self, start: Any, on_product: Callable[[object, Place], None]) -> tuple[object, Place]:
@@ -138,8 +139,8 @@ class _Reader:
             return value, Place(mark.line + 1, mark.column + 1)
         if kind is AliasEvent:
             return self._alias(event, depth)
-        if depth > _DEEPEST:
-            raise _fault(event, _TOO_DEEP)
+        if depth > _MAX_DEPTH:
+            raise _fatal(event, _TOO_DEEP)
         if event.anchor is not None:
             return self._anchored(event, depth)
         return self._collection_or_tagged(event, depth)
@@ -171,8 +172,8 @@ class _Reader:
             if type(child) is not ScalarEvent or child.tag is not None or child.anchor is not None or key is None:
                 self._put(mapping, key, here, self._node(child, depth + 1))
             elif key in values:
-                self._note_twice(mapping, key, here)
-            else:  # nearly all that a long manifest holds
+                self._report_duplicate(mapping, key, here)
+            else:  # the hot path: nearly all values of a long manifest
                 self._nodes += 1
                 values[key] = _resolve(child.value) if child.implicit[0] else child.value
                 mark: Any = child.start_mark
@@ -191,36 +192,36 @@ class _Reader:
         return values, Place(start.start_mark.line + 1, start.start_mark.column + 1, None, places)
 
     def _key(self, event: Any, depth: int) -> tuple[str | None, Place]:
-        """A key is always the text as it is written; `<<` in plain style asks for a merge."""
+        """Return the key as text, exactly as written; None for a plain `<<`, which asks for a merge."""
         mark = event.start_mark
         place = Place(mark.line + 1, mark.column + 1)
         if type(event) is ScalarEvent:
             self._check_tag(event, "str")
             if event.anchor is not None:
-                self._anchors[event.anchor] = _Anchored(event.value, place, 1, 0)
+                self._anchors[event.anchor] = _Anchor(event.value, place, 1, 0)
             if event.value == "<<" and event.implicit[0]:
                 return None, place
             return event.value, place
         value, _ = self._node(event, depth + 1)
         if isinstance(value, str):
             return value, place
-        raise _fault(event, "a list or a mapping stands where a key is expected")
+        raise _fatal(event, "expected a key, found a list or a mapping")
 
     def _put(self, mapping: _Mapping, key: str | None, here: Place | Mark, child: tuple[object, Place]) -> None:
         if key is None:
             mapping.merges.append(child)
         elif key in mapping.value:
-            self._note_twice(mapping, key, here)
+            self._report_duplicate(mapping, key, here)
         else:
             mapping.value[key], mapping.items[key] = child
             mapping.keys[key] = here
 
-    def _note_twice(self, mapping: _Mapping, key: str, here: Place | Mark) -> None:
+    def _report_duplicate(self, mapping: _Mapping, key: str, here: Place | Mark) -> None:
         first = place_of(mapping.keys[key])
-        self._note(place_of(here), f'the key "{key[:60]}" stands twice; the first is in line {first.line}')
+        self._note(place_of(here), f'duplicate key "{key[:60]}"; first used in line {first.line}')
 
     def _merged(self, mapping: _Mapping) -> tuple[object, Place]:
-        """With the keys of merged mappings that it has not itself; of several, the first that has a key counts."""
+        """Add the missing keys from the merged mappings; if several of these have a key, the first one wins."""
         for merged, origin in mapping.merges:
             pairs = [(merged, origin)]
             if isinstance(merged, list):
@@ -240,23 +241,23 @@ class _Reader:
         name, event.anchor = event.anchor, None
         self._nodes -= 1
         value, place = self._node(event, depth)
-        self._anchors[name] = _Anchored(value, place, self._nodes - before + 1, self._peak - depth)
+        self._anchors[name] = _Anchor(value, place, self._nodes - before + 1, self._peak - depth)
         self._peak = max(peak, self._peak)
         return value, place
 
     def _alias(self, event: Any, depth: int) -> tuple[object, Place]:
         target = self._anchors.get(event.anchor)
         if target is None:
-            self._note(_place(event), f"the alias *{event.anchor[:60]} names no anchor above it")
+            self._note(_place(event), f"the alias *{event.anchor[:60]} refers to no earlier anchor")
             return None, _place(event)
         self._nodes += target.weight
         self._expanded += target.weight
         self._expanded_here += target.weight
-        if self._expanded_here > _MOST_EXPANDED or self._expanded > _MOST_EXPANDED_IN_ALL:
-            raise _fault(event, "aliases multiply here to more values than a manifest may have")
+        if self._expanded_here > _MAX_ALIAS_NODES or self._expanded > _MAX_ALIAS_NODES_TOTAL:
+            raise _fatal(event, "aliases expand to more values than a manifest may have")
         self._peak = max(self._peak, depth + target.height)
-        if self._peak > _DEEPEST:
-            raise _fault(event, _TOO_DEEP)
+        if self._peak > _MAX_DEPTH:
+            raise _fatal(event, _TOO_DEEP)
         return target.value, target.place
 
     def _tagged(self, event: Any) -> object:
@@ -267,7 +268,7 @@ class _Reader:
             value = _resolve(text)
             if not isinstance(value, str):
                 return value
-            self._note(_place(event), f"expected what the tag !!{tag.removeprefix(_CORE)} says, found other text")
+            self._note(_place(event), f"expected a value of the type !!{tag.removeprefix(_CORE)}, found other text")
             return None
         self._check_tag(event, "str")
         return text
@@ -283,17 +284,17 @@ class _Reader:
 def read_yaml(
     source: Source, *, on_product: Callable[[object, Place], None], note: Callable[[Place, str], None]
 ) -> tuple[object, Place]:
-    """The top value and its place; each product goes to `on_product` as it is read, each fault to `note`.
+    """Return the top value and its position; pass each product to `on_product` and each problem to `note`.
 
-    Raise `Fault` where the rest cannot be read.
+    Raise `FatalProblem` if the rest cannot be read.
     """
     reader = _Reader(source, note)
     try:
         return reader.document(on_product)
     except yaml.MarkedYAMLError as error:
-        raise _syntax_fault(error, source) from None
+        raise _syntax_problem(error, source) from None
     except yaml.YAMLError as error:
-        raise Fault(source.line, source.column, f"not YAML: {str(error).splitlines()[0]}") from None
+        raise FatalProblem(source.line, source.column, f"not YAML: {str(error).splitlines()[0]}") from None
 
 
 def _resolve(text: str) -> object:
@@ -315,29 +316,28 @@ def _place(event: Any) -> Place:
     return Place(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
-def _fault(event: Any, message: str) -> Fault:
-    return Fault(event.start_mark.line + 1, event.start_mark.column + 1, message)
+def _fatal(event: Any, message: str) -> FatalProblem:
+    return FatalProblem(event.start_mark.line + 1, event.start_mark.column + 1, message)
 
 
-def _syntax_fault(error: yaml.MarkedYAMLError, source: Source) -> Fault:
+def _syntax_problem(error: yaml.MarkedYAMLError, source: Source) -> FatalProblem:
     mark = error.problem_mark or error.context_mark
     problem = (error.problem or "it cannot be read").replace("<", "").replace(">", "")
     line, column = (mark.line + 1, mark.column + 1) if mark else (source.line, source.column)
     message = f"not YAML: {problem}"
-    if (
-        "nesting depth" in problem
-    ):  # since 0.2.6 libyaml stops at a depth of its own, before the event that we would refuse
+    if "nesting depth" in problem:
+        # libyaml 0.2.6 and newer stop at their own limit, before our check sees the event.
         message = _TOO_DEEP
     elif "cannot start any token" in problem:
         message = "not YAML: a tab, or one of @ ` %, where a value or a key is expected"
-        message += "; indent with spaces, and put text that begins so in quotes"
+        message += "; indent with spaces, and quote text that starts with such a character"
     elif "mapping values are not allowed" in problem:
-        message += "; is the indentation right? Text that holds `: ` needs quotes"
+        message += "; check the indentation, and quote text that contains `: `"
     start = error.context_mark
     if (
         error.context
         and start
         and (start.line, start.column) != (mark.line if mark else -1, mark.column if mark else -1)
     ):
-        message += f" ({error.context} that begins in line {start.line + 1})"
-    return Fault(line, column, message)
+        message += f" ({error.context} that starts in line {start.line + 1})"
+    return FatalProblem(line, column, message)

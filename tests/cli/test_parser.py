@@ -1,4 +1,4 @@
-"""The command line's tree."""
+"""The argparse tree of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program as a shell sees it: real processes, their output and their exit codes."""
+"""The program in real processes, as a shell runs it: output and exit codes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_version_is_one_line():
 def test_no_command_prints_the_help_and_ends_with_2():
     done = bulkdl()
     assert done.returncode == 2
-    assert "to begin:" in done.stderr
+    assert "getting started:" in done.stderr
     assert done.stdout == ""
 
 

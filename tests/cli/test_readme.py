@@ -1,4 +1,4 @@
-"""The README documents what the command line has."""
+"""The README documents every command, flag and exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 
 def flags() -> list[str]:
-    """The long flags of all commands."""
+    """Return the long flags of all commands."""
     actions = [action for parser in commands().values() for action in parser._actions]
     return sorted({flag for a in actions for flag in a.option_strings if flag.startswith("--")} - {"--help"})
 

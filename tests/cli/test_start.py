@@ -1,4 +1,4 @@
-"""What a command brings in before it does anything: no more than it needs."""
+"""Start-up: a command imports only what it needs, and the garbage collector is off."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import suppress
 
 import pytest
 
-from bulkdl.cli.gc_tuning import at_rest, begin
 from bulkdl.cli.parser import COMMANDS, build_parser
 from bulkdl.core.errors import ManifestError
+from bulkdl.core.gc_control import disabled_at_startup, enable_after_startup
 from bulkdl.manifest.loader import load_text
 
 HEAVY = ("aiohttp", "asyncio", "yaml", "jsonschema_rs", "rich", "filelock")
@@ -29,7 +29,7 @@ ONLY_FOR_FEW = (
     "bulkdl.content.archive_check",
     "bulkdl.content.extract",
 )
-"""What a run of plain files needs as little as one with a token from a variable does."""
+"""Modules that neither a run of plain files nor a run with a token from a variable needs."""
 ONLY_FOR_RUNS = (
     "aiohttp",
     "rich",
@@ -64,7 +64,7 @@ def imported_by(*command: str) -> set[str]:
 
 
 def with_account(folder, url):
-    """A manifest with one product, whose account takes a token from the variable OWN."""
+    """Write a manifest with one product; its account takes a token from the variable OWN."""
     manifest = folder / "m.yaml"
     manifest.write_text(
         "version: 1\naccounts: {own: {auth: bearer, token: '${OWN}'}}\ndefaults: {account: own}\n"
@@ -77,19 +77,19 @@ def test_the_version_costs_no_more_than_the_interpreter():
     assert not imported_by("--version") & set(HEAVY)
 
 
-def test_a_plan_without_accounts_brings_in_nothing_that_downloads_or_reads_archives(tmp_path):
+def test_check_without_accounts_imports_nothing_that_downloads_or_reads_archives(tmp_path):
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1\nproducts:\n- https://archive.example.org/a.zip\n")
     assert not imported_by("check", str(manifest)) & set(ONLY_FOR_RUNS)
 
 
-def test_a_plan_with_accounts_brings_in_nothing_that_downloads_either(tmp_path):
+def test_check_with_accounts_imports_nothing_that_downloads_either(tmp_path):
     modules = imported_by("check", str(with_account(tmp_path, "https://archive.example.org/a.tif")))
     assert "bulkdl.auth.credentials" in modules
     assert not modules & {"aiohttp", "asyncio"}
 
 
-def test_a_plan_brings_in_no_keyring_preset_or_secret_file_that_its_accounts_do_not_need(tmp_path, monkeypatch):
+def test_check_imports_no_keyring_preset_or_secret_file_that_its_accounts_do_not_need(tmp_path, monkeypatch):
     monkeypatch.setenv("OWN", "token")
     modules = imported_by("check", str(with_account(tmp_path, "https://archive.example.org/a.tif")))
     assert not modules & {
@@ -101,7 +101,7 @@ def test_a_plan_brings_in_no_keyring_preset_or_secret_file_that_its_accounts_do_
     }
 
 
-def test_a_plan_for_a_destination_without_a_journal_brings_in_no_sqlite(tmp_path):
+def test_check_of_a_destination_without_a_journal_imports_no_sqlite(tmp_path):
     manifest = with_account(tmp_path, "https://archive.example.org/a.tif")
     assert "sqlite3" not in imported_by("check", str(manifest))
     (tmp_path / ".bulkdl").mkdir()
@@ -109,7 +109,7 @@ def test_a_plan_for_a_destination_without_a_journal_brings_in_no_sqlite(tmp_path
     assert "sqlite3" in imported_by("check", str(manifest))
 
 
-def test_a_run_that_reaches_the_network_brings_in_only_what_most_need(tmp_path, monkeypatch):
+def test_a_run_with_downloads_imports_only_what_most_runs_need(tmp_path, monkeypatch):
     monkeypatch.setenv("OWN", "token")
     manifest = with_account(tmp_path, "http://127.0.0.1:9/a.tif")
     modules = imported_by("run", str(manifest), "--progress", "none", "--retries", "0")
@@ -117,7 +117,7 @@ def test_a_run_that_reaches_the_network_brings_in_only_what_most_need(tmp_path, 
     assert not modules & set(ONLY_FOR_FEW)
 
 
-def test_a_run_that_finds_everything_in_place_brings_in_nothing_that_reaches_the_network(tmp_path):
+def test_a_run_with_everything_in_place_imports_nothing_of_the_network(tmp_path):
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1\nproducts:\n- {url: 'https://archive.example.org/a.zip', file: a.zip, size: 3}\n")
     (tmp_path / "a.zip").write_bytes(b"123")
@@ -127,18 +127,18 @@ def test_a_run_that_finds_everything_in_place_brings_in_nothing_that_reaches_the
 
 
 @pytest.mark.parametrize("name", [command.name for command in COMMANDS])
-def test_a_command_line_that_begins_with_a_command_is_read_as_by_the_whole_tree(name, capsys):
-    said = []
+def test_the_parser_of_one_command_prints_the_same_as_the_whole_tree(name, capsys):
+    outputs = []
     for parser in (build_parser(), build_parser(only=name)):
         for words in ([name, "--help"], [name, "--no-such-flag"]):
             with pytest.raises(SystemExit):
                 parser.parse_args(words)
-        said.append(capsys.readouterr())
-    assert said[0] == said[1]
+        outputs.append(capsys.readouterr())
+    assert outputs[0] == outputs[1]
 
 
 @pytest.mark.parametrize("first", ["--help", "-h", "nonsense", ""])
-def test_a_command_line_that_begins_otherwise_is_read_by_the_whole_tree(first):
+def test_a_command_line_without_a_command_first_is_parsed_by_the_whole_tree(first):
     assert build_parser(only=first).format_help() == build_parser().format_help()
 
 
@@ -155,23 +155,23 @@ def test_reading_a_manifest_leaves_the_collector_as_it_was(text):
         (gc.enable if was_on else gc.disable)()
 
 
-def test_the_collector_rests_until_a_command_begins_its_work_and_is_afterwards_as_it_was():
+def test_the_collector_is_off_until_a_command_starts_its_work_and_is_restored_afterwards():
     before = gc.get_freeze_count()
-    with at_rest():
+    with disabled_at_startup():
         assert not gc.isenabled()
-        begin()
+        enable_after_startup()
         assert gc.isenabled()
         assert gc.get_freeze_count() > before
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
 
 
-def test_a_plan_is_made_without_a_collection_but_for_one_at_its_end(tmp_path):
+def test_check_runs_at_most_one_collection(tmp_path):
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1\nproducts:\n- https://archive.example.org/a.zip\n")
     script = (
         "import gc, sys\n"
-        "from bulkdl.cli import gc_tuning, main\n"
+        "from bulkdl.cli import main\n"
         "gc.collect()\n"
         "seen = []\n"
         "gc.callbacks.append(lambda phase, _: phase == 'start' and seen.append(phase))\n"
@@ -185,7 +185,7 @@ def test_a_plan_is_made_without_a_collection_but_for_one_at_its_end(tmp_path):
     assert on == "True"
 
 
-def test_a_process_that_makes_a_plan_ends_without_a_collection(tmp_path):
+def test_a_process_that_runs_check_exits_without_a_collection(tmp_path):
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1\nproducts:\n- https://archive.example.org/a.zip\n")
     script = (
@@ -213,7 +213,7 @@ ssl.SSLContext.set_default_verify_paths = read
 """
 
 
-def test_a_run_reads_the_certificates_of_the_system_once_and_beside_the_imports(tmp_path):
+def test_a_run_reads_the_certificates_of_the_system_once_and_off_the_main_thread(tmp_path):
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1\nproducts:\n- {url: 'http://127.0.0.1:9/a.zip', file: a.zip}\n")
     script = f"{READINGS}\nfrom bulkdl.cli.main import main\nmain(sys.argv[1:])\nprint(*readings, file=sys.stderr)"
@@ -222,7 +222,7 @@ def test_a_run_reads_the_certificates_of_the_system_once_and_beside_the_imports(
     assert done.stderr.split() == ["False"], "one reading, not on the main thread"
 
 
-def test_a_program_that_runs_a_manifest_finds_the_contexts_of_aiohttp_as_they_always_are(tmp_path):
+def test_the_python_api_leaves_the_ssl_contexts_of_aiohttp_unchanged(tmp_path):
     script = f"""{READINGS}
 import bulkdl
 mapping = {{"version": 1, "destination": sys.argv[1], "products": [{{"url": "http://127.0.0.1:9/a.zip", "file": "a.zip"}}]}}

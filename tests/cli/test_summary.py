@@ -1,4 +1,4 @@
-"""How a run's end is told to scripts, to people and in the report."""
+"""The result of a run as JSON, as text and in the HTML report."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def result(**values: Any) -> RunResult:
         ({"signal": 15, "failed": 1}, 143),
     ],
 )
-def test_the_strongest_reason_decides_the_exit_code(ends, code):
+def test_of_several_exit_codes_the_one_with_the_highest_rank_wins(ends, code):
     assert exit_code(**ends) == code
 
 
@@ -101,13 +101,13 @@ def test_the_json_summary_has_the_keys_of_the_contract_in_their_order():
     assert json.loads(json.dumps(summary)) == summary
 
 
-def test_a_good_run_is_told_in_few_lines_without_a_next_step():
+def test_a_good_run_is_summarised_in_few_lines_without_a_next_step():
     text = to_text(result(), MANIFEST)
     assert text.startswith("All 3 products are in place.\n")
     assert "100 MiB" in text
     assert "2.0 MiB/s on average" in text
     assert "creodias: 1 login, 95 token refreshes" in text
-    assert "To go on" not in text
+    assert "Run the same command again" not in text
     assert len(text.splitlines()) < 15
 
 
@@ -130,7 +130,7 @@ def test_a_bad_run_names_each_failure_its_reason_and_the_next_step():
         "Not done yet:\n  account own: wrong password\n",
         "own: 0 logins, 0 token refreshes; stopped: wrong password",
         "Notes:\n  b.zip: existing, unverified\n",
-        "  bulkdl run m.yaml -d products\n",
+        "\n\nRun the same command again to continue. Products in place are not downloaded again.\n",
     ):
         assert expected in text
 
@@ -147,19 +147,19 @@ def test_only_the_first_fifty_failures_are_named(number, more):
 @pytest.mark.parametrize(
     ("values", "headline"),
     [
-        ({"total": 0, "completed": 0, "skipped": 0}, "There was no product to fetch."),
-        ({"total": 1, "completed": 1, "skipped": 0}, "The one product is in place."),
+        ({"total": 0, "completed": 0, "skipped": 0}, "There was no product to download."),
+        ({"total": 1, "completed": 1, "skipped": 0}, "The only product is in place."),
         (
             {"total": 9, "pending": 6, "exit_code": 130, "stopped": "interrupted by SIGINT"},
             "3 of 9 products in place, 6 not",
         ),
     ],
 )
-def test_the_first_line_says_how_it_stands(values, headline):
+def test_the_first_line_counts_the_products_in_place(values, headline):
     assert to_text(result(**values), MANIFEST).startswith(headline)
 
 
-def test_a_name_cannot_drive_the_terminal():
+def test_a_name_cannot_control_the_terminal():
     assert clean("a\x1b[31m\r\nb\t\u202ec") == "a\\x1b[31m  b \\u202ec"
 
 
@@ -197,7 +197,7 @@ def test_the_report_is_written_whole(tmp_path):
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("report.html", "<p>ok")]
 
 
-def test_a_report_that_cannot_be_written_is_said_before_the_run_and_after_it(tmp_path):
+def test_a_report_that_cannot_be_written_is_reported_before_and_after_the_run(tmp_path):
     with pytest.raises(UsageError, match="cannot be written"):
         prepare(tmp_path / "missing" / "report.html")
     with pytest.raises(StorageStopped, match="cannot be written"):

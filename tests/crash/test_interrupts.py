@@ -98,7 +98,7 @@ async def test_a_second_signal_leaves_at_once_and_loses_only_what_was_not_durabl
         process.send_signal(signal.SIGCONT)
         done = await ended(process)
         assert done.code in CODES.values()
-        assert "stopping" in done.err
+        assert "Stopping" in done.err
         place.assert_right()
         place.archive.rate = None
         assert (await place.run()).code == 0

@@ -1,4 +1,4 @@
-"""How the tests read a manifest: from text, with what is wrong as plain lines."""
+"""Helpers that read a manifest from text and return its problems as plain lines."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def read(text: str | bytes, **environ: str) -> Manifest:
 
 
 def problems(text: str | bytes, **environ: str) -> list[str]:
-    """The lines of the error that reading raises."""
+    """Return the lines of the `ManifestError` that reading raises."""
     with pytest.raises(ManifestError) as caught:
         read(text, **environ)
     return caught.value.lines()
 
 
 def problem(text: str | bytes, **environ: str) -> str:
-    """The one line of it."""
+    """Return the only line of the `ManifestError`."""
     lines = problems(text, **environ)
     assert len(lines) == 1, lines
     return lines[0]

@@ -1,4 +1,4 @@
-"""Everything that is wrong is said in one go, each with its place, what was expected and what was found."""
+"""A wrong manifest reports all problems at once, each with its position, what was expected and what was found."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ P = "products: [https://x.example/a]\n"
         ("destination: ${NOPE}/x\n" + P, "1:14: the environment variable NOPE is not set"),
         ("destination: ${a-b}\n" + P, "1:14: expected ${NAME} with letters, digits and _ in NAME, found another form of ${...}"),
         ("products:\n- {url: https://x.example/a, file: ../x}\n", '2:36: `file`: "../x" leaves the destination by `..`; expected a path below it'),
-        ("products:\n- {url: https://x.example/1, file: A}\n- {url: https://x.example/2, file: a}\n", '3:36: two products for one file: "a" is also that of line 2 (as "A", which some systems do not tell apart)'),
-        ("products:\n- {url: https://x.example/1, file: a/./b}\n- {url: https://x.example/2, file: a//b}\n", '3:36: two products for one file: "a/b" is also that of line 2'),
-        ("products:\n- {url: https://x.example/1, file: a/b/c}\n- {url: https://x.example/2, file: A/b}\n", '3:36: "A/b" is a folder in the path of the product of line 2'),
-        ("products:\n- {url: https://x.example/1, file: a}\n- {url: https://x.example/2, file: a/b/c}\n", '3:36: "a", the file of line 2, is a folder in this path'),
+        ("products:\n- {url: https://x.example/1, file: A}\n- {url: https://x.example/2, file: a}\n", '3:36: two products for one file: "a" is also the file of line 2 (as "A", the same file on some systems)'),
+        ("products:\n- {url: https://x.example/1, file: a/./b}\n- {url: https://x.example/2, file: a//b}\n", '3:36: two products for one file: "a/b" is also the file of line 2'),
+        ("products:\n- {url: https://x.example/1, file: a/b/c}\n- {url: https://x.example/2, file: A/b}\n", '3:36: "A/b" is a folder in the path of the product in line 2'),
+        ("products:\n- {url: https://x.example/1, file: a}\n- {url: https://x.example/2, file: a/b/c}\n", '3:36: "a" is the file of line 2, so it cannot be a folder in this path'),
         ("products: [{url: https://x.example/1, checksum: md5:00}]", "1:49: `checksum`: md5 has 32 hexadecimal digits, found 2"),
         ("products: [{url: https://x.example/1, checksum: crc32:00}]", '1:49: `checksum`: expected md5, sha1, sha256, sha512 or blake3, found the algorithm "crc32"'),
-        ("products: [{url: https://x.example/1, headers: {Range: bytes=0-}}]", "1:49: the header Range is bulkdl's own to set; leave it out"),
+        ("products: [{url: https://x.example/1, headers: {Range: bytes=0-}}]", "1:49: the header Range is set by bulkdl itself; remove it"),
         ("products: [{url: https://x.example/1, headers: {X-A: '${T}'}}]", "1:49: ${...} is not replaced in headers (found in X-A); secrets belong to an account"),
-        ("products: ['https://bücher.example/a']", '1:12: a host name in other than ASCII letters; write it as "xn--bcher-kva.example" (in "https://bücher.example/a")'),
+        ("products: ['https://bücher.example/a']", '1:12: non-ASCII host name; use "xn--bcher-kva.example" (in "https://bücher.example/a")'),
         ("products: ['https://x.example/a b']", '1:12: expected an absolute http:// or https:// URL, found "https://x.example/a b" (white space in a URL)'),
     ],
 )  # fmt: skip
-def test_a_fault_is_one_sentence_with_its_place(text, line):
+def test_a_problem_is_one_message_with_its_position(text, line):
     assert problem(text) == f"m.yaml:{line}"
 
 
 @pytest.mark.parametrize("host", ["*", "*.", "https://x.example", "x.example/a", "a b", "x.example:0", "x:99999", "[::1", "*.x.example:80", "a.*.b", "me@x.example", ""])  # fmt: skip
-def test_an_entry_of_hosts_that_is_none_is_refused(host):
+def test_an_invalid_entry_of_hosts_is_refused(host):
     assert "host" in problem(f"accounts: {{a: {{auth: basic, hosts: ['{host}']}}}}\n{P}")
 
 
@@ -110,7 +110,7 @@ def test_a_secret_in_a_url_is_never_shown(url):
         assert "hunter2" not in line
 
 
-def test_all_faults_come_in_one_go_in_the_order_of_the_file():
+def test_all_problems_are_reported_together_in_the_order_of_the_file():
     lines = problems(
         "settings: {workers: 0}\n"
         "accounts: {a: {auth: basic, password: p}}\n"
@@ -120,14 +120,14 @@ def test_all_faults_come_in_one_go_in_the_order_of_the_file():
     assert [line.split(":")[1] for line in lines] == ["1", "2", "3", "5", "6", "6", "6", "7"]
 
 
-def test_of_a_thousand_faults_the_first_hundred_are_printed_and_the_rest_counted():
+def test_of_a_thousand_problems_the_first_hundred_are_printed_and_the_rest_counted():
     lines = problems("products:\n" + "- ftp://x\n" * 1000)
     assert len(lines) == 101
     assert lines[99].startswith("m.yaml:101:3:")
     assert lines[100].endswith("… and 900 more problems")
 
 
-def test_faults_beyond_the_thousands_cost_no_sentence_each():
+def test_problems_beyond_the_limit_are_counted_without_a_message():
     lines = problems("products:\n" + "- {}\n" * 20_000)
     assert lines[-1].endswith("… and 19900 more problems")
 
@@ -139,13 +139,13 @@ def test_faults_beyond_the_thousands_cost_no_sentence_each():
         ("a:\n\t- b", "2:1", "tab"),
         ("a: b: c", "1:5", "indentation"),
         ("products: 'abc", "1:15", "quoted"),
-        ("products: []\nproducts: []", "2:1", 'the key "products" stands twice; the first is in line 1'),
-        ("products: [{url: https://x.example/a, url: https://x.example/b}]", "1:39", "stands twice"),
+        ("products: []\nproducts: []", "2:1", 'duplicate key "products"; first used in line 1'),
+        ("products: [{url: https://x.example/a, url: https://x.example/b}]", "1:39", "duplicate key"),
         ("products: []\n---\nproducts: []", "2:1", "second document"),
         ("products: !!python/object/apply:os.system [ls]", "1:11", "!!python/object/apply:os.system is not allowed"),
         ("products: [!x https://x.example/a]", "1:12", "!x is not allowed"),
-        ("products: [*a]", "1:12", "names no anchor"),
-        ("? [a]\n: b", "1:3", "where a key is expected"),
+        ("products: [*a]", "1:12", "refers to no earlier anchor"),
+        ("? [a]\n: b", "1:3", "expected a key"),
         (b"products:\n- caf\xe9\n", "2:6", "not UTF-8 text (byte 0xe9)"),
         (b"\x1f\x8b\x08\x00", "1:2", "UTF-8"),
         (b"\xff\xfe\x00\x00p", "1:1", "UTF-32"),
@@ -156,7 +156,7 @@ def test_faults_beyond_the_thousands_cost_no_sentence_each():
         ('products: ["\\uD800"]', "1:15", "not YAML"),
     ],
 )
-def test_what_is_no_manifest_at_all_is_a_clear_error(text, place, word):
+def test_a_file_that_is_not_a_manifest_gives_a_clear_error(text, place, word):
     lines = [line for line in problems(text) if word in line]
     assert lines
     assert lines[0].startswith(f"m.yaml:{place}: ")
@@ -166,7 +166,7 @@ def test_what_is_no_manifest_at_all_is_a_clear_error(text, place, word):
     "text", ["products: " + "[" * 5000, "products:\n" + "- " * 5000, "? " * 5000], ids=["flow", "block", "keys"]
 )
 def test_nesting_beyond_what_the_yaml_library_reads_is_the_same_error(text):
-    """libyaml reads ahead: from 0.2.6 on it gives up at its own limit, before it hands out the level that is one too many."""
+    """libyaml reads ahead: 0.2.6 and newer stop at their own limit before they deliver the level that is too deep."""
     assert any(line.endswith("values are nested more than 50 levels deep") for line in problems(text))
 
 
@@ -180,7 +180,7 @@ def test_aliases_that_multiply_are_refused_without_using_memory():
     line = problem(BOMB + "products: [*a11]\n")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert "aliases multiply" in line
+    assert "aliases expand" in line
     assert peak < 20 * 1024 * 1024
 
 
@@ -190,7 +190,7 @@ def test_aliases_cannot_nest_deeper_than_values_may():
 
 
 def test_an_alias_to_itself_is_refused():
-    assert "names no anchor" in problems("x-a: &a [*a]\n" + P)[0]
+    assert "refers to no earlier anchor" in problems("x-a: &a [*a]\n" + P)[0]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -201,7 +201,7 @@ def test_byte_order_marks_and_windows_line_ends_are_fine(encoding, end):
 
 
 def outcome(read_it):
-    """The manifest, or the lines of the error; anything else is a defect."""
+    """Return the manifest, or the lines of the error; any other exception is a bug."""
     try:
         return read_it()
     except ManifestError as error:

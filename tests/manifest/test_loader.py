@@ -1,4 +1,4 @@
-"""What a manifest says, as values: forms, defaults, accounts, paths, lists of URLs, plain data."""
+"""Values read from a manifest: forms, defaults, accounts, paths, lists of URLs, plain data."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def account(text: str, **environ: str):
     return read(f"accounts: {{a: {text}}}\nproducts: [https://x.example/a]\n", **environ).accounts["a"]
 
 
-def test_a_preset_may_be_used_with_another_way_to_sign_in():
+def test_a_preset_may_be_used_with_another_auth():
     basic = account("{provider: terrascope, auth: basic, username: me}")
     assert (basic.auth, basic.token_url, basic.username) == (AuthKind.BASIC, None, SecretRef("me"))
     assert basic.hosts == HostList(("services.terrascope.be",))
@@ -179,10 +179,10 @@ def test_a_plain_list_of_urls_is_a_manifest(tmp_path, monkeypatch):
     assert [p.line for p in m.products] == [3, 4, 6]
     assert m.destination == Path.cwd()
     assert m.path == "-"
-    assert m.warnings == ("line 5: the URL is also that of line 3; it is taken once",)
+    assert m.warnings == ("line 5: duplicate of the URL in line 3; it is downloaded once",)
 
 
-def test_faults_of_a_list_have_places_too():
+def test_problems_of_a_list_have_positions_too():
     assert problems("https://x.example/a\n ftp://x\nnonsense\n") == [
         'm.yaml:2:2: expected an absolute http:// or https:// URL, found "ftp://x"',
         'm.yaml:3:1: expected an absolute http:// or https:// URL, found "nonsense"',
@@ -212,7 +212,7 @@ def test_standard_input_may_be_yaml_and_products_may_come_first(tmp_path, monkey
         (lambda p: p.write_bytes(b"# nothing\n"), "empty"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_one_clear_sentence(tmp_path, make, word):
+def test_a_file_that_cannot_be_read_is_one_clear_message(tmp_path, make, word):
     path = tmp_path / "m.yaml"
     make(path)
     with pytest.raises(ManifestError, match=word) as caught:
@@ -221,8 +221,8 @@ def test_a_file_that_cannot_be_read_is_one_clear_sentence(tmp_path, make, word):
 
 
 @contextmanager
-def nobody():
-    """Without the superuser's way past permissions."""
+def as_unprivileged_user():
+    """Run the block without root's right to bypass file permissions."""
     if os.geteuid() != 0:
         yield
         return
@@ -238,7 +238,7 @@ def test_a_file_without_permission_says_so(tmp_path):
     path = tmp_path / "m.yaml"
     path.write_text(WHOLE)
     path.chmod(0)
-    with nobody(), pytest.raises(ManifestError, match="permissions"):
+    with as_unprivileged_user(), pytest.raises(ManifestError, match="permissions"):
         load(str(path), environ={})
 
 
@@ -257,7 +257,7 @@ def test_plain_data_is_a_manifest_under_the_same_rules():
     assert m.products[0].line == 0
 
 
-def test_problems_of_plain_data_name_their_place():
+def test_problems_of_plain_data_name_their_position():
     with pytest.raises(ManifestError) as caught:
         from_mapping(
             {
@@ -272,7 +272,7 @@ def test_problems_of_plain_data_name_their_place():
         )
     text = str(caught.value)
     assert "<manifest>: accounts.a.password: `password`: expected a reference" in text
-    assert '<manifest>: products[1].file: two products for one file: "A" is also that of products[0]' in text
+    assert '<manifest>: products[1].file: two products for one file: "A" is also the file of products[0]' in text
     assert "<manifest>: products[2].checksum[0]: `checksum`: md5 has 32 hexadecimal digits, found 2" in text
     assert "sise" in text
     assert "hunter2" not in text
@@ -320,9 +320,9 @@ def test_a_key_that_the_account_never_uses_is_a_warning():
     assert m.warnings == ('line 1: `token` of the account "a" is not used by `auth: basic`',)
 
 
-def test_the_same_url_twice_without_names_is_one_file():
+def test_the_same_url_twice_without_file_names_is_refused():
     line = problem("products:\n- https://x.example/a\n- url: https://x.example/a\n")
-    assert line.startswith("m.yaml:3:3: the URL https://x.example/a is also that of line 2")
+    assert line.startswith("m.yaml:3:3: the URL https://x.example/a is also in line 2")
     assert len(read("products:\n- https://x.example/a\n- {url: https://x.example/a, file: b}\n").products) == 2
 
 
@@ -331,7 +331,7 @@ def test_the_schema_that_editors_use_is_the_one_that_is_shipped():
     assert beside.read_text(encoding="utf-8") == schema_text()
 
 
-def test_the_ready_made_manifests_are_right():
+def test_the_example_manifests_load_without_warnings():
     environ = {"EUMETSAT_KEY": "key"}
     paths = sorted((BASE.parent.parent / "manifests").glob("*.yaml"))
     assert {p.stem for p in paths} >= {"cdse", "creodias", "demo", "mixed", "terrascope"}

@@ -22,7 +22,7 @@ def test_a_preset_makes_a_valid_account(name):
 
 
 @pytest.mark.parametrize("name", providers.names())
-def test_a_preset_says_how_sure_it_is_of_its_facts(name):
+def test_a_preset_tells_whether_its_facts_are_checked(name):
     provider = providers.load(name)
     assert provider.description
     assert provider.facts

@@ -1,4 +1,4 @@
-"""Which of flag, variable, manifest and default wins; and how each says what is wrong."""
+"""Precedence of flag, variable, manifest and default; error messages of wrong values."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_ca_file_is_made_absolute():
         ("overwrite", "perhaps"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_flag_or_its_variable(name, text):
+def test_the_message_for_a_wrong_value_names_the_flag_or_the_variable(name, text):
     option = by_name(name)
     with pytest.raises(UsageError, match=f"^{option.flag}: expected"):
         value_of(option, flags={name: text}, environ={})

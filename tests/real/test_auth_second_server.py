@@ -151,6 +151,6 @@ def test_login_rehearse_works_without_a_logout_and_without_keycloaks_errors(seco
     done = program("login", manifest, "--rehearse", env={"DORA_PASSWORD": PASSWORD})
     assert done.code == 0, done.err
     assert "refresh         works" in done.out
-    assert "rotation        each refresh brings a new refresh token" in done.out
+    assert "rotation        each refresh issues a new refresh token" in done.out
     assert "second login    works" in done.out
     assert counted() == {"password 200": 2, "refresh_token 200": 1}

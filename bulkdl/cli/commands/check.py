@@ -1,4 +1,7 @@
-"""`bulkdl check`, and `run --dry-run`: what would happen."""
+"""`bulkdl check` and `run --dry-run`: validate the manifest and print the plan.
+
+`check` without `--remote` starts no event loop and does not import asyncio or the HTTP client.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ __all__ = ["check", "check_json", "check_lines", "dry_run"]
 
 
 def check(invocation: Invocation) -> int:
-    """Print the plan; the exit code says whether a run could do all of it."""
+    """Print the plan; exit code 0 if a run can do all of it."""
     manifest, report = _checked(invocation)
     code = exit_code(
         machine=not report.fits, account=any(a.error for a in report.accounts), failed=len(report.conflicts)
@@ -32,9 +35,9 @@ def check(invocation: Invocation) -> int:
     if not invocation.arguments.remote:
         _print_plan(invocation, manifest, report)
         return code
-    from bulkdl.cli.commands.check_remote import ask, remote_json, remote_lines  # noqa: PLC0415 - only with --remote
+    from bulkdl.cli.commands.check_remote import query_archives, remote_json, remote_lines  # noqa: PLC0415 - needed only for --remote
 
-    found = ask(invocation, manifest)
+    found = query_archives(invocation, manifest)
     _print_plan(invocation, manifest, report, remote=remote_json(found))
     if not invocation.json:
         every = invocation.verbosity > 0 or len(found) <= LISTED
@@ -47,14 +50,14 @@ def check(invocation: Invocation) -> int:
 
 
 def dry_run(invocation: Invocation) -> int:
-    """`run --dry-run`: the same plan."""
+    """Print the same plan for `run --dry-run`."""
     _print_plan(invocation, *_checked(invocation))
     return 0
 
 
 def _checked(invocation: Invocation) -> tuple[Manifest, CheckReport]:
     manifest = invocation.load_manifest()
-    invocation.settings(manifest)  # a wrong flag or variable is said here, not at night
+    invocation.settings(manifest)  # report a wrong flag or variable now, not when the run starts
     plan = check_products(manifest, options=invocation.options(), environ=invocation.environ, prompt=prompt_for())
     return manifest, plan
 
@@ -70,14 +73,18 @@ def _print_plan(
 
 
 def check_lines(report: CheckReport, manifest: Manifest) -> Iterator[str]:
-    """The plan for a person."""
+    """Return the plan as lines of text."""
     yield f"{'manifest':<13}{clean(manifest.path)}"
     yield f"{'destination':<13}{clean(str(manifest.destination))}"
-    yield f"{'products':<13}{report.products:,}: {', '.join(_standings(report))}"
-    yield f"{'to fetch':<13}{', '.join(_sizes(report))}"
+    yield f"{'products':<13}{report.products:,}: {', '.join(_counts(report))}"
+    yield f"{'to download':<13}{', '.join(_sizes(report))}"
     if report.free_bytes is not None:
         short = report.bytes_todo - report.free_bytes
-        enough = "enough" if report.fits else f"NOT ENOUGH, {format_bytes(short)} too little: free some, or use -d"
+        enough = (
+            "enough"
+            if report.fits
+            else f"NOT ENOUGH, {format_bytes(short)} short. Free some space or choose another destination (-d)"
+        )
         yield f"{'free space':<13}{format_bytes(report.free_bytes)}: {enough}"
     for account in report.accounts:
         yield ""
@@ -86,13 +93,13 @@ def check_lines(report: CheckReport, manifest: Manifest) -> Iterator[str]:
     yield from titled("Warnings:", report.warnings)
 
 
-def _standings(report: CheckReport) -> Iterator[str]:
+def _counts(report: CheckReport) -> Iterator[str]:
     yield f"{report.in_place:,} in place"
-    yield f"{report.todo:,} to fetch"
+    yield f"{report.todo:,} to download"
     if report.partial:
-        yield f"{report.partial:,} of them begun"
+        yield f"{report.partial:,} partly downloaded"
     if report.to_verify:
-        yield f"{report.to_verify:,} there and to be read first"
+        yield f"{report.to_verify:,} existing, checksum to be verified"
 
 
 def _sizes(report: CheckReport) -> Iterator[str]:
@@ -100,7 +107,7 @@ def _sizes(report: CheckReport) -> Iterator[str]:
     if report.unknown_sizes:
         yield f"and {count(report.unknown_sizes, 'product')} of unknown size"
     if report.bytes_kept:
-        yield f"{format_bytes(report.bytes_kept)} of it here already, kept"
+        yield f"{format_bytes(report.bytes_kept)} already downloaded"
 
 
 def _account_lines(account: AccountFacts) -> Iterator[str]:
@@ -108,17 +115,17 @@ def _account_lines(account: AccountFacts) -> Iterator[str]:
     limit = f", at most {count(account.max_connections, 'connection')}" if account.max_connections else ""
     yield f"account {clean(account.name)}: {account.auth.value}{preset}, {count(account.products, 'product')}{limit}"
     hosts = ", ".join(account.hosts) or "the host of each product's own URL"
-    yield f"  {'sent to':<14}{clean(hosts)}"
+    yield f"  {'credential sent to':<20}{clean(hosts)}"
     for name, source in account.sources.items():
-        yield f"  {name.replace('_', ' '):<14}from {source}"
+        yield f"  {name.replace('_', ' '):<20}from {source}"
     for warning in account.warnings:
-        yield f"  {'warning':<14}{clean(warning)}"
+        yield f"  {'warning':<20}{clean(warning)}"
     if account.error:
-        yield f"  {'PROBLEM':<14}{clean(account.error)}"
+        yield f"  {'PROBLEM':<20}{clean(account.error)}"
 
 
 def check_json(report: CheckReport, manifest: Manifest) -> dict[str, object]:
-    """The plan for a program."""
+    """Return the plan as JSON values."""
     return {
         "manifest": manifest.path,
         "destination": manifest.destination_shown,

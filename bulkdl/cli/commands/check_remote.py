@@ -1,4 +1,4 @@
-"""`bulkdl check --remote`: what the archives say of each product, without fetching any."""
+"""`bulkdl check --remote`: check each product at its archive without downloading it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING
 
-from bulkdl.cli import gc_tuning
 from bulkdl.cli.output import say
 from bulkdl.cli.progress.messages import is_shown, sentence
 from bulkdl.cli.prompt import prompt_for
 from bulkdl.cli.text import clean, count
+from bulkdl.core import gc_control
 from bulkdl.core.events import Hub
 from bulkdl.core.units import format_bytes
 from bulkdl.operations.check_remote import check_remote
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Manifest
     from bulkdl.operations.check_remote import RemoteFacts
 
-__all__ = ["ask", "remote_json", "remote_lines"]
+__all__ = ["query_archives", "remote_json", "remote_lines"]
 
-_EVERY = 500
-"""Off a terminal there is a line after so many products."""
+_REPORT_EVERY = 500
+"""Products between two progress lines if standard error is not a terminal."""
 
 
-def ask(invocation: Invocation, manifest: Manifest) -> tuple[RemoteFacts, ...]:
-    """Ask for each product's head, with a count on standard error while that takes."""
+def query_archives(invocation: Invocation, manifest: Manifest) -> tuple[RemoteFacts, ...]:
+    """Check every product at its archive; show a progress count on standard error."""
     verbosity = invocation.verbosity
 
     def observe(event: Event) -> None:
@@ -47,7 +47,7 @@ def ask(invocation: Invocation, manifest: Manifest) -> tuple[RemoteFacts, ...]:
         prompt=prompt_for(),
         on_done=_counter(len(manifest.products)) if verbosity >= 0 and not invocation.json else lambda _facts: None,
     )
-    gc_tuning.begin()
+    gc_control.enable_after_startup()
     return asyncio.run(wanted)
 
 
@@ -59,30 +59,32 @@ def _counter(total: int) -> Callable[[RemoteFacts], None]:
         nonlocal done
         done += 1
         if terminal:
-            sys.stderr.write(f"\r{done:,} of {total:,} asked for" if done < total else "\r\x1b[K")
+            sys.stderr.write(f"\r{done:,} of {total:,} checked" if done < total else "\r\x1b[K")
             sys.stderr.flush()
-        elif done % _EVERY == 0:
-            say(f"{done:,} of {total:,} products asked for")
+        elif done % _REPORT_EVERY == 0:
+            say(f"{done:,} of {total:,} products checked")
 
     return on_done
 
 
 def remote_lines(found: Sequence[RemoteFacts], *, every: bool) -> Iterator[str]:
-    """Those that could not be fetched (with `every`: all), then the counts."""
+    """Yield a line for each product with a problem (`every`: for each product), then the counts."""
     for facts in found:
         if facts.problem:
             yield f"  PROBLEM   {clean(facts.file)}: {clean(facts.problem)}"
         elif every:
             size = "size unknown" if facts.size is None else format_bytes(facts.size)
-            yield f"  {facts.status}       {clean(facts.file)}  {size}{'' if facts.resumable else ', cannot be resumed'}"
-    bad = sum(1 for facts in found if facts.problem)
-    good = len(found) - bad
+            resumable = "" if facts.resumable else ", cannot be resumed"
+            yield f"  {facts.status}       {clean(facts.file)}  {size}{resumable}"
+    problems = sum(1 for facts in found if facts.problem)
+    available = len(found) - problems
     size = format_bytes(sum(facts.size or 0 for facts in found))
-    yield f"{count(len(found), 'product')} asked for: {good:,} can be fetched, {bad:,} cannot; {size} as far as the archives say."
+    checked = f"Checked {count(len(found), 'product')}: {available:,} available, {problems:,} not"
+    yield f"{checked}; {size} (sizes as reported by the archives)."
 
 
 def remote_json(found: Sequence[RemoteFacts]) -> dict[str, object]:
-    """The same for a program."""
+    """Return the same facts as JSON values."""
     return {
         "asked": len(found),
         "problems": sum(1 for facts in found if facts.problem),

@@ -1,4 +1,4 @@
-"""`bulkdl completion`."""
+"""`bulkdl completion`: print the completion script of a shell."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ __all__ = ["completion"]
 
 
 def completion(invocation: Invocation) -> int:
-    """Print the completion script of a shell, made from the same tree as the help."""
-    import shtab  # noqa: PLC0415 - only here
+    """Print the completion script, generated from the same argparse tree as the help."""
+    import shtab  # noqa: PLC0415 - only this command needs it
 
     kinds = {"FILE": shtab.FILE, "MANIFEST": shtab.FILE, "DIR": shtab.DIRECTORY}
     parser = build_parser()

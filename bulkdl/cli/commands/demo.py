@@ -1,4 +1,4 @@
-"""`bulkdl demo`: the real engine against the embedded archive, and in words what just happened."""
+"""`bulkdl demo`: a real run against the embedded archive, followed by an explanation of what happened."""
 
 from __future__ import annotations
 
@@ -31,44 +31,44 @@ __all__ = ["demo"]
 
 _INTRODUCTION = """\
 bulkdl demo: an archive runs inside this program, on {origin}; nothing leaves this machine.
-  {products}, behind three accounts: password and TOTP, password, Basic; its tokens live a few seconds.
-  It misbehaves as archives do: connections are cut or fall silent, requests are refused for a while.
-  The engine is the one of `bulkdl run`. Products go to {destination}
+  {products} behind three accounts: password with TOTP, password, Basic. Tokens expire after a few seconds.
+  The archive misbehaves like real ones: it cuts or stalls connections and refuses requests for a while.
+  The download code is that of `bulkdl run`. Destination folder: {destination}
 """
 
 
 def demo(invocation: Invocation) -> int:
-    """Run the demo; its exit code is the run's."""
-    report, given = invocation.flags.get("report"), invocation.flags.get("destination")
+    """Run the demo; return the exit code of its run."""
+    report, chosen_destination = invocation.flags.get("report"), invocation.flags.get("destination")
     if report is not None:
         prepare(Path(report))
     with TemporaryDirectory(prefix="bulkdl-demo-", ignore_cleanup_errors=True) as folder:
-        destination = Path(folder) / "products" if given is None else Path(given).absolute()
-        return asyncio.run(_demo(invocation, Path(folder), destination, kept=given is not None))
+        destination = Path(folder) / "products" if chosen_destination is None else Path(chosen_destination).absolute()
+        return asyncio.run(_demo(invocation, Path(folder), destination, kept=chosen_destination is not None))
 
 
 async def _demo(invocation: Invocation, folder: Path, destination: Path, *, kept: bool) -> int:
     async with DemoArchive() as archive:
         path = archive.write_manifest(folder / "demo.yaml")
         manifest = load(str(path), stdin=None, destination=destination, environ=archive.environ)
-        job = _job(invocation, manifest, archive)
-        talkative = job.verbosity >= 0 and not job.json
-        if talkative:
+        command = _run_command(invocation, manifest, archive)
+        show_text = command.verbosity >= 0 and not command.json
+        if show_text:
             products = count(len(manifest.products), "product")
             say(_INTRODUCTION.format(origin=archive.archive.origin, products=products, destination=destination))
-        result = await execute(job)
-    code = finish(job, result)
-    if talkative:
+        result = await execute(command)
+    code = finish(command, result)
+    if show_text:
         effects = (effect for record in archive.archive.log for effect in record.effects)
-        say(_what_you_saw(result, effects, None if not kept else destination))
+        say(_explanation(result, effects, None if not kept else destination))
     return code
 
 
-def _job(invocation: Invocation, manifest: Manifest, archive: DemoArchive) -> RunCommand:
+def _run_command(invocation: Invocation, manifest: Manifest, archive: DemoArchive) -> RunCommand:
     flags = invocation.flags
     return RunCommand(
         manifest=manifest,
-        # The environment's settings belong to real work: the demo is the same everywhere.
+        # Ignore BULKDL_* settings, which are meant for real runs: the demo is the same everywhere.
         settings=resolve(flags=flags, environ={}, manifest=manifest.settings),
         options=RunOptions(),
         environ=archive.environ,
@@ -81,28 +81,28 @@ def _job(invocation: Invocation, manifest: Manifest, archive: DemoArchive) -> Ru
     )
 
 
-def _what_you_saw(result: RunResult, effects: Iterable[Effect], kept: Path | None) -> str:
+def _explanation(result: RunResult, effects: Iterable[Effect], kept: Path | None) -> str:
     logins = sum(use.logins for use in result.accounts.values())
     refreshes = sum(use.refreshes for use in result.accounts.values())
-    faults = Counter(map(_name, effects))
+    faults = Counter(map(_fault_name, effects))
     lines = [
         "\nWhat you saw:",
-        f"  {count(logins, 'login')} and {count(refreshes, 'token refresh', 'token refreshes')}, by themselves, while the products came in",
-        f"  faults met: {', '.join(f'{n} x {name}' for name, n in faults.most_common()) or 'none'}",
-        f"  {count(result.completed, 'product')} complete, each compared with its checksum before it had its name",
-        f"The products are in {kept}" if kept else "The products are gone again; `bulkdl demo -d DIR` keeps them.",
+        f"  {count(logins, 'login')} and {count(refreshes, 'token refresh', 'token refreshes')}, automatic",
+        f"  faults handled: {', '.join(f'{n} x {name}' for name, n in faults.most_common()) or 'none'}",
+        f"  {count(result.completed, 'product')} complete, each verified before it got its final name",
+        f"The products are in {kept}" if kept else "The products were deleted; `bulkdl demo -d DIR` keeps them.",
         "Next: write a manifest (see README), then `bulkdl check`, `bulkdl login`, `bulkdl run`.",
     ]
     return "\n".join(lines)
 
 
-def _name(effect: Effect) -> str:
+def _fault_name(effect: Effect) -> str:
     match effect:
         case Cut():
             return "connection reset" if effect.reset else "connection cut"
         case Stall():
-            return "connection silent"
+            return "connection stalled"
         case Refuse():
-            return f"answer {effect.status}"
+            return f"HTTP {effect.status}"
         case _:
             return type(effect).__name__.lower()

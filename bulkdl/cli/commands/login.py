@@ -1,4 +1,4 @@
-"""`bulkdl login`: whether the accounts work, and what a night will ask of them."""
+"""`bulkdl login`: test the credentials, show token lifetimes and estimate the logins of a long run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import random
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.cli import gc_tuning
 from bulkdl.cli.output import say, suggest, write_out
 from bulkdl.cli.progress.messages import is_shown, sentence
 from bulkdl.cli.prompt import prompt_for
 from bulkdl.cli.text import clean
+from bulkdl.core import gc_control
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import UsageError
 from bulkdl.core.events import Hub
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from bulkdl.core.events import Event
     from bulkdl.core.models import Account, Settings
 
-__all__ = ["NIGHT_H", "login", "report_json", "report_lines", "try_accounts"]
+__all__ = ["DEFAULT_HOURS", "login", "report_json", "report_lines", "try_accounts"]
 
 _CANNOT_LOG_IN = 3
-NIGHT_H = 10.0
+DEFAULT_HOURS = 10.0
 
 
 def login(invocation: Invocation) -> int:
-    """Try one account or all; exit code 3 when one cannot log in."""
+    """Try one account or all; exit code 3 if one cannot log in."""
     manifest = invocation.load_manifest()
     invocation.warn(manifest)
     accounts = _chosen(manifest.accounts, invocation.arguments.account)
     if not accounts and not invocation.json:
-        say("The manifest has no account: nothing to log in to.")
+        say("The manifest has no accounts, so there is nothing to log in to.")
     hours, rehearsal = _hours(invocation.arguments.hours), invocation.arguments.rehearse
-    gc_tuning.begin()
+    gc_control.enable_after_startup()
     reports = asyncio.run(try_accounts(accounts, invocation.settings(manifest), invocation, rehearsal=rehearsal))
     if invocation.json:
         found = {report.account: report_json(report, hours=hours) for report in reports}
@@ -54,7 +54,7 @@ def login(invocation: Invocation) -> int:
 
 def _hours(text: str | None) -> float:
     if text is None:
-        return NIGHT_H
+        return DEFAULT_HOURS
     try:
         hours = float(text)
     except ValueError:
@@ -68,16 +68,18 @@ def _chosen(accounts: Mapping[str, Account], name: str | None) -> Sequence[Accou
     if name is None:
         return tuple(accounts.values())
     if name not in accounts:
-        raise UsageError(f'the manifest has no account "{clean(name)}"', hint=suggest(name, tuple(accounts)))
+        raise UsageError(
+            f'the manifest has no account "{clean(name)}"', hint=suggest(name, tuple(accounts), "accounts")
+        )
     return (accounts[name],)
 
 
 async def try_accounts(
     accounts: Sequence[Account], settings: Settings, invocation: Invocation, *, rehearsal: bool = False
 ) -> list[LoginReport]:
-    """Log in to each account and out again; a failure is in its report.
+    """Log in to each account and log out again; a failure becomes part of its report.
 
-    `rehearsal`: with a forced refresh, and a second login with the next one-time code.
+    With `rehearsal`, also force a token refresh and log in a second time with the next one-time code.
     """
     verbosity = invocation.verbosity
 
@@ -85,7 +87,7 @@ async def try_accounts(
         if is_shown(event, verbosity):
             say(sentence(event))
 
-    around = Services(
+    services = Services(
         settings=settings,
         environ=invocation.environ,
         prompt=prompt_for(),
@@ -93,21 +95,21 @@ async def try_accounts(
         clock=SystemClock(),
         rng=random.Random(),  # noqa: S311 - jitter
     )
-    async with around.network() as network:
+    async with services.network() as network:
         attempt = partial(
             rehearse if rehearsal else try_login,
             endpoint=network.endpoint,
-            hub=around.hub,
-            clock=around.clock,
-            rng=around.rng,
-            state_dir=state_folder(around.environ),
+            hub=services.hub,
+            clock=services.clock,
+            rng=services.rng,
+            state_dir=state_folder(services.environ),
         )
-        # One after the other: two accounts may share a TOTP secret, and a person reads along.
-        return [await attempt(account, partial(around.find, account)) for account in accounts]
+        # One after the other: two accounts may share a TOTP secret, and a user may have to answer prompts.
+        return [await attempt(account, partial(services.find, account)) for account in accounts]
 
 
-def report_lines(report: LoginReport, *, hours: float = NIGHT_H) -> Iterator[str]:
-    """What trying an account showed, for a person; `hours`: how long the night is."""
+def report_lines(report: LoginReport, *, hours: float = DEFAULT_HOURS) -> Iterator[str]:
+    """Yield the report of one account as text; `hours` is the length of a run for the estimate of its logins."""
     state = "could not log in" if report.error else "not tried" if report.note else "logged in"
     yield f"{clean(report.account)}: {state}"
     for name, text in _rows(report, hours):
@@ -122,44 +124,44 @@ def _rows(report: LoginReport, hours: float) -> Iterator[tuple[str, str]]:
         yield "access token", f"valid {format_duration(report.access_lifetime)}"
         yield "refresh token", _refresh(report)
     if report.refreshed is not None:
-        yield "refresh", "works" if report.refreshed else "does not work: each access token is a new login"
+        yield "refresh", "works" if report.refreshed else "does not work; every access token needs a new login"
     if report.rotation is not None:
-        yield "rotation", "each refresh brings a new refresh token" if report.rotation else "none"
+        yield "rotation", "each refresh issues a new refresh token" if report.rotation else "none"
     if report.logins > 1:
         yield "second login", "works"
     if report.clock_skew is not None:
-        yield "server's clock", _skew(report.clock_skew)
-    nightly = report.logins_per_night(hours)
-    if nightly is not None:
-        yield "logins", f"a night of {hours:g} hours will need {_at_most(nightly)}"
+        yield "server clock", _skew(report.clock_skew)
+    estimate = report.logins_per_night(hours)
+    if estimate is not None:
+        yield "logins", f"{_about(estimate)} in {hours:g} hours"
     if report.note:
         yield "note", clean(report.note)
     if report.error is not None:
-        yield "why", clean(report.error.reason)
+        yield "reason", clean(report.error.reason)
         if report.error.hint:
             yield "what to do", clean(report.error.hint)
 
 
 def _skew(seconds: float) -> str:
     if abs(seconds) < 2:
-        return "agrees with this machine's"
-    return f"{format_duration(abs(seconds))} {'ahead of' if seconds > 0 else 'behind'} this machine's"
+        return "agrees with this machine's clock"
+    return f"{format_duration(abs(seconds))} {'ahead of' if seconds > 0 else 'behind'} this machine's clock"
 
 
-def _at_most(logins: int) -> str:
-    return "1 login" if logins == 1 else f"at most about {logins:,} logins"
+def _about(logins: int) -> str:
+    return "1 login" if logins == 1 else f"about {logins:,} logins"
 
 
 def _refresh(report: LoginReport) -> str:
     if not report.has_refresh_token:
-        return "none: each access token is a new login"
+        return "none; every access token needs a new login"
     if report.refresh_lifetime is None:
-        return "yes, the server names no end"
+        return "yes, no expiry reported"
     return f"yes, valid {format_duration(report.refresh_lifetime)}"
 
 
-def report_json(report: LoginReport, *, hours: float = NIGHT_H) -> dict[str, object]:
-    """The same for a program."""
+def report_json(report: LoginReport, *, hours: float = DEFAULT_HOURS) -> dict[str, object]:
+    """Return the report of one account as JSON values."""
     return {
         "ok": report.error is None,
         "grant": report.grant,

@@ -1,4 +1,4 @@
-"""`bulkdl manifest`: a list in another format to a manifest."""
+"""`bulkdl manifest`: convert a list in another format to a manifest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["manifest"]
 
-_MOST_BYTES = 256 * 1024 * 1024
+_MAX_BYTES = 256 * 1024 * 1024
 _HEAD = """\
 # yaml-language-server: $schema=bulkdl.schema.json
 version: 1
@@ -30,7 +30,7 @@ destination: ./products
 
 
 def manifest(invocation: Invocation) -> int:
-    """Write the manifest, whole or not at all; what is wrong with the list is reported in one go."""
+    """Write the whole manifest or none of it; report all problems of the list together."""
     arguments = invocation.arguments
     source: str = arguments.source
     found = convert(arguments.format, _read(source), base_url=_base(arguments.base_url))
@@ -53,24 +53,24 @@ def manifest(invocation: Invocation) -> int:
 def _read(source: str) -> str:
     if source.startswith(("http://", "https://")):
         raise UsageError(
-            "SOURCE is a file",
-            hint=f"Fetch the list first, for instance: curl -fsS '{Url(source)}' | bulkdl manifest FORMAT -",
+            "SOURCE must be a local file or -",
+            hint=f"Download the list first, for instance: curl -fsS '{Url(source)}' | bulkdl manifest FORMAT -",
         )
     try:
         if source == "-":
-            data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+            data = sys.stdin.buffer.read(_MAX_BYTES + 1)
         else:
             with Path(source).open("rb") as file:
-                data = file.read(_MOST_BYTES + 1)
+                data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror}") from error
-    if len(data) > _MOST_BYTES:
-        raise UsageError(f"{source} is larger than 256 MiB", hint="Split it into several")
+    if len(data) > _MAX_BYTES:
+        raise UsageError(f"{source} is larger than 256 MiB", hint="Split it into several files.")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{source}:{line}: not UTF-8 text", hint="Save the file in that encoding") from None
+        raise UsageError(f"{source}:{line}: not UTF-8 text", hint="Save the file as UTF-8.") from None
 
 
 def _base(text: str | None) -> str | None:
@@ -81,12 +81,14 @@ def _base(text: str | None) -> str | None:
     except ValueError as error:
         raise UsageError(f"--base-url: expected an http:// or https:// URL ({error})") from None
     if url.has_userinfo:
-        raise UsageError("--base-url: a user name or password in a URL is a literal secret; name an account instead")
+        raise UsageError(
+            "--base-url: a user name or password in a URL is a literal secret; use an account in the manifest instead"
+        )
     return url.raw if url.raw.endswith("/") else f"{url.raw}/"
 
 
 def _yaml(found: Collected) -> str:
-    import yaml  # noqa: PLC0415 - only here
+    import yaml  # noqa: PLC0415 - only this command writes YAML
 
     dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     entries = [product.entry() for product in found.products]
@@ -94,18 +96,21 @@ def _yaml(found: Collected) -> str:
 
 
 def _require_valid(text: str, invocation: Invocation) -> None:
-    """Two products for one file, say, are only seen in the whole; the places are those in the new manifest."""
-    from bulkdl.manifest.loader import load  # noqa: PLC0415 - YAML only where a manifest is
+    """Load the generated manifest, because problems such as two products for one file show only there.
+
+    The positions in the error are those in the generated manifest.
+    """
+    from bulkdl.manifest.loader import load  # noqa: PLC0415 - reading YAML is slow to import
 
     output: str = invocation.arguments.output
     try:
         load("-", stdin=io.BytesIO(text.encode()), destination=None, environ=invocation.environ)
     except ManifestError as error:
-        name = "the manifest" if output == "-" else output
-        # An account that a list names is yet to be written into the manifest.
-        left = tuple(p for p in error.problems if not p.message.startswith("unknown account"))
-        if left:
-            raise ManifestError(f"{name} as it would be", left) from None
+        name = "manifest" if output == "-" else output
+        # The user still has to add the accounts that the list names, so an unknown account is no problem here.
+        problems = tuple(p for p in error.problems if not p.message.startswith("unknown account"))
+        if problems:
+            raise ManifestError(f"the generated {name}", problems) from None
 
 
 def _save(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""`bulkdl providers`: what is known of the services."""
+"""`bulkdl providers`: list the presets, or show the values that one sets."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ __all__ = ["providers"]
 
 
 def providers(invocation: Invocation) -> int:
-    """List the presets, or show what one sets."""
+    """List the presets, or show the values that one sets; return the exit code."""
     name: str | None = invocation.arguments.name
     if name is not None and name not in presets.names():
-        raise UsageError(f'there is no preset "{clean(name)}"', hint=suggest(name, presets.names()))
+        raise UsageError(f'unknown preset "{clean(name)}"', hint=suggest(name, presets.names(), "presets"))
     chosen = [presets.load(n) for n in (presets.names() if name is None else (name,))]
     if invocation.json:
         write_out(json.dumps({p.name: _provider_json(p) for p in chosen}, indent=2) + "\n")
     elif name is None:
         width = max((len(p.name) for p in chosen), default=0)
         write_out("".join(f"{p.name:<{width}}  {p.description}\n" for p in chosen))
-        write_out("\n`bulkdl providers NAME` shows what a preset sets; in a manifest it is `provider: NAME`.\n")
+        write_out(
+            "\n`bulkdl providers NAME` shows what a preset sets; to use it, write `provider: NAME` in an account.\n"
+        )
     else:
         write_out("\n".join(_provider_lines(chosen[0])) + "\n")
     return 0

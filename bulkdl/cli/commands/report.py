@@ -1,4 +1,4 @@
-"""The morning report: one HTML file that needs nothing else, made from a run or from the journal."""
+"""`bulkdl report` and `run --report`: one self-contained HTML file about a run or a destination."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ footer { margin-top: 2rem; opacity: .7; }
 
 
 def to_html(result: RunResult, manifest: Manifest) -> str:
-    """The report of one run; everything that came from outside is escaped."""
+    """Return the report of one run; all text from outside is escaped."""
     good = result.exit_code == 0
-    here = result.completed + result.skipped
+    in_place = result.completed + result.skipped
     rate = format_rate(result.received / max(result.elapsed_s, 0.001))
-    headline = f"{here:,} of {count(result.total, 'product')} in place, exit code {result.exit_code}."
+    headline = f"{in_place:,} of {count(result.total, 'product')} in place, exit code {result.exit_code}."
     body = [
         f'<p class="{"good" if good else "bad"}">{headline}</p>',
         f"<p>{_text(result.stopped)}</p>" if result.stopped else "",
@@ -77,8 +77,8 @@ def _failures(result: RunResult) -> Iterable[Sequence[str]]:
 
 
 def report(invocation: Invocation) -> int:
-    """`bulkdl report`: the same page from the journal, at any time."""
-    from bulkdl.operations.status import collect_status  # noqa: PLC0415 - the report of a run needs no journal
+    """Write the report of a destination from its journal; works at any time."""
+    from bulkdl.operations.status import collect_status  # noqa: PLC0415 - `run --report` does not need the journal reader
 
     path = Path(invocation.arguments.output)
     prepare(path)
@@ -90,9 +90,9 @@ def report(invocation: Invocation) -> int:
 
 
 def status_html(found: StatusReport, manifest: Manifest) -> str:
-    """The report of a destination; everything that came from outside is escaped."""
+    """Return the report of a destination; all text from outside is escaped."""
     states = Counter(product.state.value for product in found.products)
-    going_on = f"<p>A run is going on: {_text(found.running)}.</p>" if found.running else ""
+    in_progress = f"<p>A run is in progress: {_text(found.running)}.</p>" if found.running else ""
     rows = (
         (
             p.state.value,
@@ -105,20 +105,20 @@ def status_html(found: StatusReport, manifest: Manifest) -> str:
         for p in sorted(found.products, key=lambda p: p.state.value == "done")
     )
     body = [
-        going_on,
+        in_progress,
         figures((name, f"{number:,}") for name, number in states.items()),
-        table("Products", ("state", "file", "here", "size", "kind", "what happened"), rows),
+        table("Products", ("state", "file", "downloaded", "size", "kind", "what happened"), rows),
     ]
     return page(manifest, "".join(body))
 
 
 def figures(pairs: Iterable[tuple[str, str]]) -> str:
-    """A row of figures with their names."""
+    """Return a row of numbers with their names."""
     return f'<ul class="figures">{"".join(f"<li><b>{_text(v)}</b>{_text(n)}</li>" for n, v in pairs)}</ul>'
 
 
 def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A titled table; nothing where there are no rows."""
+    """Return a table with a title, or an empty text if there are no rows."""
     body = "".join(f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row)}</tr>" for row in rows)
     if not body:
         return ""
@@ -127,7 +127,7 @@ def table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str
 
 
 def page(manifest: Manifest, body: str) -> str:
-    """The whole document around `body`; it loads nothing and runs no script."""
+    """Return the whole document around `body`; it loads nothing and runs no script."""
     title = _text(f"bulkdl: {manifest.path}")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -144,14 +144,16 @@ def _text(text: str) -> str:
 
 
 def prepare(path: Path) -> None:
-    """Raise `UsageError` before hours of work when the report could not be written after them."""
+    """Raise `UsageError` if the report cannot be written; called before the run, which may take hours."""
     folder = path.parent
     if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UsageError(f"the report {path} cannot be written", hint="Name a file in a folder that you can write to.")
+        raise UsageError(
+            f"the report {path} cannot be written", hint="Choose a file in a folder that you can write to."
+        )
 
 
 def save(path: Path, html: str) -> None:
-    """Write the report whole or not at all; raise `StorageStopped` when this machine does not let it."""
+    """Write the whole report or none of it; raise `StorageStopped` if this fails."""
     partial = path.with_name(f"{path.name}.part")
     try:
         partial.write_text(html, encoding="utf-8")

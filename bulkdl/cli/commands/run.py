@@ -1,4 +1,4 @@
-"""`bulkdl run`: the engine with a progress in front of it and the summary at its end."""
+"""`bulkdl run`: start a run with its progress display, log file and signal handlers, then print the summary."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.cli import gc_tuning
-from bulkdl.cli.output import complain, say, write_out
+from bulkdl.cli.output import print_error, say, write_out
 from bulkdl.cli.progress.factory import Mode, Progress, open_progress
 from bulkdl.cli.progress.observers import LogFile
 from bulkdl.cli.prompt import prompt_for
 from bulkdl.cli.signals import stop_on_signals
 from bulkdl.cli.summary import to_json, to_text
 from bulkdl.cli.text import clean
+from bulkdl.core import gc_control
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.events import Hub, Level, RunStarted
@@ -39,7 +39,7 @@ __all__ = ["RunCommand", "execute", "finish", "run"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCommand:
-    """All that one run needs from its command line."""
+    """All settings that one run takes from the command line."""
 
     manifest: Manifest
     settings: Settings
@@ -51,25 +51,25 @@ class RunCommand:
     report: Path | None
     json: bool
     repeatable: bool = True
-    """Whether the same command can go on; a demo's folder is gone."""
+    """False if the same command cannot resume: the folder of a demo is deleted."""
 
 
 def run(invocation: Invocation) -> int:
-    """Bring every product to the destination; the exit code is the contract's."""
+    """Download every product to the destination folder; return the exit code."""
     options = invocation.options()
     if options.dry_run:
         from bulkdl.cli.commands.check import dry_run  # noqa: PLC0415
 
         return dry_run(invocation)
-    json_wished, verbosity = invocation.json, invocation.verbosity
+    wants_json, verbosity = invocation.json, invocation.verbosity
     mode, log_file, report = (invocation.option(name) for name in ("progress", "log_file", "report"))
     if report is not None:
-        from bulkdl.cli.commands.report import prepare  # noqa: PLC0415 - only where one is wanted
+        from bulkdl.cli.commands.report import prepare  # noqa: PLC0415 - needed only for --report
 
         prepare(report)
     manifest = invocation.load_manifest()
     invocation.warn(manifest)
-    job = RunCommand(
+    command = RunCommand(
         manifest=manifest,
         settings=invocation.settings(manifest),
         options=options,
@@ -78,73 +78,73 @@ def run(invocation: Invocation) -> int:
         verbosity=verbosity,
         log_file=log_file,
         report=report,
-        json=json_wished,
+        json=wants_json,
     )
-    return finish(job, asyncio.run(execute(job)))
+    return finish(command, asyncio.run(execute(command)))
 
 
-async def execute(job: RunCommand) -> RunResult:
-    """Run the engine under the progress, the log file and the signal handlers."""
-    hub, clock, stop = Hub(_begin_collecting), SystemClock(), StopSignal()
+async def execute(command: RunCommand) -> RunResult:
+    """Run with the progress display, the log file and the signal handlers."""
+    hub, clock, stop = Hub(_enable_gc), SystemClock(), StopSignal()
     with ExitStack() as stack:
-        log = None if job.log_file is None else stack.enter_context(LogFile(job.log_file, clock=clock))
+        log = None if command.log_file is None else stack.enter_context(LogFile(command.log_file, clock=clock))
         more = () if log is None else (log,)
         try:
             async with open_progress(
-                job.mode,
+                command.mode,
                 hub=hub,
                 clock=clock,
                 stream=sys.stderr,
-                environ=job.environ,
-                verbosity=job.verbosity,
+                environ=command.environ,
+                verbosity=command.verbosity,
                 more=more,
             ) as progress:
-                return await _under_signals(job, hub, stop, progress)
+                return await _run_with_signals(command, hub, stop, progress)
         except Exception:
             if log is not None:
                 log.write("error", traceback.format_exc())
             raise
 
 
-def _begin_collecting(event: Event) -> None:
-    if isinstance(event, RunStarted):  # the manifest has been read, and all modules have been imported
-        gc_tuning.begin()
+def _enable_gc(event: Event) -> None:
+    if isinstance(event, RunStarted):  # start-up is over: the manifest is read and all modules are imported
+        gc_control.enable_after_startup()
 
 
-async def _under_signals(job: RunCommand, hub: Hub, stop: StopSignal, progress: Progress) -> RunResult:
+async def _run_with_signals(command: RunCommand, hub: Hub, stop: StopSignal, progress: Progress) -> RunResult:
     with stop_on_signals(stop, say=partial(hub.note, Level.WARNING), restore=progress.close):
         return await run_engine(
-            job.manifest,
-            settings=job.settings,
-            options=job.options,
+            command.manifest,
+            settings=command.settings,
+            options=command.options,
             hub=hub,
-            environ=job.environ,
+            environ=command.environ,
             prompt=prompt_for(progress),
             stop=stop,
             alone=True,
         )
 
 
-def finish(job: RunCommand, result: RunResult) -> int:
-    """Print the summary, write the report, return the exit code."""
-    if job.json:
-        write_out(json.dumps(to_json(result, job.manifest), indent=2) + "\n")
-        if result.stopped:  # the text says it in its first lines; here a person would have to look into the object
-            complain(clean(result.stopped))
+def finish(command: RunCommand, result: RunResult) -> int:
+    """Print the summary, write the report and return the exit code."""
+    if command.json:
+        write_out(json.dumps(to_json(result, command.manifest), indent=2) + "\n")
+        if result.stopped:  # the text summary starts with it; with --json tell the user on standard error
+            print_error(clean(result.stopped))
     else:
-        write_out(to_text(result, job.manifest, repeatable=job.repeatable))
-    return result.exit_code if job.report is None else _report(job, job.report, result)
+        write_out(to_text(result, command.manifest, repeatable=command.repeatable))
+    return result.exit_code if command.report is None else _report(command, command.report, result)
 
 
-def _report(job: RunCommand, path: Path, result: RunResult) -> int:
-    from bulkdl.cli.commands.report import save, to_html  # noqa: PLC0415 - only where one is wanted
+def _report(command: RunCommand, path: Path, result: RunResult) -> int:
+    from bulkdl.cli.commands.report import save, to_html  # noqa: PLC0415 - needed only for --report
 
     try:
-        save(path, to_html(result, job.manifest))
+        save(path, to_html(result, command.manifest))
     except StorageStopped as error:
-        complain(str(error))
-        # The contract's order: only the signals' codes come before this one.
+        print_error(str(error))
+        # Where several exit codes apply, only those of signals rank above this one.
         return result.exit_code if result.exit_code >= 128 else error.exit_code
-    if job.verbosity >= 0:
+    if command.verbosity >= 0:
         say(f"report: {path}")
     return result.exit_code

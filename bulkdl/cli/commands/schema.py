@@ -1,4 +1,4 @@
-"""`bulkdl schema` and `bulkdl completion`: text for other programs."""
+"""`bulkdl schema`: print the JSON Schema of the manifest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["schema"]
 
 
-def schema(invocation: Invocation) -> int:  # noqa: ARG001 - every command has this shape
+def schema(invocation: Invocation) -> int:  # noqa: ARG001 - every command has this signature
     """Print the manifest's JSON Schema."""
     from bulkdl.manifest.schema import schema_text  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""`bulkdl status` and `verify`: what has happened, what the files are worth."""
+"""`bulkdl status`: list what is done, partial or failed, from the journal and the disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["status", "status_lines"]
 
 
 def status(invocation: Invocation) -> int:
-    """Print what the journal and the disk say; 0 when every product is in place, else 1."""
+    """Print the state of every product; exit code 0 if all are in place, else 1."""
     manifest = invocation.load_manifest()
     report = collect_status(manifest)
     if invocation.json:
@@ -40,21 +40,21 @@ def status(invocation: Invocation) -> int:
 
 
 def status_lines(report: StatusReport, *, every: bool) -> Iterator[str]:
-    """One line of counts, then a line for each product, or (not `every`) for each that needs attention."""
+    """Yield one line of counts, then a line for each product (without `every`: only for those that need attention)."""
     states = Counter(p.state for p in report.products)
     others = [f"{states[s]:,} {s.value}" for s in ProductState if s is not ProductState.DONE and states[s]]
     yield ", ".join([f"{states[ProductState.DONE]:,} of {count(len(report.products), 'product')} done", *others]) + "."
     if report.running:
-        yield f"A run is going on: {clean(report.running)}."
+        yield f"A run is in progress: {clean(report.running)}."
     if not report.journal:
-        yield "No run has begun in this destination yet."
+        yield "No run has been started in this destination folder yet."
     routine = () if every else (ProductState.DONE, ProductState.PENDING)
     for product in report.products:
         if product.state not in routine:
-            yield from _status_of(product)
+            yield from _product_lines(product)
 
 
-def _status_of(product: ProductStatus) -> Iterator[str]:
+def _product_lines(product: ProductStatus) -> Iterator[str]:
     total = "" if product.total is None else f" of {format_bytes(product.total)}"
     share = f" ({product.have / product.total:.0%})" if product.total and product.state is ProductState.PARTIAL else ""
     size = format_bytes(product.have) if product.state is ProductState.DONE else f"{format_bytes(product.have)}{total}"

@@ -1,4 +1,4 @@
-"""`bulkdl verify`."""
+"""`bulkdl verify`: read the downloaded files and compare them with their checksums."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from bulkdl.cli import gc_tuning
 from bulkdl.cli.output import write_out
 from bulkdl.cli.text import clean, count
+from bulkdl.core import gc_control
 from bulkdl.core.exit_codes import exit_code
 from bulkdl.operations.verify import ProductVerdict, verify_products
 
@@ -26,11 +26,11 @@ __all__ = ["verify", "verify_lines"]
 
 
 def verify(invocation: Invocation) -> int:
-    """Read every file again; 1 when one is missing or wrong."""
+    """Read every file; exit code 1 if one is missing or wrong."""
     manifest = invocation.load_manifest()
-    talkative = invocation.verbosity >= 0 and not invocation.json
-    counter = _counter(len(manifest.products)) if talkative and sys.stderr and sys.stderr.isatty() else lambda _r: None
-    gc_tuning.begin()
+    show_text = invocation.verbosity >= 0 and not invocation.json
+    counter = _counter(len(manifest.products)) if show_text and sys.stderr and sys.stderr.isatty() else lambda _r: None
+    gc_control.enable_after_startup()
     report = asyncio.run(verify_products(manifest, requeue=invocation.arguments.requeue, on_done=counter))
     code = exit_code(failed=len(report.bad))
     if invocation.json:
@@ -41,7 +41,7 @@ def verify(invocation: Invocation) -> int:
 
 
 def _counter(total: int) -> Callable[[VerifyResult], None]:
-    """A line on the terminal that counts, and is gone when the last file has been read."""
+    """Return a callback that shows a count on the terminal and erases it after the last file."""
     done = 0
 
     def on_done(_result: VerifyResult) -> None:
@@ -54,19 +54,19 @@ def _counter(total: int) -> Callable[[VerifyResult], None]:
 
 
 def verify_lines(report: VerifyReport, *, every: bool) -> Iterator[str]:
-    """The bad ones with their reasons (with `every`: all), then the counts and the next step."""
+    """Yield a line for each bad file (if `every`: for each file), then the counts and the next step."""
     for result in report.results:
         if every or result in report.bad:
             reason = f": {clean(result.reason)}" if result.reason else ""
-            requeued = " (to be fetched again)" if result.requeued else ""
+            requeued = " (marked to be downloaded again)" if result.requeued else ""
             yield f"  {result.verdict.value:<9} {clean(result.file)}{reason}{requeued}"
     verdicts = Counter(result.verdict for result in report.results)
     parts = [f"{verdicts[v]:,} {v.value}" for v in ProductVerdict if verdicts[v]]
     yield f"{count(len(report.results), 'product')}: {', '.join(parts) or 'none'}."
     if any(result.requeued for result in report.results):
-        yield "`bulkdl run` fetches those that are to be fetched again."
+        yield "Run `bulkdl run` to download the marked files again."
     elif verdicts[ProductVerdict.WRONG]:
-        yield "`bulkdl verify --requeue` marks the wrong ones to be fetched again."
+        yield "Run `bulkdl verify --requeue` to mark the wrong files; `bulkdl run` then downloads them again."
 
 
 def _verify_json(report: VerifyReport, manifest: Manifest, code: int) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The live view on a terminal; what happens scrolls by above it."""
+"""The live view at the bottom of a terminal; messages scroll above it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STYLES = {Level.ERROR: "bold red", Level.WARNING: "yellow", Level.DEBUG: "dim"}
 
 
 class BarProgress:
-    """Draws from `RunStarted` to `RunFinished`, so that a prompt before the run has the terminal for itself."""
+    """Observer that draws from `RunStarted` to `RunFinished`; before that, prompts can use the terminal."""
 
     every_s = 0.2
 
@@ -61,14 +61,14 @@ class BarProgress:
         self._live.update(self._view(), refresh=True)
 
     def close(self) -> None:
-        """Take the view away and give the cursor back."""
+        """Remove the live view and show the cursor again."""
         if self._live is not None:
             live, self._live = self._live, None
             live.stop()
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """The terminal belongs to someone else inside, such as a prompt."""
+        """Remove the live view inside the block, so that a prompt can use the terminal."""
         was_live = self._live is not None
         self.close()
         try:
@@ -78,7 +78,7 @@ class BarProgress:
                 self._start()
 
     def _start(self) -> None:
-        # Drawn by `tick` on the event loop: a thread of rich's own would read the counters while they change.
+        # `tick` draws on the event loop: a refresh thread of rich would read the counters while they change.
         self._live = Live(
             self._view(), console=self._console, auto_refresh=False, transient=True, redirect_stdout=False
         )
@@ -86,7 +86,8 @@ class BarProgress:
 
     def _view(self) -> Group:
         size = self._console.size
-        width = max(1, size.width - 3)  # room for the `^C` that a terminal echoes: a wrapped row would not be erased
+        # Leave 3 cells for the `^C` that a terminal echoes: it would wrap a full row, which rich does not erase.
+        width = max(1, size.width - 3)
         drawn = lines(
             self._sampler.sample(self._clock.monotonic()),
             list(self._counters.flights.values()),
@@ -101,7 +102,7 @@ class BarProgress:
         return Group(*drawn)
 
     def _forget_wrapped(self) -> None:
-        """Erase the rows that a narrower terminal has wrapped the last drawing into; rich erases as many as it drew."""
+        """Erase the extra rows of the last drawing if a narrower terminal wrapped it; rich erases only its own rows."""
         width = self._console.size.width
         if self._live is None or width >= self._drawn_width:
             return

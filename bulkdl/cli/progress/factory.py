@@ -1,4 +1,4 @@
-"""Which progress a run shows, and the one task that redraws it."""
+"""Choose and start the progress display of a run; one task per observer redraws it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, TextIO
 
-from bulkdl.cli.progress.observers import JsonProgress, PlainProgress, Screen, Watcher
+from bulkdl.cli.progress.observers import JsonProgress, Observer, PlainProgress, Screen
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -19,7 +19,7 @@ __all__ = ["Mode", "Progress", "open_progress", "pick_mode"]
 
 
 class Mode(StrEnum):
-    """The values of `--progress`."""
+    """Values of `--progress`."""
 
     AUTO = "auto"
     BAR = "bar"
@@ -28,27 +28,27 @@ class Mode(StrEnum):
     NONE = "none"
 
 
-def pick_mode(wished: Mode, *, terminal: bool, environ: Mapping[str, str], verbosity: int = 0) -> Mode:
-    """What is shown: `auto` is the live view on a terminal that can move its cursor, else plain lines."""
-    if wished not in {Mode.AUTO, Mode.BAR}:
-        return wished
-    if wished is Mode.AUTO and verbosity < 0:
+def pick_mode(requested: Mode, *, terminal: bool, environ: Mapping[str, str], verbosity: int = 0) -> Mode:
+    """Return the display to use: for `auto` the live view if the terminal can move its cursor, else plain lines."""
+    if requested not in {Mode.AUTO, Mode.BAR}:
+        return requested
+    if requested is Mode.AUTO and verbosity < 0:
         return Mode.PLAIN
     return Mode.BAR if terminal and environ.get("TERM", "") not in {"dumb", "unknown"} else Mode.PLAIN
 
 
 class Progress:
-    """What `open_progress` gives: the watchers of one run, and the terminal for whoever must ask something."""
+    """The observers of one run; `suspended` frees the terminal for a prompt."""
 
-    def __init__(self, watchers: tuple[Watcher, ...]) -> None:
-        self._watchers = watchers
+    def __init__(self, observers: tuple[Observer, ...]) -> None:
+        self._observers = observers
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Inside, nothing is drawn: a prompt has the terminal."""
-        from bulkdl.cli.progress.bar import BarProgress  # noqa: PLC0415 - rich only where a terminal is
+        """Draw nothing inside the block, so that a prompt can use the terminal."""
+        from bulkdl.cli.progress.bar import BarProgress  # noqa: PLC0415 - import rich only on a terminal
 
-        bar = next((w for w in self._watchers if isinstance(w, BarProgress)), None)
+        bar = next((w for w in self._observers if isinstance(w, BarProgress)), None)
         if bar is None:
             yield
             return
@@ -56,9 +56,9 @@ class Progress:
             yield
 
     def close(self) -> None:
-        """Leave the terminal as it was; also called when the process is about to end at once."""
-        for watcher in self._watchers:
-            watcher.close()
+        """Restore the terminal; also called just before a second signal ends the process."""
+        for observer in self._observers:
+            observer.close()
 
 
 @asynccontextmanager
@@ -70,24 +70,25 @@ async def open_progress(
     stream: TextIO,
     environ: Mapping[str, str],
     verbosity: int = 0,
-    more: tuple[Watcher, ...] = (),
+    more: tuple[Observer, ...] = (),
 ) -> AsyncIterator[Progress]:
-    """Show the run that speaks through `hub` on `stream` until the block ends.
+    """Show the events of `hub` on `stream` until the block ends.
 
-    `verbosity`: -1 for `-q`, 1 for `-v`, 2 for `-vv`. `more`: further watchers, such as a log file; closed at the end.
+    `verbosity` is -1 for `-q`, 1 for `-v`, 2 for `-vv`. `more` are further observers, such as a log file; they are
+    closed at the end.
     """
     picked = pick_mode(mode, terminal=stream.isatty(), environ=environ, verbosity=verbosity)
-    watchers = (*_watchers(picked, hub=hub, clock=clock, stream=stream, verbosity=verbosity), *more)
-    for watcher in watchers:
-        hub.subscribe(watcher.observe)
-    progress = Progress(watchers)
+    observers = (*_observers(picked, hub=hub, clock=clock, stream=stream, verbosity=verbosity), *more)
+    for observer in observers:
+        hub.subscribe(observer.observe)
+    progress = Progress(observers)
     failure: Exception | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_ticks(watcher, clock)) for watcher in watchers]
+            tasks = [group.create_task(_ticks(observer, clock)) for observer in observers]
             try:
                 yield progress
-            except Exception as error:  # noqa: BLE001 - raised again below, outside the group that would wrap it
+            except Exception as error:  # noqa: BLE001 - raised again below, outside the task group that would wrap it
                 failure = error
             finally:
                 for task in tasks:
@@ -98,10 +99,10 @@ async def open_progress(
         raise failure
 
 
-def _watchers(mode: Mode, *, hub: Hub, clock: Clock, stream: TextIO, verbosity: int) -> tuple[Watcher, ...]:
+def _observers(mode: Mode, *, hub: Hub, clock: Clock, stream: TextIO, verbosity: int) -> tuple[Observer, ...]:
     match mode:
         case Mode.BAR:
-            from bulkdl.cli.progress.bar import BarProgress  # noqa: PLC0415 - rich only where a terminal is
+            from bulkdl.cli.progress.bar import BarProgress  # noqa: PLC0415 - import rich only on a terminal
 
             return (BarProgress(counters=hub.counters, clock=clock, stream=stream, verbosity=verbosity),)
         case Mode.JSON:
@@ -113,7 +114,7 @@ def _watchers(mode: Mode, *, hub: Hub, clock: Clock, stream: TextIO, verbosity: 
             return (PlainProgress(counters=hub.counters, clock=clock, screen=screen, verbosity=verbosity),)
 
 
-async def _ticks(watcher: Watcher, clock: Clock) -> None:
+async def _ticks(observer: Observer, clock: Clock) -> None:
     while True:
-        await clock.sleep(watcher.every_s)
-        watcher.tick()
+        await clock.sleep(observer.every_s)
+        observer.tick()

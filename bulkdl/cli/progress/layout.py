@@ -1,4 +1,4 @@
-"""What the live view says at a given width and height: lines of styled text, computed without a terminal."""
+"""Compute the lines of the live view for a given width and height; needs no terminal."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ __all__ = ["Glyphs", "lines", "shorten"]
 
 _SEPARATOR = "   "
 _NARROW, _MIDDLE = 60, 96
+"""Terminal widths in cells: below 60 no bar and no size, below 96 a short bar and no connection count."""
 
 
 class Glyphs:
-    """The characters of the bars; plain ones where the terminal's encoding has no others."""
+    """Characters of the bars; ASCII only if the terminal's encoding has no others."""
 
     def __init__(self, *, ascii_only: bool) -> None:
         self.done = "#" if ascii_only else "━"
@@ -32,18 +33,18 @@ class Glyphs:
 
 
 def shorten(text: str, width: int, ellipsis: str = "…") -> str:
-    """`text` in at most `width` cells, cut in the middle: product names differ at both ends."""
+    """Shorten `text` to at most `width` cells, in the middle: product names differ at both ends."""
     if cell_len(text) <= width:
         return text
-    room = width - cell_len(ellipsis)
-    if room < 2:
+    cells = width - cell_len(ellipsis)
+    if cells < 2:
         return set_cell_size(text, max(0, width)).rstrip()
     tail = ""
     for character in reversed(text):
-        if cell_len(character + tail) > room // 2:
+        if cell_len(character + tail) > cells // 2:
             break
         tail = character + tail
-    return set_cell_size(text, room - cell_len(tail)).rstrip() + ellipsis + tail
+    return set_cell_size(text, cells - cell_len(tail)).rstrip() + ellipsis + tail
 
 
 def lines(
@@ -55,16 +56,16 @@ def lines(
     height: int,
     glyphs: Glyphs,
 ) -> list[Text]:
-    """At most `height` lines of at most `width` cells: the products in flight, the accounts, and the run at the foot."""
+    """Return at most `height` lines of at most `width` cells: products in flight, accounts, and last the whole run."""
     states = [(name, state) for name, state in sorted(accounts.items()) if state]
-    account_room = min(len(states), max(0, height - 2))
-    room = max(0, height - account_room - 1)
-    shown = list(flights) if len(flights) <= room else list(flights[: max(0, room - 1)])
+    account_rows = min(len(states), max(0, height - 2))
+    rows = max(0, height - account_rows - 1)
+    shown = list(flights) if len(flights) <= rows else list(flights[: max(0, rows - 1)])
     names = max((cell_len(clean(f.file)) for f in shown), default=0)
     result = [_flight(f, width, names, glyphs) for f in shown]
-    if len(shown) < len(flights) and room > 0:
+    if len(shown) < len(flights) and rows > 0:
         result.append(_cut(Text(f"{glyphs.ellipsis} and {len(flights) - len(shown)} more in flight", "dim"), width))
-    for name, state in states[:account_room]:
+    for name, state in states[:account_rows]:
         line = Text(f"{clean(name)}: {clean(state)}", "magenta")
         result.append(_cut(line, width, glyphs.ellipsis))
     result.append(_overall(sample, width, glyphs))
@@ -87,14 +88,14 @@ def _overall(sample: Sample, width: int, glyphs: Glyphs) -> Text:
         if used + len(_SEPARATOR) + part.cell_len <= width:
             parts.append(part)
             used += len(_SEPARATOR) + part.cell_len
-    bar_room = min(40, width - used - len(_SEPARATOR))
-    if bar_room >= 8:
-        parts.insert(1, _bar(sample.fraction, bar_room, glyphs))
+    bar_cells = min(40, width - used - len(_SEPARATOR))
+    if bar_cells >= 8:
+        parts.insert(1, _bar(sample.fraction, bar_cells, glyphs))
     return _cut(Text(_SEPARATOR).join(parts), width)
 
 
 def _flight(flight: Flight, width: int, names: int, glyphs: Glyphs) -> Text:
-    """Name, bar, percentage, size, connections, phase; a narrow terminal has fewer of them."""
+    """Return name, bar, percentage, size, connections and phase; a narrow terminal gets fewer of them."""
     fraction = None if not flight.total else min(1.0, flight.have / flight.total)
     percent = "    " if fraction is None else f"{fraction:4.0%}"
     phase = f"{flight.phase:<10}"
@@ -107,8 +108,8 @@ def _flight(flight: Flight, width: int, names: int, glyphs: Glyphs) -> Text:
     if width >= _MIDDLE:
         tail.insert(2, Text(f"{flight.connections:>2} conn"))
     fixed = bar_width + (2 if bar_width else 0) + sum(t.cell_len for t in tail[:-1]) + 10 + 2 * len(tail)
-    room = max(8, width - fixed)
-    column = min(room, max(names, 8))
+    cells = max(8, width - fixed)
+    column = min(cells, max(names, 8))
     parts = [Text(set_cell_size(shorten(clean(flight.file), column, glyphs.ellipsis), column))]
     parts += [_bar(fraction or 0.0, bar_width, glyphs)] if bar_width else []
     return _cut(Text("  ").join([*parts, *tail]), width)
@@ -122,6 +123,6 @@ def _bar(fraction: float, width: int, glyphs: Glyphs) -> Text:
 def _cut(line: Text, width: int, ellipsis: str = "") -> Text:
     if line.cell_len <= width:
         return line
-    room = width - cell_len(ellipsis)
-    line.truncate(max(0, width if room < 0 else room))
-    return line if room < 0 else line.append(ellipsis)
+    cells = width - cell_len(ellipsis)
+    line.truncate(max(0, width if cells < 0 else cells))
+    return line if cells < 0 else line.append(ellipsis)

@@ -1,4 +1,4 @@
-"""Each event as one sentence for a person and as one flat object for a machine; pure."""
+"""Format each event as one sentence for people and as one flat JSON object; pure functions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ACCOUNT_LEVELS = {AccountAction.WAITING: Level.WARNING, AccountAction.STOPPED: 
 
 
 def level_of(event: Event) -> Level:
-    """How much a person needs to see it: failures are errors, retries and waits warnings, routine is info or debug."""
+    """Return the level of an event: failures are errors, retries and waits are warnings, the rest is info or debug."""
     match event:
         case Note():
             return event.level
@@ -50,12 +50,12 @@ def level_of(event: Event) -> Level:
 def _level_of_outcome(outcome: Outcome) -> Level:
     if outcome.state is State.FAILED:
         return Level.ERROR
-    # A note says what a person should know of a file that was taken as it is, such as "existing, unverified".
+    # A note tells the user about a file that was accepted as it is, such as "existing, unverified".
     return Level.INFO if outcome.note else Level.DEBUG
 
 
 def is_shown(event: Event, verbosity: int) -> bool:
-    """Whether a person who asked for this much sees the event: -1 (`-q`) errors, 0 what matters, 1 routine, 2 all."""
+    """Return True if this verbosity prints the event: -1 (`-q`) only errors, 0 no routine, 1 routine too, 2 all."""
     level = level_of(event)
     if verbosity < 0:
         return level is Level.ERROR
@@ -70,7 +70,7 @@ def is_shown(event: Event, verbosity: int) -> bool:
 
 
 def sentence(event: Event) -> str:
-    """One line without a line break or a control character."""
+    """Return the event as one line without control characters."""
     return clean(_sentence(event))
 
 
@@ -81,7 +81,7 @@ def _sentence(event: Event) -> str:
         case ProductStarted():
             return f"{event.file}: started from {event.product.url}"
         case Retrying():
-            return f"{event.file}: {_stop(event.reason)} Trying again in {format_duration(event.wait_s)}."
+            return f"{event.file}: {_with_full_stop(event.reason)} Trying again in {format_duration(event.wait_s)}."
         case ProductFinished():
             return _finished(event.outcome)
         case AccountEvent():
@@ -95,8 +95,8 @@ def _sentence(event: Event) -> str:
 
 
 def _run_started(event: RunStarted) -> str:
-    known = "" if event.bytes_todo is None else f", {format_bytes(event.bytes_todo)}"
-    return f"{event.todo:,} of {count(event.total, 'product')} to fetch{known}, into {event.destination}"
+    size = "" if event.bytes_todo is None else f", {format_bytes(event.bytes_todo)}"
+    return f"{event.todo:,} of {count(event.total, 'product')} to download{size}, into {event.destination}"
 
 
 def _finished(outcome: Outcome) -> str:
@@ -129,18 +129,18 @@ def _account(event: AccountEvent) -> str:
     return f"account {event.account}: {did}{lifetime}" + (f": {event.detail}" if event.detail else "")
 
 
-def _stop(text: str) -> str:
+def _with_full_stop(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def name_of(event: Event) -> str:
-    """The event's name in JSON lines: `product_finished` for `ProductFinished`."""
+    """Return the event's name in JSON lines, such as `product_finished` for `ProductFinished`."""
     name = type(event).__name__
     return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
 
 
 def fields(event: Event) -> dict[str, object]:
-    """The event as JSON values; URLs are masked, names are never cut."""
+    """Return the event as JSON values; URLs are masked, names are never shortened."""
     match event:
         case RunStarted():
             values: dict[str, object] = {

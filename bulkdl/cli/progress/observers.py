@@ -1,4 +1,7 @@
-"""What watches a run without a live view: plain lines, JSON lines, the log file, nothing."""
+"""Observers of a run without a live view: plain lines, JSON lines and the log file.
+
+Observers receive the events of a run and read its counters; the code that downloads never prints.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +25,11 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Counters, Event
 
-__all__ = ["JsonProgress", "LogFile", "PlainProgress", "Screen", "Watcher"]
+__all__ = ["JsonProgress", "LogFile", "Observer", "PlainProgress", "Screen"]
 
 
-class Watcher(Protocol):
-    """Sees every event at once and is called again every `every_s` seconds."""
+class Observer(Protocol):
+    """Receives every event at once, and a `tick` every `every_s` seconds."""
 
     every_s: float
 
@@ -38,24 +41,24 @@ class Watcher(Protocol):
 
 
 class Screen:
-    """A stream for lines; when its reader is gone the run goes on without it."""
+    """A stream of lines; if its reader closes the pipe, later lines are dropped and the run continues."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._gone = False
+        self._closed = False
 
     def line(self, text: str) -> None:
-        if self._gone:
+        if self._closed:
             return
         try:
             self._stream.write(f"{text}\n")
             self._stream.flush()
         except (OSError, ValueError):
-            self._gone = True
+            self._closed = True
 
 
 class PlainProgress:
-    """For logs and pipes: one line every half minute, and one whenever a person would want to know."""
+    """Plain lines for pipes and logs: one progress line every 30 s, and one for each event worth showing."""
 
     every_s = 30.0
 
@@ -92,12 +95,13 @@ class PlainProgress:
         self._say("; ".join((line, *self._retried(), *self._accounts())))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to close."""
 
     def _retried(self) -> list[str]:
         if not self._retries or self._last_retry is None:
             return []
-        text = f"{count(self._retries, 'retry', 'retries')} since the last line (latest: {self._last_retry.file}: {self._last_retry.reason})"
+        latest = f"{self._last_retry.file}: {self._last_retry.reason}"
+        text = f"{count(self._retries, 'retry', 'retries')} since the last line (latest: {latest})"
         self._retries, self._last_retry = 0, None
         return [text]
 
@@ -110,7 +114,7 @@ class PlainProgress:
 
 
 class JsonProgress:
-    """For programs: each event as one JSON object a line, and a sample of the counters every second."""
+    """JSON lines for programs: one object for each event, and a sample of the counters every second."""
 
     every_s = 1.0
 
@@ -128,7 +132,7 @@ class JsonProgress:
         self._write(fields(event))
 
     def tick(self) -> None:
-        if not self._running:  # there is nothing to sample before the products have been looked at
+        if not self._running:  # before `RunStarted` the products are not counted yet
             return
         sample = self._sampler.sample(self._clock.monotonic())
         flights = [
@@ -152,25 +156,25 @@ class JsonProgress:
         )
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is nothing to close."""
 
     def _write(self, values: Mapping[str, object]) -> None:
         self._screen.line(json.dumps({"time": round(self._clock.wall(), 3), **values}))
 
 
 class LogFile:
-    """`--log-file`: every event as a line with its time (UTC) and level, appended, readable by its owner only."""
+    """`--log-file`: append every event as a line with its time (UTC) and level; only the owner can read the file."""
 
     every_s = 3600.0
 
     def __init__(self, path: Path, *, clock: Clock) -> None:
-        """Raise `UsageError` when the file cannot be opened for appending."""
+        """Open the file for appending; raise `UsageError` if this fails."""
         self._clock = clock
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         except OSError as error:
             raise UsageError(
-                f"--log-file {path} cannot be written: {error.strerror}", hint="Name a file in a folder that exists."
+                f"--log-file {path} cannot be written: {error.strerror}", hint="Choose a file in an existing folder."
             ) from error
         self._stream = os.fdopen(descriptor, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
         self._screen = Screen(self._stream)
@@ -179,7 +183,7 @@ class LogFile:
         self.write(level_of(event).value, sentence(event))
 
     def write(self, level: str, text: str) -> None:
-        """One line; several lines of `text`, such as a traceback, are indented below the first."""
+        """Write one line; indent further lines of `text`, such as a traceback, below it."""
         time = datetime.fromtimestamp(self._clock.wall(), UTC)
         first, *rest = text.splitlines() or [""]
         self._screen.line(f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03d}Z {level.upper():<7} {first}")
@@ -187,12 +191,12 @@ class LogFile:
             self._screen.line(f"    {line}")
 
     def tick(self) -> None:
-        """Nothing is sampled."""
+        """Do nothing: the log has no samples."""
 
     def close(self) -> None:
         try:
             self._stream.close()
-        except OSError:  # a full disk has been said elsewhere; the log is not worth the run
+        except OSError:  # a full disk is reported elsewhere, and a lost log must not end the run
             return
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Where the run stands at one moment, computed from the counters; pure but for the window of past samples."""
+"""Compute the progress of a run from its counters; the only state is a window of past samples."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ WINDOW_S = 15.0
 
 
 class RateWindow:
-    """Units per second over the last `window_s` seconds, so that the figure follows the network, not the whole night."""
+    """Rate over the last `window_s` seconds, so that the number follows the network and not the whole run."""
 
     def __init__(self, window_s: float = WINDOW_S) -> None:
         self._window_s = window_s
         self._samples: deque[tuple[float, int]] = deque()
 
     def add(self, now: float, value: int) -> float:
-        """Note the running total at `now` (monotonic seconds); return the rate, 0 until there are two samples."""
+        """Add the total at `now` (monotonic seconds); return the rate per second, 0 until there are two samples."""
         self._samples.append((now, value))
-        # The newest sample older than the window stays: it is where the window begins.
+        # Keep the newest sample older than the window: the window starts there.
         while len(self._samples) > 2 and self._samples[1][0] <= now - self._window_s:
             self._samples.popleft()
         then, before = self._samples[0]
@@ -37,19 +37,19 @@ class RateWindow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     products: int
-    """In the run."""
+    """Products in the run."""
     done: int
-    """Completed, already in place or failed."""
+    """Products completed, already in place or failed."""
     failed: int
     in_flight: int
     retries: int
     received: int
     left: int
-    """Bytes still to fetch, as far as sizes are known."""
+    """Bytes still to download, as far as sizes are known."""
     rate: float
-    """Bytes a second."""
+    """Bytes per second."""
     eta_s: float | None
-    """None where it cannot be told: no rate, or nothing known of what is left."""
+    """Seconds left; None if unknown: no rate, or no known size of the remaining products."""
 
     @property
     def total(self) -> int:
@@ -57,7 +57,7 @@ class Sample:
 
     @property
     def fraction(self) -> float:
-        """0 to 1: of the bytes where sizes are known, else of the products."""
+        """Return the completed fraction, 0 to 1: of the bytes if sizes are known, else of the products."""
         if self.done >= self.products:
             return 1.0
         if self.left:
@@ -66,7 +66,7 @@ class Sample:
 
 
 class Sampler:
-    """Turns the hub's counters into samples; reading costs no more than the additions."""
+    """Turn the hub's counters into samples; one sample costs a few additions."""
 
     def __init__(self, counters: Counters, *, window_s: float = WINDOW_S) -> None:
         self._counters = counters
@@ -79,9 +79,9 @@ class Sampler:
     def sample(self, now: float) -> Sample:
         c = self._counters
         rate = self._rates.add(now, c.received)
-        # What is in flight may have been of unknown size when the run began.
-        flying = sum(max(0, f.total - f.have) for f in c.flights.values() if f.total is not None)
-        left = max(0, c.bytes_todo - c.received, flying)
+        # A product in flight may have had no known size when the run started.
+        in_flight_left = sum(max(0, f.total - f.have) for f in c.flights.values() if f.total is not None)
+        left = max(0, c.bytes_todo - c.received, in_flight_left)
         return Sample(
             products=self._products,
             done=c.completed + c.skipped + c.failed,
@@ -96,7 +96,7 @@ class Sampler:
 
 
 def progress_line(sample: Sample) -> str:
-    """The plain line of every half minute."""
+    """Return the progress line that plain mode prints every 30 s."""
     parts = [f"{sample.fraction:.0%}", f"{sample.done:,} of {count(sample.products, 'product')} done"]
     parts += [f"{sample.failed:,} failed"] if sample.failed else []
     parts += [f"{sample.in_flight} in flight"] if sample.in_flight else []

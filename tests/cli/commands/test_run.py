@@ -1,4 +1,4 @@
-"""Whole runs as a shell sees them, against an archive on loopback."""
+"""Whole runs in real processes, against an archive on loopback."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def bulkdl(folder: Path, *words: str, **environ: str) -> Done:
 
 
 def manifest(folder: Path, archive: Archive, *names: str, more: str = "", checksum: str = "md5") -> None:
-    """`m.yaml` for products of the archive."""
+    """Write `m.yaml` with these products of the archive."""
     items = {item.name: item for item in archive.items}
     lines = [
         f"  - {{url: '{archive.url(items[n])}', file: {n}, size: {items[n].size},"
@@ -99,7 +99,7 @@ async def test_a_failed_product_is_named_while_the_others_arrive_and_the_run_end
     assert done.code == 1
     assert done.out.startswith("3 of 4 products in place, 1 failed.\n")
     assert "404" in done.out
-    assert "  bulkdl run m.yaml -d products\n" in done.out
+    assert "Run the same command again to continue." in done.out
     assert "missing.zip: FAILED (http)" in done.err
     assert "hushhush" not in done.out + done.err
 
@@ -126,7 +126,7 @@ async def test_a_dry_run_prints_the_plan_and_touches_nothing(archive, tmp_path):
     for words in (("run", "m.yaml", "--dry-run"), ("check", "m.yaml")):
         done = await bulkdl(tmp_path, *words)
         assert done.code == 0, done.err
-        assert "products     3: 0 in place, 3 to fetch" in done.out
+        assert "products     3: 0 in place, 3 to download" in done.out
     plan = (await bulkdl(tmp_path, "check", "m.yaml", "--json", "--select", "*.zip")).json
     assert plan["products"]["todo"] == 1
     assert plan["bytes"]["todo"] == 300_000
@@ -134,7 +134,7 @@ async def test_a_dry_run_prints_the_plan_and_touches_nothing(archive, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["m.yaml"]
 
 
-async def test_a_damaged_file_is_found_by_verify_and_fetched_again_after_requeue(archive, tmp_path):
+async def test_a_damaged_file_is_found_by_verify_and_downloaded_again_after_requeue(archive, tmp_path):
     manifest(tmp_path, archive, *NAMES)
     assert (await bulkdl(tmp_path, "run", "m.yaml")).code == 0
     assert (await bulkdl(tmp_path, "verify", "m.yaml")).code == 0
@@ -150,7 +150,9 @@ async def test_a_damaged_file_is_found_by_verify_and_fetched_again_after_requeue
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of this kind are POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
-async def test_a_signal_ends_the_run_with_its_code_a_summary_and_how_to_go_on(archive, tmp_path, number, code):
+async def test_a_signal_ends_the_run_with_its_code_and_a_summary_that_tells_how_to_resume(
+    archive, tmp_path, number, code
+):
     manifest(tmp_path, archive, "large.bin", *NAMES)
     archive.rate = 100_000
     async with started(tmp_path, "run", "m.yaml", "-v", "-v", "--segments", "1") as process:
@@ -160,13 +162,13 @@ async def test_a_signal_ends_the_run_with_its_code_a_summary_and_how_to_go_on(ar
         process.send_signal(number)
         out, err = await process.communicate()
     assert process.returncode == code, err.decode()
-    assert b"stopping: saving what is here; run the same command to go on" in err
-    assert b"bulkdl run m.yaml" in out
+    assert b"Stopping: saving progress. Run the same command to resume." in err
+    assert b"Run the same command again to continue." in out
     archive.rate = None
     assert (await bulkdl(tmp_path, "run", "m.yaml")).code == 0
 
 
-async def test_login_says_what_it_found_or_what_is_missing(archive, tmp_path):
+async def test_login_prints_where_secrets_were_found_or_what_is_missing(archive, tmp_path):
     more = "accounts:\n  own: {auth: basic, username: '${OWN_USER}', password: '${OWN_PASSWORD}'}\n"
     manifest(tmp_path, archive, "tiny.json", more=more)
     good = await bulkdl(tmp_path, "login", "m.yaml", OWN_USER="jo", OWN_PASSWORD="hushhush")

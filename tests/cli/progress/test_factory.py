@@ -1,4 +1,4 @@
-"""The progress views: what they say and when, with an injected clock."""
+"""The progress displays: their text and its timing, with an injected clock."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FAILED = ProductFinished(
 
 
 class Clock:
-    """Stands still until a test moves it; whoever sleeps is woken then."""
+    """A clock that a test advances; `advance` wakes the sleepers that are due."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -63,18 +63,18 @@ class Clock:
 
     async def advance(self, seconds: float) -> None:
         end = self.now + seconds
-        await turn()
+        await run_tasks()
         while due := [s for s in self._sleepers if s[0] <= end]:
             self.now, future = min(due, key=lambda s: s[0])
             self._sleepers.remove((self.now, future))
             if not future.done():
                 future.set_result(None)
-            await turn()
+            await run_tasks()
         self.now = end
 
 
-async def turn() -> None:
-    """Let every task that can run do so."""
+async def run_tasks() -> None:
+    """Let every runnable task run."""
     for _ in range(5):
         await asyncio.sleep(0)
 
@@ -86,13 +86,13 @@ class Terminal(io.StringIO):
         return True
 
 
-def shown(stream: io.StringIO) -> list[str]:
-    """The lines without their time."""
+def printed_lines(stream: io.StringIO) -> list[str]:
+    """Return the printed lines without their time."""
     return [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize(
-    ("wished", "terminal", "term", "verbosity", "picked"),
+    ("requested", "terminal", "term", "verbosity", "picked"),
     [
         ("auto", True, "xterm-256color", 0, "bar"),
         ("auto", True, "", 0, "bar"),
@@ -107,11 +107,11 @@ def shown(stream: io.StringIO) -> list[str]:
         ("none", True, "xterm", 0, "none"),
     ],
 )
-def test_the_live_view_is_only_for_a_terminal_that_can_move_its_cursor(wished, terminal, term, verbosity, picked):
-    assert pick_mode(Mode(wished), terminal=terminal, environ={"TERM": term}, verbosity=verbosity) is Mode(picked)
+def test_the_live_view_is_only_for_a_terminal_that_can_move_its_cursor(requested, terminal, term, verbosity, picked):
+    assert pick_mode(Mode(requested), terminal=terminal, environ={"TERM": term}, verbosity=verbosity) is Mode(picked)
 
 
-def test_the_rate_is_that_of_the_window_and_not_of_the_whole_run():
+def test_the_rate_covers_the_window_and_not_the_whole_run():
     window = RateWindow(10)
     assert window.add(0, 0) == 0
     assert window.add(10, 1000) == 100
@@ -143,15 +143,15 @@ async def test_plain_progress_says_one_line_every_half_minute():
         hub.emit(START)
         hub.counters.bytes_todo = 100 * MIB
         await clock.advance(29)
-        assert shown(stream) == ["4 of 4 products to fetch, 100 MiB, into products"]
+        assert printed_lines(stream) == ["4 of 4 products to download, 100 MiB, into products"]
         hub.counters.received, hub.counters.completed = 30 * MIB, 1
         hub.counters.flights["b.zip"] = Flight(file="b.zip")
         await clock.advance(1)
-        assert shown(stream)[1:] == [
+        assert printed_lines(stream)[1:] == [
             "30%, 1 of 4 products done, 1 in flight, 30.0 MiB of 100 MiB, 1.0 MiB/s, 1m10s left"
         ]
         await clock.advance(300)
-        assert len(shown(stream)) == 12
+        assert len(printed_lines(stream)) == 12
 
 
 async def test_plain_progress_names_each_failure_at_once_and_sums_up_retries():
@@ -162,13 +162,13 @@ async def test_plain_progress_names_each_failure_at_once_and_sums_up_retries():
             hub.emit(RETRY)
         hub.emit(FAILED)
         hub.emit(AccountEvent(account="own", action=AccountAction.STOPPED, detail="wrong password"))
-        assert shown(stream)[1:] == [
+        assert printed_lines(stream)[1:] == [
             "a.zip: FAILED (http): 404 Not Found",
             "account own: STOPPED, its products stay pending: wrong password",
         ]
         await clock.advance(60)
-        assert shown(stream)[3].endswith("; 50 retries since the last line (latest: a.zip: answer 503)")
-        assert "retr" not in shown(stream)[4]
+        assert printed_lines(stream)[3].endswith("; 50 retries since the last line (latest: a.zip: answer 503)")
+        assert "retr" not in printed_lines(stream)[4]
 
 
 async def test_plain_progress_is_silent_before_the_run_and_after_it():
@@ -179,7 +179,7 @@ async def test_plain_progress_is_silent_before_the_run_and_after_it():
         hub.emit(START)
         hub.emit(RunFinished(exit_code=0))
         await clock.advance(90)
-    assert len(shown(stream)) == 1
+    assert len(printed_lines(stream)) == 1
 
 
 async def test_quiet_progress_says_failures_only():
@@ -188,7 +188,7 @@ async def test_quiet_progress_says_failures_only():
         hub.emit(START)
         hub.emit(FAILED)
         await clock.advance(90)
-    assert shown(stream) == ["a.zip: FAILED (http): 404 Not Found"]
+    assert printed_lines(stream) == ["a.zip: FAILED (http): 404 Not Found"]
 
 
 async def test_json_progress_is_one_object_a_line_with_a_sample_every_second():
@@ -251,10 +251,10 @@ async def test_the_live_view_shows_products_in_flight_and_failures_above_them():
     text = stream.getvalue()
     for expected in ("b.zip", "50%", "receiving", "own: token valid 240 s", "FAILED (http): 404 Not Found"):
         assert expected in text
-    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is shown again"
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l"), "the cursor is printed_lines again"
 
 
-async def test_nothing_is_sampled_before_the_products_have_been_looked_at():
+async def test_nothing_is_sampled_before_the_run_has_started():
     hub, clock, stream = Hub(), Clock(), io.StringIO()
     async with open_progress(Mode.JSON, hub=hub, clock=clock, stream=stream, environ={}):
         await clock.advance(3)
@@ -264,12 +264,12 @@ async def test_nothing_is_sampled_before_the_products_have_been_looked_at():
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["run_started", "sample"]
 
 
-def test_a_reader_that_is_gone_does_not_end_the_run():
-    class Gone(io.StringIO):
+def test_a_closed_pipe_does_not_end_the_run():
+    class ClosedPipe(io.StringIO):
         def write(self, text: str) -> int:
             raise BrokenPipeError
 
-    progress = PlainProgress(counters=Counters(), clock=Clock(), screen=Screen(Gone()))
+    progress = PlainProgress(counters=Counters(), clock=Clock(), screen=Screen(ClosedPipe()))
     progress.observe(START)
     progress.tick()
 

@@ -1,4 +1,4 @@
-"""The live view's lines at any size of the terminal."""
+"""The lines of the live view for any terminal size."""
 
 from __future__ import annotations
 

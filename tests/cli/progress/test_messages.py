@@ -49,7 +49,7 @@ EVENTS = {
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("run_started", "299 of 300 products to fetch, 1.0 GiB, into products"),
+        ("run_started", "299 of 300 products to download, 1.0 GiB, into products"),
         ("product_started", "a.zip: started from https://archive.example.org/a.zip?***"),
         ("retrying", "a.zip: the connection was cut. Trying again in 2s."),
         ("completed", "a.zip: complete, 2.0 KiB"),
@@ -84,6 +84,6 @@ def test_each_event_is_one_json_object_without_the_query_of_a_url(name):
     assert "hushhush" not in sentence(EVENTS[name])
 
 
-def test_text_from_a_server_cannot_drive_the_terminal_or_fake_a_line():
+def test_text_from_a_server_cannot_control_the_terminal_or_fake_a_line():
     event = ProductFinished(outcome=outcome(State.FAILED, reason="bad\x1b[2J\nnext: all is well\udcff"))
     assert sentence(event) == "a.zip: FAILED (checksum): bad\\x1b[2J next: all is well\\udcff"
