@@ -1,4 +1,4 @@
-"""Fixtures that every part of the tests may use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ settings.load_profile("bulkdl")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """For `-n auto`: one more than there are processors, since tests wait for sockets and programs half of their time."""
+    """Return one worker more than there are processors for `-n auto`: tests spend half their time waiting."""
     return (os.cpu_count() or 1) + 1
 
 
@@ -65,7 +65,7 @@ async def raw_server() -> AsyncIterator[Callable[..., Awaitable[RawServer]]]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For 127.0.0.1, with its key; skips the test where there is no `openssl`."""
+    """Certificate for 127.0.0.1 with its key; skips the test if `openssl` is missing."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
