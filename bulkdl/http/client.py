@@ -33,7 +33,7 @@ from bulkdl.http.redirects import (
     without_secret,
 )
 from bulkdl.http.response import Response
-from bulkdl.protocol.provider_errors import MOST_BODY, Answer, ErrorAction, interpret
+from bulkdl.protocol.provider_errors import MAX_BODY, Answer, ErrorAction, interpret
 from bulkdl.protocol.response_head import StatusClass, classify
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ class HttpClient:
         body = bytearray()
         try:
             async with asyncio.timeout(_ERROR_S):
-                while len(body) < MOST_BODY and (piece := await read_some(response, MOST_BODY - len(body))):
+                while len(body) < MAX_BODY and (piece := await read_some(response, MAX_BODY - len(body))):
                     body += piece
         except (aiohttp.ClientError, OSError):  # TimeoutError is one; what has come may say enough
             pass

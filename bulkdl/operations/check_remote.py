@@ -14,7 +14,7 @@ from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.urls import HostList
 from bulkdl.operations.services import Services
 from bulkdl.planning.plan import selected
-from bulkdl.protocol.content_coding import named
+from bulkdl.protocol.content_coding import parse_codings
 from bulkdl.protocol.headers import strong_etag
 
 if TYPE_CHECKING:
@@ -124,4 +124,4 @@ def _problem(head: Head, product: Product) -> str:
 
 def _size(head: Head) -> int | None:
     """Bytes of the product; a length in a content coding says nothing of it."""
-    return None if named((head.content_encoding,)) else head.content_length
+    return None if parse_codings((head.content_encoding,)) else head.content_length

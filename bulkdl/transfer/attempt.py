@@ -214,7 +214,7 @@ async def _receive(
 
 async def _taken_over(context: RunContext, task: DownloadTask, entry: Entry, decision: Decision) -> Entry | None:
     """What an earlier URL has left, once the archive has said that it is of this edition; None until then."""
-    if decision.action not in (Action.APPEND, Action.RESTART, Action.ASK_ANEW):
+    if decision.action not in (Action.APPEND, Action.RESTART, Action.REQUEST_WHOLE):
         return None
     return await adopt(context, task, entry, same=decision.action is Action.APPEND)
 
@@ -295,4 +295,4 @@ def _splittable(head: Head, decision: Decision, entry: Entry, *, has_checksum: b
     """Whether further connections could fetch other parts of this very edition."""
     ranges = head.status == 206 or "bytes" in head.accept_ranges.lower()
     sure = bool(validator(known_of(entry), entry.source) or has_checksum)
-    return ranges and sure and entry.total is not None and decision.why is not DecisionReason.SAME_EDITION_FROM_ZERO
+    return ranges and sure and entry.total is not None and decision.why is not DecisionReason.SAME_VERSION_FROM_ZERO

@@ -8,7 +8,7 @@ from bulkdl.content.verify import digests
 from bulkdl.core.errors import ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
 from bulkdl.planning.local_status import LocalFileStatus, local_status
-from bulkdl.protocol.content_coding import named
+from bulkdl.protocol.content_coding import parse_codings
 from bulkdl.protocol.headers import parse_retry_after
 from bulkdl.protocol.response_head import StatusClass, classify
 from bulkdl.storage.os_errors import storage_error
@@ -132,7 +132,7 @@ async def ask_size(context: RunContext, task: DownloadTask) -> int | None:
 
 
 def _size(task: DownloadTask, reply: Response) -> int | None:
-    coded = named((reply.head.content_encoding,)) and not task.keeps_coding(reply)
+    coded = parse_codings((reply.head.content_encoding,)) and not task.keeps_coding(reply)
     return reply.head.content_length if reply.head.status == 200 and not coded else None
 
 

@@ -364,7 +364,7 @@ class SegmentedReceiver:
                 found = await _read(pace, reply, patience_s=patience_s)
                 chunk, ended = found or b"", found == b""
                 given += len(chunk)
-                self._count(len(chunk) if reply.decoder is None else reply.decoder.taken())
+                self._count(len(chunk) if reply.decoder is None else reply.decoder.take_encoded_count())
                 if compare and chunk:
                     chunk, compare = compared(chunk, compare)
                 if compare and ended:

@@ -12,7 +12,7 @@ import pytest
 
 from bulkdl.core.errors import TryAgain
 from bulkdl.protocol import content_coding
-from bulkdl.protocol.content_coding import Decoder, is_the_format, named
+from bulkdl.protocol.content_coding import Decoder, is_file_format, parse_codings
 from tests.harness import Place, body_of, sha256
 from tests.hostile.scenes import BODY, CUT, MODES, SIZE, Case, Turn, survive
 from tests.servers import RawServer, announce, chunked, ranges, reply
@@ -238,13 +238,13 @@ def test_however_the_bytes_arrive_the_same_comes_out(name: str, seed: int):
     sizes = random.Random(seed).choices([1, 2, 3, 100, 65_536], k=7) if seed else [65_536]
     body, packed = BODY[:70_000] + bytes(700_000), CODED[name]
     packed = bare(body) if "bare" in name else zlib.compress(body) if name == "deflate" else gzip.compress(body) * 1
-    assert decoded(named([name.partition(",")[0]]), packed, sizes) == body
+    assert decoded(parse_codings([name.partition(",")[0]]), packed, sizes) == body
 
 
 @pytest.mark.parametrize("name", CODED)
 def test_no_beginning_of_a_coding_counts_as_the_whole(name: str):
     packed = {"deflate": zlib.compress, "deflate, bare": bare}.get(name, gzip.compress)(body_of(200))
-    word = named([name.partition(",")[0]])
+    word = parse_codings([name.partition(",")[0]])
     assert decoded(word, packed, [7]) == body_of(200)
     for count in range(len(packed)):
         with pytest.raises(TryAgain):
@@ -266,7 +266,7 @@ WORDS = [
 
 @pytest.mark.parametrize(("fields", "word"), WORDS, ids=[str(row[0]) for row in WORDS])
 def test_the_codings_that_fields_name(fields: list[str], word: str):
-    assert named(fields) == word
+    assert parse_codings(fields) == word
 
 
 FORMATS = [("gzip", "a.gz", True), ("gzip", "a.tgz", True), ("gzip", "a.csv", False), ("br", "a.gz", False), ("", "a.gz", False),
@@ -275,4 +275,4 @@ FORMATS = [("gzip", "a.gz", True), ("gzip", "a.tgz", True), ("gzip", "a.csv", Fa
 
 @pytest.mark.parametrize(("word", "name", "is_it"), FORMATS)
 def test_a_name_says_that_the_coding_is_the_format(word: str, name: str, is_it: bool):  # noqa: FBT001
-    assert is_the_format(word, ["x", name]) == is_it
+    assert is_file_format(word, ["x", name]) == is_it

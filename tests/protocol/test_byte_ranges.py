@@ -1,4 +1,4 @@
-"""Ranges cover a product exactly; a plan never loses or doubles a byte; Content-Range is believed only where it is sound."""
+"""Ranges cover a product exactly, a plan never loses or doubles a byte, and only a valid Content-Range is accepted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def offsets(ranges):
 
 
 @given(RANGES)
-def test_normalised_ranges_hold_the_same_bytes_sorted_and_apart(ranges):
+def test_normalised_ranges_hold_the_same_bytes_sorted_and_disjoint(ranges):
     tidy = normalise(ranges)
     assert offsets(tidy) == offsets(ranges)
     assert all(start < end for start, end in tidy)
@@ -36,7 +36,7 @@ def test_cover_counts_each_byte_once(ranges):
 
 
 @given(RANGES, TOTALS)
-def test_what_is_there_and_what_is_missing_make_the_whole_and_share_nothing(have, total):
+def test_present_and_missing_ranges_make_the_whole_without_overlap(have, total):
     gaps = missing(have, total)
     assert offsets(gaps) | {i for i in offsets(have) if i < total} == set(range(total))
     assert not offsets(gaps) & offsets(have)
@@ -94,17 +94,17 @@ UNSOUND = [
 
 
 @pytest.mark.parametrize(("value", "expected"), SOUND, ids=[value for value, _ in SOUND])
-def test_a_sound_content_range_is_read(value, expected):
+def test_a_valid_content_range_is_parsed(value, expected):
     assert parse_content_range(value) == expected
 
 
 @pytest.mark.parametrize("value", UNSOUND, ids=lambda value: ascii(value)[:40])
-def test_an_unsound_content_range_is_none(value):
+def test_an_invalid_content_range_is_none(value):
     assert parse_content_range(value) is None
 
 
 @given(st.text(max_size=40) | st.text(alphabet="bytes 0123456789-/*", max_size=30))
-def test_no_content_range_at_all_raises_or_gives_a_range_outside_its_total(value):
+def test_any_content_range_gives_none_or_a_range_within_its_total(value):
     parsed = parse_content_range(value)
     if parsed is not None and parsed.range is not None:
         start, end = parsed.range
@@ -112,13 +112,13 @@ def test_no_content_range_at_all_raises_or_gives_a_range_outside_its_total(value
 
 
 @given(st.integers(0, 2**62), st.integers(1, 2**20), st.integers(0, 2**20))
-def test_a_content_range_that_was_written_is_read_back(start, length, rest):
+def test_a_formatted_content_range_is_parsed_back(start, length, rest):
     end, total = start + length, start + length + rest
     assert parse_content_range(f"bytes {start}-{end - 1}/{total}") == ContentRange((start, end), total)
 
 
 class Plan(RuleBasedStateMachine):
-    """Connections claim, receive, give up, and join with a response that is there, in any order."""
+    """Connections lease ranges, receive, release, and join with an open response, in any order."""
 
     TOTAL = 200
     claims = Bundle("claims")
@@ -143,7 +143,7 @@ class Plan(RuleBasedStateMachine):
         claim = self.plan.claim()
         assert bool(promised) == (claim is not None)
         if claim is None:
-            # Refused only when the stretch that takes longest is too short to share.
+            # Refused only if the longest-running range is too short to split.
             longest = max(self.active, key=lambda c: c.left_s, default=SegmentLease(0, 0))
             assert longest.left < 2 * self.min_split or longest.left_s < 2
             return SegmentLease(0, 0)
@@ -199,7 +199,7 @@ class Plan(RuleBasedStateMachine):
         assert left <= self.unclaimed()
 
     def unclaimed(self) -> set[int]:
-        """What is missing and nobody fetches."""
+        """Return the missing offsets that no connection downloads."""
         taken = {i for c in self.active for i in range(c.position, c.end)}
         return set(range(self.TOTAL)) - offsets(self.have) - set(self.fetched) - taken
 
@@ -215,7 +215,7 @@ class Plan(RuleBasedStateMachine):
         assert self.plan.left == self.TOTAL - len(offsets(self.have)) - len(self.fetched)
 
     def teardown(self):
-        """Whatever happened, one connection alone can bring the rest."""
+        """One connection alone can always download the rest."""
         for claim in self.active:
             self.plan.release(claim)
         while (claim := self.plan.claim()) is not None:
@@ -230,7 +230,7 @@ TestPlan = Plan.TestCase
 TestPlan.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
-def test_gaps_are_claimed_in_order_then_the_stretch_that_would_take_longest_is_halved():
+def test_gaps_are_leased_in_order_then_the_longest_running_range_is_halved():
     plan = SegmentPlan([(50, 100), (0, 40)], min_split=10, min_split_s=1.0)
     quick, slow = plan.claim(), plan.claim()
     assert [(c.position, c.end) for c in (quick, slow)] == [(0, 40), (50, 100)]
@@ -240,7 +240,7 @@ def test_gaps_are_claimed_in_order_then_the_stretch_that_would_take_longest_is_h
     assert (quick.end, slow.end) == (40, 75)
 
 
-def test_a_stretch_is_divided_evenly_among_all_that_can_help_at_once():
+def test_a_range_is_divided_evenly_among_all_idle_connections():
     plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
     first = plan.claim()
     first.rate = 1.0
@@ -249,7 +249,7 @@ def test_a_stretch_is_divided_evenly_among_all_that_can_help_at_once():
     assert [(c.position, c.end) for c in (first, *others)] == [(0, 25), (25, 50), (50, 75), (75, 100)]
 
 
-def test_each_stretch_is_divided_by_what_it_would_take():
+def test_each_range_is_divided_by_its_remaining_time():
     plan = SegmentPlan([(0, 60), (100, 130)], min_split=10, min_split_s=1.0)
     long, short = plan.claim(), plan.claim()
     long.rate = short.rate = 1.0
@@ -258,7 +258,7 @@ def test_each_stretch_is_divided_by_what_it_would_take():
     assert [(c.position, c.end) for c in (long, *others, short)] == [(0, 20), (20, 40), (40, 60), (100, 130)]
 
 
-def test_what_is_left_takes_as_long_as_all_who_fetch_need_together():
+def test_the_remaining_time_counts_the_rate_of_all_connections():
     plan = SegmentPlan([(0, 60), (100, 130)], min_split=10, min_split_s=1.0)
     first = plan.claim()
     assert plan.left_s == 0
@@ -268,25 +268,25 @@ def test_what_is_left_takes_as_long_as_all_who_fetch_need_together():
     assert plan.left_s == pytest.approx(3.0)
 
 
-def test_with_pieces_everyone_fetches_what_is_nearest_to_the_front():
+def test_with_pieces_every_connection_takes_the_frontmost_range():
     plan = SegmentPlan([(0, 200)], min_split=5, min_split_s=1.0)
     first = plan.claim()
     first.rate, plan.piece = 1.0, 20
     assert plan.offer(3) == 3
     others = [plan.claim() for _ in range(3)]
     assert [(c.position, c.end) for c in (first, *others)] == [(0, 20), (20, 40), (40, 60), (60, 80)]
-    plan.release(others[1])  # given up
+    plan.release(others[1])  # released
     assert [(c.position, c.end) for c in (plan.claim(), plan.claim())] == [(40, 60), (80, 100)]
 
 
-def test_the_last_piece_takes_what_would_be_no_piece_of_its_own():
+def test_the_last_piece_includes_a_rest_too_short_for_a_piece():
     plan = SegmentPlan([(0, 44)], min_split=5, min_split_s=1.0)
     plan.piece = 20
     assert plan.offer(9) == 2
     assert [(c.position, c.end) for c in (plan.claim(), plan.claim())] == [(0, 20), (20, 44)]
 
 
-def test_what_is_cut_off_a_stretch_is_there_for_others():
+def test_a_cut_off_part_of_a_range_is_free_for_others():
     plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
     first = plan.claim()
     first.position = 20
@@ -302,11 +302,11 @@ def test_what_is_cut_off_a_stretch_is_there_for_others():
         (20, 1.0, True),
         (21, 1.0, True),
         (20, 10.0, True),  # two halves of a second each
-        (20, 10.1, False),  # over before a new connection helps
+        (20, 10.1, False),  # done before a new connection helps
         (20, 0.0, False),  # not measured yet
     ],
 )
-def test_nothing_is_split_that_is_short_or_will_be_here_soon(left, rate, split):
+def test_a_range_that_is_short_or_nearly_done_is_not_split(left, rate, split):
     plan = SegmentPlan([(0, left)], min_split=10, min_split_s=1.0)
     whole = plan.claim()
     whole.rate = rate
@@ -316,7 +316,7 @@ def test_nothing_is_split_that_is_short_or_will_be_here_soon(left, rate, split):
         assert min(whole.left, part.left) >= 10
 
 
-def test_a_claim_that_was_overtaken_by_a_split_has_nothing_left():
+def test_a_lease_that_passed_its_split_has_nothing_left():
     claim = SegmentLease(10, 20)
     claim.end = 5
     assert claim.left == 0
