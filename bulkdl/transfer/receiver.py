@@ -256,7 +256,9 @@ class SegmentedReceiver:
         asked = self._context.clock.monotonic()
         async with self._context.open(task, headers=ask.headers) as reply:
             self._opening.answered_s = self._context.clock.monotonic() - asked
-            self._context.connections.took(task.product.account, task.source.host, self._opening.answered_s)
+            self._context.connections.record_round_trip(
+                task.product.account, task.source.host, self._opening.answered_s
+            )
             decision = evaluate_response(
                 reply.head,
                 ask=ask,
@@ -312,7 +314,7 @@ class SegmentedReceiver:
         body_end = claim.position + len(stream.ahead) + stream.left
         account, host = self._task.product.account, self._task.source.host
         if stream.round_trip_s is not None:
-            self._context.connections.took(account, host, stream.round_trip_s)
+            self._context.connections.record_round_trip(account, host, stream.round_trip_s)
         try:
             await run_to_completion(self._write_ahead(stream, claim))
             while claim.position < (end := min(claim.end, body_end)):
@@ -394,7 +396,7 @@ class SegmentedReceiver:
 
     def _count(self, count: int) -> None:
         self._context.hub.counters.received += count
-        self._context.connections.brought(self._task.product.account, self._task.source.host, count)
+        self._context.connections.count_bytes(self._task.product.account, self._task.source.host, count)
 
     def _measure(self, claim: SegmentLease, first: int, opened: float) -> float:
         """See how fast `claim` is being fetched, from `first` on since it was `opened`; the time."""
@@ -404,7 +406,7 @@ class SegmentedReceiver:
             if claim.rate and not known:
                 account, host = self._task.product.account, self._task.source.host
                 count = claim.position - first
-                self._context.connections.measured(account, host, count=count, rate=claim.rate, opened=opened)
+                self._context.connections.record_first_bytes(account, host, count=count, rate=claim.rate, opened=opened)
                 self._opening.measured.set()
         return now
 

@@ -59,13 +59,13 @@ class SegmentScaling:
         """How many connections to open now, beside `live` ones; where there are too few places, that is said."""
         account, host = self._task.product.account, self._task.source.host
         places, now = self._context.connections, self._context.clock.monotonic()
-        grows = places.grows(account, host)
+        grows = places.has_grown(account, host)
         self._set_least(grows=grows)
         wanted = self._lacking(MANY_SEGMENTS, live)
         spare = min(
             places.free_slots(account=account, host=host), wanted if grows else self._lacking(AUTO_SEGMENTS, live)
         )
-        share = places.share(account, host, among=len(self._context.hub.counters.flights))
+        share = places.fair_share(account, host, among=len(self._context.hub.counters.flights))
         new, opened = min(spare, max(self._left_over, share - live)), 0
         if new > 0 and (grows or now >= self._offer_at):
             opened = self.plan.offer(new)
@@ -85,7 +85,7 @@ class SegmentScaling:
 
     async def look_again(self) -> None:
         """Return after a moment, or once it is known what the first connection brings, or more may be opened."""
-        news = self._context.connections.grown if self.measured.is_set() else self.measured
+        news = self._context.connections.limit_raised if self.measured.is_set() else self.measured
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AGAIN_S):
                 await news.wait()
