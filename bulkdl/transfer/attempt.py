@@ -13,8 +13,8 @@ from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.models import FailureKind
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.planning.orphaned_partials import as_offer
-from bulkdl.planning.unpack_folders import claim_folder
+from bulkdl.planning.orphaned_partials import without_last_byte
+from bulkdl.planning.unpack_folders import reserve_folder
 from bulkdl.protocol.byte_ranges import normalise
 from bulkdl.protocol.headers import strong_date
 from bulkdl.protocol.resume import (
@@ -61,7 +61,7 @@ async def attempt(context: RunContext, task: DownloadTask) -> CompletePartial | 
     entry = await _durable_entry(context, task.product.id)
     if entry is None and (left := context.orphans.adoptable.get(task.product.id)) is not None:
         left = await _durable_entry(context, left.id)
-        entry = as_offer(left) if left is not None else None
+        entry = without_last_byte(left) if left is not None else None
     if entry is not None and (known := context.known(task, entry)).complete and known.total:
         task.resumed = known.have if task.resumed is None else task.resumed
         return CompletePartial(entry)
@@ -242,7 +242,7 @@ def _named(context: RunContext, task: DownloadTask, head: Head, entry: Entry | N
     file = task.file or (entry.file if entry is not None else None)
     if file is None:
         file = from_content_disposition(head.disposition) or from_url(task.product.url)
-    other = context.claims.claim(file, task.product.index)
+    other = context.claims.reserve(file, task.product.index)
     if other is not None:
         raise ProductFailed(
             f"the archive names this product {file}, and product {other + 1} of the manifest has that name",
@@ -251,7 +251,7 @@ def _named(context: RunContext, task: DownloadTask, head: Head, entry: Entry | N
         )
     task.file = file
     if task.product.extract:
-        claim_folder(context.claims, task.product, file)
+        reserve_folder(context.claims, task.product, file)
     return new
 
 
