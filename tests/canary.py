@@ -42,6 +42,6 @@ class Canary:
 
 
 def _inside_base64(raw: bytes, shift: int) -> bytes:
-    """Return the part of a secret's base64 that does not depend on the bytes around it; `shift`: bytes before it modulo 3."""
+    """Return the part of a secret's base64 that is the same after `shift` bytes (modulo 3) and before any others."""
     encoded = base64.b64encode(b"?" * shift + raw)
     return encoded[(0, 2, 3)[shift] : len(encoded) // 4 * 4 - 4]

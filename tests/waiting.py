@@ -4,8 +4,9 @@
         ...  # GET site.url("/a")
 
 The responder gets all requests that wait on a connection and returns the bytes to send, in order. `CLOSE`, `CUT` or
-`RESET` ends the connection; the site waits for an event. A request without an answer stays unanswered. With a certificate
-the site speaks TLS: each piece of bytes is a record (several beyond 16 KiB), and only `CLOSE` sends close_notify
+`RESET` ends the connection; the site waits for an event. A request without an answer stays unanswered.
+
+With a certificate the site speaks TLS: each piece of bytes is a record (several beyond 16 KiB), and only `CLOSE` sends close_notify
 (RFC 8446 §6.1).
 """
 

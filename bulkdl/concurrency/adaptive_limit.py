@@ -1,10 +1,11 @@
 """Adaptive limit of connections to one host: more, as long as more of them bring more throughput. Pure.
 
 Some servers throttle each connection, so that many connections bring more than few. On a shared link more connections
-only take bandwidth from others. A run therefore begins with few (16, or as many as there are workers) and may reach 128.
+only take bandwidth from others. A run therefore begins with few (16, or as many as there are workers) and may reach
+128.
 
-While every slot is taken and products want more, `next_limit` starts a trial with two or four times as many connections.
-It does so if new connections start as fast as the first few did on a near host, which shows that the server throttles
+While every slot is taken and products want more, `next_limit` starts a trial with two or four times as many. It does so
+if new connections start as fast as the first few did on a near host, which shows that the server throttles
 each one, or if there was no hint for 2 s. The trial succeeds if the total rate rises clearly. Otherwise the added
 connections are closed and the next trial waits for a minute, then two, up to an hour. Connections above 32 MiB/s each
 give no reason for a trial, and a refused connection ends one. Limits of an account, of a preset or of `segments` are
@@ -39,8 +40,10 @@ __all__ = [
 CAP = 128
 """Limit of connections to one host, whatever the throughput."""
 MIN_GAIN, MIN_GAIN_LIKE_FIRST = 0.5, 0.15
-"""Minimum gain per added connection, relative to the old average: 50 % by default, 15 % if new connections start as fast
-as the first ones."""
+"""Minimum gain per added connection, relative to the old average.
+
+It is 50 % by default, and 15 % if new connections start as fast as the first ones.
+"""
 MAX_STEADY_RISE = 2.5
 """If the second half of a sample brings more than this times the first, connections are still accelerating."""
 LIKE, UNLIKE = 0.8, 0.65
@@ -97,7 +100,7 @@ class ThroughputSample:
     rise: float
     """Bytes in the second half of the measurement relative to the first half."""
     started: bool = True
-    """Whether enough of the added connections have started to receive."""
+    """True if enough of the added connections have started to receive."""
     first_rate: float | None = None
     """First rate of a connection (bytes per second) with clearly fewer connections open; None: unknown or not
     conclusive."""

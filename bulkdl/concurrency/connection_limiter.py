@@ -1,7 +1,7 @@
 """Limits of connections for each account, each host and the whole run.
 
-The limiter counts the slots of one event loop. A product that waits for a slot gets that of the newest extra connection,
-which ends within 0.3 s. Slots that become free at once are divided evenly among the products in flight.
+A product that waits for a slot gets that of the newest extra connection, which closes within 0.3 s. Slots that become
+free at once are divided evenly among the products in flight.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class ConnectionLimiter:
 
     @property
     def has_waiters(self) -> bool:
-        """Whether a product is waiting for a slot."""
+        """True if a product is waiting for a slot."""
         return bool(self._waiting)
 
     def free_slots(self, *, account: str | None, host: str) -> int:

@@ -21,7 +21,7 @@ RECENT_S = 1.0
 ROUND_TRIPS = 3
 """Minimum round trips of a measurement."""
 NEAR_ROUND_TRIP_S = 0.04
-"""Round trip in seconds up to which a host is near, so that its connections reach full speed before the first measurement."""
+"""Round trip in seconds up to which a host is near: connections reach full speed before the first measurement."""
 LAPSE_S = 0.5
 """Seconds without `report_saturation` after which the measurement starts again, since slots were free meanwhile."""
 MARK_S = 0.02
@@ -124,12 +124,12 @@ class HostThroughput:
 
     @property
     def _is_comparable(self) -> bool:
-        """Whether first rates are comparable: some are known, and the host is near."""
+        """True if first rates are comparable: some are known, and the host is near."""
         return bool(self.first_bytes) and (self.round_trip_s or 0.0) <= NEAR_ROUND_TRIP_S
 
     @property
     def _joined_have_started(self) -> bool:
-        """Whether enough of the added connections have had their first measurement."""
+        """True if enough of the added connections have had their first measurement."""
         joined = self.limit.allowed - (
             self.held_before if self.limit.allowed == self.limit.proven else self.limit.proven
         )

@@ -66,7 +66,7 @@ class TryAgain(BulkdlError):  # noqa: N818 - named for what the caller does
         self.limit = limit
         """Limit of attempts in a row without progress, if lower than the run's `retries`."""
         self.restart = restart
-        """Whether the partial belongs to another version than the server has now, so the retry starts from zero."""
+        """True if the partial belongs to another version than the server has now, so the retry starts from zero."""
 
 
 class ProductFailed(BulkdlError):  # noqa: N818
@@ -97,7 +97,7 @@ class StorageStopped(RunStopped):
     def __init__(self, reason: str, *, hint: str = "", full: bool = False) -> None:
         super().__init__(reason, hint=hint)
         self.full = full
-        """Whether the disk or the quota is full (ENOSPC, EDQUOT), so that free space would solve it."""
+        """True if the disk or the quota is full (ENOSPC, EDQUOT), so that free space would solve it."""
 
 
 class UsageError(BulkdlError):

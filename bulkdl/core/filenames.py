@@ -126,7 +126,7 @@ def _in_state_folder(steps: list[str]) -> bool:
 
 
 def normalise(text: str) -> str:
-    """Return a path that passed `check_relative` without empty and `.` components, so that each file has one spelling."""
+    """Return a path that passed `check_relative` without empty and `.` components: one spelling for each file."""
     if "//" not in text and "/." not in text and not text.startswith("."):
         return text
     return "/".join(part for part in text.split("/") if part not in {"", "."})

@@ -1,4 +1,4 @@
-"""Run blocking work on threads, so that the event loop stays free and a cancellation ends the work, not just the wait."""
+"""Blocking work on threads: the event loop stays free, and a cancellation ends the work, not just the wait."""
 
 from __future__ import annotations
 

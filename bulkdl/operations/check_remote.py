@@ -43,11 +43,11 @@ class RemoteFacts:
     """Status of the response; None if there was none."""
     size: int | None = None
     resumable: bool = False
-    """Whether the server supports ranges and sends a strong validator."""
+    """True if the server supports ranges and sends a strong validator."""
     problem: str = ""
     """Reason why it cannot be downloaded, or differs from the manifest; "" if there is none."""
     account_stopped: bool = False
-    """Whether the account is the problem, not the product."""
+    """True if the account is the problem, not the product."""
 
 
 async def check_remote(

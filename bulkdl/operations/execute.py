@@ -61,11 +61,13 @@ async def execute(
     """
     items = prepared.items
     async with AsyncExitStack() as stack:
-        signers = services.authenticators(request.manifest.accounts, needed=_needed(items), endpoint=network.endpoint)
-        ending.authenticators = signers
-        stack.push_async_callback(_log_out, signers, ending)
+        authenticators = services.authenticators(
+            request.manifest.accounts, needed=_needed(items), endpoint=network.endpoint
+        )
+        ending.authenticators = authenticators
+        stack.push_async_callback(_log_out, authenticators, ending)
         announce(request, prepared)
-        context = _run_context(stack, request, prepared, network, signers)
+        context = _run_context(stack, request, prepared, network, authenticators)
         await record_done(context, items)
         engine = Engine(context, _drained(items))
         try:
@@ -80,7 +82,7 @@ def _run_context(
     request: RunRequest,
     prepared: PreparedDestination,
     network: NetworkClients,
-    signers: Mapping[str | None, Authenticator],
+    authenticators: Mapping[str | None, Authenticator],
 ) -> RunContext:
     lane = fast_lane_for(request.environ.get("BULKDL_FAST_LANE"), limited=bool(request.settings.limit_rate))
     planned = {item.product.id for item in prepared.items}
@@ -92,8 +94,8 @@ def _run_context(
         clock=request.clock,
         rng=request.rng,
         http=network.http,
-        signers=signers,
-        connections=_connections(request.settings, signers, request.clock),
+        signers=authenticators,
+        connections=_connections(request.settings, authenticators, request.clock),
         rate=RateLimit(request.settings.limit_rate, clock=request.clock),
         pauses=HostBackoff(clock=request.clock),
         storage=prepared.storage,
@@ -144,16 +146,18 @@ def _needed(items: list[PlannedProduct]) -> set[str]:
     }
 
 
-def _connections(settings: Settings, signers: Mapping[str | None, Authenticator], clock: Clock) -> ConnectionLimiter:
+def _connections(
+    settings: Settings, authenticators: Mapping[str | None, Authenticator], clock: Clock
+) -> ConnectionLimiter:
     segments = settings.segments
     most = max(settings.workers, AUTO_CONNECTIONS) if segments is None else settings.workers * segments
     cap = CAP if segments is None and not settings.limit_rate else 0
-    limits = {name: signer.max_connections for name, signer in signers.items() if name is not None}
+    limits = {name: each.max_connections for name, each in authenticators.items() if name is not None}
     return ConnectionLimiter(most=most, accounts=limits, clock=clock, host=most, cap=cap)
 
 
-async def _log_out(signers: Mapping[str | None, Authenticator], ending: RunEnd) -> None:
+async def _log_out(authenticators: Mapping[str | None, Authenticator], ending: RunEnd) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(LOG_OUT_S if ending.signal is not None else None), asyncio.TaskGroup() as group:
-            for signer in signers.values():
-                group.create_task(signer.aclose())
+            for authenticator in authenticators.values():
+                group.create_task(authenticator.aclose())

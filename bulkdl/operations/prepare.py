@@ -60,7 +60,7 @@ class PreparedDestination:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every product is in place, with no partial to delete and no evidence to recheck."""
+        """True if every product is in place, with no partial to delete and no evidence to recheck."""
         done = all(
             i.local_status is LocalFileStatus.IN_PLACE and (i.entry is None or i.entry.part is None) for i in self.items
         )

@@ -61,7 +61,7 @@ class RunEnd:
     machine: RunStopped | None = None
     """Local problem, such as a full disk; None if there was none."""
     deadline: bool = False
-    """Whether the deadline or the window ended the run."""
+    """True if the deadline or the window ended the run."""
     signal: StopReason | None = None
     authenticators: Mapping[str | None, Authenticator] = field(default_factory=dict)
     unused: tuple[str, ...] = ()

@@ -2,8 +2,8 @@
 
 Modules below this one never read the environment.
 
-Journal and disk are compared first. Only if something is left to do are `execute` and `services` imported, and with them
-aiohttp, while a thread reads the certificates.
+Journal and disk are compared first. Only if something is left to do, `execute` and `services` are imported, and with
+them aiohttp, while a thread reads the certificates. `tests/cli/test_start.py` pins what each command imports.
 """
 
 from __future__ import annotations

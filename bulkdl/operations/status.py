@@ -59,7 +59,7 @@ class StatusReport:
     running: str = ""
     """Process that has locked the destination; "" if none."""
     journal: bool = True
-    """Whether there is a journal; without one no run has begun here."""
+    """True if there is a journal; without one no run has begun here."""
     hosts: Mapping[str, str] = field(default_factory=dict)
     """Learned facts for display, by origin."""
 

@@ -49,9 +49,9 @@ class LoginReport:
     refresh_lifetime: float | None = None
     has_refresh_token: bool = False
     refreshed: bool | None = None
-    """Whether a refresh worked; None: not rehearsed, or no refresh token."""
+    """True if a refresh worked; None: not rehearsed, or no refresh token."""
     rotation: bool | None = None
-    """Whether the refresh returned a new refresh token; None: not rehearsed."""
+    """True if the refresh returned a new refresh token; None: not rehearsed."""
     clock_skew: float | None = None
     """Seconds by which the server's clock is ahead of this machine's."""
     totp_used: bool = False
@@ -84,18 +84,18 @@ async def try_login(
 ) -> LoginReport:
     """Log in once and log out again; a failure is in the report and is not raised."""
     trial = _Trial(account, credentials)
-    signer = make_authenticator(
+    authenticator = make_authenticator(
         account, trial.resolve, endpoint=endpoint, hub=hub, clock=clock, rng=rng, state_dir=state_dir
     )
-    if not isinstance(signer, OidcAuthenticator):
+    if not isinstance(authenticator, OidcAuthenticator):
         return trial.untried()
     try:
-        held = await signer.token()
-        return trial.report(signer.manager, held)
+        active = await authenticator.token()
+        return trial.report(authenticator.manager, active)
     except AccountStopped as stop:
-        return trial.report(signer.manager, None, error=stop)
+        return trial.report(authenticator.manager, None, error=stop)
     finally:
-        await signer.aclose()
+        await authenticator.aclose()
 
 
 async def rehearse(
@@ -110,24 +110,24 @@ async def rehearse(
 ) -> LoginReport:
     """Rehearse a run in a minute: a login, a forced refresh, and a second login with the next one-time code."""
     trial = _Trial(account, credentials)
-    signer = make_authenticator(
+    authenticator = make_authenticator(
         account, trial.resolve, endpoint=endpoint, hub=hub, clock=clock, rng=rng, state_dir=state_dir
     )
-    if not isinstance(signer, OidcAuthenticator):
+    if not isinstance(authenticator, OidcAuthenticator):
         return trial.untried()
     first = second = None
     refreshed: bool | None = None
     try:
-        first = await signer.token()
+        first = await authenticator.token()
         if first.token.refresh is not None:
-            second = await signer.renewed(RenewalReason.REHEARSAL)
-            refreshed = signer.refreshes > 0
-        await signer.renewed(RenewalReason.SECOND_LOGIN)
-        return trial.report(signer.manager, first, refreshed=refreshed, second=second)
+            second = await authenticator.renewed(RenewalReason.REHEARSAL)
+            refreshed = authenticator.refreshes > 0
+        await authenticator.renewed(RenewalReason.SECOND_LOGIN)
+        return trial.report(authenticator.manager, first, refreshed=refreshed, second=second)
     except AccountStopped as stop:
-        return trial.report(signer.manager, first, refreshed=refreshed, second=second, error=stop)
+        return trial.report(authenticator.manager, first, refreshed=refreshed, second=second, error=stop)
     finally:
-        await signer.aclose()
+        await authenticator.aclose()
 
 
 class _Trial:
@@ -154,13 +154,13 @@ class _Trial:
     def report(
         self,
         manager: TokenManager | None,
-        held: ActiveToken | None,
+        active: ActiveToken | None,
         *,
         refreshed: bool | None = None,
         second: ActiveToken | None = None,
         error: AccountStopped | None = None,
     ) -> LoginReport:
-        token = None if held is None else held.token
+        token = None if active is None else active.token
         rotation = None
         if refreshed and token is not None and second is not None:
             rotation = second.token.refresh != token.refresh

@@ -77,9 +77,8 @@ async def verify_products(
             await _requeue(journal, entries, r, p) for p, r in zip(manifest.products, report.results, strict=True)
         ]
         for product, result in zip(manifest.products, results, strict=True):
-            if (
-                result.requeued and product.id in learned.evidence
-            ):  # no longer proven, so that the next run downloads it
+            # Evidence that is no longer proven lets the next run download the product again.
+            if result.requeued and product.id in learned.evidence:
                 await journal.put_evidence(replace(learned.evidence[product.id], proven=False))
         return replace(report, results=tuple(results))
 

@@ -112,9 +112,8 @@ class PlanBuilder:
         items, names = self._items, self._names
         self._lost_name.update(item.product.index for item in self._unproven if not _confirm_name(item, names))
         for item in items:
-            if (
-                item.file is not None and item.local_status is not LocalFileStatus.IN_PLACE
-            ):  # others have confirmed or lost it
+            # Products in place have confirmed their name already, or lost it.
+            if item.file is not None and item.local_status is not LocalFileStatus.IN_PLACE:
                 names.reserve(item.file, item.product.index)
         if any(item.product.extract for item in items):
             _reserve_folders(items, names)

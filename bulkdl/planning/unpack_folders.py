@@ -20,7 +20,7 @@ def folder_of(product: Product, file: str | None) -> str | None:
     """Return the folder, relative with `/`, into which the product `file` is unpacked; None without `extract`."""
     if not product.extract or file is None:
         return None
-    from bulkdl.content.extract import folder_for  # noqa: PLC0415 - imports all unpacking code, needed only with `extract`
+    from bulkdl.content.extract import folder_for  # noqa: PLC0415 - imports all unpacking code
 
     above, slash, name = file.rpartition("/")
     return f"{above}{slash}{folder_for(name)}"

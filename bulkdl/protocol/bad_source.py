@@ -66,7 +66,7 @@ class BadSourceEvidence:
     fetches: int
     """Number of downloads that gave exactly these bytes."""
     proven: bool
-    """Whether every source was tried and two downloads agree; else a suspicion that the next download may confirm."""
+    """True if every source was tried and two downloads agree; else a suspicion that the next download may confirm."""
     at: float
     """Unix time of the last download."""
     kept: str | None = None
@@ -123,8 +123,8 @@ def with_new_evidence(
 ) -> BadSourceEvidence:
     """Return the evidence after another download gave wrong bytes; `latest` covers this download alone.
 
-    `before`: evidence so far, including that of earlier runs; `earlier`: number of downloads in this run that gave these
-    bytes, without the one recorded in `before`; `everywhere`: every source of the product has been tried in this run.
+    `before`: evidence so far, including that of earlier runs; `earlier`: number of downloads in this run that gave
+    these bytes, without the one in `before`; `everywhere`: every source of the product has been tried in this run.
     """
     same = before is not None and set(before.found) == set(latest.found) and before.size == latest.size
     known = before if before is not None and same else None

@@ -72,7 +72,7 @@ class Decoder:
         return count
 
     def step(self) -> bytes:
-        """Return at most `STEP` decoded bytes, b"" if more must arrive first; raise `TryAgain` if the coding is corrupt."""
+        """Return at most `STEP` decoded bytes, b"" if more must arrive; raise `TryAgain` if the coding is corrupt."""
         while True:
             decoder = self._ready()
             if decoder is None:

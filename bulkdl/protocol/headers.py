@@ -41,7 +41,7 @@ def parse_http_date(value: str | None) -> float | None:
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:
-    """Return the seconds to wait of a Retry-After (RFC 9110 §10.2.3), never negative; None if it is absent or invalid."""
+    """Return the seconds of a Retry-After (RFC 9110 §10.2.3), never negative; None if it is absent or invalid."""
     text = (value or "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
         return min(float(text), _LONGEST_S)

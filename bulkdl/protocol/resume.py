@@ -133,8 +133,8 @@ _WHOLE = RangeRequest()
 def next_request(known: PartialState, *, source: str, has_checksum: bool, resume: Resume) -> RangeRequest:
     """Return the request that resumes the partial `known` if that is safe, else one for the whole.
 
-    Resuming is safe if the same strong validator at the same source rules out a mix of two versions, if a checksum in the
-    manifest would detect it, or if the user chose `resume: overlap`.
+    Resuming is safe if the same strong validator at the same source rules out a mix of two versions, or if a checksum in
+    the manifest would detect it. With `resume: overlap` the user accepts a comparison of the last bytes instead.
     """
     if not known.ranges:
         return _WHOLE
@@ -281,8 +281,8 @@ def _same_version(head: Head, known: PartialState, source: str) -> bool:
 def _validator_changed(head: Head, known: PartialState, source: str) -> bool:
     """Return whether the validators of a 206 show another version, even if the server claims that If-Range matched.
 
-    A missing validator proves nothing: a 206 to an If-Range omits Last-Modified (RFC 9110 §15.3.7), and some servers omit
-    the ETag. A weak ETag instead of the strong one proves nothing either, since proxies weaken ETags.
+    A missing validator proves nothing: a 206 to an If-Range omits Last-Modified (RFC 9110 §15.3.7), and some servers
+    omit the ETag. A weak ETag instead of the strong one proves nothing either, since proxies weaken ETags.
     """
     if known.source != source:
         return False

@@ -316,7 +316,7 @@ async def test_first_rates_of_a_distant_host_prove_nothing():
 
 @pytest.mark.parametrize(("count", "rate"), [(100, 500.0), (50, 1000.0)])
 async def test_late_measurement_on_a_busy_machine_does_not_make_new_connections_look_slower(count, rate):
-    """Either the new connections are measured twice as late with the same bytes, or the first ones with twice as many."""
+    """Measure the new connections twice as late with the same bytes, or the first ones with twice as many."""
     async with AsyncExitStack() as stack:
         host = Host(stack, most=8)
         await stack.enter_async_context(host.connections.slot(account=None, host="h"))
