@@ -1,7 +1,7 @@
-"""bulkdl: unattended bulk downloads of protected products, verified, with a login that lasts all night.
+"""bulkdl: unattended, verified bulk downloads of protected products, with logins that are renewed for hours.
 
-`Downloads` runs a manifest as an async context and yields outcomes; `download` waits for the whole run. Everything else that
-they use is named here too.
+`Downloads` runs a manifest as an async context and yields outcomes; `download` waits for the whole run. The types that
+they use are exported here, too.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
     "load",
 ]
 
-_HOMES = {
+_MODULES = {
     "bulkdl.api": ("Downloads", "download"),
     "bulkdl.core.errors": ("BulkdlError", "ManifestError", "Problem", "RunStopped", "UsageError"),
     "bulkdl.manifest.loader": ("from_mapping", "load"),
@@ -50,8 +50,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: `bulkdl --version` must not wait for an HTTP client."""
-    for home, names in _HOMES.items():
+    """Import a name on first use, so that `bulkdl --version` need not import an HTTP client."""
+    for module, names in _MODULES.items():
         if name in names:
-            return getattr(import_module(home), name)
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'bulkdl' has no attribute {name!r}")

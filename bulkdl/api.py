@@ -1,4 +1,4 @@
-"""bulkdl from Python: a run as an async context that yields outcomes, and a call that waits for the whole.
+"""Python API: a run as an async context that yields outcomes, and a call that waits for the whole run.
 
 ```python
 async with bulkdl.Downloads("manifest.yaml", workers=4) as downloads:
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 __all__ = ["Downloads", "ManifestSource", "download"]
 
 ManifestSource = str | os.PathLike[str] | Mapping[str, object] | list[str] | Manifest
-"""A path to a manifest, the same as plain data, a list of URLs, or a manifest that was loaded before."""
+"""A path to a manifest, a manifest as plain data, a list of URLs, or a loaded `Manifest`."""
 
 
 class Downloads:
-    """One run of a manifest; iterate it for each product's `Outcome` as it comes.
+    """One run of a manifest; iterate over it to get the `Outcome` of each product.
 
-    Entering validates and starts the run; leaving before the end stops it with everything durable, and the next run
-    goes on from there. `result` is there once the block has been left.
+    Entering the block starts the run. Leaving it early stops the run after saving its state, and the next run resumes
+    from there. `result` is available after the block.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Downloads:
         observers: Iterable[Observer] = (),
         **settings: object,
     ) -> None:
-        """Prepare a run; nothing starts yet.
+        """Load and validate the manifest; nothing starts yet.
 
         `settings`: the flags of `bulkdl run` by their names, as values or as texts, such as `workers=4`,
         `limit_rate="40M"`, `select=["*.zip"]`, `overwrite=True`.
@@ -75,7 +75,7 @@ class Downloads:
 
     @property
     def result(self) -> RunResult:
-        """How the run ended; raise `RuntimeError` while it has not."""
+        """Result of the run; raise `RuntimeError` before its end."""
         if self._result is None:
             raise RuntimeError("the run has not ended: leave its `async with` block first")
         return self._result
@@ -121,20 +121,20 @@ class Downloads:
 
 
 def download(manifest: ManifestSource, **options: Any) -> RunResult:
-    """Run a manifest and wait for its end; also in a notebook, where an event loop runs already.
+    """Run a manifest and wait for its end; works in a notebook, too, where an event loop is already running.
 
-    Takes what `Downloads` takes. Raise `ManifestError` or `UsageError` before anything is fetched; every other end is in
-    the result.
+    The arguments are those of `Downloads`. Raise `ManifestError` or `UsageError` before the first download; every other
+    problem is in the result.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_whole(manifest, options))
+        return asyncio.run(_run_to_end(manifest, options))
     with ThreadPoolExecutor(1, thread_name_prefix="bulkdl") as pool:
-        return pool.submit(asyncio.run, _whole(manifest, options)).result()
+        return pool.submit(asyncio.run, _run_to_end(manifest, options)).result()
 
 
-async def _whole(manifest: ManifestSource, options: Mapping[str, Any]) -> RunResult:
+async def _run_to_end(manifest: ManifestSource, options: Mapping[str, Any]) -> RunResult:
     async with Downloads(manifest, **options) as downloads:
         async for _ in downloads:
             pass
@@ -162,7 +162,7 @@ def _settings(
     known = {*Settings.__dataclass_fields__, *RunOptions.__dataclass_fields__}
     unknown = sorted(set(given) - known)
     if unknown:
-        raise UsageError(f"unknown setting {', '.join(unknown)}", hint=f"Known are {', '.join(sorted(known))}")
+        raise UsageError(f"unknown setting {', '.join(unknown)}", hint=f"Known settings: {', '.join(sorted(known))}")
     flags = {
         name: str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
         for name, value in given.items()

@@ -1,4 +1,4 @@
-"""A secret that no text, file or folder may hold, in any of the forms in which a secret leaks."""
+"""A secret for leak tests: searches text, files and folders for it in every encoded form."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["Canary"]
 
 
 class Canary:
-    """`value` has characters that each encoding changes, so that an encoded leak is found as such."""
+    """A secret whose characters change under each encoding, so that the encoded forms differ."""
 
     def __init__(self, value: str = "canärY+7 &s%cr€t/") -> None:
         self.value = value
 
     def forms(self) -> dict[str, bytes]:
-        """The secret raw and encoded."""
+        """Return the secret raw and in each encoding."""
         raw = self.value.encode()
         return {
             "raw": raw,
@@ -29,7 +29,7 @@ class Canary:
         }
 
     def found_in(self, place: str | bytes | Path) -> list[str]:
-        """Which forms occur in a text, in bytes, in a file or in any file below a folder."""
+        """Return the forms that occur in a text, in bytes, in a file or in any file below a folder."""
         if isinstance(place, Path):
             files = [p for p in place.rglob("*") if p.is_file()] if place.is_dir() else [place]
             return [f"{form} in {path}" for path in files for form in self.found_in(path.read_bytes())]
@@ -42,6 +42,6 @@ class Canary:
 
 
 def _inside_base64(raw: bytes, shift: int) -> bytes:
-    """What stays the same of a secret's base64, whatever stands in front (`shift` bytes modulo 3) and behind."""
+    """Return the part of a secret's base64 that is the same after `shift` bytes (modulo 3) and before any others."""
     encoded = base64.b64encode(b"?" * shift + raw)
     return encoded[(0, 2, 3)[shift] : len(encoded) // 4 * 4 - 4]

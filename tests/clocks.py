@@ -1,4 +1,4 @@
-"""Clocks for tests: time moves when the test says so, or as soon as somebody waits for it."""
+"""Clocks for tests: time moves when the test says so, or as soon as code sleeps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import count
 __all__ = ["ImpatientClock", "JustBooted", "ManualClock"]
 
 _TURNS = 20
-"""Rounds of the event loop after each step, so that whoever woke can act and sleep again before time goes on."""
+"""Rounds of the event loop after each step, so that a woken task can act and sleep again before time moves on."""
 
 
 class ManualClock:
@@ -42,17 +42,17 @@ class ManualClock:
         return sum(not future.done() for _, _, future in self._sleepers)
 
     def waits(self) -> list[float]:
-        """How long each sleeper still has, in seconds, shortest first."""
+        """Return the remaining seconds of each sleeper, shortest first."""
         return sorted(due - self._now for due, _, future in self._sleepers if not future.done())
 
     async def until_sleeping(self, number: int = 1) -> None:
-        """Return as soon as `number` sleepers wait."""
+        """Wait until `number` tasks are sleeping."""
         while self.sleepers < number:
             self._changed.clear()
             await self._changed.wait()
 
     async def advance(self, seconds: float) -> None:
-        """Let so much time pass; whoever wakes on the way acts at its own time, and may sleep again."""
+        """Advance the time by `seconds`; each sleeper wakes at its own time, and may sleep again."""
         end = self._now + seconds
         await _settle()
         while self._sleepers and self._sleepers[0][0] <= end:
@@ -74,7 +74,7 @@ class ManualClock:
 
 
 class ImpatientClock(ManualClock):
-    """Every sleep ends at once and moves the time on by its length; `slept` lists them."""
+    """Ends every sleep at once and advances the time by its length; `slept` lists the sleeps."""
 
     def __init__(self, *, wall: float = 1_750_000_000.0) -> None:
         super().__init__(wall=wall)

@@ -1,4 +1,4 @@
-"""Fixtures that every part of the tests may use."""
+"""Fixtures for all tests."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ async def raw_server() -> AsyncIterator[Callable[..., Awaitable[RawServer]]]:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """For 127.0.0.1, with its key; skips the test where there is no `openssl`."""
+    """Certificate for 127.0.0.1 with its key; skips the test if `openssl` is missing."""
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 

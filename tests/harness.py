@@ -1,4 +1,4 @@
-"""Real runs for tests: a manifest from a mapping, `bulkdl.operations.run.run` on it, and what is left on disk and in the journal."""
+"""Real runs for tests: run a manifest given as a mapping, then inspect the disk and the journal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PROGRAM = Path(bulkdl.__file__).parent
 
 
 class HurriedClock(SystemClock):
-    """Real time, but for waits of more than a quarter of a second, which are over at once and count as passed."""
+    """Real time, except that sleeps of more than 0.25 s end at once and advance the time."""
 
     def __init__(self) -> None:
         self.skipped = 0.0
@@ -56,7 +56,7 @@ class HurriedClock(SystemClock):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A run that has ended."""
+    """A finished run."""
 
     result: RunResult
     events: list[Event]
@@ -67,12 +67,12 @@ class Done:
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
-        """By file."""
+        """Outcomes by file."""
         return {e.outcome.file: e.outcome for e in self.events if isinstance(e, ProductFinished)}
 
     @property
     def failure(self) -> tuple[str, int, str]:
-        """Kind, attempts and reason of the one failure."""
+        """Kind, attempts and reason of the only failure."""
         (outcome,) = self.result.failures
         assert outcome.failure is not None
         return outcome.failure.kind.value, outcome.failure.attempts, outcome.failure.reason
@@ -82,9 +82,9 @@ class Done:
 
 
 class Place:
-    """One destination below `tmp_path`, in which runs follow each other.
+    """One destination below `tmp_path` for several runs in a row.
 
-    `settings` and `options` are what every run here has, unless it says otherwise.
+    `settings` are the defaults of every run here.
     """
 
     def __init__(self, tmp_path: Path, **settings: Any) -> None:
@@ -107,7 +107,7 @@ class Place:
         watch: Callable[[Event], None] = lambda _event: None,
         **settings: Any,
     ) -> Done:
-        """Run to the end; afterwards no task of the run is left behind."""
+        """Run to the end, and assert that the run left no task behind."""
         before = asyncio.all_tasks()
         events: list[Event] = []
         hub = Hub(events.append, watch)
@@ -126,7 +126,7 @@ class Place:
         return Done(result, events)
 
     def file(self, name: str) -> bytes | None:
-        """What is at a product's final name, None for nothing."""
+        """Return the bytes at a product's final path, None if there is no file."""
         path = self.root / name
         return path.read_bytes() if path.exists() else None
 
@@ -137,7 +137,7 @@ class Place:
         return read(self.root) or {}
 
     def entry(self) -> Entry:
-        """The only entry of the journal."""
+        """Return the only entry of the journal."""
         (entry,) = self.journal().values()
         return entry
 
@@ -145,7 +145,7 @@ class Place:
         return next(entry for entry in self.journal().values() if entry.file == file)
 
     def names(self) -> list[str]:
-        """Every file that is not the journal's or the lock's, relative."""
+        """Return the relative paths of all files except journal and lock."""
         return sorted(
             p.relative_to(self.root).as_posix()
             for p in self.root.rglob("*")
@@ -156,11 +156,11 @@ class Place:
 def _is_of_the_program(task: asyncio.Task[Any]) -> bool:
     code = getattr(task.get_coro(), "cr_code", None)
     file = Path(code.co_filename) if code is not None else Path()
-    return file.is_relative_to(_PROGRAM) and not file.is_relative_to(_PROGRAM / "archive")
+    return file.is_relative_to(_PROGRAM) and not file.is_relative_to(_PROGRAM / "demo_server")
 
 
 def body_of(size: int, seed: int = 0) -> bytes:
-    """Bytes that no other seed has, and that differ at every place."""
+    """Return random bytes, different for each seed and at each offset."""
     return random.Random(seed).randbytes(size)
 
 

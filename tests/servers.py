@@ -1,4 +1,4 @@
-"""A server that misbehaves byte by byte: a test says what goes over the wire.
+"""A server that misbehaves byte by byte: the test decides which bytes are sent.
 
     async with RawServer(reply(200, b"abc")) as server:
         ...  # GET server.url("/a.zip")
@@ -45,17 +45,17 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 @dataclass(frozen=True, slots=True)
 class RawRequest:
-    """The head of a request as it came."""
+    """The head of a request as received."""
 
     number: int
-    """From 0, over all connections."""
+    """Number of the request over all connections, from 0."""
     connection: int
-    """From 0."""
+    """Number of the connection, from 0."""
     method: str
     target: str
     version: str
     headers: tuple[tuple[str, str], ...]
-    """In their order, names as they were sent."""
+    """Header fields in order, with names as sent."""
 
     def header(self, name: str) -> str | None:
         return next((value for key, value in self.headers if key.lower() == name.lower()), None)
@@ -69,7 +69,7 @@ class RawRequest:
         return self.target.partition("?")[2]
 
     def range(self, size: int) -> tuple[int, int] | None:
-        """`(start, stop)` of a single range, cut at `size`; None without one."""
+        """Return `(start, stop)` of a single range, cut at `size`; None without a range."""
         match = _RANGE.fullmatch(self.header("Range") or "")
         if match is None:
             return None
@@ -81,14 +81,14 @@ class RawRequest:
 
 @dataclass(slots=True)
 class Wire:
-    """The way back to the client, byte by byte."""
+    """The connection back to the client, byte by byte."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     kept: bool = False
 
     async def send(self, data: bytes) -> None:
-        """Write and flush; quietly to nowhere when the client has gone."""
+        """Write and flush; ignore a client that has disconnected."""
         with suppress(ConnectionError):
             self.writer.write(data)
             await self.writer.drain()
@@ -114,7 +114,7 @@ class Wire:
             return True
 
     def reset(self) -> None:
-        """End with a TCP reset instead of an orderly close; bytes on their way may be lost."""
+        """Close with a TCP reset instead of an orderly close; bytes in transit may be lost."""
         raw = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
@@ -162,7 +162,7 @@ class RawServer:
 
     @property
     def connections(self) -> int:
-        """How many have been opened so far."""
+        """Number of connections opened so far."""
         return self._connections
 
     def url(self, path: str = "/product.bin", *, host: str = "127.0.0.1") -> str:
@@ -177,10 +177,10 @@ class RawServer:
         try:
             await self._converse(number, Wire(reader, writer))
         except asyncio.CancelledError:
-            pass  # the end of the server; asyncio's own callback would log it as an error
+            pass  # the server is closing; asyncio's own callback would log it as an error
         except ConnectionError:
             pass
-        except Exception as error:  # noqa: BLE001 - a defect in a test's responder must reach the test
+        except Exception as error:  # noqa: BLE001 - a bug in a test's responder must reach the test
             self.errors.append(error)
         finally:
             self._tasks.discard(task)
@@ -211,22 +211,22 @@ class RawServer:
         return request
 
 
-# ---- what to send
+# ---- Responders
 
 
 def head(status: int = 200, *headers: tuple[str, object], version: str = "HTTP/1.1") -> bytes:
-    """A response head; headers go out as given, duplicates included, and none is added."""
+    """Return a response head with exactly the given headers, including duplicates."""
     lines = [f"{version} {status} {_REASONS.get(status, 'Status')}", *(f"{name}: {value}" for name, value in headers)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
 
 
 def reply(status: int, body: bytes = b"", *headers: tuple[str, object]) -> Responder:
-    """A whole and correct answer with its `Content-Length`."""
+    """Send a complete, correct response with its `Content-Length`."""
     return announce(len(body), body, *headers, status=status)
 
 
 def announce(length: int, body: bytes, *headers: tuple[str, object], status: int = 200) -> Responder:
-    """Promise `length` bytes, send `body`, close: a cut connection where the body is shorter."""
+    """Announce `length` bytes, send `body`, close: a dropped connection if the body is shorter."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         await wire.send(head(status, ("Content-Length", length), ("Connection", "close"), *headers))
@@ -236,7 +236,7 @@ def announce(length: int, body: bytes, *headers: tuple[str, object], status: int
 
 
 def ranges(body: bytes, *headers: tuple[str, object], etag: str | None = '"1"') -> Responder:
-    """An orderly server of one product: ranges, `If-Range`, 416, HEAD, persistent connections."""
+    """Behave correctly for one product: ranges, `If-Range`, 416, HEAD, persistent connections."""
     tag: tuple[tuple[str, object], ...] = () if etag is None else (("ETag", etag),)
 
     async def respond(request: RawRequest, wire: Wire) -> None:
@@ -258,7 +258,7 @@ def ranges(body: bytes, *headers: tuple[str, object], etag: str | None = '"1"') 
 
 
 def stall(length: int, body: bytes, *headers: tuple[str, object], status: int = 200) -> Responder:
-    """Promise `length` bytes, send `body`, then nothing until the client closes."""
+    """Announce `length` bytes, send `body`, then nothing until the client closes."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         await wire.send(head(status, ("Content-Length", length), *headers))
@@ -269,7 +269,7 @@ def stall(length: int, body: bytes, *headers: tuple[str, object], status: int = 
 
 
 def reset(length: int, body: bytes, *headers: tuple[str, object], status: int = 200) -> Responder:
-    """Promise `length` bytes, send `body`, then a TCP reset."""
+    """Announce `length` bytes, send `body`, then a TCP reset."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         await wire.send(head(status, ("Content-Length", length), *headers))
@@ -280,7 +280,7 @@ def reset(length: int, body: bytes, *headers: tuple[str, object], status: int = 
 
 
 def hang() -> Responder:
-    """Take the request and never answer."""
+    """Accept the request and never respond."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         await wire.hang()
@@ -289,7 +289,7 @@ def hang() -> Responder:
 
 
 def chunked(body: bytes, *headers: tuple[str, object], whole: bool = True, piece: int = 8192) -> Responder:
-    """A chunked body; with `whole=False` the connection ends without the last chunk."""
+    """Send a chunked body; with `whole=False` close without the last chunk."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         await wire.send(head(200, ("Transfer-Encoding", "chunked"), ("Connection", "close"), *headers))
@@ -303,7 +303,7 @@ def chunked(body: bytes, *headers: tuple[str, object], whole: bool = True, piece
 
 
 def http10(body: bytes, *headers: tuple[str, object]) -> Responder:
-    """HTTP/1.0 without a length: the end of the connection is the end of the body."""
+    """Respond in HTTP/1.0 without a length: the end of the connection is the end of the body."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         await wire.send(head(200, *headers, version="HTTP/1.0") + body)
@@ -312,7 +312,7 @@ def http10(body: bytes, *headers: tuple[str, object]) -> Responder:
 
 
 def multipart(body: bytes, *spans: tuple[int, int], etag: str = '"1"') -> Responder:
-    """206 with `multipart/byteranges` (RFC 9110 §14.6), one part for each `(start, stop)`."""
+    """Respond 206 with `multipart/byteranges` (RFC 9110 §14.6), one part for each `(start, stop)`."""
     parts = b"".join(
         f"\r\n--LIMIT\r\nContent-Range: bytes {start}-{stop - 1}/{len(body)}\r\n\r\n".encode() + body[start:stop]
         for start, stop in spans
@@ -327,12 +327,12 @@ def redirect(location: str, status: int = 302) -> Responder:
 
 
 def html(status: int = 200, text: str = "<!DOCTYPE html><html><title>Sign in</title></html>") -> Responder:
-    """A page where a product should be."""
+    """Send an HTML page instead of the product."""
     return reply(status, text.encode(), ("Content-Type", "text/html; charset=utf-8"))
 
 
 def huge_head(size: int = 1 << 20) -> Responder:
-    """A head with one field of `size` bytes."""
+    """Send a head with one field of `size` bytes."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         await wire.send(head(200, ("Content-Length", 0), ("X-Filler", "x" * size)))
@@ -341,7 +341,7 @@ def huge_head(size: int = 1 << 20) -> Responder:
 
 
 def slow_head(sent: bytes = b"HTTP/1.1 200 OK\r\nContent-Le") -> Responder:
-    """The beginning of a head, and then nothing until the client closes."""
+    """Send the beginning of a head, and then nothing until the client closes."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         await wire.send(sent)

@@ -1,4 +1,4 @@
-"""The Python API, over a real archive."""
+"""The Python API with a real demo server."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def test_the_context_yields_an_outcome_for_every_product(archive: Archive,
     assert (tmp_path / "product.zip").read_bytes() == archive.items["product.zip"].read()
 
 
-async def test_the_one_liner_works_where_an_event_loop_runs_already(archive: Archive, tmp_path: Path) -> None:
+async def test_download_works_inside_a_running_event_loop(archive: Archive, tmp_path: Path) -> None:
     async def notebook_cell() -> bulkdl.RunResult:
         return bulkdl.download(manifest_for(archive), destination=tmp_path, environ={}, workers=2)
 
@@ -39,7 +39,7 @@ async def test_the_one_liner_works_where_an_event_loop_runs_already(archive: Arc
     assert (result.exit_code, result.completed) == (0, len(list(archive.items)))
 
 
-async def test_leaving_early_stops_the_run_and_the_next_goes_on(archive: Archive, tmp_path: Path) -> None:
+async def test_leaving_early_stops_the_run_and_the_next_resumes(archive: Archive, tmp_path: Path) -> None:
     async with bulkdl.Downloads(manifest_for(archive), destination=tmp_path, environ={}, workers=1) as downloads:
         async for _ in downloads:
             break
@@ -57,7 +57,7 @@ async def test_a_list_of_urls_is_a_manifest(archive: Archive, tmp_path: Path) ->
     assert names == ["scene.tif"]
 
 
-def test_everything_wrong_with_a_manifest_is_raised_before_anything_starts(tmp_path: Path) -> None:
+def test_all_errors_of_a_manifest_are_raised_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(bulkdl.ManifestError) as caught:
         bulkdl.download(
             {"version": 1, "products": [{"url": "ftp://x/a"}, {"url": "https://x/a", "fiel": "b"}]},

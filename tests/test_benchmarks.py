@@ -1,4 +1,4 @@
-"""The benchmarks count only what is right, and their arithmetic is what their page says it is."""
+"""The benchmarks count only correct files, and their arithmetic is as documented."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_limit_is_judged_by_the_median(limit, against, found, kept):
     assert (verdict.against, verdict.found and verdict.found.median, verdict.kept) == (against, found, kept)
 
 
-def test_nobody_is_the_best_peer_where_all_are_wrong():
+def test_there_is_no_best_peer_if_all_are_wrong():
     assert best_peer([sample("a", 0, 1.0, problem="x")], peers=("a", "b")) is None
 
 
@@ -173,14 +173,14 @@ def _nothing(folder):
         (_left_over, "1 files too many, such as 000000.bin.part"),
     ],
 )
-def test_every_byte_of_every_file_is_judged(tmp_path, spoil, found):
+def test_every_byte_of_every_file_is_checked(tmp_path, spoil, found):
     make(FILES, tmp_path / "root")
     make(FILES, tmp_path / "copy")
     spoil(tmp_path / "copy" / FILES.name)
     assert compare(FILES, tmp_path / "root", tmp_path / "copy" / FILES.name) == found
 
 
-def test_a_process_is_measured_apart_from_who_started_it(tmp_path):
+def test_a_process_is_measured_without_its_parent(tmp_path):
     ballast = bytearray(b"x") * (64 << 20)
     done = run(Command([sys.executable, "-I", "-S", "-c", "print(1)"]), tmp_path, timeout_s=60)
     assert done is not None
@@ -189,7 +189,7 @@ def test_a_process_is_measured_apart_from_who_started_it(tmp_path):
     assert 0 < done.rss_bytes < len(ballast)
 
 
-def test_what_does_not_end_is_ended_and_what_does_not_exist_is_said(tmp_path):
+def test_a_hanging_program_is_ended_and_a_missing_one_is_reported(tmp_path):
     assert run(Command([sys.executable, "-c", "import signal; signal.pause()"]), tmp_path, timeout_s=0.2) is None
     missing = run(Command([str(tmp_path / "no-such-tool")]), tmp_path, timeout_s=60)
     assert missing is not None
@@ -197,8 +197,8 @@ def test_what_does_not_end_is_ended_and_what_does_not_exist_is_said(tmp_path):
     assert "no-such-tool" in missing.err
 
 
-def test_one_small_row_with_whoever_is_here(tmp_path):
-    """bulkdl and, where there is one, curl bring the same files from nginx; both are right and both have figures."""
+def test_one_small_row_with_all_installed_tools(tmp_path):
+    """bulkdl and curl, if installed, download the same files from nginx; both are correct and have figures."""
     if nginx_executable() is None:
         pytest.skip("nginx is not installed, and it serves the files of the benchmarks")
     scale = replace(QUICK, small_count=20)
@@ -215,8 +215,8 @@ def test_one_small_row_with_whoever_is_here(tmp_path):
     assert "- kernel: some" in (tmp_path / "results.md").read_text()
 
 
-def test_ctrl_c_leaves_nothing_but_the_rows_that_ended(tmp_path):
-    """After SIGINT in the middle of a row the code is 130 and the temporary folder, in memory or not, is gone."""
+def test_ctrl_c_leaves_only_the_finished_rows(tmp_path):
+    """After SIGINT during a row the exit code is 130 and the temporary folder, in memory or not, is deleted."""
     if nginx_executable() is None:
         pytest.skip("nginx is not installed, and it serves the files of the benchmarks")
     root = Path(__file__).parent.parent
@@ -234,8 +234,8 @@ def test_ctrl_c_leaves_nothing_but_the_rows_that_ended(tmp_path):
     assert said.endswith(f"benchmarks: SIGINT; the rows that ended are in {tmp_path}\n")
 
 
-def test_who_was_wrong_has_no_figures_on_the_page():
-    """A wrong contestant is named with the reason, whatever its time, and a quick run judges no target."""
+def test_a_wrong_tool_has_no_figures_on_the_page():
+    """A wrong tool is named with the reason, whatever its time, and a quick run checks no target."""
     row = next(row for row in ROWS if row.name == "large-http")
     samples = (
         sample(BULKDL, 0, 1.0),
@@ -250,7 +250,7 @@ def test_who_was_wrong_has_no_figures_on_the_page():
     assert "| 0.50 (1 round) | not judged |" in markdown([Played(row=row, samples=samples)], machine={}, scale="quick")
 
 
-def test_every_row_is_described_for_people():
+def test_every_row_has_a_description():
     page = (Path(__file__).parent.parent / "benchmarks" / "README.md").read_text(encoding="utf-8")
     assert [row.name for row in ROWS if f"`{row.name}`" not in page] == []
 

@@ -1,4 +1,4 @@
-"""The table of wrong files can tell right, wrong and absent: by bytes, and with real tools against a real hostile archive."""
+"""The hostile benchmark tells correct, wrong and missing files apart: by bytes, and with real tools and servers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ONE, TWO = bytes_of(1000, 1), bytes_of(1000, 2)
         (b"\x1f\x8b\x08", Found.WRONG, "still compressed"),
     ],
 )
-def test_a_file_is_right_only_when_it_is_exactly_one_edition(body: bytes | None, found: Found, what: str):
+def test_a_file_is_correct_only_if_it_is_exactly_one_version(body: bytes | None, found: Found, what: str):
     assert classify(body, [ONE], [ONE, TWO]) == (found, what)
 
 
@@ -57,7 +57,7 @@ async def _result(tool: str, case: str, mode: Mode, root: Path) -> Result:
     (trial,) = (
         t for c in CASES if c.name == case for t in trials_of(_tool(tool), c) if (t.mode, t.checked) == (mode, False)
     )
-    # None of these archives is ever silent: a starved machine must not pass for one that is.
+    # None of these servers is ever silent, so a busy machine must not look like a silent server.
     (result,) = [result async for result in run([trial], root, silence_s=100, limit_s=100)]
     return result
 
@@ -74,7 +74,7 @@ async def _result(tool: str, case: str, mode: Mode, root: Path) -> Result:
         ("curl", "416 to everything", Mode.FRESH, (Found.ABSENT, False)),
     ],
 )
-async def test_a_trial_sees_what_a_tool_leaves_at_the_final_name(
+async def test_a_trial_checks_the_file_at_the_final_path(
     tool: str, case: str, mode: Mode, found: tuple[Found, bool], tmp_path: Path
 ):
     result = await _result(tool, case, mode, tmp_path)
@@ -82,7 +82,7 @@ async def test_a_trial_sees_what_a_tool_leaves_at_the_final_name(
     assert result.resumed == (mode is not Mode.FRESH)
 
 
-def test_every_case_has_a_name_of_its_own_and_only_modes_that_there_are():
+def test_every_case_has_a_unique_name_and_existing_modes():
     names = [case.name for case in CASES]
     assert len(set(names)) == len(names)
     assert {letter for case in CASES for letter in case.modes} == {mode.value for mode in Mode}
@@ -92,7 +92,7 @@ def _fake(**more: object) -> Tool:
     return Tool("bulkdl", "1.0", lambda _errand: [], "", **more)  # type: ignore[arg-type]
 
 
-def test_only_trials_that_begin_with_the_same_run_share_it():
+def test_only_trials_with_the_same_first_run_share_it():
     groups = groups_of([trial for case in CASES for trial in trials_of(_fake(), case)])
     for group in groups:
         assert len({(t.mode, t.checked, t.case.marks, t.case.size, t.case.path) for t in group}) == 1
@@ -100,7 +100,7 @@ def test_only_trials_that_begin_with_the_same_run_share_it():
     assert max(map(len, groups)) > 10
 
 
-def test_the_table_counts_wrong_files_and_keeps_those_apart_that_nobody_could_tell(tmp_path: Path):
+def test_the_table_counts_wrong_files_and_lists_undetectable_ones_apart(tmp_path: Path):
     tool = _fake(digest_modes="")
     cases = [case for case in CASES if case.name in {"flipped bit, always", "XML error with 200"}]
     trials = [trial for case in cases for trial in trials_of(tool, case) if trial.mode is Mode.FRESH]
@@ -114,12 +114,12 @@ def test_the_table_counts_wrong_files_and_keeps_those_apart_that_nobody_could_te
     assert "| flipped bit, always † | F(✗) |" in text
 
 
-async def test_a_tool_that_brings_nothing_from_an_honest_archive_is_not_measured():
+async def test_a_tool_that_fails_with_a_correct_server_is_not_measured():
     idle = Tool("idle", "1.0", lambda _errand: [sys.executable, "-c", ""], "")
     assert await useless([idle]) == [idle]
 
 
-def test_results_are_kept_for_the_same_version_of_a_tool_only(tmp_path: Path):
+def test_results_are_reused_only_for_the_same_version_of_a_tool(tmp_path: Path):
     kept = Kept(tmp_path / "results")
     trial = Trial(_fake(), CASES[0], Mode.FRESH, checked=False)
     other = Trial(Tool("bulkdl", "2.0", lambda _errand: [], ""), CASES[0], Mode.FRESH, checked=False)
@@ -128,7 +128,7 @@ def test_results_are_kept_for_the_same_version_of_a_tool_only(tmp_path: Path):
         assert kept.of([trial, other]) == {trial: Result(trial, Found.WRONG, "truncated", code, True, False, True)}
 
 
-def test_the_same_bytes_come_of_the_same_seed():
+def test_the_same_seed_gives_the_same_bytes():
     seeds = list(itertools.product((0, 1, 1000), (1, 2)))
     assert [bytes_of(*seed) for seed in seeds] == [bytes_of(*seed) for seed in seeds]
     assert [len(bytes_of(*seed)) for seed in seeds] == [size for size, _ in seeds]

@@ -1,4 +1,4 @@
-"""The shape of the code: imports point one way, nothing but the outside prints, and the design page tells the truth."""
+"""Structure of the code: imports point one way, only the command line prints, and DESIGN.md names every package."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENVIRONMENT_READERS = ("operations/run", "api", "cli/", "demo_server/", "__main_
 
 @cache
 def modules() -> dict[str, Path]:
-    """Name with slashes, such as `auth/oidc` -> file."""
+    """Return the file of each module by its name with slashes, such as `auth/oidc`."""
     return {path.relative_to(PACKAGE).with_suffix("").as_posix(): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
@@ -36,7 +36,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def package_of(module: str) -> str:
-    """The package at the top, or the module itself where it lies beside them."""
+    """Return the top-level package of a module, or the module itself if it is in none."""
     return module.partition("/")[0]
 
 
@@ -45,7 +45,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 
 def imported(module: str, path: Path, *, at_runtime: bool) -> set[str]:
-    """The modules of bulkdl that `module` imports anywhere, those for type checkers only if asked for."""
+    """Return the modules of bulkdl that `module` imports; without `at_runtime` also those for type checkers."""
     known = modules()
     found: set[str] = set()
 
@@ -80,7 +80,7 @@ def imported(module: str, path: Path, *, at_runtime: bool) -> set[str]:
 
 
 def imports_of(module: str) -> set[str]:
-    """Every module that it names, for type checkers only and inside functions too."""
+    """Return all imported modules, including those for type checkers and inside functions."""
     return imported(module, modules()[module], at_runtime=False)
 
 
@@ -98,7 +98,7 @@ def test_a_module_imports_only_from_its_own_package_or_further_in(module):
 
 @pytest.mark.parametrize("module", [m for m in modules() if "/" in m])
 def test_a_module_has_no_name_of_the_standard_library(module):
-    """Programs that start inside its folder would import it in place of the library's."""
+    """Programs started inside its folder would import it instead of the standard module."""
     name = module.rpartition("/")[2]
     assert name in {"__init__", "__main__"} or name not in sys.stdlib_module_names
 

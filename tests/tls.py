@@ -1,4 +1,4 @@
-"""The misbehaving server inside TLS, and a certificate for it."""
+"""The misbehaving server with TLS, and a certificate for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["TlsServer", "make_certificate", "server_context"]
 
 
 def make_certificate(folder: Path) -> Path:
-    """A certificate for 127.0.0.1 with its key, in one PEM file; skips the test where there is no `openssl`."""
+    """Create a certificate for 127.0.0.1 with its key in one PEM file; skip the test if `openssl` is missing."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
     file = folder / "both.pem"
@@ -38,7 +38,7 @@ def server_context(certificate: Path) -> ssl.SSLContext:
 
 
 class TlsServer(RawServer):
-    """The same misbehaviour inside TLS."""
+    """The misbehaving server with TLS."""
 
     def __init__(self, certificate: Path, *responders: Responder) -> None:
         super().__init__(*responders)

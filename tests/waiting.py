@@ -1,12 +1,13 @@
-"""A server that sees which requests wait behind which, and answers those that wait as a test says.
+"""A server for tests of pipelining: it records which requests wait behind others, and a test decides the answers.
 
     async with Site(lambda batch: [ok(asked.path.encode()) for asked in batch]) as site:
         ...  # GET site.url("/a")
 
-Of all that waits on a connection when its turn comes, the responder gives the bytes that go out, in their order; `CLOSE`,
-`CUT` or `RESET` ends the connection, and an event is waited for. What it does not answer is never answered. With a
-certificate the site speaks TLS, where each piece of bytes is a record (beyond 16 KiB, some), and only `CLOSE` says that nothing
-follows (close_notify, RFC 8446 §6.1).
+The responder gets all requests that wait on a connection and returns the bytes to send, in order. `CLOSE`, `CUT` or
+`RESET` ends the connection; the site waits for an event. A request without an answer stays unanswered.
+
+With a certificate the site speaks TLS: each piece of bytes is a record (several beyond 16 KiB), and only `CLOSE` sends close_notify
+(RFC 8446 §6.1).
 """
 
 from __future__ import annotations
@@ -44,11 +45,11 @@ class Asked:
     """One request."""
 
     connection: int
-    """From 0."""
+    """Number of the connection, from 0."""
     nth: int
-    """Of the connection, from 1."""
+    """Number of the request on its connection, from 1."""
     behind: int
-    """Requests of the connection that waited for their answers when it came."""
+    """Unanswered requests on the connection when this one arrived."""
     method: str
     target: str
     headers: dict[str, str]
@@ -73,7 +74,7 @@ class Site:
         self.connections = 0
         self.port = 0
         self.asked: Callable[[Asked], None] = lambda _asked: None
-        """Hears of every request when it comes."""
+        """Called with every request on arrival."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
 
@@ -96,12 +97,12 @@ class Site:
         return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}{path}"
 
     def count(self, path: str) -> int:
-        """How often it was asked for."""
+        """Return the number of requests for `path`."""
         return sum(asked.path == path for asked in self.log)
 
     @property
     def ahead(self) -> list[Asked]:
-        """What was asked before the answer to another request had gone out."""
+        """Pipelined requests: those that arrived before the previous answer was sent."""
         return [asked for asked in self.log if asked.behind]
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -113,7 +114,7 @@ class Site:
         try:
             await talk.run()
         except asyncio.CancelledError:
-            # The end of the server; asyncio's own callback would log it as an error. A client need not agree to it.
+            # The server is closing. Abort here, since asyncio's own callback would log the cancellation as an error.
             writer.transport.abort()
         finally:
             self._tasks.discard(task)
@@ -133,7 +134,7 @@ class _Talk:
         self._over = False
 
     async def run(self) -> None:
-        """Until either side ends it."""
+        """Serve the connection until either side closes it."""
         reading = asyncio.create_task(self._read())
         try:
             await self._answer()
@@ -187,7 +188,7 @@ class _Talk:
 
 
 def answer(status: int, body: bytes = b"", *fields: tuple[str, object], version: str = "HTTP/1.1") -> bytes:
-    """A whole answer; its length stands in front of `fields`."""
+    """Return a complete response; Content-Length comes before `fields`."""
     lines = [
         f"{version} {status} Status",
         f"Content-Length: {len(body)}",

@@ -1,7 +1,21 @@
-"""How many connections to a host are worth while: more, as long as more of them bring more. Pure.
+"""Adaptive limit of connections to one host: more, as long as more of them bring more throughput. Pure.
 
-Some archives hold each connection back, so that many bring more than few; on a link that is shared they only push others
-aside. A run begins with few, tries twice as many, and keeps them only when they have paid.
+Some servers throttle each connection, so that many connections bring more than few. On a shared link more connections
+only take bandwidth from others. A run therefore begins with few (16, or as many as there are workers) and may reach
+128.
+
+While every slot is taken and products want more, `next_limit` starts a trial with two or four times as many. It does so
+if new connections start as fast as the first few did on a near host, which shows that the server throttles
+each one, or if there was no hint for 2 s. The trial succeeds if the total rate rises clearly. Otherwise the added
+connections are closed and the next trial waits for a minute, then two, up to an hour. Connections above 32 MiB/s each
+give no reason for a trial, and a refused connection ends one. Limits of an account, of a preset or of `segments` are
+never exceeded. `throughput` measures, `connection_limiter` counts slots and calls back, and
+`bulkdl.transfer.segment_scaling` decides how many connections a product opens.
+
+A busy machine measures late and is slow to open connections, which must not count against the host. Therefore the first
+bytes are compared as well as the rates, and the better ratio counts. The round trip comes from the system (`TCP_INFO`)
+if possible. Only the last second of a long measurement counts, and no trial fails before half of the added connections
+have started, or 6 s have passed.
 """
 
 from __future__ import annotations
@@ -12,11 +26,11 @@ from bulkdl.core.fast_dataclass import dataclass
 
 __all__ = [
     "CAP",
+    "COOLDOWN_S",
     "FAST",
-    "LONGEST_REST_S",
-    "LONGEST_TRIAL_S",
-    "PATIENCE_S",
-    "REST_S",
+    "MAX_COOLDOWN_S",
+    "MAX_TRIAL_S",
+    "TRIAL_S",
     "ConcurrencyLimit",
     "ThroughputSample",
     "next_limit",
@@ -24,44 +38,50 @@ __all__ = [
 ]
 
 CAP = 128
-"""Most connections to one host, whatever they bring."""
-PAYS, HELPS = 0.5, 0.15
-"""What the added connections must bring at least, as a share of what as many brought before: where nothing else is known,
-and where each began as well as one of the first few did."""
-STEADY = 2.5
-"""A rate that rises by more from one half of a look to the other is of connections that are still gathering speed."""
+"""Limit of connections to one host, whatever the throughput."""
+MIN_GAIN, MIN_GAIN_LIKE_FIRST = 0.5, 0.15
+"""Minimum gain per added connection, relative to the old average.
+
+It is 50 % by default, and 15 % if new connections start as fast as the first ones.
+"""
+MAX_STEADY_RISE = 2.5
+"""If the second half of a sample brings more than this times the first, connections are still accelerating."""
 LIKE, UNLIKE = 0.8, 0.65
-"""A connection that brings this share, or no more than that, of what one among fewer did has, or has not, its own limit."""
+"""Ratio of the first rate of a new connection to that of the first ones.
+
+From `LIKE` on the server throttles each connection; up to `UNLIKE` the connections share one bottleneck.
+"""
 FAST = 32 * 1024 * 1024
-"""Connections that bring so much each (bytes a second) are held back by nothing that more of them would mend."""
-SURE_S = 0.5
-"""How long a look has to be before it speaks against more connections: this machine may have been busy."""
-SOON_S = 0.15
-"""How long before it speaks for them by the sum alone, which comes in bursts."""
-PATIENCE_S = 2.0
-"""A trial that has shown nothing for so long has failed; so long without a hint, and one is made."""
-LONGEST_TRIAL_S = 6.0
-"""The same where most of those who came for it have not begun: this machine, or the host, is busy with opening them."""
-REST_S = 60.0
-LONGEST_REST_S = 3600.0
-"""After a failure nothing is tried for `REST_S`, after each further one for twice as long as before, up to this."""
+"""Bytes per second of one connection from which no trial starts: more connections would not help."""
+MIN_AGAINST_S = 0.5
+"""Seconds of measurement before a sample counts against more connections, since this machine may have been busy."""
+MIN_TOTAL_RATE_S = 0.15
+"""Seconds of measurement before the total rate alone counts for more connections, since bytes arrive in bursts."""
+TRIAL_S = 2.0
+"""Seconds after which a trial without a gain fails, and after which a trial starts without a hint."""
+MAX_TRIAL_S = 6.0
+"""Seconds after which a trial fails even if most added connections have not started: opening them takes long."""
+COOLDOWN_S = 60.0
+MAX_COOLDOWN_S = 3600.0
+"""Cooldown after a failed trial: `COOLDOWN_S` seconds, doubled after each further failure, up to `MAX_COOLDOWN_S`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConcurrencyLimit:
-    """The connections that one host may be asked for."""
+    """Connection limit for one host."""
 
     base: int
-    """What it has without having shown anything."""
+    """Limit at the beginning, before any measurement."""
     proven: int
+    """Limit that a successful trial confirmed; `base` at first."""
     allowed: int
-    """More than `proven` while a trial goes on."""
+    """Current limit: more than `proven` during a trial."""
     rate: float = 0.0
-    """Bytes a second that the proven number brought, all together, before the trial."""
-    quiet_until: float = 0.0
-    """No trial before then, in seconds of the run's clock."""
-    rest_s: float = REST_S
-    """How long the next failure makes it rest."""
+    """Total bytes per second of the proven number of connections before the trial."""
+    no_trial_until: float = 0.0
+    """No trial before this time, in seconds of the run's clock."""
+    cooldown_s: float = COOLDOWN_S
+    """Cooldown before the next trial in seconds; doubles after each failure."""
 
     @classmethod
     def of(cls, base: int) -> ConcurrencyLimit:
@@ -70,70 +90,72 @@ class ConcurrencyLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ThroughputSample:
-    """What is seen of a host while every place is taken and products want more."""
+    """Measurement of a host while every slot is taken and products want more."""
 
     now: float
-    lasted: float
-    """Seconds for which it has been so."""
+    duration_s: float
+    """Duration of the measurement in seconds."""
     rate: float
-    """Bytes a second of all connections during the look."""
-    rising: float
-    """How many times as much came in the look's second half as in the first."""
-    begun: bool = True
-    """Whether those that were allowed last have begun to bring something."""
-    alone: float | None = None
-    """Bytes a second that a connection brought at first when there were clearly fewer; None: not known, or not for long
-    enough to tell anything."""
-    among: float | None = None
-    """The same of those that have joined since the last change, had they been looked at as soon."""
+    """Bytes per second of all connections during the measurement."""
+    rise: float
+    """Bytes in the second half of the measurement relative to the first half."""
+    started: bool = True
+    """True if enough of the added connections have started to receive."""
+    first_rate: float | None = None
+    """First rate of a connection (bytes per second) with clearly fewer connections open; None: unknown or not
+    conclusive."""
+    joined_rate: float | None = None
+    """First rate of a connection added since the last change (bytes per second), corrected for late measurement."""
 
 
-def next_limit(crowd: ConcurrencyLimit, sight: ThroughputSample, *, cap: int = CAP) -> ConcurrencyLimit:
-    """What is allowed now: on with a trial, its end either way, or the beginning of one."""
-    steady = sight.rising <= STEADY
-    likeness = None if not sight.alone or sight.among is None else sight.among / sight.alone
+def next_limit(limit: ConcurrencyLimit, sample: ThroughputSample, *, cap: int = CAP) -> ConcurrencyLimit:
+    """Return the new limit: continue a trial, end it as a success or a failure, or start one."""
+    steady = sample.rise <= MAX_STEADY_RISE
+    likeness = None if not sample.first_rate or sample.joined_rate is None else sample.joined_rate / sample.first_rate
     hinted = likeness is not None and likeness >= LIKE
-    times = 4 if hinted else 2
-    if crowd.allowed > crowd.proven:
-        share = HELPS if hinted else PAYS
-        due = crowd.rate * (1 + share * (crowd.allowed / crowd.proven - 1))
-        sure = hinted or (steady and sight.lasted >= SOON_S)
-        if sure and (_latest(sight) if hinted else sight.rate) >= due:
-            return _tried(replace(crowd, proven=crowd.allowed, rest_s=REST_S), sight, times, cap)
-        return _failed(crowd, sight.now) if sight.lasted >= _patience_s(sight) else crowd
-    fast = max(sight.alone or 0.0, sight.rate / crowd.allowed) >= FAST
-    if sight.now < crowd.quiet_until or crowd.proven >= cap or fast:
-        return crowd
-    if likeness is not None and likeness <= UNLIKE and sight.lasted >= SURE_S:
-        return _failed(crowd, sight.now)
-    return _tried(crowd, sight, times, cap) if hinted or sight.lasted >= PATIENCE_S else crowd
+    factor = 4 if hinted else 2
+    if limit.allowed > limit.proven:
+        gain = MIN_GAIN_LIKE_FIRST if hinted else MIN_GAIN
+        needed = limit.rate * (1 + gain * (limit.allowed / limit.proven - 1))
+        reliable = hinted or (steady and sample.duration_s >= MIN_TOTAL_RATE_S)
+        if reliable and (_second_half_rate(sample) if hinted else sample.rate) >= needed:
+            return _start_trial(replace(limit, proven=limit.allowed, cooldown_s=COOLDOWN_S), sample, factor, cap)
+        return _end_trial(limit, sample.now) if sample.duration_s >= _trial_time_s(sample) else limit
+    fast = max(sample.first_rate or 0.0, sample.rate / limit.allowed) >= FAST
+    if sample.now < limit.no_trial_until or limit.proven >= cap or fast:
+        return limit
+    if likeness is not None and likeness <= UNLIKE and sample.duration_s >= MIN_AGAINST_S:
+        return _end_trial(limit, sample.now)
+    return _start_trial(limit, sample, factor, cap) if hinted or sample.duration_s >= TRIAL_S else limit
 
 
-def _latest(sight: ThroughputSample) -> float:
-    """The rate of the look's second half: in the first one those who came were being opened."""
-    return 2 * sight.rate * (1 - 1 / (1 + sight.rising))
+def _second_half_rate(sample: ThroughputSample) -> float:
+    """Return the rate of the second half; during the first half the added connections were still opening."""
+    return 2 * sample.rate * (1 - 1 / (1 + sample.rise))
 
 
-def _patience_s(sight: ThroughputSample) -> float:
-    return PATIENCE_S if sight.begun else LONGEST_TRIAL_S
+def _trial_time_s(sample: ThroughputSample) -> float:
+    return TRIAL_S if sample.started else MAX_TRIAL_S
 
 
-def on_refused(crowd: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
-    """What is allowed after the host has minded a connection."""
-    kept = crowd.proven if crowd.allowed > crowd.proven else crowd.proven // 2
-    return _failed(replace(crowd, proven=max(crowd.base, kept)), now)
+def on_refused(limit: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
+    """Return the limit after the host refused a connection: end the trial, or halve the proven limit."""
+    kept = limit.proven if limit.allowed > limit.proven else limit.proven // 2
+    return _end_trial(replace(limit, proven=max(limit.base, kept)), now)
 
 
-def _tried(crowd: ConcurrencyLimit, sight: ThroughputSample, times: int, cap: int) -> ConcurrencyLimit:
+def _start_trial(limit: ConcurrencyLimit, sample: ThroughputSample, factor: int, cap: int) -> ConcurrencyLimit:
     return replace(
-        crowd, allowed=max(crowd.proven, min(times * crowd.proven, cap)), rate=max(sight.rate, _latest(sight))
+        limit,
+        allowed=max(limit.proven, min(factor * limit.proven, cap)),
+        rate=max(sample.rate, _second_half_rate(sample)),
     )
 
 
-def _failed(crowd: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
+def _end_trial(limit: ConcurrencyLimit, now: float) -> ConcurrencyLimit:
     return replace(
-        crowd,
-        allowed=crowd.proven,
-        quiet_until=now + crowd.rest_s,
-        rest_s=min(2 * crowd.rest_s, LONGEST_REST_S),
+        limit,
+        allowed=limit.proven,
+        no_trial_until=now + limit.cooldown_s,
+        cooldown_s=min(2 * limit.cooldown_s, MAX_COOLDOWN_S),
     )

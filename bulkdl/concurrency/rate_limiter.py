@@ -1,4 +1,4 @@
-"""Limit of the rate of a run, and pauses that hosts have asked for."""
+"""Rate limit of the run, and back-off of hosts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["HostBackoff", "RateLimit"]
 
 
 class RateLimit:
-    """A token bucket over the whole run, in bytes a second; None or 0: no limit. Holds a quarter of a second's worth."""
+    """A token bucket for the whole run, in bytes per second; None or 0: no limit. It holds the bytes of 0.25 s."""
 
     def __init__(self, rate: int | None, *, clock: Clock) -> None:
         self._rate = rate
@@ -29,7 +29,7 @@ class RateLimit:
 
 
 class HostBackoff:
-    """A host that said Retry-After is left alone by every worker until then, not only by the one that was told."""
+    """Back-off for each host: after a Retry-After all workers wait, not only the one that got it."""
 
     def __init__(self, *, clock: Clock) -> None:
         self._clock = clock
@@ -39,6 +39,6 @@ class HostBackoff:
         self._until[host] = max(self._until.get(host, 0.0), self._clock.monotonic() + seconds)
 
     def left(self, host: str) -> float:
-        """Seconds until the host may be asked again; 0 for now."""
+        """Return the seconds until the next request to the host is allowed; 0: now."""
         until = self._until.get(host)
         return 0.0 if until is None else max(0.0, until - self._clock.monotonic())

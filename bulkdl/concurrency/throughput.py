@@ -1,4 +1,4 @@
-"""What is seen of one host's connections, for `growth` to judge: what they bring together, and how those that joined began."""
+"""Throughput of one host: the total rate of its connections, and the first rate of new ones, for `adaptive_limit`."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ if TYPE_CHECKING:
 
 __all__ = ["LAPSE_S", "FirstBytes", "HostThroughput"]
 
-LOOK_S = 0.1
-"""How long the rate of a host is looked at before it counts; at least, for it has to be several round trips."""
+MIN_SAMPLE_S = 0.1
+"""Minimum seconds of a measurement; it also needs `ROUND_TRIPS` round trips."""
 RECENT_S = 1.0
-"""No more of a long look counts: what came while connections were being opened says little of them."""
+"""Only the last seconds of a long measurement count, since earlier ones include the opening of connections."""
 ROUND_TRIPS = 3
-NEAR_S = 0.04
-"""A host with such a round trip is near: a connection to it is at full speed when its first rate is taken."""
+"""Minimum round trips of a measurement."""
+NEAR_ROUND_TRIP_S = 0.04
+"""Round trip in seconds up to which a host is near: connections reach full speed before the first measurement."""
 LAPSE_S = 0.5
-"""After so long without `report_saturation` a look begins anew: places were free meanwhile."""
+"""Seconds without `report_saturation` after which the measurement starts again, since slots were free meanwhile."""
 MARK_S = 0.02
-"""No more often is it noted how far it is."""
-CLOSE_S = 0.03
-"""Connections that are opened together are no further apart."""
-SEVERAL, MANY = 4, 64
-"""Fewer connections that have joined tell nothing; more need not be remembered."""
-CLEARLY = 1.5
-"""So many times as many connections are clearly more."""
+"""Minimum seconds between two marks of the received bytes."""
+TOGETHER_S = 0.03
+"""Seconds within which connections count as opened together."""
+MIN_JOINED, MAX_JOINED = 4, 64
+"""Minimum number of new connections for a comparison, and limit of those that are kept."""
+CLEARLY_MORE = 1.5
+"""Factor from which a number of connections counts as clearly larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class FirstBytes:
-    """What came on a connection until it was looked at for the first time."""
+    """Bytes, and bytes per second, of a connection at its first measurement."""
 
     count: int
     rate: float
@@ -43,100 +44,109 @@ class FirstBytes:
 
 @dataclass(slots=True)
 class HostThroughput:
-    """What is known of one host's connections."""
+    """Connection limit and measurements of one host."""
 
-    crowd: ConcurrencyLimit
-    brought: int = 0
-    """Bytes."""
-    fewer: int = 0
-    """Connections when the first extra joined, at `joined`."""
-    joined: float | None = None
-    alone: deque[FirstBytes] = field(default_factory=lambda: deque(maxlen=MANY))
-    among: deque[FirstBytes] = field(default_factory=lambda: deque(maxlen=MANY))
-    """What connections brought at first: before it, and after that or the last change of the limit."""
-    changed: float = 0.0
-    connection_refused: float = float("-inf")
-    """When a connection was refused."""
+    limit: ConcurrencyLimit
+    received: int = 0
+    """Bytes received so far."""
+    held_before: int = 0
+    """Connections that were open when the first extra connection joined."""
+    joined_at: float | None = None
+    """Time at which the first extra connection joined."""
+    first_bytes: deque[FirstBytes] = field(default_factory=lambda: deque(maxlen=MAX_JOINED))
+    """First measurements of connections before extra ones joined."""
+    joined_bytes: deque[FirstBytes] = field(default_factory=lambda: deque(maxlen=MAX_JOINED))
+    """First measurements of connections opened since then, and since the last change of the limit."""
+    changed_at: float = 0.0
+    """Time of the last change of the limit."""
+    refused_at: float = float("-inf")
+    """Time of the last refused connection."""
     round_trip_s: float | None = None
-    """The shortest that is known."""
-    pressed: float = float("-inf")
-    began: float = 0.0
-    """Since when every place has been taken."""
+    """Shortest known round trip in seconds; None if unknown."""
+    saturated_at: float = float("-inf")
+    """Time of the last `report_saturation`."""
+    started_at: float = 0.0
+    """Start of the measurement: since then every slot has been taken."""
     marks: deque[tuple[float, int]] = field(default_factory=deque)
-    """When, and what had been brought: a while before now, and since."""
+    """Times with the bytes received until then, over the last `RECENT_S` seconds."""
 
-    def first_look(self, first: FirstBytes, *, opened: float, now: float, held: int) -> None:
-        if self.joined is None or now <= self.joined + CLOSE_S:
-            self.alone.append(first)
-        elif opened >= max(self.joined, self.changed) and held >= CLEARLY * self.fewer:
-            self.among.append(first)
+    def record_first_bytes(self, measured: FirstBytes, *, opened: float, now: float, held: int) -> None:
+        if self.joined_at is None or now <= self.joined_at + TOGETHER_S:
+            self.first_bytes.append(measured)
+        elif opened >= max(self.joined_at, self.changed_at) and held >= CLEARLY_MORE * self.held_before:
+            self.joined_bytes.append(measured)
 
     def report_saturation(self, now: float) -> None:
-        """Every place is taken, and more are wanted."""
-        if now - self.pressed > LAPSE_S:
+        """Record that every slot is taken and more are wanted."""
+        if now - self.saturated_at > LAPSE_S:
             self.marks.clear()
-        self.pressed = now
+        self.saturated_at = now
 
-    def judge(self, now: float, *, cap: int) -> bool:
-        """Whether the limit has changed."""
-        sight = self._look(now)
-        if sight is None:
+    def update_limit(self, now: float, *, cap: int) -> bool:
+        """Apply the current measurement; return whether the allowed number has changed."""
+        sample = self._sample(now)
+        if sample is None:
             return False
-        before, self.crowd = self.crowd, next_limit(self.crowd, sight, cap=cap)
-        if self.crowd != before:
-            self.changed = now
-            self.among.clear()
+        before, self.limit = self.limit, next_limit(self.limit, sample, cap=cap)
+        if self.limit != before:
+            self.changed_at = now
+            self.joined_bytes.clear()
             self.marks.clear()
-        return self.crowd.allowed != before.allowed
+        return self.limit.allowed != before.allowed
 
-    def _look(self, now: float) -> ThroughputSample | None:
-        """What is seen, once it has been looked at for long enough."""
+    def _sample(self, now: float) -> ThroughputSample | None:
+        """Return the current sample; None until the measurement is long enough."""
         self._mark(now)
-        lasted = now - self.began
+        duration_s = now - self.started_at
         start, before = self.marks[0]
         between = [mark for mark in self.marks if start < mark[0] < now]
-        if not between or lasted < max(LOOK_S, ROUND_TRIPS * (self.round_trip_s or 0.0)):
+        if not between or duration_s < max(MIN_SAMPLE_S, ROUND_TRIPS * (self.round_trip_s or 0.0)):
             return None
         at, midway = min(between, key=lambda mark: abs(mark[0] - (start + now) / 2))
-        first, second = (midway - before) / (at - start), (self.brought - midway) / (now - at)
+        first, second = (midway - before) / (at - start), (self.received - midway) / (now - at)
         return ThroughputSample(
             now=now,
-            lasted=lasted,
-            rate=(self.brought - before) / (now - start),
-            rising=second / first if first else float("inf"),
-            begun=not self.alone or self._have_begun,
-            alone=_median(first.rate for first in self.alone) if self._tells else None,
-            among=self._like_alone() if self._tells and self._have_begun else None,
+            duration_s=duration_s,
+            rate=(self.received - before) / (now - start),
+            rise=second / first if first else float("inf"),
+            started=not self.first_bytes or self._joined_have_started,
+            first_rate=_median(first.rate for first in self.first_bytes) if self._is_comparable else None,
+            joined_rate=self._joined_rate() if self._is_comparable and self._joined_have_started else None,
         )
 
     def _mark(self, now: float) -> None:
         if not self.marks:
-            self.began = now
+            self.started_at = now
         if not self.marks or now - self.marks[-1][0] >= MARK_S:
-            self.marks.append((now, self.brought))
+            self.marks.append((now, self.received))
         while len(self.marks) > 1 and self.marks[1][0] <= now - RECENT_S:
             self.marks.popleft()
 
     @property
-    def _tells(self) -> bool:
-        """Whether first looks at connections tell anything."""
-        return bool(self.alone) and (self.round_trip_s or 0.0) <= NEAR_S
+    def _is_comparable(self) -> bool:
+        """True if first rates are comparable: some are known, and the host is near."""
+        return bool(self.first_bytes) and (self.round_trip_s or 0.0) <= NEAR_ROUND_TRIP_S
 
     @property
-    def _have_begun(self) -> bool:
-        """Whether enough of those who joined have been looked at."""
-        joined = self.crowd.allowed - (self.fewer if self.crowd.allowed == self.crowd.proven else self.crowd.proven)
-        return len(self.among) >= max(SEVERAL, min(MANY, joined // 2))
+    def _joined_have_started(self) -> bool:
+        """True if enough of the added connections have had their first measurement."""
+        joined = self.limit.allowed - (
+            self.held_before if self.limit.allowed == self.limit.proven else self.limit.proven
+        )
+        return len(self.joined_bytes) >= max(MIN_JOINED, min(MAX_JOINED, joined // 2))
 
-    def _like_alone(self) -> float:
-        """What those who joined would have brought each second had they been looked at as soon as the first few.
+    def _joined_rate(self) -> float:
+        """Return the first rate of the added connections as if they had been measured as soon as the first ones.
 
-        Bytes are compared as well as rates: a busy machine looks late, at the first few or at those who joined, and what comes
-        by fits and starts is then more in all or less in a second.
+        Compare byte counts as well as rates and use the better one: a busy machine measures late, and then bursts give
+        more bytes in total or fewer per second.
         """
-        count = _median(first.count for first in self.alone)
-        share = _median(first.count for first in self.among) / count if count else 0.0
-        return max(share * _median(first.rate for first in self.alone), _median(first.rate for first in self.among))
+        count = _median(first.count for first in self.first_bytes)
+        share = _median(first.count for first in self.joined_bytes) / count if count else 0.0
+        return max(
+            share * _median(first.rate for first in self.first_bytes),
+            _median(first.rate for first in self.joined_bytes),
+        )
 
 
 def _median(values: Iterable[float]) -> float:

@@ -1,4 +1,4 @@
-"""Awaiting work that must not be left half done."""
+"""Await work that a cancellation must not leave half done."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ T = TypeVar("T")
 
 
 async def run_to_completion(work: Awaitable[T], *, undo: Callable[[T], object] | None = None) -> T:
-    """Await `work` to its very end, a cancellation included, which is raised afterwards.
+    """Await `work` to its end even if the caller is cancelled; raise the cancellation afterwards.
 
-    What a thread does cannot be called back: going on while it still uses a buffer or a descriptor would let it write
-    from or into something that has another use by then. `undo` gives back a result that a cancellation leaves unused.
+    A thread cannot be interrupted. If the caller went on at once, the thread could still write to a buffer or a file
+    descriptor that is already used for something else. After a cancellation `undo` releases the unused result.
     """
-    import asyncio  # noqa: PLC0415 - who only looks at a disk has no event loop, and it takes long to import
+    import asyncio  # noqa: PLC0415 - commands that only read the disk have no event loop, and asyncio is slow to import
 
     future = asyncio.ensure_future(work)
     try:

@@ -1,4 +1,4 @@
-"""Time as a part that can be replaced: tests inject a clock, nothing else in bulkdl reads one."""
+"""The clock as a replaceable part: tests inject their own, and no other module of bulkdl reads the time."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ __all__ = ["Clock", "SystemClock"]
 
 class Clock(Protocol):
     def monotonic(self) -> float:
-        """Seconds that only go forward and count a suspend; for lifetimes and waits."""
+        """Return seconds that only increase and include system suspend; for lifetimes and waits."""
         ...
 
     def wall(self) -> float:
-        """Unix time in seconds; only for TOTP, time windows and what people read."""
+        """Return Unix time in seconds; only for TOTP, dates from servers and the journal, time windows and display."""
         ...
 
     async def sleep(self, seconds: float) -> None: ...
@@ -25,7 +25,7 @@ _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
 
 class SystemClock:
-    """CLOCK_BOOTTIME where there is one, so that a laptop's suspend counts against a token's life."""
+    """The system's clock; uses CLOCK_BOOTTIME if available, so that a suspend counts against a token's lifetime."""
 
     def monotonic(self) -> float:
         return time.monotonic() if _BOOTTIME is None else time.clock_gettime(_BOOTTIME)

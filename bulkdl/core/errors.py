@@ -1,7 +1,7 @@
-"""Errors that name who acts: try again, fail the product, stop the account, stop the run, mend the manifest.
+"""Errors by scope: retry the attempt, fail the product, stop the account, stop the run, fix the manifest.
 
-Every message is written for the person in the morning: what happened, then (`hint`) what to do next. None may hold a
-secret: URLs go through `bulkdl.core.urls.Url`, and text from a server is cut and stripped of control characters.
+Every message is written for a user: first what happened, then (`hint`) what to do next. No message may hold a secret:
+URLs go through `bulkdl.core.urls.Url`, and text from a server is shortened and stripped of control characters.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 class BulkdlError(Exception):
     """Base of all errors that bulkdl raises on purpose.
 
-    `reason` says what happened, `hint` what to do next (may be empty).
+    `reason` says what happened; `hint` says what to do next and may be empty.
     """
 
     def __init__(self, reason: str, *, hint: str = "") -> None:
@@ -45,9 +45,9 @@ class BulkdlError(Exception):
 
 
 class TryAgain(BulkdlError):  # noqa: N818 - named for what the caller does
-    """This attempt ended; the product may be tried again.
+    """This attempt failed; a retry may succeed.
 
-    `wait` is the server's own wish in seconds (Retry-After), None where it named none.
+    `wait` is the delay in seconds that the server asked for (Retry-After), or None if it named none.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class TryAgain(BulkdlError):  # noqa: N818 - named for what the caller does
         self.kind = kind
         self.wait = wait
         self.limit = limit
-        """So many vain attempts in a row at most, where that is fewer than the run's `retries`."""
+        """Limit of attempts in a row without progress, if lower than the run's `retries`."""
         self.restart = restart
-        """The partial does not belong to what the server has now: begin again from zero."""
+        """True if the partial belongs to another version than the server has now, so the retry starts from zero."""
 
 
 class ProductFailed(BulkdlError):  # noqa: N818
-    """No attempt can mend this product; the others go on."""
+    """No retry can help this product; the others continue."""
 
     def __init__(self, reason: str, *, kind: FailureKind, hint: str = "") -> None:
         super().__init__(reason, hint=hint)
@@ -78,7 +78,7 @@ class ProductFailed(BulkdlError):  # noqa: N818
 
 
 class AccountStopped(BulkdlError):  # noqa: N818
-    """An account can do nothing more; its products stay pending, other accounts go on."""
+    """An account is unusable: its products stay pending, and other accounts continue."""
 
     def __init__(self, reason: str, *, account: str, hint: str = "") -> None:
         super().__init__(reason, hint=hint)
@@ -86,18 +86,18 @@ class AccountStopped(BulkdlError):  # noqa: N818
 
 
 class RunStopped(BulkdlError):  # noqa: N818
-    """The whole run ends; `exit_code` is the contract's."""
+    """The whole run ends with `exit_code`."""
 
     exit_code = 4
 
 
 class StorageStopped(RunStopped):
-    """This machine is in the way: disk full, destination not writable, another run holds the destination."""
+    """A local problem ends the run: disk full, destination not writable, destination locked by another run."""
 
     def __init__(self, reason: str, *, hint: str = "", full: bool = False) -> None:
         super().__init__(reason, hint=hint)
         self.full = full
-        """No space left (ENOSPC, EDQUOT): room would mend it."""
+        """True if the disk or the quota is full (ENOSPC, EDQUOT), so that free space would solve it."""
 
 
 class UsageError(BulkdlError):
@@ -106,22 +106,25 @@ class UsageError(BulkdlError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """One thing that is wrong with a manifest."""
+    """One error in a manifest."""
 
     line: int
     column: int
-    """Both from 1; 0 where the fault has no place."""
+    """Line and column count from 1; both are 0 if the problem has no position."""
     message: str
-    """What was expected and what was found, with a suggestion where there is a likely one."""
+    """Expected and found value, with a suggestion if there is a likely one."""
 
 
 @contextmanager
 def first_error() -> Iterator[None]:
-    """Out of a task group's `ExceptionGroup` raise the one error that says most: who acts for the widest."""
+    """Raise one error of a task group's `ExceptionGroup`: the one with the widest scope.
+
+    The order is: an unexpected exception, run, account, product, attempt.
+    """
     try:
         yield
     except BaseExceptionGroup as group:
-        first = min(_leaves(group), key=_width)
+        first = min(_leaves(group), key=_scope_rank)
         raise first from first.__cause__
 
 
@@ -133,14 +136,14 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
             yield error
 
 
-def _width(error: BaseException) -> int:
+def _scope_rank(error: BaseException) -> int:
     ranks = (RunStopped, AccountStopped, ProductFailed, TryAgain)
-    # What bulkdl did not raise on purpose is a defect, and must not hide behind an error that is expected.
+    # An exception that bulkdl did not raise on purpose is a bug; rank it first, so that no expected error hides it.
     return next((i for i, rank in enumerate(ranks, 1) if isinstance(error, rank)), 0)
 
 
 class ManifestError(BulkdlError):
-    """Everything that is wrong with a manifest, in one go; exit 2."""
+    """All errors of a manifest at once; exit 2."""
 
     def __init__(self, path: str, problems: tuple[Problem, ...]) -> None:
         self.path = path
@@ -148,7 +151,7 @@ class ManifestError(BulkdlError):
         super().__init__("\n".join(self.lines()))
 
     def lines(self) -> list[str]:
-        """`file:line:column: message`, one a problem; `file: message` where the fault has no place."""
+        """Return one `file:line:column: message` for each problem, `file: message` for one without a position."""
         return [
             f"{self.path}:{p.line}:{p.column}: {p.message}" if p.line else f"{self.path}: {p.message}"
             for p in self.problems

@@ -1,6 +1,6 @@
-"""What observers see of a run: events as they happen, counters to poll.
+"""Events that a run emits and counters that observers poll.
 
-The transfer never talks to a screen: it emits an `Event` and updates a `Counters`; progress, log and report read.
+The transfer never writes to a screen. It emits an `Event` and updates `Counters`; progress, log and report read both.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RunStarted:
     todo: int
     """Products that are not in place yet."""
     bytes_todo: int | None
-    """Bytes still to fetch as far as sizes are known; None where none is."""
+    """Bytes left to download, as far as sizes are known; None if no size is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Retrying:
     reason: str
     wait_s: float
     attempt: int
-    """Attempts in a row without progress, so far."""
+    """Number of attempts in a row without progress so far."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,14 +85,14 @@ class AccountEvent:
     account: str
     action: AccountAction
     detail: str = ""
-    """For a person, free of secrets; for a refresh, why it was due."""
+    """Text for display, without secrets; for a refresh, the reason for it."""
     lifetime_s: float | None = None
-    """Of the access token, where the action brought one."""
+    """Lifetime of the new access token in seconds; None if the action brought no token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
-    """Something a person should know: a limit lowered, a lock taken over, a clock that is off."""
+    """A message for the user, such as a reduced limit, a taken-over lock, or a wrong clock."""
 
     level: Level
     text: str
@@ -110,20 +110,20 @@ Observer = Callable[[Event], None]
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One product in flight, for display: updated by the transfer, polled by progress."""
+    """Display state of one product in flight: the transfer updates it, the progress display polls it."""
 
     file: str
     total: int | None = None
     have: int = 0
-    """Bytes on disk, those of earlier runs included."""
+    """Bytes on disk, including those of earlier runs."""
     connections: int = 0
     phase: str = "connecting"
-    """connecting, receiving, waiting, verifying, placing, extracting."""
+    """One of connecting, receiving, waiting, verifying, placing, extracting."""
 
 
 @dataclass(slots=True)
 class Counters:
-    """Sums over the run; bytes are body bytes."""
+    """Totals of the run; byte counts are bytes of response bodies."""
 
     received: int = 0
     written: int = 0
@@ -134,15 +134,15 @@ class Counters:
     pending: int = 0
     retries: int = 0
     bytes_todo: int = 0
-    """Bytes still to fetch as far as known."""
+    """Bytes left to download, as far as sizes are known."""
     flights: dict[str, Flight] = field(default_factory=dict)
-    """By product id."""
+    """Products in flight by product id."""
     accounts: dict[str, str] = field(default_factory=dict)
-    """Account name -> its state for display, such as `token valid 240 s`."""
+    """State of each account for display by account name, such as `token valid 240 s`."""
 
 
 class Hub:
-    """Hands every event to every observer, in order; an observer that raises is a defect and ends the run."""
+    """Passes every event to all observers in order; an observer that raises is a bug and ends the run."""
 
     def __init__(self, *observers: Observer) -> None:
         self.counters = Counters()
@@ -152,7 +152,7 @@ class Hub:
         self._observers.append(observer)
 
     def subscribe_first(self, observer: Observer) -> None:
-        """For what others show: the tally has counted an event before anyone prints it."""
+        """Add an observer before all others, such as the result collector, so that others display updated counters."""
         self._observers.insert(0, observer)
 
     def emit(self, event: Event) -> None:

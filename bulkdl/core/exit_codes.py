@@ -1,4 +1,4 @@
-"""How a run's end becomes an exit code. Pure."""
+"""Map the end of a run to an exit code. Pure."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def exit_code(
     failed: int = 0,
     pending: int = 0,
 ) -> int:
-    """The contract's exit code; where several apply the order is 130/143, 4, 3, 5, 1.
+    """Return the exit code of a run; if several apply, the order is 130/143, 4, 3, 5, 1.
 
-    `signal`: the number of the signal that ended the run; `machine`: disk full, not writable or locked; `account`: one
-    could do nothing at all; `deadline`: stopped by `until` or the window with work left. Products that are left for
-    any other reason make 1, since 0 promises that all are in place.
+    `signal`: number of the signal that ended the run; `machine`: disk full, destination not writable or locked;
+    `account`: an account could not be used at all; `deadline`: stopped by `until` or the window with work left.
+    Products pending for any other reason give 1, since 0 means that every product is in place.
     """
     if signal is not None:
         return _SIGNAL_BASE + signal

@@ -1,7 +1,7 @@
-"""File names: from a URL, from `Content-Disposition`, made safe; and what a manifest's own `file` may be.
+"""File names from URLs, from `Content-Disposition` and from the manifest.
 
-Names that a server chose are made safe. A name in a manifest is the user's own: it is refused where it would leave the
-destination, and else taken as it is.
+A name that a server chose is made safe. A `file` in the manifest is the user's choice: it is refused if it would leave
+the destination, and otherwise used unchanged.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ __all__ = [
 
 STATE_FOLDER = ".bulkdl"
 FALLBACK = "download"
-_MOST_BYTES = 255
-"""Of one component on the usual file systems."""
+_MAX_COMPONENT_BYTES = 255
+"""Longest path component that common file systems accept."""
 _FORBIDDEN = re.compile(
     '[\x00-\x1f\x7f-\x9f<>:"/|?*\\\\'
-    "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # marks that make a name read otherwise than it is
+    "\u200e\u200f\u2028-\u202e\u2066-\u2069"  # marks that display a name in another order than it is stored
     "\ud800-\udfff]"
 )
 HARMLESS = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*")
-"""Relative paths of which no step can mean anything but itself; nearly all are such."""
+"""Relative paths without special characters, `.` or `..`: nearly all paths match and need no further check."""
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _RESERVED = re.compile(
@@ -49,7 +49,7 @@ _EXTENDED = re.compile(r"([A-Za-z0-9_.:+-]+)'[^']*'(.*)", re.DOTALL)
 
 
 def from_url(url: Url) -> str:
-    """The last segment of the path, percent-decoded and made safe; `download` where there is none."""
+    """Return the last path segment, percent-decoded and made safe; `download` if the path has none."""
     return _from_segment(url.path.rpartition("/")[2])
 
 
@@ -59,9 +59,10 @@ def _from_segment(segment: str) -> str:
 
 
 def from_content_disposition(value: str) -> str | None:
-    """The file name in a `Content-Disposition` (RFC 6266 §4.3), made safe; None where it names none.
+    """Return the file name of a `Content-Disposition` (RFC 6266 §4.3), made safe; None if it has none.
 
-    `filename*` (RFC 8187) goes before `filename`. Only the last component of a path counts, whichever slash it has.
+    `filename*` (RFC 8187) takes precedence over `filename`. Of a path only the last component counts, whether it uses
+    slashes or backslashes.
     """
     if not value:
         return None
@@ -75,9 +76,9 @@ def from_content_disposition(value: str) -> str | None:
 
 
 def safe_component(name: str) -> str:
-    """One path component that every usual file system takes, as near to `name` as that allows.
+    """Return the path component closest to `name` that all common file systems accept.
 
-    At most 255 bytes of UTF-8, with the suffix kept; never empty, `.`, `..`, a Windows device or `.bulkdl`.
+    It has at most 255 bytes of UTF-8 and keeps the suffix. It is never empty, `.`, `..`, a Windows device or `.bulkdl`.
     """
     safe = _FORBIDDEN.sub("_", name).strip().rstrip(". ")
     if not safe:
@@ -88,23 +89,23 @@ def safe_component(name: str) -> str:
 
 
 def is_reserved(component: str) -> bool:
-    """Whether Windows takes this name for a device (`aux.zip`, `COM1`)."""
+    """Return whether Windows treats this name as a device (`aux.zip`, `COM1`)."""
     return _RESERVED.fullmatch(component) is not None
 
 
 def check_relative(text: str) -> str | None:
-    """Why `text` may not be a manifest's `file`, as the end of a sentence; None where it may.
+    """Return why `text` is not allowed as a manifest's `file`, as the end of a sentence; None if it is allowed.
 
-    A manifest is made to be shared, so what would leave the destination on any system is refused on all of them.
+    Manifests are shared between machines, so a path that would leave the destination on one system is refused on all.
     """
-    if len(text) <= _MOST_BYTES and HARMLESS.fullmatch(text):  # none of what follows can be
+    if len(text) <= _MAX_COMPONENT_BYTES and HARMLESS.fullmatch(text):  # fast path: every check below would pass
         return None
     parts = text.split("/")
     steps = re.split(r"[/\\]", text) if "\\" in text else parts
     if not text.strip():
         return "is empty; expected a relative path such as 2024/S2A.zip"
     if _CONTROL.search(text) or not _encodable(text):
-        return "holds a control character"
+        return "contains a control character"
     if text[0] in "/\\" or _DRIVE.match(text):
         return "is an absolute path; expected one relative to the destination"
     if ".." in text and ".." in [step.strip() for step in steps]:
@@ -112,35 +113,35 @@ def check_relative(text: str) -> str | None:
     if parts[-1] in {"", "."}:
         return "names a folder; expected the name of a file"
     if _in_state_folder(steps):
-        return f"lies in {STATE_FOLDER}, which bulkdl keeps for itself"
-    if len(text) * 4 > _MOST_BYTES and any(len(part.encode()) > _MOST_BYTES for part in parts):
-        return f"has a component of more than {_MOST_BYTES} bytes, which file systems do not take"
+        return f"lies in {STATE_FOLDER}, which is reserved for bulkdl"
+    if len(text) * 4 > _MAX_COMPONENT_BYTES and any(len(part.encode()) > _MAX_COMPONENT_BYTES for part in parts):
+        return f"has a component of more than {_MAX_COMPONENT_BYTES} bytes, which file systems do not accept"
     return None
 
 
 def _in_state_folder(steps: list[str]) -> bool:
-    """Whether a path, split at either slash, begins with bulkdl's own folder (trailing dots are none on Windows)."""
+    """Return whether the path components begin with bulkdl's own folder; Windows ignores trailing dots."""
     first = next((step for step in steps if step not in {"", "."}), "")
     return first.rstrip(". ").casefold() == STATE_FOLDER
 
 
 def normalise(text: str) -> str:
-    """A relative path that passed `check_relative`, without empty and `.` steps: one spelling for one file."""
+    """Return a path that passed `check_relative` without empty and `.` components: one spelling for each file."""
     if "//" not in text and "/." not in text and not text.startswith("."):
         return text
     return "/".join(part for part in text.split("/") if part not in {"", "."})
 
 
 def fold(name: str) -> str:
-    """The key under which two names are one file where case or Unicode form does not count (Windows, macOS)."""
+    """Return a key that is equal for two names of one file where case or Unicode form is ignored (Windows, macOS)."""
     if name.isascii():
         lower = name.lower()
-        return name if name == lower else lower  # there may be very many, each kept twice otherwise
+        return name if name == lower else lower  # share one string: very many names are kept in memory
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
 def _parameters(value: str) -> dict[str, str]:
-    """The parameters after the disposition type; the first of a name counts. Broken quoting is tolerated."""
+    """Return the parameters after the disposition type; the first of each name wins. Broken quoting is tolerated."""
     found: dict[str, str] = {}
     rest = value if re.match(r"\s*filename\*?\s*=", value, re.IGNORECASE) else value.partition(";")[2]
     while rest.strip():
@@ -154,14 +155,14 @@ def _parameters(value: str) -> dict[str, str]:
 
 
 def _value(rest: str) -> tuple[str, str]:
-    """A parameter's value, unquoted, and what follows it."""
+    """Return a parameter's unquoted value and the rest of the text."""
     if not rest.startswith('"'):
         text, _, after = rest.partition(";")
         return text.strip(), after
     quoted = re.match(r'"((?:[^"\\]|\\.)*)"?', rest, re.DOTALL)
     body = quoted[1] if quoted else rest[1:]
     after = rest[quoted.end() :] if quoted else ""
-    # Only a quote and a backslash are unescaped, so that `C:\dir\a.zip` of old servers keeps its separators.
+    # Unescape only quotes and backslashes: old servers send `C:\dir\a.zip`, which must keep its separators.
     return re.sub(r'\\(["\\])', r"\1", body), after.partition(";")[2]
 
 
@@ -176,7 +177,7 @@ def _decode_extended(text: str) -> str:
 
 
 def _decode_plain(text: str) -> str:
-    """Header bytes come as Latin-1 or with surrogates; many servers send UTF-8 in them."""
+    """Decode a plain `filename`: it arrives as Latin-1 or with surrogates, and many servers mean UTF-8."""
     try:
         return text.encode("latin-1").decode("utf-8")
     except UnicodeDecodeError:
@@ -191,11 +192,11 @@ def _decode_plain(text: str) -> str:
 
 def _shorten(name: str) -> str:
     raw = name.encode()
-    if len(raw) <= _MOST_BYTES:
+    if len(raw) <= _MAX_COMPONENT_BYTES:
         return name
     found = _SUFFIX.search(name)
     suffix = found[1] if found else ""
-    stem = raw[: _MOST_BYTES - len(suffix)].decode("utf-8", "ignore")
+    stem = raw[: _MAX_COMPONENT_BYTES - len(suffix)].decode("utf-8", "ignore")
     return stem.rstrip(". ") + suffix
 
 

@@ -1,4 +1,4 @@
-"""The words of the contract as frozen values: products, accounts, settings, outcomes."""
+"""Frozen values of the contract: products, accounts, settings, outcomes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class AuthKind(StrEnum):
 
 
 class Grant(StrEnum):
-    """RFC 6749 §4.3 and §4.4."""
+    """OAuth grant type (RFC 6749 §4.3 and §4.4)."""
 
     PASSWORD = "password"
     CLIENT_CREDENTIALS = "client_credentials"
@@ -62,7 +62,11 @@ class Verify(StrEnum):
 
 
 class Resume(StrEnum):
-    """`strict`: a splice of two editions is ruled out or caught; `overlap`: size and last stretch are compared."""
+    """Condition for resuming a partial.
+
+    `strict`: a validator rules out a mix of two versions, or a checksum would detect it; `overlap`: the total size and
+    the last bytes must be identical.
+    """
 
     STRICT = "strict"
     OVERLAP = "overlap"
@@ -100,13 +104,13 @@ class Checksum:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
-    """One thing to download: where it is, where it goes, and what is known of it."""
+    """One file to download: its URL, its path in the destination, and its known properties."""
 
     index: int
-    """Its place in the manifest, from 0; decides who has a contested name."""
+    """Position in the manifest, from 0; of two products with the same name the lower index gets it."""
     url: Url
     file: str | None = None
-    """Relative path under the destination, with `/`; None: Content-Disposition, else the URL's last segment."""
+    """Relative path under the destination, with `/`; None: use Content-Disposition, else the URL's last segment."""
     size: int | None = None
     """Bytes."""
     checksums: tuple[Checksum, ...] = ()
@@ -117,11 +121,11 @@ class Product:
     verify: Verify = Verify.BASIC
     resume: Resume = Resume.STRICT
     line: int = 0
-    """Where it stands in the manifest, from 1; 0 where it has no manifest."""
+    """Line in the manifest, from 1; 0 if the product came from no file."""
 
     @property
     def id(self) -> str:
-        """The key in the journal: the file, or a hash of the URL where the file is not known beforehand."""
+        """Key in the journal: the file, or a hash of the URL if only the server knows the file name."""
         return self.file if self.file is not None else f"url:{self.url.fingerprint}"
 
     @property
@@ -130,7 +134,7 @@ class Product:
 
 
 class SecretSource(StrEnum):
-    """Where a secret was found; printed by `check` and `login`, never the secret."""
+    """Place where a secret was found; `check` and `login` print it, never the secret."""
 
     ENVIRONMENT = "environment"
     SECRETS_FILE = "secrets file"
@@ -142,14 +146,14 @@ class SecretSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SecretRef:
-    """A secret as the manifest names it (`${NAME}`, perhaps with text around it); resolved when the run begins."""
+    """A secret as the manifest writes it (`${NAME}`, possibly with text around it); resolved when the run begins."""
 
     template: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """One set of credentials and how it signs requests, preset applied, secrets not yet resolved."""
+    """One set of credentials and how they authenticate requests; preset applied, secrets not yet resolved."""
 
     name: str
     auth: AuthKind
@@ -164,22 +168,22 @@ class Account:
     totp_secret: SecretRef | None = None
     totp_field: str = "totp"
     token: SecretRef | None = None
-    """For `bearer`."""
+    """The fixed token of `auth: bearer`."""
     token_in: TokenIn = TokenIn.HEADER
     token_param: str = "token"
     hosts: HostList | None = None
-    """None: the host of each product's own URL."""
+    """Hosts that may get the credential; None: the host of each product's own URL."""
     max_connections: int | None = None
     resume: Resume | None = None
     secrets: Path | None = None
-    """The INI file, absolute."""
+    """Absolute path of the secrets INI file."""
     netrc_hosts: tuple[str, ...] = ()
-    """Machines to look up in `.netrc`, in order."""
+    """Machine names to look up in `.netrc`, in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Local time of day, `start` inclusive to `end` exclusive; it may pass midnight."""
+    """Local time window, `start` inclusive to `end` exclusive; it may span midnight."""
 
     start: time
     end: time
@@ -187,21 +191,21 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a run behaves; every field is a manifest key, a flag of `run` and a `BULKDL_…` variable."""
+    """Settings of a run; every field is a manifest key, a flag of `run` and a `BULKDL_…` variable."""
 
     workers: int = 8
     segments: int | None = None
-    """Most connections to one product; None: auto."""
+    """Limit of connections to one product; None: auto."""
     limit_rate: int | None = None
-    """Bytes a second over the whole run."""
+    """Limit in bytes per second for the whole run; None: no limit."""
     retries: int = 10
-    """Attempts in a row that got no further than the furthest byte so far."""
+    """Attempts in a row without progress before a product fails."""
     timeout: float = 60.0
-    """Seconds without a byte."""
+    """Seconds without a byte before a connection is dropped."""
     min_rate: int = 1024
-    """Bytes a second over `timeout`; 0: no such limit."""
+    """Drop a connection slower than this over `timeout`, in bytes per second; 0: no limit."""
     max_wait: float = 3600.0
-    """Seconds that a server's Retry-After or 202 is obeyed for one product."""
+    """Limit in seconds of waiting for one product as asked by the server (Retry-After, 202)."""
     window: Window | None = None
     until: time | None = None
     ca_file: Path | None = None
@@ -209,7 +213,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What only the command line says of a run."""
+    """Options of a run that only the command line sets."""
 
     select: tuple[str, ...] = ()
     overwrite: bool = False
@@ -221,13 +225,13 @@ class RunOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     path: str
-    """As the user named it; `-` for standard input."""
+    """Path as the user wrote it; `-` for standard input."""
     destination: Path
-    """Absolute."""
+    """Absolute path."""
     destination_shown: str
-    """As the user wrote it."""
+    """Destination as the user wrote it."""
     settings: Mapping[str, object]
-    """The keys that the manifest sets, converted; see `bulkdl.manifest.settings` for what wins."""
+    """Keys that the manifest sets, converted; `bulkdl.manifest.settings` defines the precedence."""
     accounts: Mapping[str, Account]
     products: tuple[Product, ...]
     warnings: tuple[str, ...] = ()
@@ -237,32 +241,32 @@ class Manifest:
 class Failure:
     kind: FailureKind
     reason: str
-    """What happened and what to do next, in one or two sentences, free of secrets."""
+    """What happened and what to do next, in one or two sentences, without secrets."""
     attempts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one product in this run."""
+    """Result of one product in this run."""
 
     product: Product
     state: State
     file: str
-    """Relative path under the destination; the URL's last segment where no better name is known yet."""
+    """Relative path under the destination; the URL's last segment if no better name is known yet."""
     destination: Path | None = None
-    """Where the file is in place: the destination's folder, absolute."""
+    """Absolute path of the destination folder; None if the file is not in place."""
     written: int = 0
     """Bytes of the completed product."""
     resumed: int = 0
-    """Bytes found on disk when the run began and kept."""
+    """Bytes that earlier runs had downloaded and this run kept."""
     failure: Failure | None = None
     note: str = ""
-    """What else a reader should know, such as `existing, unverified`."""
+    """Additional remark for the user, such as `existing, unverified`."""
     elapsed_s: float = 0.0
     sources: tuple[str, ...] = field(default=())
     """Hosts that served bytes."""
 
     @property
     def path(self) -> Path | None:
-        """Absolute, where the file is in place."""
+        """Absolute path of the file; None if it is not in place."""
         return None if self.destination is None else self.destination / self.file

@@ -1,4 +1,4 @@
-"""Secrets as a type: whatever prints one prints a mask."""
+"""Secrets as a type: printing one shows a mask."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MASK = "***"
 
 
 class Secret:
-    """A value that shows only ``***``; `reveal` is the one way to the text, so that a search finds every use."""
+    """A value that prints as ``***``; only `reveal` returns the text, so that a search finds every use."""
 
     __slots__ = ("_value",)
 

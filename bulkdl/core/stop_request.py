@@ -1,4 +1,4 @@
-"""The wish to stop a run, from a signal handler or another part of a program."""
+"""A request to stop a run, from a signal handler or another part of a program."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ __all__ = ["StopReason", "StopSignal"]
 
 
 class StopReason(Enum):
-    """Why a run was asked to stop; the value is the signal's number."""
+    """Signal that asked the run to stop; the value is its number."""
 
     SIGINT = 2
     SIGTERM = 15
 
 
 class StopSignal:
-    """Asked once; the first reason counts."""
+    """A stop request that workers can await; only the first reason counts."""
 
     def __init__(self) -> None:
         self.reason: StopReason | None = None
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
 
     def request(self, reason: StopReason) -> None:
-        """Call it on the run's event loop."""
+        """Request the stop; call this on the run's event loop only."""
         self.reason = self.reason or reason
-        self._asked.set()
+        self._requested.set()
 
     async def wait(self) -> None:
-        await self._asked.wait()
+        await self._requested.wait()

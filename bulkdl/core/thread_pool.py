@@ -1,4 +1,4 @@
-"""Blocking work on threads of its own, so that the loop stays free and a cancellation ends the work, not just the wait."""
+"""Blocking work on threads: the event loop stays free, and a cancellation ends the work, not just the wait."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ __all__ = ["CancellableThreadPool", "Stop", "Stopped"]
 
 T = TypeVar("T")
 
-_MOST = 8
-"""Threads of one workshop where the machine has many cores: MD5 at 4 GB/s."""
+_MAX_THREADS = 8
+"""Limit of threads in one pool on a machine with many cores: enough for MD5 at 4 GB/s."""
 
 
 class Stopped(Exception):  # noqa: N818 - named for what happened
-    """The work was told to end; never seen by the awaiting side, which gets its `CancelledError`."""
+    """Ends cancelled work on its thread; the awaiting side sees only its own `CancelledError`."""
 
 
 class Stop:
-    """Told from the loop, asked between two blocks of work."""
+    """Stop flag: the event loop sets it, and the work checks it between two blocks."""
 
     __slots__ = ("_event",)
 
@@ -37,27 +37,27 @@ class Stop:
         self._event.set()
 
     def check(self) -> None:
-        """Raise `Stopped` once the work is no longer wanted."""
+        """Raise `Stopped` if the work has been cancelled."""
         if self._event.is_set():
             raise Stopped
 
 
 class CancellableThreadPool:
-    """A few named threads, started with the first work and kept; more work waits its turn."""
+    """A few named threads that start with the first work and stay; further work waits in a queue."""
 
     def __init__(self, name: str, *, workers: int | None = None) -> None:
         self._name = name
-        self._workers = workers or max(2, min(_MOST, os.cpu_count() or 2))
+        self._workers = workers or max(2, min(_MAX_THREADS, os.cpu_count() or 2))
         self._pool: ThreadPoolExecutor | None = None
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
-        """Have `work` done when a thread is free, first come first served; whoever calls sees to its end."""
+        """Queue `work` for the next free thread, in order of arrival; the caller must wait for its end."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix=self._name)
         return self._pool.submit(work)
 
     async def run(self, work: Callable[[Stop], T]) -> T:
-        """Run `work` on a thread; a cancellation tells it to stop and waits until it has."""
+        """Run `work` on a thread; on cancellation ask it to stop, and wait until it has stopped."""
         stop = Stop()
         future = self.submit(partial(work, stop))
         waiter = asyncio.wrap_future(future)
@@ -71,11 +71,11 @@ class CancellableThreadPool:
 
 
 async def _until_done(waiter: asyncio.Future[T]) -> None:
-    """Wait through further cancellations: the caller may remove the file once this returns."""
+    """Wait despite further cancellations: after this returns, the caller may remove the file."""
     while not waiter.done():
         try:
             await asyncio.wait([waiter])
         except asyncio.CancelledError:
             continue
     if not waiter.cancelled():
-        waiter.exception()  # seen, so that asyncio doesn't report it as lost
+        waiter.exception()  # retrieved, so that asyncio does not log it as never retrieved

@@ -1,6 +1,6 @@
-"""Sizes, rates, durations and times of day: text to values and back.
+"""Convert sizes, rates, durations and times of day from text to values and back.
 
-K, M, G, T and P are powers of 1024, as curl's `--limit-rate` has them.
+K, M, G, T and P are powers of 1024, as in curl's `--limit-rate`.
 """
 
 from __future__ import annotations
@@ -28,72 +28,72 @@ _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 864
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d)\s*", re.ASCII | re.IGNORECASE)
 _TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
-_LONGEST = 30
-"""No sensible value is longer; a longer one is not worth a parse."""
-_MOST_BYTES = 2**63 - 1
-_MOST_SECONDS = 86400.0 * 366
+_MAX_TEXT = 30
+"""Characters; a longer text is refused without parsing."""
+_MAX_BYTES = 2**63 - 1
+_MAX_SECONDS = 86400.0 * 366
 
 
 def parse_size(text: str) -> int:
-    """Bytes of `700M`, `1.5G` or `734003200`; raise `ValueError` that says what was expected."""
-    found = _SIZE.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    """Return the bytes of `700M`, `1.5G` or `734003200`; raise `ValueError` naming the expected form."""
+    found = _SIZE.fullmatch(text.strip()) if len(text) <= _MAX_TEXT else None
     if found is None:
-        raise ValueError(f'expected a number of bytes such as 734003200, 500K, 700M or 1.5G, found "{_cut(text)}"')
+        raise ValueError(f'expected a number of bytes such as 734003200, 500K, 700M or 1.5G, found "{_excerpt(text)}"')
     number, power = found[1], _POWERS[found[2].upper()]
     size = int(number) * power if number.isdigit() else round(float(number) * power)
-    if size > _MOST_BYTES:
-        raise ValueError(f'expected at most {_MOST_BYTES} bytes, found "{_cut(text)}"')
+    if size > _MAX_BYTES:
+        raise ValueError(f'expected at most {_MAX_BYTES} bytes, found "{_excerpt(text)}"')
     return size
 
 
 def parse_rate(text: str) -> int:
-    """Bytes a second of `40M`, `512K` or `40M/s`; raise `ValueError` that says what was expected."""
+    """Return the bytes per second of `40M`, `512K` or `40M/s`; raise `ValueError` naming the expected form."""
     try:
         return parse_size(text.strip().removesuffix("/s"))
     except ValueError:
-        raise ValueError(f'expected bytes a second such as 512K, 40M or 1.5G, found "{_cut(text)}"') from None
+        raise ValueError(f'expected bytes per second such as 512K, 40M or 1.5G, found "{_excerpt(text)}"') from None
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of `90`, `90s`, `1h` or `1h30m`; raise `ValueError` that says what was expected."""
+    """Return the seconds of `90`, `90s`, `1h` or `1h30m`; raise `ValueError` naming the expected form."""
     stripped = text.strip()
     seconds = None
-    if stripped and len(stripped) <= _LONGEST:
+    if stripped and len(stripped) <= _MAX_TEXT:
         if _NUMBER.fullmatch(stripped):
             seconds = float(stripped)
         elif not _PART.sub("", stripped):
             seconds = sum(float(n) * _SECONDS[unit.lower()] for n, unit in _PART.findall(stripped))
     if seconds is None:
-        raise ValueError(f'expected a duration such as 90, 90s, 15m, 1h or 1h30m, found "{_cut(text)}"')
-    if seconds > _MOST_SECONDS:
-        raise ValueError(f'expected a duration of at most a year, found "{_cut(text)}"')
+        raise ValueError(f'expected a duration such as 90, 90s, 15m, 1h or 1h30m, found "{_excerpt(text)}"')
+    if seconds > _MAX_SECONDS:
+        raise ValueError(f'expected a duration of at most a year, found "{_excerpt(text)}"')
     return seconds
 
 
 def parse_time(text: str) -> time:
-    """Local time of day of `06:30`; raise `ValueError` that says what was expected."""
-    found = _TIME.fullmatch(text.strip()) if len(text) <= _LONGEST else None
+    """Return the local time of day of `06:30`; raise `ValueError` naming the expected form."""
+    found = _TIME.fullmatch(text.strip()) if len(text) <= _MAX_TEXT else None
     if found is not None:
         hour, minute, second = int(found[1]), int(found[2]), int(found[3] or 0)
         if hour < 24 and minute < 60 and second < 60:
             return time(hour, minute, second)
-    raise ValueError(f'expected a time of day such as 06:30, found "{_cut(text)}"')
+    raise ValueError(f'expected a time of day such as 06:30, found "{_excerpt(text)}"')
 
 
 def parse_window(text: str) -> Window:
-    """The window of `22:00-06:00`; `24:00` may end one; raise `ValueError` that says what was expected."""
+    """Return the window of `22:00-06:00`, which may end at `24:00`; raise `ValueError` naming the expected form."""
     start, _, end = text.partition("-")
     try:
         window = Window(parse_time(start), parse_time("0:00" if end.strip() == "24:00" else end))
     except ValueError:
-        raise ValueError(f'expected a time window such as 22:00-06:00, found "{_cut(text)}"') from None
+        raise ValueError(f'expected a time window such as 22:00-06:00, found "{_excerpt(text)}"') from None
     if window.start == window.end:
-        raise ValueError(f'expected a time window that ends at another time than it begins, found "{_cut(text)}"')
+        raise ValueError(f'expected a time window whose start and end differ, found "{_excerpt(text)}"')
     return window
 
 
 def format_bytes(count: float) -> str:
-    """`0 B`, `1.5 KiB`, `700 MiB`: three significant digits or so."""
+    """Return text such as `0 B`, `1.5 KiB`, `700 MiB`, with about three significant digits."""
     size = float(count)
     if abs(size) < 1024:
         return f"{size:.0f} B"
@@ -105,12 +105,12 @@ def format_bytes(count: float) -> str:
 
 
 def format_rate(bytes_a_second: float) -> str:
-    """`1.5 MiB/s`."""
+    """Return text such as `1.5 MiB/s`."""
     return f"{format_bytes(bytes_a_second)}/s"
 
 
 def format_duration(seconds: float) -> str:
-    """`0.4s`, `42s`, `3m20s`, `1h02m`, `2d03h`; `?` where the number is not finite."""
+    """Return text such as `0.4s`, `42s`, `3m20s`, `1h02m`, `2d03h`; `?` if the number is not finite."""
     if not math.isfinite(seconds):
         return "?"
     if seconds < 0:
@@ -128,6 +128,6 @@ def format_duration(seconds: float) -> str:
     return f"{minutes}m{second:02d}s" if minutes else f"{second}s"
 
 
-def _cut(text: str) -> str:
-    shown = "".join(c if c.isprintable() else "?" for c in text)
-    return shown if len(shown) <= 40 else f"{shown[:37]}..."
+def _excerpt(text: str) -> str:
+    printable = "".join(c if c.isprintable() else "?" for c in text)
+    return printable if len(printable) <= 40 else f"{printable[:37]}..."

@@ -1,4 +1,4 @@
-"""URLs as a type that masks its query, and the rule for which hosts may have a credential."""
+"""URLs as a type that masks its query, and the list of hosts that may get a credential."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _BLANK = re.compile(r"\s")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _AUTHORITY = re.compile(r"(?:[^\\\[\]]*@)?(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\x00-,/:-@\[-^`{-\x7f]+))(?::\d*)?")
-"""A name is of letters, digits and `._-`, or of what is not ASCII: said by what it is not, which compiles at once."""
+"""A host name has ASCII letters, digits, `._-` and non-ASCII characters; the negated class compiles faster."""
 _USUAL = re.compile(r"(https?://[A-Za-z0-9._:-]+)(?:[/?#][!-~]*)?")
-"""Nothing but ASCII, and no character in the authority that anyone could read in two ways."""
+"""A URL of printable ASCII without ambiguous characters in its authority; matches nearly all URLs."""
 _RAW_BYTE = re.compile("[\udc80-\udcff]")
 _ENTRY = re.compile(r"(\[.*\]|[^:]*)(?::(\d+))?")
 
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """A URL up to its path; the many URLs of one server share it."""
+    """The part of a URL before its path; all URLs of one server share one object."""
 
     scheme: str
     host: str
     port: int
     text: str
     shown: str
-    """As it is written, the user masked."""
+    """Scheme and authority as written, with any user information masked."""
     has_userinfo: bool
     length: int
-    """Characters of the URL before its path."""
+    """Number of characters of the URL before its path."""
 
 
 class Url:
     """An absolute http(s) URL.
 
     `str()` and `repr()` mask the query and any user information, since either may hold a credential (a presigned
-    URL, a token in the query); `raw` is what is sent.
+    URL, a token in the query). `raw` is the unmasked text that is sent.
     """
 
     __slots__ = ("_fingerprint", "_origin", "raw")
 
     def __init__(self, raw: str) -> None:
-        """Raise `ValueError`, without quoting the query, when `raw` is not an absolute http or https URL.
+        """Raise `ValueError`, without quoting the query, if `raw` is not an absolute http or https URL.
 
-        A URL of which two programs could read two hosts is none: the host that is compared has to be the host that is
-        connected to.
+        A URL that two parsers could read as two different hosts is refused: the host checked against `HostList` must be
+        the host that the client connects to.
         """
         usual = _USUAL.fullmatch(raw)
-        # What may follow a usual beginning cannot change what that means, so each beginning is judged once.
+        # The rest of such a URL cannot change the meaning of its origin, so each origin is parsed once and cached.
         self._origin = _usual_origin(usual[1]) if usual is not None else _origin(raw)
         self.raw = raw
         self._fingerprint: str | None = None
@@ -66,7 +66,7 @@ class Url:
 
     @property
     def host(self) -> str:
-        """Lower-case host name or compressed IPv6 address, without port, brackets or the root's dot."""
+        """Lower-case host name or compressed IPv6 address, without port, brackets or trailing dot."""
         return self._origin.host
 
     @property
@@ -83,17 +83,17 @@ class Url:
 
     @property
     def _target(self) -> tuple[str, str, str]:
-        """The path, a question mark if there is one, and the query (RFC 3986 §3)."""
+        """Path, question mark (or an empty string) and query (RFC 3986 §3)."""
         return self.raw[self._origin.length :].partition("#")[0].partition("?")
 
     @property
     def beginning(self) -> str:
-        """What is sent before the path: scheme and authority, as they are written."""
+        """Scheme and authority as written, up to the path."""
         return self.raw[: self._origin.length]
 
     @property
     def target(self) -> str:
-        """Path and query as they are written; not masked."""
+        """Path and query as written; not masked."""
         return self.raw[self._origin.length :].partition("#")[0]
 
     @property
@@ -102,35 +102,35 @@ class Url:
 
     @property
     def origin(self) -> str:
-        """`scheme://host:port`, as RFC 9110 §4.3.1 compares it."""
+        """`scheme://host:port` in normal form, for comparison (RFC 9110 §4.3.1)."""
         return self._origin.text
 
     @property
     def fingerprint(self) -> str:
-        """A hash that names this URL in the journal without holding what its query may hold."""
-        if self._fingerprint is None:  # asked for often, by few of many
-            import hashlib  # noqa: PLC0415 - with it comes OpenSSL, which not every command needs
+        """Hash that identifies this URL in the journal without exposing secrets of its query."""
+        if self._fingerprint is None:  # computed on first use: only few of very many URLs need it
+            import hashlib  # noqa: PLC0415 - imports OpenSSL, which not every command needs
 
             self._fingerprint = hashlib.sha256(self.raw.encode()).hexdigest()[:32]
         return self._fingerprint
 
     @property
     def source(self) -> str:
-        """Origin and path: names where a representation came from, without query or fragment."""
+        """Origin and path without query or fragment: identifies the source of a representation."""
         return self._origin.text + self._target[0]
 
     def join(self, location: str) -> Url:
-        """The target of a redirect (RFC 9110 §10.2.2); raise `ValueError` when it is not http(s).
+        """Return the target of a redirect (RFC 9110 §10.2.2); raise `ValueError` if it is not http(s).
 
-        Bytes that are not UTF-8 come as surrogates (PEP 383) and go back percent-encoded, as browsers have it.
+        Bytes that are not UTF-8 arrive as surrogates (PEP 383) and are percent-encoded, as browsers do.
         """
         text = _RAW_BYTE.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", location.strip().replace(" ", "%20"))
         joined = Url(urljoin(self.raw, text))
         if joined.has_userinfo:
             raise ValueError("a redirect to a URL with user:password@")
         if not joined.host.isascii():
-            # Which name is asked for depends on the edition of IDNA; a URI has ASCII only (RFC 3986 §3.2.2).
-            raise ValueError("a redirect to a host name in other than ASCII letters")
+            # The name to look up depends on the version of IDNA; a URI has only ASCII (RFC 3986 §3.2.2).
+            raise ValueError("a redirect to a non-ASCII host name")
         return joined
 
     def __str__(self) -> str:
@@ -149,7 +149,7 @@ class Url:
 
 @dataclass(frozen=True, slots=True)
 class HostList:
-    """The only hosts that a credential is ever sent to: `name` (any port), `name:port`, `[v6]:port` or `*.suffix`."""
+    """Hosts that a credential may be sent to: `name` (any port), `name:port`, `[v6]:port` or `*.suffix`."""
 
     entries: tuple[str, ...]
     _exact: frozenset[str] = field(init=False, repr=False, compare=False)
@@ -168,7 +168,7 @@ class HostList:
 
 
 def _origin(raw: str) -> _Origin:
-    """Judge the whole of `raw`; raise `ValueError` without quoting it."""
+    """Parse and check all of `raw`; raise `ValueError` without quoting it."""
     try:
         parts = urlsplit(raw)
         port = parts.port
@@ -198,7 +198,7 @@ _usual_origin = functools.lru_cache(maxsize=1024)(_origin)
 
 
 def _host(netloc: str) -> str:
-    """The one host that every reader finds in `netloc`; raise `ValueError` where there could be two."""
+    """Return the host of `netloc`; raise `ValueError` if another parser could find a different one."""
     found = _AUTHORITY.fullmatch(netloc)
     if found is None:
         raise ValueError("not a host name in a URL")
@@ -214,7 +214,7 @@ def _host(netloc: str) -> str:
 
 
 def _canonical(entry: str) -> str:
-    """An entry of a host list in the form that `HostList.allows` compares."""
+    """Return an entry of a host list in the form that `HostList.allows` compares."""
     lowered = entry.strip().lower()
     found = _ENTRY.fullmatch(lowered)
     if found is None:

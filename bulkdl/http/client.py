@@ -33,7 +33,7 @@ from bulkdl.http.redirects import (
     without_secret,
 )
 from bulkdl.http.response import Response
-from bulkdl.protocol.provider_errors import MOST_BODY, Answer, ErrorAction, interpret
+from bulkdl.protocol.provider_errors import MAX_BODY, Answer, ErrorAction, interpret
 from bulkdl.protocol.response_head import StatusClass, classify
 
 if TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""What a run would do now: the plan that `bulkdl check` prints. Without an event loop or a network, whose import takes longer."""
+"""The plan that `bulkdl check` prints.
+
+It uses no event loop and no network, whose import would take longer than the check itself.
+"""
 
 from __future__ import annotations
 
@@ -30,36 +33,36 @@ __all__ = ["AccountFacts", "CheckReport", "check_products"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountFacts:
-    """An account as the plan sees it."""
+    """An account in the plan."""
 
     name: str
     auth: AuthKind
     provider: str | None
     hosts: tuple[str, ...]
-    """Empty: the host of each product's own URL."""
+    """Hosts that may get the credential; empty: the host of each product's own URL."""
     max_connections: int | None
     products: int
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Name of a secret -> where it was found."""
+    """Place where each secret was found, by name of the secret."""
     warnings: tuple[str, ...] = ()
     error: str = ""
-    """What is missing, for an account that products need."""
+    """Missing secret of an account that products need; "" if none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckReport:
-    """The plan of a run; sizes in bytes, as far as they are known."""
+    """The plan of a run; sizes in bytes, as far as known."""
 
     products: int
     in_place: int
     to_verify: int
-    """Files that are there and have to be read first."""
+    """Existing files whose checksum must be computed first."""
     partial: int
     todo: int
-    """Products to fetch, the partial ones among them."""
+    """Products to download, including partial ones."""
     bytes_todo: int
     bytes_kept: int
-    """Of partial products, on disk already."""
+    """Bytes of partial products that are already on disk."""
     unknown_sizes: int
     free_bytes: int | None
     accounts: tuple[AccountFacts, ...]
@@ -74,22 +77,22 @@ class CheckReport:
 def check_products(
     manifest: Manifest, *, options: RunOptions, environ: Mapping[str, str], prompt: Prompt | None = None
 ) -> CheckReport:
-    """What a run would do now; nothing is written and nothing is asked of the network."""
+    """Return the plan of a run, without writing anything and without requests."""
     products = selected(manifest.products, options.select)
-    survey = PlanBuilder(partial(look_at, manifest.destination), NameRegistry())
-    survey.add(products, read(manifest.destination) or {})
-    items = survey.end()
+    builder = PlanBuilder(partial(look_at, manifest.destination), NameRegistry())
+    builder.add(products, read(manifest.destination) or {})
+    items = builder.build()
     todo = [i for i in items if i.local_status is not LocalFileStatus.IN_PLACE]
-    fetch = [i for i in todo if i.local_status is not LocalFileStatus.HASH]
+    download = [i for i in todo if i.local_status is not LocalFileStatus.NEEDS_CHECKSUM]
     return CheckReport(
         products=len(items),
         in_place=len(items) - len(todo),
-        to_verify=len(todo) - len(fetch),
-        partial=sum(1 for i in fetch if i.have),
-        todo=len(fetch),
-        bytes_todo=sum(max(0, i.size - i.have) for i in fetch if i.size is not None),
-        bytes_kept=sum(i.have for i in fetch),
-        unknown_sizes=sum(1 for i in fetch if i.size is None),
+        to_verify=len(todo) - len(download),
+        partial=sum(1 for i in download if i.have),
+        todo=len(download),
+        bytes_todo=sum(max(0, i.size - i.have) for i in download if i.size is not None),
+        bytes_kept=sum(i.have for i in download),
+        unknown_sizes=sum(1 for i in download if i.size is None),
         free_bytes=_free(manifest.destination),
         accounts=tuple(_account_facts(a, products, environ, prompt) for a in manifest.accounts.values()),
         conflicts=tuple(_conflicts(items, overwrite=options.overwrite)),
@@ -111,14 +114,14 @@ def _account_facts(
     )
     if account.auth is AuthKind.NONE:
         return facts
-    from bulkdl.auth.credentials import keyring_lookup, resolve  # noqa: PLC0415 - a plan without accounts needs none of it
+    from bulkdl.auth.credentials import keyring_lookup, resolve  # noqa: PLC0415 - not needed without accounts
 
     try:
         found = resolve(account, environ=environ, prompt=None, keyring=keyring_lookup)
     except AccountStopped as stopped:
         error = "" if prompt is not None or not used else str(stopped)
         return replace(
-            facts, error=error, warnings=("what is missing will be asked for",) if prompt is not None else ()
+            facts, error=error, warnings=("bulkdl will prompt for the missing secret",) if prompt is not None else ()
         )
     sources = {name: source.value for name, source in found.sources.items()}
     return replace(facts, sources=sources, warnings=found.warnings)
@@ -128,23 +131,24 @@ def _conflicts(items: list[PlannedProduct], *, overwrite: bool) -> list[str]:
     if overwrite:
         return []
     return [
-        f"{item.shown} is already there and does not agree with what is known of it; move it away, or use --overwrite"
+        f"{item.shown} already exists, but its size or content differs from the manifest or the journal; "
+        "move it away, or use --overwrite"
         for item in items
-        if item.local_status is LocalFileStatus.DISAGREES
+        if item.local_status is LocalFileStatus.CONFLICTS
     ]
 
 
 def _shared_names(items: list[PlannedProduct]) -> list[str]:
-    """Products that would have one name, unless the archive gives them others."""
+    """Return a warning for each product whose name another one has, unless the archive sends another name."""
     seen: dict[str, int] = {}
     clashes = [
         f"product {item.product.index + 1} ({item.shown}) has the same name as product {seen[fold(item.shown)] + 1}, "
-        "unless the archive names it otherwise; give it a `file` of its own"
+        "unless the archive gives it another name; set its `file` in the manifest"
         for item in items
         if seen.setdefault(fold(item.shown), item.product.index) != item.product.index
     ]
     return (
-        clashes if len(clashes) <= 10 else [*clashes[:10], f"and {len(clashes) - 10} more products that share a name"]
+        clashes if len(clashes) <= 10 else [*clashes[:10], f"and {len(clashes) - 10} more products with a shared name"]
     )
 
 

@@ -1,4 +1,4 @@
-"""Asking the archives about products without fetching them: for `bulkdl check --remote`."""
+"""Ask the archives about products without downloading them, for `bulkdl check --remote`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.urls import HostList
 from bulkdl.operations.services import Services
 from bulkdl.planning.plan import selected
-from bulkdl.protocol.content_coding import named
+from bulkdl.protocol.content_coding import parse_codings
 from bulkdl.protocol.headers import strong_etag
 
 if TYPE_CHECKING:
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteFacts", "check_remote"]
 
-_PERHAPS_ONLY_HEAD = frozenset({400, 403, 404, 405, 406, 500, 501})
-"""Archives that do not know HEAD say so in many ways; a GET that is given up at once settles it."""
+_PERHAPS_NO_HEAD = frozenset({400, 403, 404, 405, 406, 500, 501})
+"""Statuses of archives that may not support HEAD; a GET that is closed after its head decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFacts:
-    """What an archive says of one product."""
+    """An archive's response about one product."""
 
     file: str
-    """The name it would have."""
+    """File name that the product would get."""
     status: int | None = None
-    """None where no answer came."""
+    """Status of the response; None if there was none."""
     size: int | None = None
     resumable: bool = False
-    """Ranges are offered, with a strong validator."""
+    """True if the server supports ranges and sends a strong validator."""
     problem: str = ""
-    """Why it could not be fetched, or does not fit the manifest."""
+    """Reason why it cannot be downloaded, or differs from the manifest; "" if there is none."""
     account_stopped: bool = False
-    """The problem is the account's, not the product's."""
+    """True if the account is the problem, not the product."""
 
 
 async def check_remote(
@@ -60,19 +60,19 @@ async def check_remote(
     prompt: Prompt | None = None,
     on_done: Callable[[RemoteFacts], None] = lambda _facts: None,
 ) -> tuple[RemoteFacts, ...]:
-    """Ask for the head of every product, in the manifest's order; nothing is written."""
+    """Request the head of every product, in the manifest's order, without writing anything."""
     products = selected(manifest.products, options.select)
     clock, rng = SystemClock(), random.Random()  # noqa: S311 - jitter
-    around = Services(settings=settings, environ=environ, prompt=prompt, hub=hub, clock=clock, rng=rng)
-    async with around.network() as network:
+    services = Services(settings=settings, environ=environ, prompt=prompt, hub=hub, clock=clock, rng=rng)
+    async with services.network() as network:
         needed = {p.account for p in products if p.account is not None}
-        signers = around.signers(manifest.accounts, needed=needed, endpoint=network.endpoint)
+        signers = services.authenticators(manifest.accounts, needed=needed, endpoint=network.endpoint)
         limits = {name: signer.max_connections for name, signer in signers.items() if name is not None}
         connections = ConnectionLimiter(most=settings.workers, accounts=limits, clock=clock)
 
         async def one(product: Product) -> RemoteFacts:
             async with connections.slot(account=product.account, host=product.url.host):
-                facts = await _look(network.http, product, signers[product.account])
+                facts = await _ask(network.http, product, signers[product.account])
             on_done(facts)
             return facts
 
@@ -85,11 +85,11 @@ async def check_remote(
     return tuple(task.result() for task in tasks)
 
 
-async def _look(http: HttpClient, product: Product, signer: Authenticator) -> RemoteFacts:
+async def _ask(http: HttpClient, product: Product, signer: Authenticator) -> RemoteFacts:
     name = product.file or from_url(product.url)
     try:
         head = await _head(http, product, signer, "HEAD")
-        if head.status in _PERHAPS_ONLY_HEAD or (head.status == 200 and head.content_length is None):
+        if head.status in _PERHAPS_NO_HEAD or (head.status == 200 and head.content_length is None):
             head = await _head(http, product, signer, "GET")
     except AccountStopped as error:
         return RemoteFacts(file=name, problem=str(error), account_stopped=True)
@@ -114,7 +114,7 @@ async def _head(http: HttpClient, product: Product, signer: Authenticator, metho
 
 def _problem(head: Head, product: Product) -> str:
     if head.status == 202:
-        return "it has to be prepared first (202)"
+        return "the archive must prepare it first (202)"
     if head.status != 200:
         return f"the archive answered {head.status}"
     if product.size is not None and _size(head) not in (None, product.size):
@@ -123,5 +123,5 @@ def _problem(head: Head, product: Product) -> str:
 
 
 def _size(head: Head) -> int | None:
-    """Bytes of the product; a length in a content coding says nothing of it."""
-    return None if named((head.content_encoding,)) else head.content_length
+    """Return the bytes of the product; None if unknown, since the length of an encoded response says nothing."""
+    return None if parse_codings((head.content_encoding,)) else head.content_length

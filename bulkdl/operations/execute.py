@@ -1,7 +1,7 @@
-"""What does the work of a run: the parts that reach the network, and the engine that drives them to an end.
+"""Execute a run: build everything that uses the network, and drive the engine to its end.
 
-It is imported only when there is something to do: with it come aiohttp and the system's trusted certificates, which take longer
-than to see that everything is in place.
+This module is imported only if there is something to do. It imports aiohttp and loads the system's certificates, which
+takes longer than a run that finds everything in place.
 """
 
 from __future__ import annotations
@@ -38,34 +38,40 @@ if TYPE_CHECKING:
 __all__ = ["execute"]
 
 AUTO_CONNECTIONS = 16
-"""Most connections of a run whose `segments` is auto, where it has no more workers than that and no host pays for more."""
-LOOK_S = 30.0
-LEAVE_S = 1.5
-"""For logging out when someone waits for the program to end."""
+"""Limit of connections of a run with `segments: auto` and no more workers than this, before a host's limit grows."""
+DEADLINE_CHECK_S = 30.0
+"""Seconds between two checks of the deadline."""
+LOG_OUT_S = 1.5
+"""Limit in seconds for logging out after a signal, since the user waits for the program to end."""
 
 
 async def execute(
-    terms: RunRequest,
-    ground: PreparedDestination,
+    request: RunRequest,
+    prepared: PreparedDestination,
     *,
-    around: Services,
+    services: Services,
     network: NetworkClients,
     stop: StopSignal,
     ends_at: float | None,
     ending: RunEnd,
 ) -> None:
-    """Bring what is not in place to its place, until `stop` or the deadline (on the clock's monotonic time); how it ended is in `ending`."""
-    items = ground.items
+    """Download all products that are not in place, until `stop` or the deadline.
+
+    `ends_at` is the deadline on the clock's monotonic time. The cause of the end is stored in `ending`.
+    """
+    items = prepared.items
     async with AsyncExitStack() as stack:
-        signers = around.signers(terms.manifest.accounts, needed=_needed(items), endpoint=network.endpoint)
-        ending.signers = signers
-        stack.push_async_callback(_log_out, signers, ending)
-        announce(terms, ground)
-        context = _run_context(stack, terms, ground, network, signers)
+        authenticators = services.authenticators(
+            request.manifest.accounts, needed=_needed(items), endpoint=network.endpoint
+        )
+        ending.authenticators = authenticators
+        stack.push_async_callback(_log_out, authenticators, ending)
+        announce(request, prepared)
+        context = _run_context(stack, request, prepared, network, authenticators)
         await record_done(context, items)
         engine = Engine(context, _drained(items))
         try:
-            await _until_stopped(engine, stop=stop, deadline=ends_at, clock=terms.clock, ending=ending)
+            await _until_stopped(engine, stop=stop, deadline=ends_at, clock=request.clock, ending=ending)
         finally:
             engine.leave()
         ending.machine = engine.full
@@ -73,66 +79,66 @@ async def execute(
 
 def _run_context(
     stack: AsyncExitStack,
-    terms: RunRequest,
-    ground: PreparedDestination,
+    request: RunRequest,
+    prepared: PreparedDestination,
     network: NetworkClients,
-    signers: Mapping[str | None, Authenticator],
+    authenticators: Mapping[str | None, Authenticator],
 ) -> RunContext:
-    lane = fast_lane_for(terms.environ.get("BULKDL_FAST_LANE"), limited=bool(terms.settings.limit_rate))
-    surveyed = {item.product.id for item in ground.items}
-    gone = {id_: entry for id_, entry in ground.left.items() if id_ not in surveyed}
+    lane = fast_lane_for(request.environ.get("BULKDL_FAST_LANE"), limited=bool(request.settings.limit_rate))
+    planned = {item.product.id for item in prepared.items}
+    gone = {id_: entry for id_, entry in prepared.unfinished.items() if id_ not in planned}
     return RunContext(
-        settings=terms.settings,
-        options=terms.options,
-        hub=terms.hub,
-        clock=terms.clock,
-        rng=terms.rng,
+        settings=request.settings,
+        options=request.options,
+        hub=request.hub,
+        clock=request.clock,
+        rng=request.rng,
         http=network.http,
-        signers=signers,
-        connections=_connections(terms.settings, signers, terms.clock),
-        rate=RateLimit(terms.settings.limit_rate, clock=terms.clock),
-        pauses=HostBackoff(clock=terms.clock),
-        storage=ground.storage,
+        signers=authenticators,
+        connections=_connections(request.settings, authenticators, request.clock),
+        rate=RateLimit(request.settings.limit_rate, clock=request.clock),
+        pauses=HostBackoff(clock=request.clock),
+        storage=prepared.storage,
         lane=None if lane is None else stack.enter_context(lane),
-        journal=ground.journal,
-        claims=ground.claims,
-        hosts=ServerQuirks(ground.learnt.hosts.values(), clock=terms.clock, save=ground.journal.put_host_unsynced),
-        evidence=dict(ground.learnt.evidence),
-        orphans=find_orphans(gone, terms.manifest.products),
-        parts={e.part: e.id for e in ground.left.values() if e.part is not None and e.ranges},
+        journal=prepared.journal,
+        claims=prepared.names,
+        hosts=ServerQuirks(prepared.learned.hosts.values(), clock=request.clock, save=prepared.journal.put_host_soon),
+        evidence=dict(prepared.learned.evidence),
+        orphans=find_orphans(gone, request.manifest.products),
+        parts={e.part: e.id for e in prepared.unfinished.values() if e.part is not None and e.ranges},
     )
 
 
 async def _until_stopped(
     engine: Engine, *, stop: StopSignal, deadline: float | None, clock: Clock, ending: RunEnd
 ) -> None:
-    """Run the engine until it is done, the deadline (on `clock`'s monotonic time) comes, or someone asks it to stop."""
+    """Run the engine until it is done, the deadline (on `clock`'s monotonic time) passes, or a stop is requested."""
     with first_error():
         async with asyncio.TaskGroup() as group:
-            execute, asked = group.create_task(engine.run()), group.create_task(stop.wait())
-            over = group.create_task(_passed(deadline, clock)) if deadline is not None else asked
-            await asyncio.wait((execute, asked, over), return_when=asyncio.FIRST_COMPLETED)
+            running, asked = group.create_task(engine.run()), group.create_task(stop.wait())
+            expired = group.create_task(_wait_until(deadline, clock)) if deadline is not None else asked
+            await asyncio.wait((running, asked, expired), return_when=asyncio.FIRST_COMPLETED)
             ending.signal = stop.reason
-            ending.deadline = not execute.done() and stop.reason is None
-            for task in (execute, asked, over):
+            ending.deadline = not running.done() and stop.reason is None
+            for task in (running, asked, expired):
                 task.cancel()
 
 
-async def _passed(deadline: float, clock: Clock) -> None:
-    """Return once `deadline` has passed; looked at again and again, since a sleep does not count a laptop's own."""
+async def _wait_until(deadline: float, clock: Clock) -> None:
+    """Return once `deadline` has passed; check it repeatedly, since a sleep does not count a suspend of the system."""
     while (left := deadline - clock.monotonic()) > 0:
-        await clock.sleep(min(left, LOOK_S))
+        await clock.sleep(min(left, DEADLINE_CHECK_S))
 
 
 def _drained(items: list[PlannedProduct]) -> Iterator[PlannedProduct]:
-    """Each item once; nothing is kept of those that are done with."""
+    """Yield each item once and drop the reference to it, which frees its memory."""
     items.reverse()
     while items:
         yield items.pop()
 
 
 def _needed(items: list[PlannedProduct]) -> set[str]:
-    """The accounts of products that are not in place yet."""
+    """Return the accounts of products that are not in place yet."""
     return {
         i.product.account
         for i in items
@@ -140,16 +146,18 @@ def _needed(items: list[PlannedProduct]) -> set[str]:
     }
 
 
-def _connections(settings: Settings, signers: Mapping[str | None, Authenticator], clock: Clock) -> ConnectionLimiter:
+def _connections(
+    settings: Settings, authenticators: Mapping[str | None, Authenticator], clock: Clock
+) -> ConnectionLimiter:
     segments = settings.segments
     most = max(settings.workers, AUTO_CONNECTIONS) if segments is None else settings.workers * segments
     cap = CAP if segments is None and not settings.limit_rate else 0
-    limits = {name: signer.max_connections for name, signer in signers.items() if name is not None}
+    limits = {name: each.max_connections for name, each in authenticators.items() if name is not None}
     return ConnectionLimiter(most=most, accounts=limits, clock=clock, host=most, cap=cap)
 
 
-async def _log_out(signers: Mapping[str | None, Authenticator], ending: RunEnd) -> None:
+async def _log_out(authenticators: Mapping[str | None, Authenticator], ending: RunEnd) -> None:
     with suppress(TimeoutError):
-        async with asyncio.timeout(LEAVE_S if ending.signal is not None else None), asyncio.TaskGroup() as group:
-            for signer in signers.values():
-                group.create_task(signer.aclose())
+        async with asyncio.timeout(LOG_OUT_S if ending.signal is not None else None), asyncio.TaskGroup() as group:
+            for authenticator in authenticators.values():
+                group.create_task(authenticator.aclose())

@@ -1,4 +1,4 @@
-"""What a run stands on before anything is asked of the network: the destination is held, and every product looked at."""
+"""Prepare a run before the first request: lock the destination, open the journal, and plan every product."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["PreparedDestination", "RunRequest", "announce", "prepare"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What a run was asked for, and what the outside gives to it."""
+    """Arguments of a run: what to download, and the services of the caller."""
 
     manifest: Manifest
     settings: Settings
@@ -48,46 +48,46 @@ class RunRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedDestination:
-    """The open destination, and what is known of every product."""
+    """The locked destination with its open journal, and the plan of every product."""
 
     storage: Storage
     journal: Journal
-    claims: NameRegistry
+    names: NameRegistry
     items: list[PlannedProduct]
-    left: Mapping[str, Entry]
-    """By id: what is known of products that are not done."""
-    learnt: Learned
+    unfinished: Mapping[str, Entry]
+    """Journal entries of unfinished products, by id."""
+    learned: Learned
 
     @property
-    def is_whole(self) -> bool:
-        """Whether every product is in its place, with nothing left to mend or to record."""
+    def is_complete(self) -> bool:
+        """True if every product is in place, with no partial to delete and no evidence to recheck."""
         done = all(
             i.local_status is LocalFileStatus.IN_PLACE and (i.entry is None or i.entry.part is None) for i in self.items
         )
-        return done and not self.learnt.evidence
+        return done and not self.learned.evidence
 
 
-async def prepare(stack: AsyncExitStack, terms: RunRequest, products: list[Product]) -> PreparedDestination:
-    """Take the destination and look at every product; `stack` closes what is opened, last first. Raise `StorageStopped`."""
-    folder, hub = terms.manifest.destination, terms.hub
+async def prepare(stack: AsyncExitStack, request: RunRequest, products: list[Product]) -> PreparedDestination:
+    """Lock the destination and plan every product; `stack` closes what is opened. Raise `StorageStopped`."""
+    folder, hub = request.manifest.destination, request.hub
     storage = await stack.enter_async_context(Storage(folder))
     await storage.prepare()
     lock = await stack.enter_async_context(DestinationLock(folder))
     if lock.took_over is not None:
-        text = f"an earlier run did not end properly ({lock.took_over}); going on from what it left"
+        text = f"the previous run ({lock.took_over}) was interrupted; resuming from its saved state"
         hub.note(Level.INFO, text)
-    journal = await stack.enter_async_context(Journal.open(folder, clock=terms.clock))
-    claims, batch = NameRegistry(), products[:BATCH]
-    survey = PlanBuilder(partial(look_at, folder), claims)
-    # What is asked for at once is read at once, and before the journal makes its reserve.
-    left, learnt, known = await asyncio.gather(journal.unfinished(), journal.learned(), journal.get_many(_ids(batch)))
-    await storage.work(survey.add, batch, known)
+    journal = await stack.enter_async_context(Journal.open(folder, clock=request.clock))
+    names, batch = NameRegistry(), products[:BATCH]
+    builder = PlanBuilder(partial(look_at, folder), names)
+    # Request all three at once: the journal reads them together, and before it creates its space reserve.
+    unfinished, learned, known = await asyncio.gather(journal.unfinished(), journal.learnt(), journal.of(_ids(batch)))
+    await storage.work(builder.add, batch, known)
     for at in range(BATCH, len(products), BATCH):
         batch = products[at : at + BATCH]
-        await storage.work(survey.add, batch, await journal.get_many(_ids(batch)))
-    _say_of(journal, hub)
+        await storage.work(builder.add, batch, await journal.of(_ids(batch)))
+    _note_journal_state(journal, hub)
     return PreparedDestination(
-        storage=storage, journal=journal, claims=claims, items=survey.end(), left=left, learnt=learnt
+        storage=storage, journal=journal, names=names, items=builder.build(), unfinished=unfinished, learned=learned
     )
 
 
@@ -95,26 +95,26 @@ def _ids(products: list[Product]) -> list[str]:
     return [product.id for product in products]
 
 
-def _say_of(journal: Journal, hub: Hub) -> None:
+def _note_journal_state(journal: Journal, hub: Hub) -> None:
     if journal.recovered:
         hub.note(Level.WARNING, journal.recovered)
     if journal.network_filesystem:
         hub.note(
             Level.WARNING,
             f"the destination is on a network file system ({journal.network_filesystem}): "
-            "never run two machines on it at once, since locks may not be seen across machines",
+            "do not run bulkdl on two machines with it at once, since one may not see the lock of the other",
         )
 
 
-def announce(terms: RunRequest, ground: PreparedDestination) -> None:
-    """Tell the observers what there is to do."""
-    todo = [item for item in ground.items if item.local_status is not LocalFileStatus.IN_PLACE]
+def announce(request: RunRequest, prepared: PreparedDestination) -> None:
+    """Emit `RunStarted` with the number of products and bytes to download."""
+    todo = [item for item in prepared.items if item.local_status is not LocalFileStatus.IN_PLACE]
     sizes = [max(0, item.size - item.have) for item in todo if item.size is not None]
-    terms.hub.counters.bytes_todo = sum(sizes)
-    terms.hub.emit(
+    request.hub.counters.bytes_todo = sum(sizes)
+    request.hub.emit(
         RunStarted(
-            destination=terms.manifest.destination_shown,
-            total=len(ground.items),
+            destination=request.manifest.destination_shown,
+            total=len(prepared.items),
             todo=len(todo),
             bytes_todo=sum(sizes) if sizes else None,
         )

@@ -1,4 +1,4 @@
-"""How a run ended: outcomes added up as they come, and the result that the summary is made from."""
+"""The result of a run: counts of outcomes, and the cause of its end."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["AccountUse", "ResultCollector", "RunEnd", "RunResult"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountUse:
-    """What a run did with an account."""
+    """Use of an account in a run."""
 
     logins: int
     refreshes: int
     stopped: str = ""
-    """Why it could do nothing more."""
+    """Reason why the account became unusable; "" if it did not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended; counts are products, sizes bytes."""
+    """Result of a run; counts are products, sizes are bytes."""
 
     exit_code: int
     elapsed_s: float
@@ -51,33 +51,35 @@ class RunResult:
     pending_reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     stopped: str = ""
-    """Why the run ended early, if it did."""
+    """Reason why the run ended early; "" if it did not."""
 
 
 @dataclass(slots=True)
 class RunEnd:
-    """What ended a run, gathered on the way out."""
+    """Causes of a run's end, collected while it ends."""
 
     machine: RunStopped | None = None
+    """Local problem, such as a full disk; None if there was none."""
     deadline: bool = False
+    """True if the deadline or the window ended the run."""
     signal: StopReason | None = None
-    signers: Mapping[str | None, Authenticator] = field(default_factory=dict)
+    authenticators: Mapping[str | None, Authenticator] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
-    """Accounts that needed no signer: there was nothing to do."""
+    """Accounts without an authenticator, since there was nothing to do."""
 
     @property
-    def sentence(self) -> str:
-        """Why the run ended early; empty when it did not."""
+    def reason(self) -> str:
+        """Reason why the run ended early; "" if it did not."""
         if self.signal is not None:
-            return f"interrupted by {self.signal.name}; run the same command to go on"
+            return f"interrupted by {self.signal.name}; run the same command to resume"
         if self.machine is not None:
             return str(self.machine)
-        return "the deadline (--until) has come; run the same command to go on" if self.deadline else ""
+        return "the deadline (--until) has passed; run the same command to resume" if self.deadline else ""
 
 
 @dataclass(slots=True)
 class ResultCollector:
-    """An observer that counts; the first to see an event, so that whoever prints it prints the new counts."""
+    """An observer that counts outcomes; subscribe it first, so that other observers display updated counts."""
 
     hub: Hub
     failures: list[Outcome] = field(default_factory=list)
@@ -103,20 +105,20 @@ class ResultCollector:
             self.notes.append(f"{outcome.file}: {outcome.note}")
 
     def result(self, ending: RunEnd, *, total: int, elapsed_s: float) -> RunResult:
-        """The result of a run of `total` products; those without an outcome are pending."""
+        """Return the result of a run of `total` products; those without an outcome are pending."""
         counters = self.hub.counters
         pending = total - counters.completed - counters.skipped - counters.failed
-        ending.deadline = ending.deadline and pending > 0  # it came when everything was done
-        named = {name: signer for name, signer in ending.signers.items() if name is not None}
+        ending.deadline = ending.deadline and pending > 0  # it passed when everything was done
+        named = {name: authenticator for name, authenticator in ending.authenticators.items() if name is not None}
         code = exit_code(
             signal=ending.signal.value if ending.signal is not None else None,
             machine=ending.machine is not None,
-            account=any(s.stopped is not None and not s.worked for s in named.values()),
+            account=any(a.stopped is not None and not a.worked for a in named.values()),
             deadline=ending.deadline,
             failed=counters.failed,
             pending=pending,
         )
-        stops = [f"account {name}: {s.stopped}" for name, s in named.items() if s.stopped is not None]
+        stops = [f"account {name}: {a.stopped}" for name, a in named.items() if a.stopped is not None]
         self.hub.emit(RunFinished(exit_code=code))
         return RunResult(
             exit_code=code,
@@ -131,15 +133,15 @@ class ResultCollector:
             resumed=counters.resumed,
             accounts={
                 **{name: AccountUse(logins=0, refreshes=0) for name in ending.unused},
-                **{name: _use(signer) for name, signer in named.items()},
+                **{name: _account_use(authenticator) for name, authenticator in named.items()},
             },
             failures=tuple(sorted(self.failures, key=lambda outcome: outcome.product.index)),
             pending_reasons=(*stops, *([str(ending.machine)] if ending.machine is not None else [])),
             notes=tuple(self.notes),
-            stopped=ending.sentence,
+            stopped=ending.reason,
         )
 
 
-def _use(signer: Authenticator) -> AccountUse:
-    stopped = str(signer.stopped) if signer.stopped is not None else ""
-    return AccountUse(logins=signer.logins, refreshes=signer.refreshes, stopped=stopped)
+def _account_use(authenticator: Authenticator) -> AccountUse:
+    stopped = str(authenticator.stopped) if authenticator.stopped is not None else ""
+    return AccountUse(logins=authenticator.logins, refreshes=authenticator.refreshes, stopped=stopped)

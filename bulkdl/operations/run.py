@@ -1,6 +1,9 @@
-"""The composition root: from validated values to a run and its result.
+"""Run a manifest: the composition root, which builds the parts of a run from validated values.
 
-The one place where the parts of a run are put together. Below it nothing reads the environment.
+Modules below this one never read the environment.
+
+Journal and disk are compared first. Only if something is left to do, `execute` and `services` are imported, and with
+them aiohttp, while a thread reads the certificates. `tests/cli/test_start.py` pins what each command imports.
 """
 
 from __future__ import annotations
@@ -45,14 +48,14 @@ async def run(
     rng: random.Random | None = None,
     alone: bool = False,
 ) -> RunResult:
-    """Bring every product of `manifest` to its destination.
+    """Download every product of `manifest` to its destination.
 
-    Returns whatever the end: everything that can stop a run once it has begun is in the result. Raise `UsageError` where
-    `ca_file` cannot be read. `environ` is the only environment that is looked at; `prompt` None: nobody to ask. `alone`: nothing
-    else in this process uses aiohttp, whose import need not read certificates then.
+    Once the run has begun, every cause of its end is in the result and none is raised. Raise `UsageError` if `ca_file`
+    cannot be read. `environ` is the only environment that is read; `prompt` None: no terminal to ask for secrets.
+    `alone`: nothing else in this process uses aiohttp, so that its import need not read certificates.
     """
     clock, rng, stop = clock or SystemClock(), rng or random.Random(), stop or StopSignal()  # noqa: S311 - jitter
-    terms = RunRequest(
+    request = RunRequest(
         manifest=manifest,
         settings=settings,
         options=options,
@@ -64,61 +67,61 @@ async def run(
     )
     began, until_s = clock.monotonic(), _deadline(settings, clock)
     ends_at = None if until_s is None else began + until_s
-    tally, ending = ResultCollector(hub), RunEnd()
-    hub.subscribe_first(tally)
+    collector, ending = ResultCollector(hub), RunEnd()
+    hub.subscribe_first(collector)
     products = selected(manifest.products, options.select)
     try:
         async with AsyncExitStack() as stack:
-            ground = await prepare(stack, terms, products)
-            if ground.is_whole and settings.ca_file is None:  # a file that cannot be read is told of in any case
-                _leave_in_place(terms, ground, ending)
+            prepared = await prepare(stack, request, products)
+            if prepared.is_complete and settings.ca_file is None:  # an unreadable file must be reported in any case
+                _skip_all(request, prepared, ending)
                 ending.signal = stop.reason
             else:
-                await _work(terms, ground, stop=stop, ends_at=ends_at, ending=ending, alone=alone)
+                await _download(request, prepared, stop=stop, ends_at=ends_at, ending=ending, alone=alone)
     except RunStopped as error:
         ending.machine = error
-    return tally.result(ending, total=len(products), elapsed_s=clock.monotonic() - began)
+    return collector.result(ending, total=len(products), elapsed_s=clock.monotonic() - began)
 
 
-async def _work(
-    terms: RunRequest,
-    ground: PreparedDestination,
+async def _download(
+    request: RunRequest,
+    prepared: PreparedDestination,
     *,
     stop: StopSignal,
     ends_at: float | None,
     ending: RunEnd,
     alone: bool,
 ) -> None:
-    """Do what needs the network. Raise `UsageError` where the CA certificates cannot be read.
+    """Download what is left to do. Raise `UsageError` if the CA certificates cannot be read.
 
-    What that takes is imported now, since it takes longer than a run that finds everything in place, while a thread reads the
-    certificates, which does not hold the interpreter's lock.
+    Import the network modules only now, since that takes longer than a run that finds everything in place. Meanwhile a
+    thread reads the certificates, which does not hold the interpreter's lock.
     """
     from bulkdl.http.tls import skip_certificate_loading, trusted_context  # noqa: PLC0415
 
-    reading = asyncio.get_running_loop().run_in_executor(None, trusted_context, terms.settings, terms.environ)
+    reading = asyncio.get_running_loop().run_in_executor(None, trusted_context, request.settings, request.environ)
     with skip_certificate_loading() if alone else nullcontext():
         from bulkdl.operations.execute import execute  # noqa: PLC0415
         from bulkdl.operations.services import Services  # noqa: PLC0415
 
-    around = Services(
-        settings=terms.settings,
-        environ=terms.environ,
-        prompt=terms.prompt,
-        hub=terms.hub,
-        clock=terms.clock,
-        rng=terms.rng,
+    services = Services(
+        settings=request.settings,
+        environ=request.environ,
+        prompt=request.prompt,
+        hub=request.hub,
+        clock=request.clock,
+        rng=request.rng,
     )
-    async with around.network(await reading) as network:
-        await execute(terms, ground, around=around, network=network, stop=stop, ends_at=ends_at, ending=ending)
+    async with services.network(await reading) as network:
+        await execute(request, prepared, services=services, network=network, stop=stop, ends_at=ends_at, ending=ending)
 
 
-def _leave_in_place(terms: RunRequest, ground: PreparedDestination, ending: RunEnd) -> None:
-    """Nothing is left to do: every product is told of, and no account was used."""
-    ending.unused = tuple(terms.manifest.accounts)
-    announce(terms, ground)
-    for item in ground.items:
-        terms.hub.emit(ProductFinished(outcome=in_place(item, ground.storage.root)))
+def _skip_all(request: RunRequest, prepared: PreparedDestination, ending: RunEnd) -> None:
+    """Emit an outcome for every product of a run with nothing left to do; no account is used."""
+    ending.unused = tuple(request.manifest.accounts)
+    announce(request, prepared)
+    for item in prepared.items:
+        request.hub.emit(ProductFinished(outcome=in_place(item, prepared.storage.root)))
 
 
 def _deadline(settings: Settings, clock: Clock) -> float | None:

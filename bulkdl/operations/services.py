@@ -1,6 +1,6 @@
-"""Where the parts that reach the network are put together: for a run, for a look at the archive, for a trial login.
+"""Build the parts that use the network, for a run, for `check --remote` and for a trial login.
 
-Nothing else builds a session, a token endpoint or a signer.
+Only this module builds a session, a token endpoint or an authenticator.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["NetworkClients", "Services", "state_folder"]
 
 @dataclass(frozen=True, slots=True)
 class NetworkClients:
-    """The ways out: to products, and to token endpoints."""
+    """Clients for products and for token endpoints."""
 
     http: HttpClient
     endpoint: TokenEndpoint
@@ -49,20 +49,20 @@ class NetworkClients:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What the outside gives to everything that is put together here."""
+    """Arguments of the caller that the network parts need."""
 
     settings: Settings
     environ: Mapping[str, str]
-    """The only environment that is looked at."""
+    """The only environment that is read."""
     prompt: Prompt | None
-    """None: nobody to ask."""
+    """Prompt for secrets; None: no terminal."""
     hub: Hub
     clock: Clock
     rng: random.Random
 
     @asynccontextmanager
     async def network(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[NetworkClients]:
-        """`tls`: what `trusted_context` gave, which is asked here where it is None. Raise `UsageError` where it cannot be read."""
+        """Open the clients; `tls` None: load the certificates here. Raise `UsageError` if they cannot be read."""
         tls = tls or trusted_context(self.settings, self.environ)
         pipelining = pipelining_config(self.environ.get("BULKDL_ASK_AHEAD"))
         async with (
@@ -79,17 +79,17 @@ class Services:
             yield NetworkClients(http, HttpTokenEndpoint(session, clock=self.clock))
 
     def find(self, account: Account) -> Credentials:
-        """The account's secrets; raise `AccountStopped` where one is missing."""
+        """Return the account's secrets; raise `AccountStopped` if one is missing."""
         return resolve(account, environ=self.environ, prompt=self.prompt, keyring=keyring_lookup)
 
-    def signers(
+    def authenticators(
         self, accounts: Mapping[str, Account], *, needed: Collection[str], endpoint: TokenEndpoint
     ) -> Mapping[str | None, Authenticator]:
-        """A signer for each account, by name, and under None one that signs nothing.
+        """Return an authenticator for each account by name, and one without credentials under None.
 
-        The secrets of the accounts that are `needed` are found now, while someone is there to be asked, not at 3 a.m.
+        Resolve the secrets of accounts in `needed` now, while a user is there to answer a prompt, not hours later.
         """
-        signer = partial(
+        make = partial(
             make_authenticator,
             endpoint=endpoint,
             hub=self.hub,
@@ -98,12 +98,12 @@ class Services:
             state_dir=lambda: state_folder(self.environ),
             logins={},
         )
-        made: dict[str | None, Authenticator] = {None: signer(Account(name="", auth=AuthKind.NONE), Credentials())}
+        made: dict[str | None, Authenticator] = {None: make(Account(name="", auth=AuthKind.NONE), Credentials())}
         for name, account in accounts.items():
-            made[name] = signer(account, self._found(account) if name in needed else partial(self.find, account))
+            made[name] = make(account, self._try_find(account) if name in needed else partial(self.find, account))
         return made
 
-    def _found(self, account: Account) -> Credentials | Callable[[], Credentials]:
+    def _try_find(self, account: Account) -> Credentials | Callable[[], Credentials]:
         try:
             return self.find(account)
         except AccountStopped as error:
@@ -116,17 +116,17 @@ class Services:
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """Where what is shared by all runs of a user lives: the ledger of TOTP steps."""
+    """Return the folder of state shared by all runs of a user, such as the ledger of used TOTP codes."""
     named = environ.get("BULKDL_STATE_DIR")
     if named:
         return Path(named)
-    import platformdirs  # noqa: PLC0415 - only where someone logs in
+    import platformdirs  # noqa: PLC0415 - needed only for logins
 
     return Path(platformdirs.user_state_dir("bulkdl", appauthor=False))
 
 
 def _proxies() -> Callable[[Url], str | None]:
-    """The proxy for a URL, as the system's settings and the usual variables have it."""
+    """Return a function from a URL to its proxy by the system's settings and the usual variables."""
     found = urllib.request.getproxies()
 
     def proxy_for(url: Url) -> str | None:

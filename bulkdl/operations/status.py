@@ -1,4 +1,4 @@
-"""Looking without downloading: what the journal says, what the files on disk are worth."""
+"""Status of every product from journal and disk, without requests, for `bulkdl status`."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class ProductState(StrEnum):
     FAILED = "failed"
     PENDING = "pending"
     MISSING = "missing"
-    """Was finished, and its file is gone."""
+    """It was finished, but its file is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductStatus:
-    """One product as the journal and the disk have it."""
+    """State of one product in journal and disk."""
 
     file: str
     url: str
-    """Query masked."""
+    """URL with its query masked."""
     state: ProductState
     have: int
     total: int | None
@@ -57,25 +57,25 @@ class ProductStatus:
 class StatusReport:
     products: tuple[ProductStatus, ...]
     running: str = ""
-    """Which process holds the destination now; empty for none."""
+    """Process that has locked the destination; "" if none."""
     journal: bool = True
-    """False: there is none, so no run has begun here."""
+    """True if there is a journal; without one no run has begun here."""
     hosts: Mapping[str, str] = field(default_factory=dict)
-    """Origin -> what runs have learnt of it."""
+    """Learned facts for display, by origin."""
 
 
 def collect_status(manifest: Manifest) -> StatusReport:
-    """What the journal and the disk say of every product, also while a run is going on; nothing is written."""
+    """Return the state of every product, even during a run, without writing anything."""
     entries = read(manifest.destination)
     running = holder(manifest.destination)
     known = entries or {}
     now = SystemClock().wall()
-    learnt = read_learned(manifest.destination, now=now) or Learned()
+    learned = read_learned(manifest.destination, now=now) or Learned()
     return StatusReport(
         products=tuple(_status(p, known.get(p.id), manifest.destination) for p in manifest.products),
         running=str(running) if running is not None else "",
         journal=entries is not None,
-        hosts={host: said for host, facts in sorted(learnt.hosts.items()) if (said := describe(facts, now=now))},
+        hosts={host: text for host, facts in sorted(learned.hosts.items()) if (text := describe(facts, now=now))},
     )
 
 
@@ -97,7 +97,7 @@ def _status(product: Product, entry: Entry | None, destination: Path) -> Product
         kind = entry.failure_kind.value if entry.failure_kind is not None else ""
         return replace(base, state=ProductState.FAILED, kind=kind, reason=entry.failure_reason)
     if entry.phase is Phase.DONE:
-        return replace(base, state=ProductState.MISSING, reason="its file is gone; the next run fetches it again")
+        return replace(base, state=ProductState.MISSING, reason="its file is gone; the next run downloads it again")
     return replace(base, state=ProductState.PARTIAL if have else ProductState.PENDING)
 
 

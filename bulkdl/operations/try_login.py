@@ -1,4 +1,4 @@
-"""Trying an account before the night: what its login brings, for how long, and what the night will ask of it."""
+"""Try the login of an account before a run: token lifetimes, refresh, and the expected number of logins."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ if TYPE_CHECKING:
 __all__ = ["LoginReport", "rehearse", "try_login"]
 
 _UNTRIED = {
-    AuthKind.BASIC: "user and password go with each request; nothing can be tried without a product",
-    AuthKind.BEARER: "the token goes with each request; nothing can be tried without a product",
+    AuthKind.BASIC: "user and password are sent with each request; they cannot be tested without a product",
+    AuthKind.BEARER: "the token is sent with each request; it cannot be tested without a product",
     AuthKind.NONE: "no credential is used",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginReport:
-    """What trying an account showed; free of secrets."""
+    """Result of a trial login, without secrets."""
 
     account: str
     grant: str
-    """`password`, `client_credentials`, or how requests are signed where there is no login."""
+    """`password`, `client_credentials`, or the kind of authentication if there is no login."""
     sources: Mapping[str, SecretSource] = field(default_factory=dict)
-    """Name of a secret -> where it was found."""
+    """Place where each secret was found, by name of the secret."""
     access_lifetime: float | None = None
-    """Seconds, as all below; None where nothing was tried or said."""
+    """Seconds, as in all fields below; None if not tried, or not sent by the server."""
     refresh_lifetime: float | None = None
     has_refresh_token: bool = False
     refreshed: bool | None = None
-    """Whether a refresh worked; None: not rehearsed, or there is none."""
+    """True if a refresh worked; None: not rehearsed, or no refresh token."""
     rotation: bool | None = None
-    """Whether the refresh brought a new refresh token; None: not rehearsed."""
+    """True if the refresh returned a new refresh token; None: not rehearsed."""
     clock_skew: float | None = None
-    """By which the server's clock is ahead of this machine's."""
+    """Seconds by which the server's clock is ahead of this machine's."""
     totp_used: bool = False
     logins: int = 0
     note: str = ""
     error: AccountStopped | None = None
 
     def logins_per_night(self, hours: float) -> int | None:
-        """The most that an unattended run should need; None where nothing is known.
+        """Return the most logins that an unattended run of `hours` should need; None if unknown.
 
-        A refresh token whose end is named may end the session then, although some servers prolong it with each refresh;
-        without refresh tokens every access token is a login. A session's greatest age is not told by any server.
+        A refresh token with a known expiry may end the session then, although some servers extend it with each refresh.
+        Without refresh tokens every access token needs a login. No server sends the maximum age of a session.
         """
         if self.access_lifetime is None:
             return None
@@ -82,20 +82,20 @@ async def try_login(
     rng: random.Random,
     state_dir: Path,
 ) -> LoginReport:
-    """Log in once and out again. A failure is in the report, not raised."""
+    """Log in once and log out again; a failure is in the report and is not raised."""
     trial = _Trial(account, credentials)
-    signer = make_authenticator(
+    authenticator = make_authenticator(
         account, trial.resolve, endpoint=endpoint, hub=hub, clock=clock, rng=rng, state_dir=state_dir
     )
-    if not isinstance(signer, OidcAuthenticator):
+    if not isinstance(authenticator, OidcAuthenticator):
         return trial.untried()
     try:
-        held = await signer.token()
-        return trial.report(signer.manager, held)
+        active = await authenticator.token()
+        return trial.report(authenticator.manager, active)
     except AccountStopped as stop:
-        return trial.report(signer.manager, None, error=stop)
+        return trial.report(authenticator.manager, None, error=stop)
     finally:
-        await signer.aclose()
+        await authenticator.aclose()
 
 
 async def rehearse(
@@ -108,30 +108,30 @@ async def rehearse(
     rng: random.Random,
     state_dir: Path,
 ) -> LoginReport:
-    """The night in a minute: a login, a forced refresh, and a second login with the next one-time code."""
+    """Rehearse a run in a minute: a login, a forced refresh, and a second login with the next one-time code."""
     trial = _Trial(account, credentials)
-    signer = make_authenticator(
+    authenticator = make_authenticator(
         account, trial.resolve, endpoint=endpoint, hub=hub, clock=clock, rng=rng, state_dir=state_dir
     )
-    if not isinstance(signer, OidcAuthenticator):
+    if not isinstance(authenticator, OidcAuthenticator):
         return trial.untried()
     first = second = None
     refreshed: bool | None = None
     try:
-        first = await signer.token()
+        first = await authenticator.token()
         if first.token.refresh is not None:
-            second = await signer.renewed(RenewalReason.REHEARSAL)
-            refreshed = signer.refreshes > 0
-        await signer.renewed(RenewalReason.SECOND_LOGIN)
-        return trial.report(signer.manager, first, refreshed=refreshed, second=second)
+            second = await authenticator.renewed(RenewalReason.REHEARSAL)
+            refreshed = authenticator.refreshes > 0
+        await authenticator.renewed(RenewalReason.SECOND_LOGIN)
+        return trial.report(authenticator.manager, first, refreshed=refreshed, second=second)
     except AccountStopped as stop:
-        return trial.report(signer.manager, first, refreshed=refreshed, second=second, error=stop)
+        return trial.report(authenticator.manager, first, refreshed=refreshed, second=second, error=stop)
     finally:
-        await signer.aclose()
+        await authenticator.aclose()
 
 
 class _Trial:
-    """Keeps where the secrets were found, which a signer does not tell."""
+    """Records where the secrets were found, since an authenticator does not report it."""
 
     def __init__(self, account: Account, credentials: Credentials | Callable[[], Credentials]) -> None:
         self._account = account
@@ -154,13 +154,13 @@ class _Trial:
     def report(
         self,
         manager: TokenManager | None,
-        held: ActiveToken | None,
+        active: ActiveToken | None,
         *,
         refreshed: bool | None = None,
         second: ActiveToken | None = None,
         error: AccountStopped | None = None,
     ) -> LoginReport:
-        token = None if held is None else held.token
+        token = None if active is None else active.token
         rotation = None
         if refreshed and token is not None and second is not None:
             rotation = second.token.refresh != token.refresh

@@ -1,4 +1,4 @@
-"""`bulkdl verify`: the files on disk, read again and compared with the manifest and the journal."""
+"""Read the files on disk again and compare them with manifest and journal, for `bulkdl verify`."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ __all__ = ["ProductVerdict", "VerifyReport", "VerifyResult", "verify_products"]
 
 
 VERIFIERS = 4
+"""Number of files that are read at once."""
 
 
 class ProductVerdict(StrEnum):
     OK = "ok"
     UNCHECKED = "unchecked"
-    """There, and nothing is known to hold it against."""
+    """The file exists, but no size or checksum is known to compare it with."""
     WRONG = "wrong"
     MISSING = "missing"
 
@@ -58,10 +59,10 @@ class VerifyReport:
 async def verify_products(
     manifest: Manifest, *, requeue: bool, on_done: Callable[[VerifyResult], None] = lambda _result: None
 ) -> VerifyReport:
-    """Read every product's file again and hold it against its size, checksums and structure.
+    """Read every product's file again and compare it with its size, checksums and structure.
 
-    `requeue`: those that are wrong are fetched again by the next run, which takes the destination's lock meanwhile;
-    raise `StorageStopped` when a run has it. Products that were never finished are `missing`.
+    `requeue`: mark wrong files, so that the next run downloads them again. This locks the destination; raise
+    `StorageStopped` if a run has locked it. Products that were never finished are `missing`.
     """
     if not requeue:
         entries = await asyncio.to_thread(read, manifest.destination) or {}
@@ -70,24 +71,25 @@ async def verify_products(
         DestinationLock(manifest.destination),
         Journal.open(manifest.destination, clock=SystemClock()) as journal,
     ):
-        entries, learnt = await journal.entries(), await journal.learned()
+        entries, learned = await journal.entries(), await journal.learnt()
         report = await _verify_all(manifest, entries, on_done)
         results = [
             await _requeue(journal, entries, r, p) for p, r in zip(manifest.products, report.results, strict=True)
         ]
         for product, result in zip(manifest.products, results, strict=True):
-            if result.requeued and product.id in learnt.evidence:  # a suspicion from now on, so that it is fetched
-                await journal.put_evidence(replace(learnt.evidence[product.id], proven=False))
+            # Evidence that is no longer proven lets the next run download the product again.
+            if result.requeued and product.id in learned.evidence:
+                await journal.put_evidence(replace(learned.evidence[product.id], proven=False))
         return replace(report, results=tuple(results))
 
 
 async def _verify_all(
     manifest: Manifest, entries: Mapping[str, Entry], on_done: Callable[[VerifyResult], None]
 ) -> VerifyReport:
-    turns = asyncio.Semaphore(VERIFIERS)
+    slots = asyncio.Semaphore(VERIFIERS)
 
     async def one(product: Product) -> VerifyResult:
-        async with turns:
+        async with slots:
             result = await _verify(product, entries.get(product.id), manifest.destination)
         on_done(result)
         return result
@@ -103,20 +105,22 @@ async def _verify(product: Product, entry: Entry | None, destination: Path) -> V
     if file is None or size_of(destination / file) is None:
         return VerifyResult(file=shown, verdict=ProductVerdict.MISSING, reason="there is no such file")
     path, placed = destination / file, entry if entry is not None and entry.phase is Phase.DONE else None
-    held = replace(
+    expected = replace(
         product,
         size=product.size if product.size is not None else (placed.size if placed is not None else None),
         checksums=product.checksums or (placed.digests if placed is not None else ()),
     )
-    from bulkdl.content.verify import check_product  # noqa: PLC0415 - all that reads archives is for `verify` only
+    from bulkdl.content.verify import check_product  # noqa: PLC0415 - imports all archive readers, needed only here
 
     try:
-        await check_product(path, held, name=path.name)
+        await check_product(path, expected, name=path.name)
     except ProductFailed as failed:
         return VerifyResult(file=shown, verdict=ProductVerdict.WRONG, reason=str(failed))
     except OSError as error:
-        return VerifyResult(file=shown, verdict=ProductVerdict.WRONG, reason=f"it cannot be read ({error.strerror})")
-    known = bool(held.checksums) or held.size is not None
+        return VerifyResult(
+            file=shown, verdict=ProductVerdict.WRONG, reason=f"the file cannot be read ({error.strerror})"
+        )
+    known = bool(expected.checksums) or expected.size is not None
     return VerifyResult(file=shown, verdict=ProductVerdict.OK if known else ProductVerdict.UNCHECKED)
 
 

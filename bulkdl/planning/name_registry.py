@@ -1,4 +1,4 @@
-"""Who has a file name when two products want it. Pure."""
+"""Assignment of file names to products when two want the same name. Pure."""
 
 from __future__ import annotations
 
@@ -8,66 +8,69 @@ __all__ = ["NameRegistry"]
 
 
 class NameRegistry:
-    """Every name that is spoken for, under the key by which a file system might confuse two.
+    """File names that products have reserved, compared as case-insensitive file systems do.
 
-    The first in the manifest's order has a contested name, unless the other has finished: a finished product never
-    loses its place.
+    If two products want one name, the first in the manifest gets it, unless the other one has finished: a finished
+    product never loses its name. The other product is a conflict.
     """
 
     def __init__(self) -> None:
-        self._wanted: dict[str, int | tuple[int, ...]] = {}
-        """Products that want it and have not been refused, in order; the first holds it. Nearly always one of very many names."""
-        self._finished: dict[str, int] = {}
+        self._reserved: dict[str, int | tuple[int, ...]] = {}
+        """Products that reserved each name, in order; the first holds it.
 
-    def claim(self, file: str, index: int) -> int | None:
-        """Take `file` for product `index`; the index of the product that keeps it instead, or None on success."""
-        return self._claim(fold(file), index)
+        A bare int saves memory: nearly all of very many names have only one.
+        """
+        self._confirmed: dict[str, int] = {}
 
-    def _claim(self, key: str, index: int) -> int | None:
-        finished = self._finished.get(key)
-        if finished is not None:
-            return None if finished == index else finished
-        before = self._wanted.get(key)
+    def reserve(self, file: str, index: int) -> int | None:
+        """Reserve `file` for product `index`; return None, or the index of the product that holds it instead."""
+        return self._reserve(fold(file), index)
+
+    def _reserve(self, key: str, index: int) -> int | None:
+        confirmed = self._confirmed.get(key)
+        if confirmed is not None:
+            return None if confirmed == index else confirmed
+        before = self._reserved.get(key)
         if before is None or before == index:
-            self._wanted[key] = index
+            self._reserved[key] = index
             return None
-        wanted = tuple(sorted({*_all(before), index}))
-        self._wanted[key] = wanted if wanted[0] == index else tuple(i for i in wanted if i != index)
-        return None if wanted[0] == index else wanted[0]
+        reserved = tuple(sorted({*_as_tuple(before), index}))
+        self._reserved[key] = reserved if reserved[0] == index else tuple(i for i in reserved if i != index)
+        return None if reserved[0] == index else reserved[0]
 
-    def finish(self, file: str, index: int) -> int | None:
-        """Like `claim`, and for good: nobody can take the name from `index` any more."""
+    def confirm(self, file: str, index: int) -> int | None:
+        """Reserve `file` permanently for a finished product; return as `reserve` does."""
         key = fold(file)
-        other = self._claim(key, index)
+        other = self._reserve(key, index)
         if other is None:
-            self._wanted.pop(key, None)
-            self._finished[key] = index
+            self._reserved.pop(key, None)
+            self._confirmed[key] = index
         return other
 
     def occupy(self, folder: str, index: int) -> None:
-        """`folder` is in the path of product `index`: no product can have it as its own, unless one has finished."""
-        self._finished.setdefault(fold(folder), index)
+        """Block `folder`, which is in the path of product `index`, as a name for any product that has not finished."""
+        self._confirmed.setdefault(fold(folder), index)
 
     def holder(self, file: str) -> int | None:
-        """The product that has the name now."""
+        """Return the index of the product that holds the name; None if it is free."""
         key = fold(file)
-        if key in self._finished:
-            return self._finished[key]
-        wanted = self._wanted.get(key)
-        return None if wanted is None else _all(wanted)[0]
+        if key in self._confirmed:
+            return self._confirmed[key]
+        reserved = self._reserved.get(key)
+        return None if reserved is None else _as_tuple(reserved)[0]
 
     def release(self, file: str, index: int) -> None:
-        """Give the name up: it is the next one's that claimed it and was displaced, unless `index` has finished."""
+        """Release the name for the next product that reserved it and was displaced; no effect once confirmed."""
         key = fold(file)
-        wanted = self._wanted.get(key)
-        if wanted is None or key in self._finished:
+        reserved = self._reserved.get(key)
+        if reserved is None or key in self._confirmed:
             return
-        left = tuple(i for i in _all(wanted) if i != index)
+        left = tuple(i for i in _as_tuple(reserved) if i != index)
         if left:
-            self._wanted[key] = left
+            self._reserved[key] = left
         else:
-            del self._wanted[key]
+            del self._reserved[key]
 
 
-def _all(wanted: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (wanted,) if isinstance(wanted, int) else wanted
+def _as_tuple(reserved: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (reserved,) if isinstance(reserved, int) else reserved

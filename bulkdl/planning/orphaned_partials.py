@@ -1,4 +1,8 @@
-"""Partials of URLs that are not in the manifest any more, and the products that may take them over."""
+"""Partials of URLs that are no longer in the manifest, and the products that may adopt them.
+
+A product without a `file` is identified by its whole URL, which a new signature of a presigned URL changes. Its partial
+is offered to the archive with the recorded validator. It is adopted only if the response is of the same version.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +20,17 @@ if TYPE_CHECKING:
     from bulkdl.journal.records import Entry
 
 
-__all__ = ["OrphanedPartials", "as_offer", "find_orphans"]
+__all__ = ["OrphanedPartials", "find_orphans", "without_last_byte"]
 
 
 @dataclass(slots=True)
 class OrphanedPartials:
-    """What products that are gone from the manifest have left."""
+    """Partials of products that are no longer in the manifest."""
 
     adoptable: dict[str, Entry] = field(default_factory=dict)
-    """By the id of the one product of the same origin and path."""
+    """Journal entries by id of the only product with the same origin and path."""
     by_file: dict[str, list[Entry]] = field(default_factory=dict)
+    """Journal entries by the file name that they had."""
 
     def drop(self, entry: Entry) -> None:
         self.adoptable = {id_: left for id_, left in self.adoptable.items() if left.id != entry.id}
@@ -34,7 +39,10 @@ class OrphanedPartials:
 
 
 def find_orphans(entries: Mapping[str, Entry], products: Iterable[Product]) -> OrphanedPartials:
-    """Pure. Where two could be heir, or two have left something, nobody knows which is whose: they stay as they are."""
+    """Find the orphaned partials. Pure.
+
+    If two products could adopt a partial, or two partials match one product, none is adopted and all stay on disk.
+    """
     left = [e for e in entries.values() if e.id.startswith("url:") and e.phase in (Phase.PARTIAL, Phase.FAILED)]
     left = [entry for entry in left if entry.part is not None and entry.ranges]
     if not left:
@@ -42,19 +50,19 @@ def find_orphans(entries: Mapping[str, Entry], products: Iterable[Product]) -> O
     known = {product.id: product for product in products}
     left = [entry for entry in left if entry.id not in known]
     nameless = [product for product in known.values() if product.file is None]
-    claims, offers = Counter(p.url.source for p in nameless), Counter(entry.source for entry in left)
-    by_source = {entry.source: entry for entry in left if offers[entry.source] == claims[entry.source] == 1}
-    estate = OrphanedPartials(
+    wanted, offered = Counter(p.url.source for p in nameless), Counter(entry.source for entry in left)
+    by_source = {entry.source: entry for entry in left if offered[entry.source] == wanted[entry.source] == 1}
+    orphans = OrphanedPartials(
         {p.id: by_source[p.url.source] for p in nameless if p.url.source in by_source and p.id not in entries}
     )
     for entry in left:
         if entry.file is not None:
-            estate.by_file.setdefault(entry.file, []).append(entry)
-    return estate
+            orphans.by_file.setdefault(entry.file, []).append(entry)
+    return orphans
 
 
-def as_offer(entry: Entry) -> Entry:
-    """What is asked for with it: the last byte once more where all are there, so that the archive has a say."""
+def without_last_byte(entry: Entry) -> Entry:
+    """Return `entry` without its last byte, so that even for a complete partial a request checks its validator."""
     if entry.total is None:
         return entry
     last = entry.total - 1

@@ -1,4 +1,4 @@
-"""Which products are in place, which are contested, which are to do. Journal and disk only, no request."""
+"""Plan of a run: which products are in place, in conflict, or to download; from journal and disk, without requests."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ if TYPE_CHECKING:
     from bulkdl.planning.name_registry import NameRegistry
     from bulkdl.storage.file_info import FileFacts
 
-    Look = Callable[[Iterable[str]], Mapping[str, FileFacts | None]]
-    """From relative names to what the disk says of them."""
+    ReadFacts = Callable[[Iterable[str]], Mapping[str, FileFacts | None]]
+    """From relative names to the facts about the files on disk."""
 
 __all__ = ["BATCH", "PlanBuilder", "PlannedProduct", "in_place", "selected"]
 
 BATCH = 2000
-"""Products that are surveyed together."""
+"""Number of products that are looked up in journal and disk together."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedProduct:
-    """A product with what is known of it before the run."""
+    """A product with its state before the run."""
 
     product: Product
     entry: Entry | None
-    """None also where the product is in place and nothing is left to say of it."""
+    """Journal entry; None, too, if the product is in place and the entry is no longer needed."""
     file: str | None
     local_status: LocalFileStatus
 
@@ -48,19 +48,19 @@ class PlannedProduct:
 
     @property
     def size(self) -> int | None:
-        """Bytes of the whole product, as far as known."""
+        """Bytes of the whole product; None if unknown."""
         if self.product.size is not None:
             return self.product.size
         return self.entry.total if self.entry is not None else None
 
     @property
     def have(self) -> int:
-        """Bytes of a partial that are durably on disk."""
+        """Bytes of the partial that are durably on disk."""
         return cover(self.entry.ranges) if self.entry is not None else 0
 
 
 def selected(products: Iterable[Product], patterns: tuple[str, ...]) -> list[Product]:
-    """The products whose file name (or its last part) matches one of the globs; all of them where there is none."""
+    """Return the products whose file name, or its last part, matches one of the globs; all if there are no globs."""
     if not patterns:
         return list(products)
     return [p for p in products if any(_matches(p.file or from_url(p.url), pattern) for pattern in patterns)]
@@ -71,57 +71,60 @@ def _matches(name: str, pattern: str) -> bool:
 
 
 def in_place(item: PlannedProduct, destination: Path) -> Outcome:
-    """What becomes of a product that is in place from before."""
+    """Return the outcome of a product that was in place before the run."""
     note = item.entry.note if item.entry is not None else ""
     return Outcome(product=item.product, state=State.SKIPPED, file=item.shown, destination=destination, note=note)
 
 
 class PlanBuilder:
-    """Holds products against the journal and the disk, and reserves every name that is known.
+    """Compares products with journal and disk, and reserves every known name.
 
-    They come in batches, in the manifest's order, so that of very many no more is held than what is still needed.
+    Add products in batches, in the manifest's order. Entries of products in place are dropped, which bounds the memory.
     """
 
-    def __init__(self, look: Look, claims: NameRegistry) -> None:
-        self._look = look
-        self._claims = claims
+    def __init__(self, read_facts: ReadFacts, names: NameRegistry) -> None:
+        self._read_facts = read_facts
+        self._names = names
         self._items: list[PlannedProduct] = []
-        self._doubtful: list[PlannedProduct] = []
-        self._lost: set[int] = set()
+        self._unproven: list[PlannedProduct] = []
+        self._lost_name: set[int] = set()
 
     def add(self, products: Sequence[Product], entries: Mapping[str, Entry]) -> None:
-        """Look at the next `products`; `entries`, by id, are what the journal has of them. Raise what `look` raises."""
+        """Plan the next `products`; `entries` are their journal entries by id. Raise what `read_facts` raises."""
         known = [(p, entries.get(p.id)) for p in products]
         files = [p.file if p.file is not None else (e.file if e is not None else None) for p, e in known]
-        facts = self._look(file for file in files if file is not None)
+        facts = self._read_facts(file for file in files if file is not None)
         items = [
             PlannedProduct(p, e, file, local_status(p, e, facts[file] if file is not None else None))
             for (p, e), file in zip(known, files, strict=True)
         ]
-        for item in self._also_unpacked(items):
-            if item.local_status is LocalFileStatus.IN_PLACE and _doubtful(item):
-                self._doubtful.append(item)
-            elif item.local_status is LocalFileStatus.IN_PLACE and not _finished(item, self._claims):
-                self._lost.add(item.product.index)
+        for item in self._mark_missing_folders(items):
+            if item.local_status is LocalFileStatus.IN_PLACE and _unproven(item):
+                self._unproven.append(item)
+            elif item.local_status is LocalFileStatus.IN_PLACE and not _confirm_name(item, self._names):
+                self._lost_name.add(item.product.index)
             else:
-                item = _trimmed(item)  # noqa: PLW2901
+                item = _without_entry(item)  # noqa: PLW2901
             self._items.append(item)
 
-    def end(self) -> list[PlannedProduct]:
-        """Every product's item, once all have been added."""
-        items, claims = self._items, self._claims
-        self._lost.update(item.product.index for item in self._doubtful if not _finished(item, claims))
+    def build(self) -> list[PlannedProduct]:
+        """Return the plan of every product, after all have been added."""
+        items, names = self._items, self._names
+        self._lost_name.update(item.product.index for item in self._unproven if not _confirm_name(item, names))
         for item in items:
-            if item.file is not None and item.local_status is not LocalFileStatus.IN_PLACE:  # those have it, or lost it
-                claims.claim(item.file, item.product.index)
+            # Products in place have confirmed their name already, or lost it.
+            if item.file is not None and item.local_status is not LocalFileStatus.IN_PLACE:
+                names.reserve(item.file, item.product.index)
         if any(item.product.extract for item in items):
-            _reserve_folders(items, claims)
-        if not self._lost:
+            _reserve_folders(items, names)
+        if not self._lost_name:
             return items
-        return [replace(i, local_status=LocalFileStatus.ABSENT) if i.product.index in self._lost else i for i in items]
+        return [
+            replace(i, local_status=LocalFileStatus.ABSENT) if i.product.index in self._lost_name else i for i in items
+        ]
 
-    def _also_unpacked(self, items: list[PlannedProduct]) -> list[PlannedProduct]:
-        """A product in place whose unpacked folder is missing is unpacked by this run: `extract` may be a new wish."""
+    def _mark_missing_folders(self, items: list[PlannedProduct]) -> list[PlannedProduct]:
+        """Mark products in place whose unpacked folder is missing, since `extract` may be new in the manifest."""
         folders = {
             item.product.index: folder
             for item in items
@@ -130,36 +133,36 @@ class PlanBuilder:
         }
         if not folders:
             return items
-        found = self._look(folders.values())
+        found = self._read_facts(folders.values())
         missing = {index for index, folder in folders.items() if found[folder] is None}
         return [
-            replace(item, local_status=LocalFileStatus.HASH) if item.product.index in missing else item
+            replace(item, local_status=LocalFileStatus.NEEDS_CHECKSUM) if item.product.index in missing else item
             for item in items
         ]
 
 
-def _reserve_folders(items: list[PlannedProduct], claims: NameRegistry) -> None:
-    """Those of finished products first; who comes too late is told so when its turn has come."""
-    occupy_folders(claims, ((item.product, item.file) for item in items if item.file is not None))
+def _reserve_folders(items: list[PlannedProduct], names: NameRegistry) -> None:
+    """Reserve folders, those of finished products first; other conflicts fail when their product is unpacked."""
+    occupy_folders(names, ((item.product, item.file) for item in items if item.file is not None))
     folders = [(item, folder) for item in items if (folder := folder_of(item.product, item.file)) is not None]
     for item, folder in folders:
         if item.local_status is LocalFileStatus.IN_PLACE:
-            claims.finish(folder, item.product.index)
+            names.confirm(folder, item.product.index)
     for item, folder in folders:
-        claims.claim(folder, item.product.index)
+        names.reserve(folder, item.product.index)
 
 
-def _doubtful(item: PlannedProduct) -> bool:
-    """Whether the file in place may be another product's; the one that was placed there comes first."""
+def _unproven(item: PlannedProduct) -> bool:
+    """Return whether the file in place may belong to another product, since this one was not moved there by a run."""
     return item.entry is None or item.entry.phase not in (Phase.DONE, Phase.PLACING)
 
 
-def _trimmed(item: PlannedProduct) -> PlannedProduct:
+def _without_entry(item: PlannedProduct) -> PlannedProduct:
     entry = item.entry
     if item.local_status is not LocalFileStatus.IN_PLACE or entry is None or entry.part is not None or entry.note:
         return item
     return PlannedProduct(item.product, None, item.file, item.local_status)
 
 
-def _finished(item: PlannedProduct, claims: NameRegistry) -> bool:
-    return item.file is not None and claims.finish(item.file, item.product.index) is None
+def _confirm_name(item: PlannedProduct, names: NameRegistry) -> bool:
+    return item.file is not None and names.confirm(item.file, item.product.index) is None

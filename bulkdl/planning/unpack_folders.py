@@ -1,4 +1,4 @@
-"""Where an archive is unpacked to, and whose that folder is: two archives never share one, nor an archive and a file."""
+"""Folders into which archives are unpacked, and their owners: no two archives, and no archive and file, share one."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Product
     from bulkdl.planning.name_registry import NameRegistry
 
-__all__ = ["claim_folder", "folder_of", "occupy_folders"]
+__all__ = ["folder_of", "occupy_folders", "reserve_folder"]
 
 
 def folder_of(product: Product, file: str | None) -> str | None:
-    """The folder, relative with `/`, that the product called `file` is unpacked into; None where that is not wished."""
+    """Return the folder, relative with `/`, into which the product `file` is unpacked; None without `extract`."""
     if not product.extract or file is None:
         return None
-    from bulkdl.content.extract import folder_for  # noqa: PLC0415 - all that unpacks, only where that is wished
+    from bulkdl.content.extract import folder_for  # noqa: PLC0415 - imports all unpacking code
 
     above, slash, name = file.rpartition("/")
     return f"{above}{slash}{folder_for(name)}"
 
 
-def claim_folder(claims: NameRegistry, product: Product, file: str, *, for_good: bool = False) -> None:
-    """Take the folder that the product is unpacked into; raise `ProductFailed` (conflict) where another has it."""
+def reserve_folder(names: NameRegistry, product: Product, file: str, *, for_good: bool = False) -> None:
+    """Reserve the folder into which the product is unpacked; raise `ProductFailed` (conflict) if another has it."""
     folder = folder_of(product, file)
     if folder is None:
         return
-    other = (claims.finish if for_good else claims.claim)(folder, product.index)
+    other = (names.confirm if for_good else names.reserve)(folder, product.index)
     if other is not None:
         raise ProductFailed(
-            f"{file} would be unpacked into {folder}, and product {other + 1} of the manifest has that name",
+            f"{file} would be unpacked into {folder}, but that name belongs to product {other + 1} of the manifest",
             kind=FailureKind.CONFLICT,
             hint="Give one of them a `file` of its own",
         )
 
 
-def occupy_folders(claims: NameRegistry, named: Iterable[tuple[Product, str]]) -> None:
-    """Keep the folders in the paths of files from being those of an archive."""
+def occupy_folders(names: NameRegistry, named: Iterable[tuple[Product, str]]) -> None:
+    """Block the parent folders of all files, so that no archive is unpacked into one of them."""
     seen: set[str] = set()
     for product, file in named:
         folder = file.rpartition("/")[0]
         while folder and folder not in seen:
             seen.add(folder)
-            claims.occupy(folder, product.index)
+            names.occupy(folder, product.index)
             folder = folder.rpartition("/")[0]

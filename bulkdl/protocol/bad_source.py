@@ -1,4 +1,9 @@
-"""Products that are faulty at their source: what is remembered of them, and whether to fetch one again. Pure."""
+"""Evidence that a product is wrong at its source, and when to download it again. Pure.
+
+Proof needs two downloads with identical bytes that do not match the manifest's checksum, after every source was tried.
+The first of them may belong to an earlier run: the journal keeps the evidence. A later run requests only the validators
+(no body). Other validators, or `UNSEEN_S` without any, lead to another download.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +30,16 @@ __all__ = [
 ]
 
 UNSEEN_S = 7 * 86400.0
-"""Where the archive names nothing that an edition could be told by, the product is fetched again after so many seconds."""
+"""Seconds after which the product is downloaded again if the archive sends no validator that could show a change."""
 CLOCK_S = 86400.0
-"""Seconds that the clock may have been set back since."""
+"""Seconds that the system clock may have been set back since the evidence was recorded."""
 MOST_SEEN = 16
-"""Editions of which the marks are kept."""
+"""Limit of validator snapshots in the evidence for one product."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidatorSnapshot:
-    """The marks of an edition as one source gave them; what it did not give is None."""
+    """Size and validators of a representation as one source sent them; None for each that is missing."""
 
     source: str
     """`Url.source`."""
@@ -48,47 +53,47 @@ class ValidatorSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BadSourceEvidence:
-    """What speaks against a product's source; nothing in it is secret (`ValidatorSnapshot.source` has no query)."""
+    """Evidence that a product's source is wrong; without secrets, since `ValidatorSnapshot.source` has no query."""
 
     id: str
     """`Product.id`."""
     expected: tuple[Checksum, ...]
-    """What the manifest wanted."""
+    """Checksums in the manifest."""
     found: tuple[Checksum, ...]
-    """Of the bytes that came, in the algorithms of `expected`."""
+    """Checksums of the downloaded bytes, in the algorithms of `expected`."""
     size: int
-    """Bytes that came."""
+    """Number of downloaded bytes."""
     fetches: int
-    """Fetches that brought these very bytes."""
+    """Number of downloads that gave exactly these bytes."""
     proven: bool
-    """Every source was tried and two fetches agree; else it is a suspicion that the next fetch may confirm."""
+    """True if every source was tried and two downloads agree; else a suspicion that the next download may confirm."""
     at: float
-    """Unix time of the last fetch."""
+    """Unix time of the last download."""
     kept: str | None = None
-    """Where the bytes are kept, relative to the destination."""
+    """Path of the quarantined bytes, relative to the destination."""
     seen: tuple[ValidatorSnapshot, ...] = ()
-    """The marks of these bytes; a source may have several, such as those of a `HEAD`."""
+    """Validators of these bytes; one source may have several snapshots, such as another one for `HEAD`."""
 
 
 class Comparison(Enum):
-    """How an edition's marks compare with remembered ones."""
+    """Result of comparing the validators of a response with a snapshot."""
 
     SAME = "same"
     OTHER = "other"
-    UNTOLD = "untold"  # nothing that both have could tell
+    UNKNOWN = "unknown"  # the two have no validator in common
 
 
 class Recheck(Enum):
-    """What follows from a look at a source that sends no body."""
+    """Result of rechecking a source without requesting the body."""
 
-    STANDS = "stands"  # it would send the same bytes again
-    ANEW = "anew"  # it may have others now
+    UNCHANGED = "unchanged"  # it would send the same bytes again
+    DOWNLOAD_AGAIN = "download again"  # it may have other bytes now
 
 
 def compare(seen: ValidatorSnapshot, head: Head, *, trust_etag: bool = True) -> Comparison:
-    """Hold the head of a 200 against the marks of an edition; `trust_etag`: this host's ETags mean something."""
+    """Compare the head of a 200 with a snapshot; `trust_etag`: False if this host's ETags are unstable."""
     coded = head.content_encoding.strip().lower() not in ("", "identity")
-    # Some answer a HEAD with a length of 0, which is no length of a product.
+    # Some servers answer a HEAD with a length of 0, which says nothing about the product.
     if seen.size is not None and head.content_length and not coded and seen.size != head.content_length:
         return Comparison.OTHER
     dates = None
@@ -97,38 +102,38 @@ def compare(seen: ValidatorSnapshot, head: Head, *, trust_etag: bool = True) -> 
     if seen.etag and head.etag and trust_etag:
         if seen.etag.removeprefix("W/") != head.etag.removeprefix("W/"):
             return Comparison.OTHER
-        # An equal weak one says less than two dates that differ (RFC 9110 §8.8.1).
+        # Two equal weak ETags prove less than two different dates, so the dates decide (RFC 9110 §8.8.1).
         return Comparison.SAME if strong_etag(head.etag) and strong_etag(seen.etag) else dates or Comparison.SAME
-    return dates or Comparison.UNTOLD
+    return dates or Comparison.UNKNOWN
 
 
 def recheck(evidence: BadSourceEvidence, source: str, head: Head, *, now: float, trust_etag: bool = True) -> Recheck:
-    """Whether `source`, which answered with the head of a 200, is worth another fetch; `now` is Unix time."""
-    editions = {compare(seen, head, trust_etag=trust_etag) for seen in evidence.seen if seen.source == source}
-    if Comparison.SAME in editions:
-        return Recheck.STANDS
-    if not editions or Comparison.OTHER in editions:
-        return Recheck.ANEW
-    # A clock that was set back far must not hold the product up for ever.
-    return Recheck.STANDS if -CLOCK_S <= now - evidence.at < UNSEEN_S else Recheck.ANEW
+    """Decide whether to download again from `source`, which answered with a 200; `now` is Unix time."""
+    results = {compare(seen, head, trust_etag=trust_etag) for seen in evidence.seen if seen.source == source}
+    if Comparison.SAME in results:
+        return Recheck.UNCHANGED
+    if not results or Comparison.OTHER in results:
+        return Recheck.DOWNLOAD_AGAIN
+    # If the clock was set back far, download again, else the product would be blocked for a very long time.
+    return Recheck.UNCHANGED if -CLOCK_S <= now - evidence.at < UNSEEN_S else Recheck.DOWNLOAD_AGAIN
 
 
 def with_new_evidence(
     before: BadSourceEvidence | None, latest: BadSourceEvidence, *, earlier: int, everywhere: bool
 ) -> BadSourceEvidence:
-    """What is known once another fetch has brought wrong bytes: `latest`, which knows of this fetch alone.
+    """Return the evidence after another download gave wrong bytes; `latest` covers this download alone.
 
-    `before`: what was known until now, of earlier runs too; `earlier`: fetches of this run, other than the one that
-    `before` speaks of, that brought these bytes; `everywhere`: every source of the product has been tried in this run.
+    `before`: evidence so far, including that of earlier runs; `earlier`: number of downloads in this run that gave
+    these bytes, without the one in `before`; `everywhere`: every source of the product has been tried in this run.
     """
     same = before is not None and set(before.found) == set(latest.found) and before.size == latest.size
     known = before if before is not None and same else None
     fetches = 1 + (known.fetches if known is not None else earlier)
-    marks = dict.fromkeys((*(known.seen if known is not None else ()), *latest.seen))
+    snapshots = dict.fromkeys((*(known.seen if known is not None else ()), *latest.seen))
     return replace(
         latest,
         fetches=fetches,
         proven=fetches > 1 and everywhere,
         kept=before.kept if before is not None else None,
-        seen=tuple(marks)[-MOST_SEEN:],
+        seen=tuple(snapshots)[-MOST_SEEN:],
     )

@@ -1,6 +1,6 @@
-"""Byte ranges as values, and how what is missing is shared among connections. Pure.
+"""Byte ranges as values, and the parser of Content-Range. Pure.
 
-A range is half-open, `(start, end)`; HTTP's are closed (RFC 9110 §14.1.2) and converted at the border.
+A range is half-open, `(start, end)`. HTTP's ranges are closed (RFC 9110 §14.1.2); requests and responses convert them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ __all__ = ["ContentRange", "Range", "cover", "missing", "normalise", "parse_cont
 
 Range = tuple[int, int]
 
-_MOST_BYTES = 2**63 - 1
-"""What a file, and the journal, can hold."""
+_MAX_BYTES = 2**63 - 1
+"""Largest offset that a file and the journal can store."""
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(?:(\d{1,19})-(\d{1,19})|(\*))/(?:(\d{1,19})|\*)\s*", re.IGNORECASE | re.ASCII)
 
 
 def normalise(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """Sorted, disjoint, without empty or touching ranges."""
+    """Return the ranges sorted and merged, without empty ones."""
     merged: list[Range] = []
     for start, end in sorted(r for r in ranges if r[0] < r[1]):
         if merged and start <= merged[-1][1]:
@@ -34,12 +34,12 @@ def normalise(ranges: Iterable[Range]) -> tuple[Range, ...]:
 
 
 def cover(ranges: Iterable[Range]) -> int:
-    """How many bytes the ranges hold."""
+    """Return the number of bytes in the ranges; a byte in two ranges counts once."""
     return sum(end - start for start, end in normalise(ranges))
 
 
 def missing(have: Iterable[Range], total: int) -> tuple[Range, ...]:
-    """What `have` lacks of `(0, total)`."""
+    """Return the gaps of `have` in `(0, total)`."""
     gaps: list[Range] = []
     at = 0
     for start, end in normalise(have):
@@ -55,20 +55,23 @@ def missing(have: Iterable[Range], total: int) -> tuple[Range, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ContentRange:
-    """RFC 9110 §14.4: which part a 206 holds, or of what length a 416 speaks. `range` is None for `bytes */N`."""
+    """The Content-Range of a 206 or a 416 (RFC 9110 §14.4).
+
+    `range` is None in a 416 (`bytes */N`); `total` is None if the server does not know the length.
+    """
 
     range: Range | None
     total: int | None
 
 
 def parse_content_range(value: str | None) -> ContentRange | None:
-    """None where the field is absent or not a sound `bytes` range."""
+    """Parse a Content-Range; return None if the field is absent or not a valid `bytes` range."""
     match = _CONTENT_RANGE.fullmatch(value) if value else None
     if match is None:
         return None
     first, last, star, length = match.groups()
     total = int(length) if length is not None else None
-    if max(int(last or 0) + 1, total or 0) > _MOST_BYTES:
+    if max(int(last or 0) + 1, total or 0) > _MAX_BYTES:
         return None
     if star:
         return ContentRange(None, total)

@@ -1,4 +1,7 @@
-"""Content codings that nobody asked for (RFC 9110 §8.4): which belong to the product, which come off while it arrives."""
+"""Content codings that the server applied without being asked (RFC 9110 §8.4).
+
+A coding either is the product's own format and is kept, or it is decoded while the body arrives.
+"""
 
 from __future__ import annotations
 
@@ -12,101 +15,102 @@ from bulkdl.core.models import FailureKind
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-__all__ = ["Decoder", "decodable", "is_the_format", "named"]
+__all__ = ["Decoder", "decodable", "is_file_format", "parse_codings"]
 
 STEP = 256 * 1024
-"""Bytes that one step decodes at most: a thousandfold bomb then costs no more memory than any other body."""
-CODED_TRIES = 3
-"""A damaged coding is asked for again this often."""
+"""Limit of decoded bytes per step: a decompression bomb then needs no more memory than any other body."""
+CORRUPT_CODING_TRIES = 3
+"""Limit of attempts in a row if the coding of the body is corrupt."""
 _FORMATS = {"gzip": ("gz", "tgz", "gzip", "svgz"), "br": ("br",), "zstd": ("zst", "zstd"), "deflate": ("zz", "zlib")}
-"""The suffixes of files that are what a coding makes."""
+"""File suffixes of the format that each coding produces."""
 _GZIP = zlib.MAX_WBITS | 16
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
-def named(fields: Collection[str]) -> str:
-    """The codings that `Content-Encoding` fields name, in their order, without `identity`; "" where there is none."""
+def parse_codings(fields: Collection[str]) -> str:
+    """Return the codings in `Content-Encoding` fields, in order, without `identity`; "" if there is none."""
     if not any(fields):
         return ""
     words = [re.sub(r"^x-(?=gzip$)", "", word.strip().lower()) for field in fields for word in field.split(",")]
     return ", ".join(word for word in words if word not in {"", "identity"})
 
 
-def is_the_format(coding: str, names: Iterable[str]) -> bool:
-    """Whether one of a product's names says that the product is what `coding` makes: then nothing is to be decoded.
+def is_file_format(coding: str, names: Iterable[str]) -> bool:
+    """Return whether one of a product's names shows that `coding` is its own format, so that nothing is decoded.
 
-    Servers label an `a.csv.gz` that lies on their disk with `Content-Encoding: gzip`.
+    Servers label a stored `a.csv.gz` with `Content-Encoding: gzip`.
     """
     suffixes = tuple(f".{suffix}" for suffix in _FORMATS.get(coding, ()))
     return bool(suffixes) and any(name.lower().endswith(suffixes) for name in names)
 
 
 def decodable(coding: str) -> bool:
-    """Whether `Decoder` takes it off."""
+    """Return whether `Decoder` supports `coding`."""
     return coding in {"gzip", "deflate"}
 
 
 class Decoder:
-    """Takes `gzip` (RFC 1952, several members too) or `deflate` (RFC 1950, and bare RFC 1951 as many send it) off a body.
+    """Decodes a `gzip` or `deflate` body in steps.
 
-    `feed` gives it what has arrived; `step` is to be called until it gives nothing more; `finish` is for the body's end.
+    `gzip` is RFC 1952 with one or more members; `deflate` is RFC 1950, or raw RFC 1951, which many servers send. Pass
+    received bytes to `feed`, then call `step` until it returns no more bytes. Call `finish` at the end of the body.
     """
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
-        self._waiting = b""
-        self._inner = zlib.decompressobj(_GZIP) if coding == "gzip" else None
-        self._taken = 0
+        self._pending = b""
+        self._zlib = zlib.decompressobj(_GZIP) if coding == "gzip" else None
+        self._encoded_count = 0
 
-    def feed(self, coded: bytes) -> None:
-        self._waiting += coded
-        self._taken += len(coded)
+    def feed(self, encoded: bytes) -> None:
+        self._pending += encoded
+        self._encoded_count += len(encoded)
 
-    def taken(self) -> int:
-        """Coded bytes since this was last asked."""
-        taken, self._taken = self._taken, 0
-        return taken
+    def take_encoded_count(self) -> int:
+        """Return and reset the number of encoded bytes that `feed` got since the last call."""
+        count, self._encoded_count = self._encoded_count, 0
+        return count
 
     def step(self) -> bytes:
-        """At most `STEP` decoded bytes, b"" when more has to arrive first; raise `TryAgain` for what is no such coding."""
+        """Return at most `STEP` decoded bytes, b"" if more must arrive; raise `TryAgain` if the coding is corrupt."""
         while True:
-            inner = self._ready()
-            if inner is None:
+            decoder = self._ready()
+            if decoder is None:
                 return b""
             try:
-                out = inner.decompress(self._waiting, STEP)
+                out = decoder.decompress(self._pending, STEP)
             except zlib.error:
-                raise self._damaged("is damaged") from None
-            before, self._waiting = len(self._waiting), inner.unused_data if inner.eof else inner.unconsumed_tail
-            if out or len(self._waiting) == before:
+                raise self._corrupt("is corrupt") from None
+            before, self._pending = len(self._pending), decoder.unused_data if decoder.eof else decoder.unconsumed_tail
+            if out or len(self._pending) == before:
                 return out
 
     def finish(self) -> None:
-        """The body has ended: raise `TryAgain` unless the coding has too."""
-        if self._inner is None or not self._inner.eof or self._waiting:
-            raise TryAgain(f"the body ended inside its {self._coding} coding", kind=FailureKind.NETWORK)
+        """Raise `TryAgain` if the body ended before its coding did."""
+        if self._zlib is None or not self._zlib.eof or self._pending:
+            raise TryAgain(f"the {self._coding}-encoded response ended early", kind=FailureKind.NETWORK)
 
     def _ready(self) -> zlib._Decompress | None:
-        """What decodes the next bytes; None when that cannot be told yet."""
-        if self._inner is None and len(self._waiting) >= 2:
-            self._inner = zlib.decompressobj(zlib.MAX_WBITS if _has_zlib_header(self._waiting) else -zlib.MAX_WBITS)
-        elif self._inner is not None and self._inner.eof and self._waiting:
-            if self._coding != "gzip" or not self._waiting.startswith(_GZIP_MAGIC[: len(self._waiting)]):
-                raise self._damaged("is followed by something else")
-            if len(self._waiting) < len(_GZIP_MAGIC):
+        """Return the decoder of the next bytes; None if more bytes are needed to choose one."""
+        if self._zlib is None and len(self._pending) >= 2:
+            self._zlib = zlib.decompressobj(zlib.MAX_WBITS if _has_zlib_header(self._pending) else -zlib.MAX_WBITS)
+        elif self._zlib is not None and self._zlib.eof and self._pending:
+            if self._coding != "gzip" or not self._pending.startswith(_GZIP_MAGIC[: len(self._pending)]):
+                raise self._corrupt("has extra bytes at its end")
+            if len(self._pending) < len(_GZIP_MAGIC):
                 return None
-            self._inner = zlib.decompressobj(_GZIP)
-        return self._inner
+            self._zlib = zlib.decompressobj(_GZIP)
+        return self._zlib
 
-    def _damaged(self, how: str) -> TryAgain:
+    def _corrupt(self, how: str) -> TryAgain:
         return TryAgain(
-            f"the body's {self._coding} coding {how}",
+            f"the {self._coding}-encoded response {how}",
             kind=FailureKind.CONTENT,
-            limit=CODED_TRIES,
-            hint="The archive codes what was asked for plain; report it there",
+            limit=CORRUPT_CODING_TRIES,
+            hint="The server compressed it although plain content was requested; report this to the archive",
         )
 
 
 def _has_zlib_header(begin: bytes) -> bool:
-    """RFC 1950 §2.2: method 8, and a check of the two bytes."""
+    """Return whether a zlib header begins the body (RFC 1950 §2.2): method 8, and a valid check of the two bytes."""
     return begin[0] & 0x0F == 8 and begin[0] >> 4 <= 7 and (begin[0] << 8 | begin[1]) % 31 == 0

@@ -1,4 +1,4 @@
-"""HTTP dates, Retry-After and the validators that identify one representation (RFC 9110 §5.6.7, §8.8, §10.2.3)."""
+"""Parsers of HTTP dates, Retry-After and validators (RFC 9110 §5.6.7, §8.8, §10.2.3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST_S = 10 * 365 * 86400.0
 
 
 _IMF_FIXDATE = re.compile(r"[A-Z][a-z]{2}, (\d\d) ([A-Z][a-z]{2}) (\d{4}) (\d\d):(\d\d):(\d\d) GMT", re.ASCII)
-"""The form that servers must send; email's parser, for any form, costs twenty times as much."""
+"""The form that servers must send; the general parser of `email` takes twenty times as long."""
 
 
 _MONTHS = {"Jan": 1, "Feb": 2, "Mar": 3, "Apr": 4, "May": 5, "Jun": 6}
@@ -24,7 +24,7 @@ _MONTHS |= {"Jul": 7, "Aug": 8, "Sep": 9, "Oct": 10, "Nov": 11, "Dec": 12}
 
 @lru_cache(maxsize=64)
 def parse_http_date(value: str | None) -> float | None:
-    """Unix time of an HTTP date, of any of the three forms (RFC 9110 §5.6.7), None where it is none."""
+    """Return the Unix time of an HTTP date in any of its three forms (RFC 9110 §5.6.7); None if it is invalid."""
     if value is None:
         return None
     if (usual := _IMF_FIXDATE.fullmatch(value)) is not None:
@@ -34,14 +34,14 @@ def parse_http_date(value: str | None) -> float | None:
             return moment.timestamp()
     try:
         moment = parsedate_to_datetime(value)
-        # The form of asctime names no zone: it is UTC like the others, not this machine's.
+        # The asctime form names no time zone: it is UTC like the others, not local time.
         return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 
 def parse_retry_after(value: str | None, *, now: float) -> float | None:
-    """Seconds to wait (RFC 9110 §10.2.3: seconds or a date), never negative; None where the field says nothing usable."""
+    """Return the seconds of a Retry-After (RFC 9110 §10.2.3), never negative; None if it is absent or invalid."""
     text = (value or "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII):
         return min(float(text), _LONGEST_S)
@@ -53,14 +53,14 @@ _STRONG_ETAG = re.compile(r'"[^"\x00-\x1f\x7f]*"')
 
 
 def strong_etag(etag: str | None) -> str | None:
-    """`etag` where it is a strong validator (RFC 9110 §8.8.3); a weak one must not go into If-Range (§13.1.5)."""
+    """Return `etag` if it is strong (RFC 9110 §8.8.3), else None; a weak ETag is not allowed in If-Range (§13.1.5)."""
     return etag if etag and _STRONG_ETAG.fullmatch(etag) else None
 
 
 def strong_date(last_modified: str | None, date: str | None) -> str | None:
-    """`last_modified` where it is strong (RFC 9110 §8.8.2.2), None where it is not.
+    """Return `last_modified` if it is a strong validator (RFC 9110 §8.8.2.2), else None.
 
-    The response has to be made so much later that the two clocks need not be the same one: a minute, as RFC 7232 had it.
+    It is strong if `date` is at least 60 s later, which allows for two different clocks (60 s is from RFC 7232).
     """
     modified, made = parse_http_date(last_modified), parse_http_date(date)
     if modified is None or made is None or made - modified < 60:

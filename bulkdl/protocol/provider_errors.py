@@ -1,8 +1,9 @@
-"""What an archive's error means in its own words: a provider's data file in, a typed ruling out. Pure.
+"""Interpret the error responses of each provider by rules in data files. Pure.
 
-The status alone says too little: a 401 can ask for a fresh token, for a new login, or be the product's own fault, and a
-429 can mind the connections or the hour. `data/provider_errors/NAME.yaml` holds what is known of a provider, as rules that are
-tried in order, then those of the dialects in `also`, then the generic ones. Where none fits, the status decides.
+The status alone says too little. A 401 can mean an expired token, an ended session or a wrong product; a 429 can mean
+too many connections or an exhausted quota. `data/provider_errors/NAME.yaml` holds the rules of a provider. `interpret`
+tries them in order, then the rules of the files in `also`, then the generic ones. If none matches, the status decides.
+To add a provider, add a file and rows in `tests/protocol/test_provider_errors.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 __all__ = [
-    "MOST_BODY",
+    "MAX_BODY",
     "Answer",
     "ErrorAction",
     "ErrorInterpretation",
@@ -36,69 +37,73 @@ __all__ = [
     "names",
 ]
 
-MOST_BODY = 4096
-"""Bytes of an error's body that are looked at."""
+MAX_BODY = 4096
+"""Limit of bytes of an error's body that are read."""
 GENERIC = "generic"
-_LONGEST_S = 366 * 86400.0
+_MAX_WAIT_S = 366 * 86400.0
 
 
 class ErrorAction(StrEnum):
-    """What is done about it."""
+    """Reaction to an error response."""
 
-    REFRESH = "refresh"  # the token is at fault: get another one
-    LOGIN = "login"  # the session is: log in again
-    WAIT = "wait"  # everybody leaves the host alone for a while
-    FEWER = "fewer"  # the same, with fewer connections from now on
-    FAIL = "fail"  # the product is at fault
-    STOP = "stop"  # the account can get nothing here
+    REFRESH = "refresh"  # the token is invalid: refresh it
+    LOGIN = "login"  # the session has ended: log in again
+    WAIT = "wait"  # all workers back off from the host
+    FEWER = "fewer"  # back off, and use fewer connections from now on
+    FAIL = "fail"  # the product fails
+    STOP = "stop"  # the account is unusable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """An error as it arrived."""
+    """An error response."""
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
-    """Its beginning, at most `MOST_BODY`; a server's words, which are never shown."""
+    """The first bytes of the body, at most `MAX_BODY`; never shown, since the server wrote it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorInterpretation:
     action: ErrorAction
-    says: str
-    """What happened, as part of a sentence; from the data, never from the server."""
+    text: str
+    """What happened, as part of a sentence; from the data file, never from the server."""
     hint: str = ""
     code: str = ""
-    """The provider's own code, where the rule goes by one."""
+    """The provider's error code; "" if the rule has none."""
     wait: float | None = None
-    """Seconds from now; None where neither the answer nor the rule names a time."""
+    """Seconds from now; None if neither the response nor the rule names a time."""
     kind: FailureKind = FailureKind.HTTP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Where the time to wait stands: a number or date in the JSON or in a header (`field`, a pattern), else `default`."""
+    """Source of the time to wait: a number in the JSON body or in a header.
+
+    `json` is a dotted path, `field` a pattern for the header's name. Otherwise Retry-After counts, then `default`.
+    """
 
     json: str = ""
     field: str = ""
     unit: str = "s"
-    """s, ms, epoch_s, epoch_ms, or auto: told apart by the size of the number."""
+    """s, ms, epoch_s, epoch_ms, or auto, which chooses the unit by the size of the number."""
     default: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """Every condition that is named must hold."""
+    """One rule of a data file; it matches if all its conditions hold."""
 
     status: tuple[int, ...]
     action: ErrorAction
-    says: str
+    text: str
+    """Message of the rule: `says` in the data file."""
     code: str = ""
-    text: re.Pattern[str] | None = None
-    """Found anywhere in the body."""
+    body: re.Pattern[str] | None = None
+    """Pattern to find anywhere in the body: `text` in the data file."""
     field: tuple[re.Pattern[str], re.Pattern[str]] | None = None
-    """A header whose name and value match whole."""
+    """Patterns that must match the whole name and value of a header."""
     hint: str = ""
     wait: Wait = Wait()
     kind: FailureKind = FailureKind.HTTP
@@ -108,25 +113,26 @@ class Rule:
 class ProviderErrorRules:
     name: str
     codes: tuple[str, ...]
-    """Dotted paths in the JSON at which the provider's code may stand."""
+    """Dotted paths in the JSON body at which the provider's error code may occur."""
     also: tuple[str, ...]
+    """Names of further rule sets to try afterwards."""
     rules: tuple[Rule, ...]
 
 
 def interpret(name: str | None, answer: Answer, *, now: float) -> ErrorInterpretation | None:
-    """What `answer` means in a dialect (an unknown one, or None: the generic); `now` is the wall clock for dates.
+    """Return the meaning of `answer` by the rules of provider `name`; None if no rule matches.
 
-    None: nothing is known beyond the status.
+    An unknown `name`, or None, means the generic rules. `now` is Unix time, for dates in the response.
     """
-    text = answer.body[:MOST_BODY].decode("utf-8", "replace")
+    text = answer.body[:MAX_BODY].decode("utf-8", "replace")
     document = _json(text)
-    for dialect in _chain(name):
-        code = next((found for path in dialect.codes if (found := _at(document, path)) not in (None, "")), None)
-        for rule in dialect.rules:
-            if _fits(rule, answer, text, code):
+    for rule_set in _chain(name):
+        code = next((found for path in rule_set.codes if (found := _at(document, path)) not in (None, "")), None)
+        for rule in rule_set.rules:
+            if _matches(rule, answer, text, code):
                 wait = _seconds(rule.wait, answer, document, now)
                 return ErrorInterpretation(
-                    action=rule.action, says=rule.says, hint=rule.hint, code=rule.code, wait=wait, kind=rule.kind
+                    action=rule.action, text=rule.text, hint=rule.hint, code=rule.code, wait=wait, kind=rule.kind
                 )
     return None
 
@@ -138,14 +144,14 @@ def _folder() -> Traversable:
 
 
 def names() -> tuple[str, ...]:
-    """The dialects there are, sorted."""
+    """Return the names of all rule sets, sorted."""
     folder = _folder()
     return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
 
 
 @functools.cache
 def load(name: str) -> ProviderErrorRules:
-    """The dialect of that name; raise `KeyError` where there is none, `TypeError` or `ValueError` for one that is wrong."""
+    """Return the rule set `name`; raise `KeyError` if there is none, `TypeError` or `ValueError` if it is invalid."""
     if name not in names():
         raise KeyError(name)
     text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
@@ -156,7 +162,7 @@ def load(name: str) -> ProviderErrorRules:
 def parse(
     name: str, *, rules: list[dict[str, Any]], codes: tuple[str, ...] = (), also: tuple[str, ...] = ()
 ) -> ProviderErrorRules:
-    """A dialect from its data; raise `TypeError` or `ValueError` where that is wrong."""
+    """Return the rule set of a data file; raise `TypeError` or `ValueError` if it is invalid."""
     return ProviderErrorRules(
         name=name, codes=tuple(codes), also=tuple(also), rules=tuple(_rule(**rule) for rule in rules)
     )
@@ -177,8 +183,8 @@ def _rule(
     return Rule(
         status=tuple(status) if isinstance(status, list) else (status,),
         action=ErrorAction(action),
-        says=says,
-        text=re.compile(text, re.IGNORECASE) if text else None,
+        text=says,
+        body=re.compile(text, re.IGNORECASE) if text else None,
         field=(re.compile(name, re.IGNORECASE), re.compile(value, re.IGNORECASE)) if header else None,
         wait=Wait(**wait) if wait else Wait(),
         kind=FailureKind(kind),
@@ -187,17 +193,17 @@ def _rule(
 
 
 def _chain(name: str | None) -> Iterator[ProviderErrorRules]:
-    """The dialect, those that it names, and the generic one; each once."""
+    """Yield the rule set `name`, those in its `also`, and the generic one; each once."""
     known = names()
     first = load(name) if name in known and name is not None else load(GENERIC)
     seen: dict[str, None] = dict.fromkeys((first.name, *first.also, GENERIC))
     yield from (load(each) for each in seen)
 
 
-def _fits(rule: Rule, answer: Answer, text: str, code: object) -> bool:
+def _matches(rule: Rule, answer: Answer, text: str, code: object) -> bool:
     if answer.status not in rule.status or (rule.code and str(code) != rule.code):
         return False
-    if rule.text is not None and rule.text.search(text) is None:
+    if rule.body is not None and rule.body.search(text) is None:
         return False
     return rule.field is None or any(
         rule.field[0].fullmatch(name) and rule.field[1].fullmatch(value.strip())
@@ -206,16 +212,16 @@ def _fits(rule: Rule, answer: Answer, text: str, code: object) -> bool:
 
 
 def _seconds(wait: Wait, answer: Answer, document: Any, now: float) -> float | None:
-    """The time that the rule points to, else Retry-After, else the rule's own."""
+    """Return the time to wait from the rule's source, else from Retry-After, else the rule's default."""
     value: object = _at(document, wait.json) if wait.json else None
     if value is None and wait.field:
         pattern = re.compile(wait.field, re.IGNORECASE)
         value = next((text for name, text in answer.headers.items() if pattern.fullmatch(name)), None)
-    told = _from_now(value, wait.unit, now)
-    if told is None:
+    seconds = _from_now(value, wait.unit, now)
+    if seconds is None:
         sent = next((text for name, text in answer.headers.items() if name.lower() == "retry-after"), None)
-        told = parse_retry_after(sent, now=now)
-    return wait.default if told is None else min(max(0.0, told), _LONGEST_S)
+        seconds = parse_retry_after(sent, now=now)
+    return wait.default if seconds is None else min(max(0.0, seconds), _MAX_WAIT_S)
 
 
 def _from_now(value: object, unit: str, now: float) -> float | None:
@@ -234,7 +240,7 @@ def _from_now(value: object, unit: str, now: float) -> float | None:
 
 
 def _at(document: Any, path: str) -> object:
-    """What stands at a dotted path of keys; None where the way is barred."""
+    """Return the scalar at a dotted path of keys; None if there is none."""
     for key in path.split("."):
         if not isinstance(document, dict):
             return None

@@ -1,4 +1,4 @@
-"""The head of a response, and who acts on its status."""
+"""The head of a response, and the class of its status."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["Head", "StatusClass", "classify", "uncoded"]
 
 
 class StatusClass(Enum):
-    """Who acts on a response's status."""
+    """Reaction that a status calls for."""
 
-    BODY = "body"  # 200, 206: look at the head
+    BODY = "body"  # 200, 206: the head decides
     REDIRECT = "redirect"
-    PREPARING = "preparing"  # 202: made on demand, come back
+    PREPARING = "preparing"  # 202: made on demand, retry later
     RANGE = "range"  # 416
     CREDENTIAL = "credential"  # 401, 403
-    LATER = "later"  # passing: try again
-    NEVER = "never"  # the product's own fault: 404 and its kin
+    LATER = "later"  # temporary: retry
+    NEVER = "never"  # permanent for this product, such as 404
 
 
-_OWN = {200: StatusClass.BODY, 206: StatusClass.BODY, 202: StatusClass.PREPARING, 416: StatusClass.RANGE}
+_SINGLE_STATUS = {200: StatusClass.BODY, 206: StatusClass.BODY, 202: StatusClass.PREPARING, 416: StatusClass.RANGE}
 
 
 _LATER_4XX = frozenset({408, 409, 421, 423, 425, 429})
@@ -36,12 +36,13 @@ _NEVER_5XX = frozenset({501, 505, 506, 508, 510})
 
 
 def classify(status: int) -> StatusClass:
-    """The one place that says what is tried again (RFC 9110 §15); unknown codes from 300 on count as their class's x00.
+    """Return the class of a status: the only place that decides which statuses are retried (RFC 9110 §15).
 
-    Of the 2xx only 200 and 206 carry the product itself: 203 is one that a proxy has changed.
+    Unknown 3xx, 4xx and 5xx count as x00 of their class. Of the 2xx only 200 and 206 carry the product; a 203 was
+    changed by a proxy.
     """
-    if status in _OWN:
-        return _OWN[status]
+    if status in _SINGLE_STATUS:
+        return _SINGLE_STATUS[status]
     if status in (301, 302, 303, 307, 308):
         return StatusClass.REDIRECT
     if status in (401, 403):
@@ -53,7 +54,7 @@ def classify(status: int) -> StatusClass:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The parts of a response's head that decide."""
+    """Fields of a response's head that the decisions use."""
 
     status: int
     content_length: int | None = None
@@ -69,8 +70,8 @@ class Head:
 
 
 def uncoded(head: Head) -> Head:
-    """`head` without what speaks of the coded representation alone.
+    """Return `head` without the fields that describe only the encoded representation.
 
-    Its length, its ranges and its validators are not those of the product (RFC 9110 §8.4, §8.6, §8.8.3, §14.2).
+    Its length, ranges and validators are not those of the decoded product (RFC 9110 §8.4, §8.6, §8.8.3, §14.2).
     """
     return replace(head, content_encoding="", content_length=None, etag=None, last_modified=None, accept_ranges="")

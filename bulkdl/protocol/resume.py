@@ -1,7 +1,8 @@
-"""What to ask for, and what to do with the answer's head, given what is on disk. Pure.
+"""Decide which range to request, and what to do with the head of the response. Pure.
 
-`next_request` turns the recorded facts of a partial into a request; `evaluate_response` turns that request and the head of its response
-into a `Decision`. Everything that could splice two editions of a product into one file is decided here and nowhere else.
+`next_request` turns the recorded state of a partial into a request. `evaluate_response` turns that request and the head
+of its response into a `Decision`. Only this module decides whether bytes are joined, so only it can prevent a file that
+mixes two versions of a product.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from enum import Enum, StrEnum
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind, Resume
 from bulkdl.protocol.byte_ranges import ContentRange, Range, cover, normalise
-from bulkdl.protocol.content_coding import decodable, named
+from bulkdl.protocol.content_coding import decodable, parse_codings
 from bulkdl.protocol.headers import strong_etag
 from bulkdl.protocol.response_head import Head, StatusClass, classify, uncoded
 
@@ -29,46 +30,46 @@ __all__ = [
 ]
 
 OVERLAP = 64 * 1024
-"""Bytes that `resume: overlap` compares before it goes on."""
-_MOST_BYTES = 2**63 - 1
-"""What a file, and the journal, can hold."""
+"""Bytes that `resume: overlap` compares before it resumes."""
+_MAX_BYTES = 2**63 - 1
+"""Largest size that a file and the journal can store."""
 
 
 class Action(Enum):
-    APPEND = "append"  # the body continues what is on disk
-    RESTART = "restart"  # the body is the whole representation: forget what is on disk, write from zero
-    ASK_ANEW = "ask anew"  # what is on disk is of no use with this server: forget it, ask for the whole
-    WAIT = "wait"  # made on demand: come back
-    RETRY = "retry"  # a passing fault
-    REFUSED = "refused"  # 401, 403: the credential or the permission
-    REJECT = "reject"  # no attempt will mend it
+    APPEND = "append"  # the body continues the partial
+    RESTART = "restart"  # the body is the whole representation: discard the partial, write from zero
+    REQUEST_WHOLE = "request whole"  # the partial is unusable with this server: discard it, request the whole
+    WAIT = "wait"  # 202, made on demand: retry later
+    RETRY = "retry"  # a temporary failure
+    REFUSED = "refused"  # 401, 403: the credential or the permission is missing
+    REJECT = "reject"  # permanent: no retry can succeed
 
 
 class DecisionReason(StrEnum):
-    """The reason for a decision, for logs and tests."""
+    """Reason for a decision, for messages and tests."""
 
     WHOLE = "the whole representation"
-    CONTINUED = "the range that was asked for"
-    SAME_EDITION_FROM_ZERO = "the range was ignored, the edition is the same"
-    RANGE_IGNORED = "the range was ignored or the edition has changed"
-    EDITION_CHANGED = "the server has another edition now"
+    CONTINUED = "the requested range"
+    SAME_VERSION_FROM_ZERO = "the range was ignored, the version is the same"
+    RANGE_IGNORED = "the range was ignored or the version has changed"
+    VERSION_CHANGED = "the server has another version now"
     RANGE_UNSATISFIABLE = "the server has no such range"
-    UNASKED_RANGE = "a range that was not asked for"
-    WRONG_RANGE = "another range than the one that was asked for"
+    UNASKED_RANGE = "a range that was not requested"
+    WRONG_RANGE = "another range than requested"
     NO_CONTENT_RANGE = "a partial response without a usable Content-Range"
     MULTIPART = "a multipart response to a single range"
     LENGTHS_DISAGREE = "Content-Length and Content-Range disagree"
-    CODED = "a content coding that was not asked for"
+    CODED = "a content coding that was not requested"
     WRONG_SIZE = "another size than the manifest's"
     ABSURD_LENGTH = "a length that no file can have"
-    EMPTY = "an empty body for a product that is partly here"
+    EMPTY = "an empty body for a partly downloaded product"
     PREPARING = "the product is being prepared"
     STATUS = "the status"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartialState:
-    """What is durably on disk of a product, and the recorded validator of the representation that it is part of."""
+    """Recorded state of a partial: its ranges on disk, and the validators of their representation."""
 
     ranges: tuple[Range, ...] = ()
     total: int | None = None
@@ -87,7 +88,7 @@ class PartialState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RangeRequest:
-    """One request: the range to ask for, None for the whole; `overlap` bytes at its start are compared, not written."""
+    """One request; `range` None: the whole. The first `overlap` bytes are compared with the disk, not written."""
 
     range: tuple[int, int | None] | None = None
     if_range: str | None = None
@@ -95,7 +96,7 @@ class RangeRequest:
 
     @property
     def headers(self) -> dict[str, str]:
-        """RFC 9110 §14.2 and §13.1.5."""
+        """Range and If-Range fields (RFC 9110 §14.2 and §13.1.5)."""
         if self.range is None:
             return {}
         start, end = self.range
@@ -110,17 +111,17 @@ class Decision:
     action: Action
     why: DecisionReason
     start: int = 0
-    """The offset in the product of the body's first byte."""
+    """Offset of the body's first byte in the product."""
     total: int | None = None
-    """The length of the representation, where the server told."""
+    """Length of the representation; None if unknown."""
     kind: FailureKind = FailureKind.HTTP
     detail: str = ""
     coding: str = ""
-    """What has to come off the body before it is the product; such a body cannot be continued."""
+    """Content coding to decode; such a body cannot be resumed."""
 
 
 def validator(known: PartialState, source: str) -> str | None:
-    """What may go into If-Range (RFC 9110 §13.1.5): a date only where there is no ETag at all, not even a weak one."""
+    """Return the validator for If-Range (RFC 9110 §13.1.5); a date only if there is no ETag, not even a weak one."""
     if known.source != source:
         return None
     return strong_etag(known.etag) if known.etag else known.last_modified
@@ -130,10 +131,10 @@ _WHOLE = RangeRequest()
 
 
 def next_request(known: PartialState, *, source: str, has_checksum: bool, resume: Resume) -> RangeRequest:
-    """The request that continues `known` where that is safe, else one for the whole.
+    """Return the request that resumes the partial `known` if that is safe, else one for the whole.
 
-    A partial is continued where a splice of two editions is ruled out (the same strong validator at the same source) or
-    would be caught (a checksum in the manifest), or where the user has chosen to compare an overlap.
+    Resuming is safe if the same strong validator at the same source rules out a mix of two versions, or if a checksum in
+    the manifest would detect it. With `resume: overlap` the user accepts a comparison of the last bytes instead.
     """
     if not known.ranges:
         return _WHOLE
@@ -158,7 +159,7 @@ def evaluate_response(
     expected_size: int | None = None,
     keep_coding: bool = False,
 ) -> Decision:
-    """What the response is good for; `keep_coding`: the product's own name says that the coding is its format."""
+    """Decide how to use a response; `keep_coding`: the product's name shows that the coding is its own format."""
     group = classify(head.status)
     if group is StatusClass.PREPARING:
         return Decision(action=Action.WAIT, why=DecisionReason.PREPARING, kind=FailureKind.OFFLINE)
@@ -169,59 +170,63 @@ def evaluate_response(
     if group is StatusClass.RANGE:
         if ask.range is None:
             return Decision(action=Action.RETRY, why=DecisionReason.RANGE_UNSATISFIABLE)
-        return Decision(action=Action.ASK_ANEW, why=DecisionReason.RANGE_UNSATISFIABLE)
+        return Decision(action=Action.REQUEST_WHOLE, why=DecisionReason.RANGE_UNSATISFIABLE)
     if group is not StatusClass.BODY:
         return Decision(action=Action.REJECT, why=DecisionReason.STATUS)
-    coding = "" if keep_coding else named((head.content_encoding,))
+    coding = "" if keep_coding else parse_codings((head.content_encoding,))
     if coding and not decodable(coding):
-        return Decision(action=Action.REJECT, why=DecisionReason.CODED, kind=FailureKind.CONTENT, detail=_shown(coding))
-    if coding and head.status == 200:
-        return replace(_judge_coded(head, ask=ask, known=known, source=source), coding=coding)
-    if coding and ask.range is not None:
         return Decision(
-            action=Action.ASK_ANEW, why=DecisionReason.CODED
-        )  # a part of the coded bytes is no part of the product
+            action=Action.REJECT, why=DecisionReason.CODED, kind=FailureKind.CONTENT, detail=_printable(coding)
+        )
+    if coding and head.status == 200:
+        return replace(_evaluate_coded(head, ask=ask, known=known, source=source), coding=coding)
+    if coding and ask.range is not None:
+        # A range of the encoded bytes is not a range of the product.
+        return Decision(action=Action.REQUEST_WHOLE, why=DecisionReason.CODED)
     if head.status == 200:
-        return _judge_whole(head, ask=ask, known=known, source=source, expected_size=expected_size)
-    return _judge_part(head, ask=ask, known=known, source=source, expected_size=expected_size)
+        return _evaluate_whole(head, ask=ask, known=known, source=source, expected_size=expected_size)
+    return _evaluate_part(head, ask=ask, known=known, source=source, expected_size=expected_size)
 
 
 def is_plain_full_response(head: Head, *, expected_size: int | None) -> int | None:
-    """The length of a body that `evaluate_response` would take as it comes where nothing of the product is on disk; None: ask `evaluate_response`."""
+    """Return the length of a plain 200 whose body is the whole product; None if `evaluate_response` must decide.
+
+    This is the shortcut for products without a partial; a property test compares it with `evaluate_response`.
+    """
     length = head.content_length
-    if head.status != 200 or head.content_encoding or not length or length > _MOST_BYTES:
+    if head.status != 200 or head.content_encoding or not length or length > _MAX_BYTES:
         return None
     return length if expected_size is None or length == expected_size else None
 
 
-def _shown(text: str) -> str:
-    """A server's word, fit for a message."""
+def _printable(text: str) -> str:
+    """Return a server's text shortened and stripped for a message."""
     return "".join(letter if " " <= letter <= "~" else "?" for letter in text[:40])
 
 
-def _judge_coded(head: Head, *, ask: RangeRequest, known: PartialState, source: str) -> Decision:
-    if head.content_length is not None and head.content_length > _MOST_BYTES:
+def _evaluate_coded(head: Head, *, ask: RangeRequest, known: PartialState, source: str) -> Decision:
+    if head.content_length is not None and head.content_length > _MAX_BYTES:
         return Decision(action=Action.RETRY, why=DecisionReason.ABSURD_LENGTH)
-    return _judge_whole(uncoded(head), ask=ask, known=known, source=source, expected_size=None)
+    return _evaluate_whole(uncoded(head), ask=ask, known=known, source=source, expected_size=None)
 
 
-def _judge_whole(
+def _evaluate_whole(
     head: Head, *, ask: RangeRequest, known: PartialState, source: str, expected_size: int | None
 ) -> Decision:
     total = head.content_length
-    if total is not None and total > _MOST_BYTES:
+    if total is not None and total > _MAX_BYTES:
         return Decision(action=Action.RETRY, why=DecisionReason.ABSURD_LENGTH)
     if _differ(total, expected_size):
         return _wrong_size(total, expected_size)
     if not known.ranges:
         return Decision(action=Action.RESTART, why=DecisionReason.WHOLE, total=total)
-    if total == 0:  # a slip of the server's rather than an edition without a byte
+    if total == 0:  # more likely a server error than an empty new version
         return Decision(action=Action.RETRY, why=DecisionReason.EMPTY)
-    if _same_edition(head, known, source) and not _differ(total, known.total):
-        # Written again at the same place, so that a cut loses nothing that was there (RFC 9110 §14.2: Range is optional).
+    if _same_version(head, known, source) and not _differ(total, known.total):
+        # Overwrite the same bytes and keep the partial, so that a dropped connection loses nothing (RFC 9110 §14.2).
         return Decision(
             action=Action.APPEND,
-            why=DecisionReason.SAME_EDITION_FROM_ZERO,
+            why=DecisionReason.SAME_VERSION_FROM_ZERO,
             total=total if total is not None else known.total,
         )
     return Decision(
@@ -229,43 +234,43 @@ def _judge_whole(
     )
 
 
-def _judge_part(
+def _evaluate_part(
     head: Head, *, ask: RangeRequest, known: PartialState, source: str, expected_size: int | None
 ) -> Decision:
     if ask.range is None:
         return Decision(action=Action.RETRY, why=DecisionReason.UNASKED_RANGE)
     if head.content_type.strip().lower().startswith("multipart/byteranges"):
-        return Decision(action=Action.ASK_ANEW, why=DecisionReason.MULTIPART)
+        return Decision(action=Action.REQUEST_WHOLE, why=DecisionReason.MULTIPART)
     part = head.content_range
     total = _total(part, ask=ask, known=known, expected_size=expected_size)
     if part is None or part.range is None or total is None:
-        return Decision(action=Action.ASK_ANEW, why=DecisionReason.NO_CONTENT_RANGE)
+        return Decision(action=Action.REQUEST_WHOLE, why=DecisionReason.NO_CONTENT_RANGE)
     (start, end), (asked_start, asked_end) = part.range, ask.range
     if start != asked_start or (asked_end is not None and end > asked_end):
-        return Decision(action=Action.ASK_ANEW, why=DecisionReason.WRONG_RANGE, detail=f"{start}-{end - 1}")
+        return Decision(action=Action.REQUEST_WHOLE, why=DecisionReason.WRONG_RANGE, detail=f"{start}-{end - 1}")
     if _differ(head.content_length, end - start):
-        return Decision(action=Action.ASK_ANEW, why=DecisionReason.LENGTHS_DISAGREE)
+        return Decision(action=Action.REQUEST_WHOLE, why=DecisionReason.LENGTHS_DISAGREE)
     if _differ(part.total, expected_size):
         return _wrong_size(part.total, expected_size)
     if _differ(total, known.total) or end > total or _validator_changed(head, known, source):
-        return Decision(action=Action.ASK_ANEW, why=DecisionReason.EDITION_CHANGED)
+        return Decision(action=Action.REQUEST_WHOLE, why=DecisionReason.VERSION_CHANGED)
     return Decision(action=Action.APPEND, why=DecisionReason.CONTINUED, start=start, total=total)
 
 
 def _total(
     part: ContentRange | None, *, ask: RangeRequest, known: PartialState, expected_size: int | None
 ) -> int | None:
-    """The length of the whole; without one from somewhere the end of a part is not known to be the product's end.
+    """Return the length of the whole; without it we cannot tell whether the range reaches the product's end.
 
-    `resume: overlap` has promised that the server names the same size, so there its own word is needed.
+    `resume: overlap` requires that the server itself names the same size, so only Content-Range counts there.
     """
-    told = part.total if part is not None else None
-    if told is not None or ask.overlap:
-        return told
+    sent = part.total if part is not None else None
+    if sent is not None or ask.overlap:
+        return sent
     return known.total if known.total is not None else expected_size
 
 
-def _same_edition(head: Head, known: PartialState, source: str) -> bool:
+def _same_version(head: Head, known: PartialState, source: str) -> bool:
     if known.source != source:
         return False
     if strong_etag(known.etag):
@@ -274,10 +279,10 @@ def _same_edition(head: Head, known: PartialState, source: str) -> bool:
 
 
 def _validator_changed(head: Head, known: PartialState, source: str) -> bool:
-    """Whether a 206 tells another edition than the recorded one, even if it claims that If-Range has matched.
+    """Return whether the validators of a 206 show another version, even if the server claims that If-Range matched.
 
-    Absence is no proof: a 206 to an If-Range leaves Last-Modified out (RFC 9110 §15.3.7), and some servers the ETag. Nor is
-    a weakened ETag, which a proxy makes of a strong one.
+    A missing validator proves nothing: a 206 to an If-Range omits Last-Modified (RFC 9110 §15.3.7), and some servers
+    omit the ETag. A weak ETag instead of the strong one proves nothing either, since proxies weaken ETags.
     """
     if known.source != source:
         return False

@@ -1,7 +1,9 @@
-"""What was seen of hosts, and what follows from it. Pure but for `ServerQuirks`, which remembers.
+"""Known quirks of servers: which ones ignore ranges, and which ones send unstable ETags.
 
-A fact can save a request or make bulkdl more careful; it never stands in for a check: whether bytes are joined is decided in
-`resume`, which a wrong fact cannot make joining two editions unnoticed.
+Pure except for `ServerQuirks`, which keeps the facts of a run. The journal stores them for later runs; they count for
+30 days, and newer observations correct them. A fact can save a request (no extra connections if ranges are ignored) or
+make bulkdl more careful (no trust in an ETag that says nothing about the bytes, so that checksum or overlap decide). It
+never replaces a check: `resume` decides whether bytes are joined, and a wrong fact cannot hide a mix of two versions.
 """
 
 from __future__ import annotations
@@ -30,45 +32,46 @@ __all__ = [
     "fresh",
     "has_unstable_etags",
     "ignores_ranges",
-    "noted",
     "observations",
+    "with_observation",
 ]
 
 EXPIRES_S = 30 * 86400.0
-"""Seconds after which what was seen counts no more."""
+"""Seconds after which an observation no longer counts."""
 CLOCK_S = 86400.0
-"""Seconds that the clock may have been set back since."""
+"""Seconds that the system clock may have been set back since an observation."""
 MISSES = 2
-"""Ranges that a host did not honour before it is asked for no more than it must, where it never honoured one."""
+"""Ignored ranges after which a host gets one connection per product, if it never honoured a range."""
 MISSES_AFTER_HITS = 8
-"""The same for a host that did honour ranges before."""
+"""Ignored ranges after which a host gets one connection per product, if it honoured ranges before."""
 CHANGES = 2
-"""ETags that changed although the bytes did not, before a host's ETags are taken for moods."""
+"""Unchanged-byte ETag changes after which we treat this host's ETags as unstable."""
 STEADY = 16
-"""ETags in a row that did not change, after which they are believed again."""
-MOST_HOSTS = 1000
+"""Unchanged ETags in a row after which we trust this host's ETags again."""
+MAX_HOSTS = 1000
+"""Limit of hosts with stored facts; further hosts are not recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerFacts:
-    """What was seen of one origin, with when (Unix time) each kind of it was seen last."""
+    """Observations of one origin, with the Unix time of the last one of each kind."""
 
     origin: str
-    """`Url.origin` of the products' own URLs; redirects are the origin's business."""
+    """`Url.origin` of the products' own URLs; responses after a redirect count for it, too."""
     range_hits: int = 0
-    """Ranges that came as asked for (206)."""
+    """Ranges that the host sent as requested (206)."""
     range_misses: int = 0
-    """Since the last hit: 200 to a range of the edition that is there, or another range than the one asked for."""
+    """Ranges since the last hit that the host answered with a 200 of the same version, or with another range."""
     ranges_at: float = 0.0
     etag_changes: int = 0
-    """Other strong ETags for the same bytes at the same URL."""
+    """Changes of a strong ETag at one URL although the bytes were the same."""
     etag_same: int = 0
-    """Since the last change, without having named the ETag in the request."""
+    """Unchanged ETags since the last change, in answer to requests that did not name the ETag."""
     etags_at: float = 0.0
     validated: int = 0
-    """Products with a usable validator."""
+    """Number of products with a usable validator."""
     bare: int = 0
-    """Products without one."""
+    """Number of products without a usable validator."""
     validators_at: float = 0.0
 
     @property
@@ -76,27 +79,27 @@ class ServerFacts:
         return max(self.ranges_at, self.etags_at, self.validators_at)
 
     @property
-    def sum(self) -> int:
-        """How much was seen."""
+    def total(self) -> int:
+        """Total number of observations."""
         return self.range_hits + self.range_misses + self.etag_changes + self.etag_same + self.validated + self.bare
 
 
 class ServerObservation(Enum):
-    """One thing that was seen."""
+    """One observation of a host."""
 
     RANGE_HIT = "range hit"
     RANGE_MISS = "range miss"
     ETAG_SAME = "etag same"
-    ETAG_OTHER = "etag other"  # what became of the bytes is not known
-    ETAG_CHANGED = "etag changed"  # and the bytes did not
+    ETAG_OTHER = "etag other"  # it is unknown whether the bytes changed
+    ETAG_CHANGED = "etag changed"  # although the bytes did not
     VALIDATED = "validated"
     BARE = "bare"
 
-    __hash__ = object.__hash__  # of every product: Enum's own is Python code
+    __hash__ = object.__hash__  # hashed for every product; Enum's own hash is slower Python code
 
 
 def fresh(facts: ServerFacts, *, now: float) -> ServerFacts:
-    """`facts` without what is too old to count, or of a day that has not come yet."""
+    """Return `facts` without observations that are too old or lie in the future."""
 
     def old(at: float) -> bool:
         return not -CLOCK_S <= now - at < EXPIRES_S
@@ -110,13 +113,13 @@ def fresh(facts: ServerFacts, *, now: float) -> ServerFacts:
     return facts
 
 
-def noted(facts: ServerFacts, sight: ServerObservation, *, now: float, times: int = 1) -> ServerFacts:
-    """`facts` with one thing more; newer evidence corrects what older evidence said.
+def with_observation(facts: ServerFacts, observation: ServerObservation, *, now: float, times: int = 1) -> ServerFacts:
+    """Return `facts` with one more observation; newer observations correct older ones.
 
-    `times`: how often it was seen, for what is only counted.
+    `times`: number of equal observations, for those that are only counted.
     """
     facts = fresh(facts, now=now)
-    match sight:
+    match observation:
         case ServerObservation.RANGE_HIT:
             return replace(facts, range_hits=facts.range_hits + 1, range_misses=0, ranges_at=now)
         case ServerObservation.RANGE_MISS:
@@ -138,56 +141,58 @@ def noted(facts: ServerFacts, sight: ServerObservation, *, now: float, times: in
 
 
 def ignores_ranges(facts: ServerFacts, *, now: float) -> bool:
-    """Whether several connections to one product would each begin with its first byte."""
+    """Return whether the host ignores ranges, so that every extra connection would start at the first byte."""
     facts = fresh(facts, now=now)
     return facts.range_misses >= (MISSES_AFTER_HITS if facts.range_hits else MISSES)
 
 
 def has_unstable_etags(facts: ServerFacts, *, now: float) -> bool:
-    """Whether another ETag says nothing of the bytes, as with servers behind one name that make it of an inode."""
+    """Return whether a changed ETag says nothing about the bytes, as in clusters that derive it from the inode."""
     return fresh(facts, now=now).etag_changes >= CHANGES
 
 
 def describe(facts: ServerFacts, *, now: float) -> str:
-    """What was learnt of a host and what follows from it, for a person; "" where that is nothing."""
+    """Return the facts about a host and their consequences for display; "" if there are none."""
     facts, parts = fresh(facts, now=now), []
     if ignores_ranges(facts, now=now):
-        parts.append(f"ignores ranges (seen {facts.range_misses} times), so one connection a product")
+        parts.append(f"ignores ranges (seen {facts.range_misses} times), so one connection per product")
     elif facts.range_hits:
         parts.append("honours ranges")
     if has_unstable_etags(facts, now=now):
-        parts.append(f"its ETags change without the bytes (seen {facts.etag_changes} times), so checksums decide")
+        parts.append(
+            f"its ETags change although the content does not (seen {facts.etag_changes} times), so checksums decide"
+        )
     elif facts.validated > facts.bare:
-        parts.append("gives validators")
+        parts.append("sends validators")
     elif facts.bare:
-        parts.append("gives no validators")
+        parts.append("sends no validators")
     return "; ".join(parts)
 
 
 def observations(
     head: Head, *, ask: RangeRequest, known: PartialState, decision: Decision, source: str
 ) -> tuple[ServerObservation, ...]:
-    """What a response's head shows of its host; `known`: what is on disk, with the validator that was recorded."""
+    """Return the observations in a response's head; `known`: the partial with its recorded validators."""
     found: list[ServerObservation] = []
-    describe, recorded = strong_etag(head.etag), strong_etag(known.etag)
-    comparable = bool(describe and recorded) and known.source == source
+    sent, recorded = strong_etag(head.etag), strong_etag(known.etag)
+    comparable = bool(sent and recorded) and known.source == source
     if ask.range is not None:
-        ranged = _range_sight(head, ask=ask, decision=decision, same=_is_same(head, known, source))
+        ranged = _range_observation(head, ask=ask, decision=decision, same=_is_same_version(head, known, source))
         found += [ranged] if ranged is not None else []
     if comparable and head.status in (200, 206) and not ask.if_range:
-        found.append(ServerObservation.ETAG_SAME if describe == recorded else ServerObservation.ETAG_OTHER)
+        found.append(ServerObservation.ETAG_SAME if sent == recorded else ServerObservation.ETAG_OTHER)
     if head.status == 200:
         found.append(first_observation(head))
     return tuple(found)
 
 
 def first_observation(head: Head) -> ServerObservation:
-    """What a 200 shows of its host where nothing is on disk and no range was asked for."""
+    """Return the observation in a 200 if there is no partial and no range was requested."""
     return ServerObservation.VALIDATED if head.last_modified or strong_etag(head.etag) else ServerObservation.BARE
 
 
-def _is_same(head: Head, known: PartialState, source: str) -> bool:
-    """Whether the response names the very edition that is on disk (RFC 9110 §13.1.5: a date only where there is no ETag)."""
+def _is_same_version(head: Head, known: PartialState, source: str) -> bool:
+    """Return whether the response is of the version on disk; dates count only without an ETag (RFC 9110 §13.1.5)."""
     if known.source != source or not (known.etag or known.last_modified):
         return False
     if known.etag:
@@ -195,7 +200,7 @@ def _is_same(head: Head, known: PartialState, source: str) -> bool:
     return head.etag is None and head.last_modified == known.last_modified
 
 
-_NOT_AS_ASKED = frozenset(
+_WRONG_RANGE_REASONS = frozenset(
     {
         DecisionReason.WRONG_RANGE,
         DecisionReason.MULTIPART,
@@ -205,17 +210,17 @@ _NOT_AS_ASKED = frozenset(
 )
 
 
-def _range_sight(head: Head, *, ask: RangeRequest, decision: Decision, same: bool) -> ServerObservation | None:
+def _range_observation(head: Head, *, ask: RangeRequest, decision: Decision, same: bool) -> ServerObservation | None:
     if head.status == 206:
         if decision.action is Action.APPEND:
             return ServerObservation.RANGE_HIT
-        return ServerObservation.RANGE_MISS if decision.why in _NOT_AS_ASKED else None
-    # With If-Range a 200 is right where the edition is another one (RFC 9110 §13.1.5).
+        return ServerObservation.RANGE_MISS if decision.why in _WRONG_RANGE_REASONS else None
+    # A 200 to an If-Range is correct if the version changed, so it is no miss (RFC 9110 §13.1.5).
     return ServerObservation.RANGE_MISS if head.status == 200 and (same or not ask.if_range) else None
 
 
 class ServerQuirks:
-    """What is known of every host in this run and from earlier ones; `save` is told what is worth keeping."""
+    """Facts about every host from this run and earlier ones; `save` is called with facts worth storing."""
 
     def __init__(
         self,
@@ -227,25 +232,27 @@ class ServerQuirks:
         self._facts = {f.origin: f for f in facts}
         self._clock = clock
         self._save = save
-        self._often: dict[tuple[str, ServerObservation], int] = {}
+        self._unsaved_counts: dict[tuple[str, ServerObservation], int] = {}
 
     def of(self, origin: str) -> ServerFacts:
         return fresh(self._facts.get(origin) or ServerFacts(origin=origin), now=self._clock.wall())
 
-    def note(self, origin: str, *seen: ServerObservation) -> None:
-        """Remember what was seen; what is written of it is what could change a decision, and less and less of the rest."""
-        for sight in seen:
+    def note(self, origin: str, *observed: ServerObservation) -> None:
+        """Record observations; save facts that change a decision at once, and mere counts ever more rarely."""
+        for observation in observed:
             times = 1
-            if sight in _COUNTED:  # of every product: added up only when twice as many were seen
-                often = self._often[origin, sight] = self._often.get((origin, sight), 0) + 1
-                if often.bit_count() != 1:
+            if observation in _COUNT_ONLY:  # one for every product: add them only when their number has doubled
+                count = self._unsaved_counts[origin, observation] = (
+                    self._unsaved_counts.get((origin, observation), 0) + 1
+                )
+                if count.bit_count() != 1:
                     continue
-                times = often - often // 2
+                times = count - count // 2
             now, before = self._clock.wall(), self.of(origin)
-            if before.sum == 0 and len(self._facts) >= MOST_HOSTS:
+            if before.total == 0 and len(self._facts) >= MAX_HOSTS:
                 return
-            after = self._facts[origin] = noted(before, sight, now=now, times=times)
-            if _verdict(before, now) != _verdict(after, now) or times > 1 or after.sum.bit_count() == 1:
+            after = self._facts[origin] = with_observation(before, observation, now=now, times=times)
+            if _decisions(before, now) != _decisions(after, now) or times > 1 or after.total.bit_count() == 1:
                 self._save(after)
 
     def ignores_ranges(self, origin: str) -> bool:
@@ -255,8 +262,8 @@ class ServerQuirks:
         return has_unstable_etags(self.of(origin), now=self._clock.wall())
 
 
-_COUNTED = frozenset({ServerObservation.VALIDATED, ServerObservation.BARE})
+_COUNT_ONLY = frozenset({ServerObservation.VALIDATED, ServerObservation.BARE})
 
 
-def _verdict(facts: ServerFacts, now: float) -> tuple[bool, bool]:
+def _decisions(facts: ServerFacts, now: float) -> tuple[bool, bool]:
     return ignores_ranges(facts, now=now), has_unstable_etags(facts, now=now)

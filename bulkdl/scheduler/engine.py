@@ -179,7 +179,7 @@ class Engine:
     async def _accept_existing(self, task: DownloadTask, there: ExistingFile) -> None:
         """Record a file that was there before as the product."""
         facts = await self._context.storage.stat(self._context.storage.final(task.file or ""))
-        other = self._context.claims.finish(task.file or "", task.product.index)
+        other = self._context.claims.confirm(task.file or "", task.product.index)
         if other is not None or facts is None:
             raise conflict(task, "is another product's")
         await record_existing(self._context, task, there, facts)

@@ -13,8 +13,8 @@ from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.models import FailureKind
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.planning.orphaned_partials import as_offer
-from bulkdl.planning.unpack_folders import claim_folder
+from bulkdl.planning.orphaned_partials import without_last_byte
+from bulkdl.planning.unpack_folders import reserve_folder
 from bulkdl.protocol.byte_ranges import normalise
 from bulkdl.protocol.headers import strong_date
 from bulkdl.protocol.resume import (
@@ -61,7 +61,7 @@ async def attempt(context: RunContext, task: DownloadTask) -> CompletePartial | 
     entry = await _durable_entry(context, task.product.id)
     if entry is None and (left := context.orphans.adoptable.get(task.product.id)) is not None:
         left = await _durable_entry(context, left.id)
-        entry = as_offer(left) if left is not None else None
+        entry = without_last_byte(left) if left is not None else None
     if entry is not None and (known := context.known(task, entry)).complete and known.total:
         task.resumed = known.have if task.resumed is None else task.resumed
         return CompletePartial(entry)
@@ -214,7 +214,7 @@ async def _receive(
 
 async def _taken_over(context: RunContext, task: DownloadTask, entry: Entry, decision: Decision) -> Entry | None:
     """What an earlier URL has left, once the archive has said that it is of this edition; None until then."""
-    if decision.action not in (Action.APPEND, Action.RESTART, Action.ASK_ANEW):
+    if decision.action not in (Action.APPEND, Action.RESTART, Action.REQUEST_WHOLE):
         return None
     return await adopt(context, task, entry, same=decision.action is Action.APPEND)
 
@@ -242,7 +242,7 @@ def _named(context: RunContext, task: DownloadTask, head: Head, entry: Entry | N
     file = task.file or (entry.file if entry is not None else None)
     if file is None:
         file = from_content_disposition(head.disposition) or from_url(task.product.url)
-    other = context.claims.claim(file, task.product.index)
+    other = context.claims.reserve(file, task.product.index)
     if other is not None:
         raise ProductFailed(
             f"the archive names this product {file}, and product {other + 1} of the manifest has that name",
@@ -251,7 +251,7 @@ def _named(context: RunContext, task: DownloadTask, head: Head, entry: Entry | N
         )
     task.file = file
     if task.product.extract:
-        claim_folder(context.claims, task.product, file)
+        reserve_folder(context.claims, task.product, file)
     return new
 
 
@@ -295,4 +295,4 @@ def _splittable(head: Head, decision: Decision, entry: Entry, *, has_checksum: b
     """Whether further connections could fetch other parts of this very edition."""
     ranges = head.status == 206 or "bytes" in head.accept_ranges.lower()
     sure = bool(validator(known_of(entry), entry.source) or has_checksum)
-    return ranges and sure and entry.total is not None and decision.why is not DecisionReason.SAME_EDITION_FROM_ZERO
+    return ranges and sure and entry.total is not None and decision.why is not DecisionReason.SAME_VERSION_FROM_ZERO

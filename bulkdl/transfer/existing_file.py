@@ -8,7 +8,7 @@ from bulkdl.content.verify import digests
 from bulkdl.core.errors import ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
 from bulkdl.planning.local_status import LocalFileStatus, local_status
-from bulkdl.protocol.content_coding import named
+from bulkdl.protocol.content_coding import parse_codings
 from bulkdl.protocol.headers import parse_retry_after
 from bulkdl.protocol.response_head import StatusClass, classify
 from bulkdl.storage.os_errors import storage_error
@@ -35,18 +35,18 @@ async def resolve_existing_file(context: RunContext, task: DownloadTask) -> Exis
     match task.local_status:
         case LocalFileStatus.ABSENT:
             return None
-        case LocalFileStatus.HASH:
+        case LocalFileStatus.NEEDS_CHECKSUM:
             try:
                 return await compare_digests(context, task, await context.journal.get(task.product.id))
             except ProductFailed:
                 if not options.overwrite:
                     raise
-        case LocalFileStatus.DISAGREES if not options.overwrite:
+        case LocalFileStatus.CONFLICTS if not options.overwrite:
             raise conflict(task, "does not agree with what is known of it")
-        case LocalFileStatus.UNKNOWN if options.trust_existing:
+        case LocalFileStatus.UNVERIFIABLE if options.trust_existing:
             facts = await context.storage.stat(context.storage.final(task.file or ""))
             return ExistingFile(facts.size if facts else 0, note=TRUSTED)
-        case LocalFileStatus.UNKNOWN if not options.overwrite:
+        case LocalFileStatus.UNVERIFIABLE if not options.overwrite:
             return await ask_archive(context, task)
     task.overwrite, task.local_status = True, LocalFileStatus.ABSENT
     return None
@@ -81,17 +81,17 @@ async def resolve_named_file(
             return None
         case LocalFileStatus.IN_PLACE if facts is not None:
             return ExistingFile(facts.size)
-        case LocalFileStatus.HASH:
+        case LocalFileStatus.NEEDS_CHECKSUM:
             try:
                 return await compare_digests(context, task, None)
             except ProductFailed:
                 if not context.options.overwrite:
                     raise
-        case LocalFileStatus.UNKNOWN if facts is not None and not context.options.overwrite:
+        case LocalFileStatus.UNVERIFIABLE if facts is not None and not context.options.overwrite:
             if context.options.trust_existing or facts.size == remote_size:
                 return ExistingFile(facts.size, note=UNVERIFIED)
             raise conflict(task, _sizes(facts.size, remote_size))
-        case LocalFileStatus.DISAGREES if not context.options.overwrite:
+        case LocalFileStatus.CONFLICTS if not context.options.overwrite:
             raise conflict(task, "it is not what the manifest describes")
     task.overwrite = True
     return None
@@ -132,7 +132,7 @@ async def ask_size(context: RunContext, task: DownloadTask) -> int | None:
 
 
 def _size(task: DownloadTask, reply: Response) -> int | None:
-    coded = named((reply.head.content_encoding,)) and not task.keeps_coding(reply)
+    coded = parse_codings((reply.head.content_encoding,)) and not task.keeps_coding(reply)
     return reply.head.content_length if reply.head.status == 200 and not coded else None
 
 

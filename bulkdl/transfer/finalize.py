@@ -11,7 +11,7 @@ from bulkdl.core.models import FailureKind
 from bulkdl.journal.pending_moves import placed_entry
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.local_status import LocalFileStatus
-from bulkdl.planning.unpack_folders import claim_folder
+from bulkdl.planning.unpack_folders import reserve_folder
 from bulkdl.storage.os_errors import storage_error
 from bulkdl.transfer.etag_check import compare_sample
 from bulkdl.transfer.quarantine import clear_evidence, reject_download
@@ -72,7 +72,7 @@ async def unpack(context: RunContext, task: DownloadTask) -> None:
         return
     from bulkdl.content.extract import extract, folder_for  # noqa: PLC0415 - all that unpacks, only where that is wished
 
-    claim_folder(context.claims, task.product, task.file or "", for_good=True)
+    reserve_folder(context.claims, task.product, task.file or "", for_good=True)
     final = context.storage.final(task.file or "")
     context.hub.counters.flights[task.product.id].phase = "extracting"
     try:
@@ -142,11 +142,11 @@ async def _wrong(
 
 def confirm_name(context: RunContext, task: DownloadTask) -> None:
     """Take the name for good; raise `ProductFailed` (conflict) where another product has it."""
-    other = context.claims.finish(task.file or "", task.product.index)
+    other = context.claims.confirm(task.file or "", task.product.index)
     if other is not None:
         raise ProductFailed(
             f"product {other + 1} of the manifest has the name {task.file}",
             kind=FailureKind.CONFLICT,
             hint="Give one of them a `file` of its own",
         )
-    claim_folder(context.claims, task.product, task.file or "", for_good=True)
+    reserve_folder(context.claims, task.product, task.file or "", for_good=True)

@@ -107,7 +107,7 @@ class PipelinedFetcher:
             new = self._joining(ahead.room(self._size), wanted)
 
     def _joining(self, room: int, wanted: Callable[[PlannedProduct], bool]) -> list[DownloadTask]:
-        if room <= 0 or (self._joined >= _TURN and self._context.connections.are_wanted):
+        if room <= 0 or (self._joined >= _TURN and self._context.connections.has_waiters):
             return []
         new = self._more(room, wanted)
         self._joined += len(new)

@@ -186,7 +186,7 @@ async def _has_other_edition(context: RunContext, task: DownloadTask, evidence: 
     for index in range(len(task.product.sources)):
         task.source_index = index
         try:
-            if await _look(context, task, evidence) is Recheck.ANEW:
+            if await _look(context, task, evidence) is Recheck.DOWNLOAD_AGAIN:
                 return True
         except (TryAgain, ProductFailed) as error:
             fault = fault or error
@@ -215,7 +215,7 @@ async def _look(context: RunContext, task: DownloadTask, evidence: BadSourceEvid
                     kind=FailureKind.HTTP,
                     wait=parse_retry_after(reply.head.retry_after, now=context.clock.wall()),
                 )
-    return Recheck.ANEW  # it was not like that before: the ordinary way says what it means
+    return Recheck.DOWNLOAD_AGAIN  # it was not like that before: the ordinary way says what it means
 
 
 def _judge(context: RunContext, task: DownloadTask, evidence: BadSourceEvidence, reply: Response) -> Recheck:

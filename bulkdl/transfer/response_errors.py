@@ -46,7 +46,7 @@ def error_for_response(
                 wait=wait,
                 hint="Run the same command again later",
             )
-        case Action.ASK_ANEW:
+        case Action.REQUEST_WHOLE:
             return TryAgain(f"what is on disk cannot be continued: {decision.why}", kind=FailureKind.HTTP, restart=True)
         case Action.REFUSED:
             return _refused(task, reply)
@@ -105,7 +105,7 @@ def apply_interpretation(
     None where it speaks of a credential that was not sent: then the status says more.
     """
     account, code = task.product.account, f"{ruling.code}: " if ruling.code else ""
-    reason = f"{reply.url.host} answered {reply.head.status} ({code}{ruling.says})"
+    reason = f"{reply.url.host} answered {reply.head.status} ({code}{ruling.text})"
     match ruling.action:
         case ErrorAction.WAIT | ErrorAction.FEWER:
             if ruling.wait:

@@ -61,7 +61,7 @@ class SegmentScaling:
         """Return how many connections to open now beside `live` ones; report saturation where slots are missing."""
         account, host = self._task.product.account, self._task.source.host
         places, now = self._context.connections, self._context.clock.monotonic()
-        grows = places.grows(account, host)
+        grows = places.has_grown(account, host)
         self._set_least(grows=grows)
         wanted = self._lacking(MANY_SEGMENTS, live)
         free = min(

@@ -9,7 +9,7 @@ from bulkdl.content.incremental_hash import IncrementalHasher
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.planning.local_status import LocalFileStatus
-from bulkdl.protocol.content_coding import is_the_format, named
+from bulkdl.protocol.content_coding import is_file_format, parse_codings
 from bulkdl.protocol.resume import PartialState
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class DownloadTask:
         """A `.gz` that is served with `Content-Encoding: gzip` is meant as it comes."""
         told = from_content_disposition(reply.head.disposition)
         names = (self.shown, told or "", from_url(self.source), from_url(reply.url))
-        return is_the_format(named((reply.head.content_encoding,)), names)
+        return is_file_format(parse_codings((reply.head.content_encoding,)), names)
 
 
 _NOTHING = PartialState()

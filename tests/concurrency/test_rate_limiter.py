@@ -1,4 +1,4 @@
-"""The rate of a run, and pauses that a host has asked for."""
+"""The rate limit of a run, and the back-off of hosts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def test_without_a_rate_nothing_waits(clock):
     assert clock.sleepers == 0
 
 
-async def test_the_rate_holds_over_all_who_take(impatient_clock):
+async def test_the_rate_holds_over_all_callers(impatient_clock):
     limit = RateLimit(1000, clock=impatient_clock)
     began = impatient_clock.monotonic()
     for count in (100, 900, 5000, 1, 3999):
@@ -35,7 +35,7 @@ async def test_several_at_once_share_the_rate(clock):
     await asyncio.gather(*tasks)
 
 
-async def test_after_a_pause_at_most_a_quarter_of_a_second_comes_at_once(clock):
+async def test_after_a_pause_the_burst_is_at_most_a_quarter_of_a_second(clock):
     limit = RateLimit(1000, clock=clock)
     await clock.advance(3600)
     await limit.take(250)
@@ -47,7 +47,7 @@ async def test_after_a_pause_at_most_a_quarter_of_a_second_comes_at_once(clock):
     await task
 
 
-async def test_a_host_is_left_alone_until_its_longest_pause_is_over(clock):
+async def test_the_back_off_of_a_host_lasts_until_its_longest_pause_ends(clock):
     pauses = HostBackoff(clock=clock)
     assert pauses.left("a") == 0
     pauses.pause("a", 10)

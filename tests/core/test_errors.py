@@ -1,4 +1,4 @@
-"""Which of several errors is raised, and how errors and problems read."""
+"""Priority of errors in a task group, and the text of errors and problems."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def raised(*errors: Exception) -> BaseException:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
-def test_the_error_that_acts_for_the_widest_is_raised_whatever_the_order(count):
+def test_the_error_with_the_widest_scope_is_raised_in_any_order(count):
     for errors in permutations(WIDEST_FIRST, count):
         assert raised(*errors) is min(errors, key=WIDEST_FIRST.index)
 
@@ -46,7 +46,7 @@ def test_groups_in_groups_are_searched_to_the_bottom():
     assert raised(AGAIN, nested) is FULL
 
 
-def test_of_two_alike_the_first_is_raised():
+def test_of_two_errors_with_one_scope_the_first_is_raised():
     other = TryAgain("another drop", kind=FailureKind.NETWORK)
     assert raised(AGAIN, other) is AGAIN
     assert raised(other, AGAIN) is other
@@ -71,7 +71,7 @@ def test_a_lone_error_and_success_pass_unchanged():
     assert found.value is AGAIN
 
 
-async def test_it_takes_the_error_out_of_a_task_group():
+async def test_first_error_unwraps_the_error_of_a_task_group():
     async def fail(error: Exception) -> None:
         raise error
 
@@ -96,16 +96,16 @@ async def test_a_cancellation_stays_a_cancellation():
 
 
 @pytest.mark.parametrize("error", [BulkdlError("It broke", hint="Mend it"), FAILED, ACCOUNT, FULL, AGAIN])
-def test_an_error_reads_as_what_happened_and_what_to_do(error):
+def test_the_text_of_an_error_is_reason_and_hint(error):
     assert str(error) == (f"{error.reason}. {error.hint}" if error.hint else error.reason)
 
 
-def test_this_machine_being_in_the_way_ends_the_run_with_4():
+def test_a_local_problem_ends_the_run_with_4():
     assert RunStopped.exit_code == 4
     assert isinstance(FULL, RunStopped)
 
 
-def test_problems_of_a_manifest_are_told_in_the_order_of_their_places():
+def test_problems_of_a_manifest_are_listed_in_the_order_of_their_positions():
     error = ManifestError(
         "m.yaml", (Problem(9, 1, "c"), Problem(2, 10, "b"), Problem(2, 3, "a"), Problem(0, 0, "whole"))
     )

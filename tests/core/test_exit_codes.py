@@ -1,4 +1,4 @@
-"""How a run ends: every combination of what can apply, against the contract's order."""
+"""Exit codes: every combination of causes, compared with the contract's order."""
 
 from __future__ import annotations
 

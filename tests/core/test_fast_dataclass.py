@@ -1,4 +1,4 @@
-"""The quick decorator makes the data class that the standard library would make."""
+"""The fast decorator makes the same data class as the standard library."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Usual = dataclasses.dataclass
 
 
 def both(**options):
-    """The same class by either decorator."""
+    """Return the same class made by each of the two decorators."""
 
     def made(decorator):
         @decorator(slots=True, **options)
@@ -91,7 +91,7 @@ def test_a_frozen_value_cannot_be_changed():
 
 
 @pytest.mark.parametrize("options", FORMS)
-def test_a_class_can_be_hashed_where_the_usual_one_can(options):
+def test_a_class_is_hashable_if_the_standard_one_is(options):
     quick, usual = both(**options)
     assert (quick.__hash__ is None) is (usual.__hash__ is None)
 
@@ -126,7 +126,7 @@ class Own:  # noqa: PLW1641 - the decorator gives it one
         return isinstance(other, Own) and self.number % 10 == other.number % 10
 
 
-def test_what_a_class_defines_itself_stays():
+def test_methods_that_a_class_defines_itself_stay():
     assert repr(Own(1)) == "own"
     assert Own(1) == Own(11)
     assert Own(3).double == 6
@@ -137,7 +137,7 @@ def test_a_class_without_slots_is_refused():
         dataclass(slots=False)
 
 
-def test_a_class_costs_the_compilation_of_one_function_of_ours():
+def test_creating_a_class_compiles_only_one_function():
     script = (
         "import sys\n"
         "from bulkdl.core.fast_dataclass import dataclass\n"
@@ -153,4 +153,4 @@ def test_a_class_costs_the_compilation_of_one_function_of_ours():
         "print(count)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert int(done.stdout) <= 2  # from Python 3.13 on the standard library compiles one of its own, empty as it is
+    assert int(done.stdout) <= 2  # since Python 3.13 the standard library compiles one more function, even if empty

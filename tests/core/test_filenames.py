@@ -1,4 +1,4 @@
-"""File names from servers are made safe; names in a manifest are refused where they would leave the destination."""
+"""File names from servers are made safe; names in a manifest are refused if they would leave the destination."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_any_header_gives_a_safe_name_or_none(value):
 @pytest.mark.parametrize(
     "file", ["a.zip", "2024/06/a.zip", "./a.zip", "a//b.zip", "...", "..a/b..", "aux.zip", "a b", "ü.tif", ".hidden"]
 )
-def test_a_relative_file_is_taken_as_it_is(file):
+def test_a_relative_file_is_used_unchanged(file):
     assert filenames.check_relative(file) is None
 
 
@@ -156,7 +156,7 @@ def test_a_relative_file_is_taken_as_it_is(file):
         ("é" * 128, "255"),
     ],
 )
-def test_a_file_that_would_leave_the_destination_or_cannot_be_is_refused(file, word):
+def test_a_file_that_would_leave_the_destination_or_is_impossible_is_refused(file, word):
     problem = filenames.check_relative(file)
     assert problem is not None
     assert word in problem

@@ -1,4 +1,4 @@
-"""A secret never shows, whatever prints, copies or carries it."""
+"""A secret never appears in text, whether printed, copied or contained in another value."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ PRINTED = {
 
 
 @pytest.mark.parametrize("printed", PRINTED.values(), ids=PRINTED.keys())
-def test_whatever_prints_a_secret_prints_the_mask(printed):
+def test_every_way_to_print_a_secret_prints_the_mask(printed):
     text = printed()
     assert MASK in text
     assert "horse" not in text

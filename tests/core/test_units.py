@@ -1,4 +1,4 @@
-"""Sizes, rates, durations and times of day, to values and back."""
+"""Sizes, rates, durations and times of day: parsed and formatted."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def test_sizes_are_powers_of_1024(text, size):
 
 
 @pytest.mark.parametrize("text", ["", "M", "fast", "-1", "1X", "1e9", "1,5G", "9" * 40, "9999999P", "\u0661", "1.M"])
-def test_what_is_no_size_is_refused_with_an_example(text):
+def test_a_text_that_is_not_a_size_is_refused_with_an_example(text):
     with pytest.raises(ValueError, match=r"expected .*found|at most"):
         units.parse_size(text)
 
 
-def test_a_rate_may_say_that_it_is_one():
+def test_a_rate_may_end_with_per_second():
     assert units.parse_rate("40M/s") == units.parse_rate("40M")
 
 
@@ -59,7 +59,7 @@ def test_durations_have_units_or_are_seconds(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-1", "1h30", "h", "1y", "1e3", "9999d", "nan", "1:30"])
-def test_what_is_no_duration_is_refused(text):
+def test_a_text_that_is_not_a_duration_is_refused(text):
     with pytest.raises(ValueError, match="expected a duration"):
         units.parse_duration(text)
 
@@ -72,18 +72,18 @@ def test_what_is_no_duration_is_refused(text):
         ("18:00-24:00", Window(time(18), time(0))),
     ],
 )
-def test_windows_may_pass_midnight(text, window):
+def test_windows_may_span_midnight(text, window):
     assert units.parse_window(text) == window
 
 
 @pytest.mark.parametrize("text", ["", "22:00", "22:00-", "22:00-22:00", "25:00-26:00", "10-11", "1:00-2:00-3:00"])
-def test_what_is_no_window_is_refused(text):
+def test_a_text_that_is_not_a_window_is_refused(text):
     with pytest.raises(ValueError, match="expected a time window"):
         units.parse_window(text)
 
 
 @pytest.mark.parametrize("text", ["", "24:00", "6", "06:60", "six", "06:30pm"])
-def test_what_is_no_time_is_refused(text):
+def test_a_text_that_is_not_a_time_is_refused(text):
     with pytest.raises(ValueError, match="expected a time of day"):
         units.parse_time(text)
 
@@ -123,12 +123,12 @@ def test_durations_are_printed_in_two_units(seconds, text):
 
 
 @given(st.integers(0, 2**63 - 1))
-def test_any_number_of_bytes_is_read_as_itself(count):
+def test_any_number_of_bytes_is_parsed_unchanged(count):
     assert units.parse_size(str(count)) == count
 
 
 @given(st.text(max_size=40))
-def test_any_text_is_a_value_or_a_sentence_about_what_was_expected(text):
+def test_any_text_gives_a_value_or_an_error_naming_the_expected_form(text):
     for parse in (units.parse_size, units.parse_rate, units.parse_duration, units.parse_time, units.parse_window):
         said = ""
         try:

@@ -1,4 +1,4 @@
-"""URLs that mask what may be secret, and which hosts a credential may go to: tables, and a property against yarl."""
+"""URLs mask their secrets, and host lists restrict a credential: tables, and a property compared with yarl."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize(("raw", "shown"), SHOWN, ids=[shown for _, shown in SHOWN])
-def test_whatever_prints_a_url_masks_its_query_user_and_fragment(raw, shown):
+def test_every_way_to_print_a_url_masks_its_query_user_and_fragment(raw, shown):
     url = Url(raw)
     printed = [str(url), f"{url}", f"{url!r}", "%s" % url, repr([url])]  # noqa: UP031
     assert printed[0] == shown
@@ -96,7 +96,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("raw", REFUSED, ids=ascii)
-def test_what_is_no_url_or_could_be_read_in_two_ways_is_refused(raw):
+def test_an_invalid_or_ambiguous_url_is_refused(raw):
     with pytest.raises(ValueError, match="URL"):
         Url(raw)
 
@@ -140,7 +140,7 @@ def test_the_host_is_the_one_that_the_http_client_connects_to(raw, host, port):
 
 
 def connected(raw: str) -> str:
-    """The host that aiohttp would connect to, in one spelling."""
+    """Return the normalised host that aiohttp would connect to."""
     host = (URL(raw, encoded=raw.isascii()).raw_host or "").lower().removesuffix(".")
     try:
         return str(ipaddress.IPv6Address(host))
@@ -181,11 +181,11 @@ def test_an_accepted_url_has_the_same_host_for_us_and_for_the_http_client(scheme
     except ValueError:
         return
     if not url.host.isascii():
-        return  # no manifest and no redirect may have one; see the next tests
+        return  # refused in manifests and redirects; see the next tests
     try:
         theirs = connected(raw)
     except ValueError:
-        return  # nothing is sent
+        return  # aiohttp refuses it and sends nothing
     assert url.host == theirs
     assert url.port == URL(raw, encoded=raw.isascii()).port
     assert url.host in url.origin
@@ -194,10 +194,10 @@ def test_an_accepted_url_has_the_same_host_for_us_and_for_the_http_client(scheme
 @given(st.lists(PIECES | st.characters(codec="ascii"), max_size=9))
 @example(["@", "archive.example.org"])
 @example(["archive.example.org", "?", "#", "?"])
-def test_a_url_is_read_alike_whichever_way_it_begins(pieces):
+def test_a_url_parses_alike_with_and_without_the_cached_origin(pieces):
     rest = "".join(pieces)
     read = []
-    for scheme in ("http", "HTTP"):  # only what begins in the usual way shares the judgement of its beginning
+    for scheme in ("http", "HTTP"):  # only a usual prefix uses the cached origin
         try:
             url = Url(f"{scheme}://{rest}")
         except ValueError as error:
@@ -210,7 +210,7 @@ def test_a_url_is_read_alike_whichever_way_it_begins(pieces):
 
 
 @given(st.text(max_size=30))
-def test_any_text_at_all_is_a_url_or_refused_in_our_words(text):
+def test_any_text_is_a_url_or_refused_with_our_message(text):
     for raw in (text, f"http://{text}", f"http://a.example.org/{text}"):
         try:
             url = Url(raw)
@@ -252,7 +252,7 @@ def test_a_redirect_is_resolved_against_the_url_that_sent_it(location, target):
     ],
     ids=ascii,
 )
-def test_a_redirect_to_what_cannot_be_judged_is_refused(location):
+def test_a_redirect_to_an_invalid_or_ambiguous_url_is_refused(location):
     with pytest.raises(ValueError, match=r"URL|redirect"):
         Url("https://a.example.org/d/x").join(location)
 
@@ -320,13 +320,13 @@ def test_a_host_that_only_looks_like_a_listed_one_may_not(raw):
 @pytest.mark.parametrize(
     "entry", ["", ".", "*", "*.", ":443", "[", "[]", "https://archive.example.org", "*.example.org:443"]
 )
-def test_an_entry_that_is_no_host_allows_nothing(entry):
+def test_an_entry_that_is_not_a_host_allows_nothing(entry):
     hosts = HostList((entry,))
     urls = [Url(raw) for raw in ("https://archive.example.org/", "http://[::1]/", "http://10.0.0.1/")]
     assert not any(hosts.allows(url) for url in urls)
 
 
-def test_an_entry_of_another_spelling_is_the_same_host():
+def test_an_entry_in_another_spelling_is_the_same_host():
     url = Url("https://archive.example.org/x")
     for entry in (
         "Archive.Example.Org",
@@ -349,7 +349,7 @@ def test_a_suffix_allows_what_is_below_it_and_nothing_else(host, suffix):
     assert not hosts.allows(Url(f"https://{host}.{suffix}.evil.com/"))
 
 
-def test_urls_are_equal_by_what_is_sent():
+def test_urls_are_equal_if_their_raw_text_is():
     assert Url("https://a.example.org/x") == Url("https://a.example.org/x")
     assert len({Url("https://a.example.org/x"), Url("https://a.example.org/x"), Url("https://a.example.org/y")}) == 2
     assert Url("https://a.example.org/x") != "https://a.example.org/x"

@@ -71,7 +71,7 @@ async def test_a_signal_at_any_moment_saves_everything_and_says_how_to_go_on(
                 again.append(place.archive.bytes_sent - sent - (place.durable() - known))
                 assert done.code == CODES[which], done.err
                 assert done.summary["exit_code"] == CODES[which]
-                assert done.summary["stopped"] == f"interrupted by {which.name}; run the same command to go on"
+                assert done.summary["stopped"] == f"interrupted by {which.name}; run the same command to resume"
                 assert done.summary["products"]["failed"] == 0
                 assert "Traceback" not in done.err
             place.archive.rate = None
@@ -147,9 +147,9 @@ async def test_the_lock_of_a_killed_run_is_taken_over_and_that_is_said(tmp_path:
         place.archive.rate = None
         done = await place.run()
         assert done.code == 0
-        assert f"an earlier run did not end properly (process {first.pid} on {socket.gethostname()}" in done.err
+        assert f"the previous run (process {first.pid} on {socket.gethostname()}" in done.err
         place.assert_complete()
-        assert "did not end properly" not in (await place.run()).err
+        assert "was interrupted" not in (await place.run()).err
 
 
 # --- A damaged journal ------------------------------------------------------------------------------------------------

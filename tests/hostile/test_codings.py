@@ -243,13 +243,13 @@ def test_the_output_does_not_depend_on_the_block_sizes(name: str, seed: int):
     sizes = random.Random(seed).choices([1, 2, 3, 100, 65_536], k=7) if seed else [65_536]
     body, packed = BODY[:70_000] + bytes(700_000), CODED[name]
     packed = bare(body) if "bare" in name else zlib.compress(body) if name == "deflate" else gzip.compress(body) * 1
-    assert decoded(named([name.partition(",")[0]]), packed, sizes) == body
+    assert decoded(parse_codings([name.partition(",")[0]]), packed, sizes) == body
 
 
 @pytest.mark.parametrize("name", CODED)
 def test_no_truncated_encoded_body_counts_as_complete(name: str):
     packed = {"deflate": zlib.compress, "deflate, bare": bare}.get(name, gzip.compress)(body_of(200))
-    word = named([name.partition(",")[0]])
+    word = parse_codings([name.partition(",")[0]])
     assert decoded(word, packed, [7]) == body_of(200)
     for count in range(len(packed)):
         with pytest.raises(TryAgain):
@@ -271,7 +271,7 @@ WORDS = [
 
 @pytest.mark.parametrize(("fields", "word"), WORDS, ids=[str(row[0]) for row in WORDS])
 def test_the_codings_that_fields_name(fields: list[str], word: str):
-    assert named(fields) == word
+    assert parse_codings(fields) == word
 
 
 FORMATS = [("gzip", "a.gz", True), ("gzip", "a.tgz", True), ("gzip", "a.csv", False), ("br", "a.gz", False), ("", "a.gz", False),
@@ -280,4 +280,4 @@ FORMATS = [("gzip", "a.gz", True), ("gzip", "a.tgz", True), ("gzip", "a.csv", Fa
 
 @pytest.mark.parametrize(("word", "name", "is_it"), FORMATS)
 def test_a_name_says_that_the_coding_is_the_format(word: str, name: str, is_it: bool):  # noqa: FBT001
-    assert is_the_format(word, ["x", name]) == is_it
+    assert is_file_format(word, ["x", name]) == is_it

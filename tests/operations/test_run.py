@@ -1,4 +1,4 @@
-"""How a run ends: accounts, signals, deadlines, the window, the disk and the lock."""
+"""Ends of a run: accounts, signals, deadlines, the window, the disk and the lock."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ BODY = body_of(3_000_000)
 E1 = ("ETag", '"1"')
 
 
-def held(after: int, begun: asyncio.Event) -> Responder:
-    """Send so many bytes, then nothing more until the client goes."""
+def stalling(after: int, started: asyncio.Event) -> Responder:
+    """Send `after` bytes, then nothing more until the client disconnects."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         await wire.send(head(200, ("Content-Length", len(BODY)), E1) + BODY[:after])
-        begun.set()
+        started.set()
         await wire.hang()
 
     return respond
@@ -99,7 +99,7 @@ async def test_tokens_that_are_revoked_during_the_run_fail_no_product(tmp_path: 
     assert use.logins + use.refreshes >= 2
 
 
-async def test_products_of_an_account_that_stopped_during_the_run_are_not_waited_for(tmp_path: Path):
+async def test_a_run_does_not_wait_for_products_of_an_account_that_stopped(tmp_path: Path):
     items = [Item(name="slow.bin", size=5000), Item(name="next.bin", size=5000)]
     identity, place, clock = realm(), Place(tmp_path), HurriedClock()
     place.environ["JO"] = "right"
@@ -126,45 +126,45 @@ async def test_products_of_an_account_that_stopped_during_the_run_are_not_waited
 
 
 @pytest.mark.parametrize(("reason", "code"), [(StopReason.SIGINT, 130), (StopReason.SIGTERM, 143)])
-async def test_a_signal_in_the_middle_of_a_product_keeps_what_arrived_and_the_next_run_goes_on(
+async def test_a_signal_during_a_download_keeps_its_bytes_and_the_next_run_resumes(
     reason: StopReason, code: int, tmp_path: Path
 ):
-    begun, stop, place = asyncio.Event(), StopSignal(), Place(tmp_path)
+    started, stop, place = asyncio.Event(), StopSignal(), Place(tmp_path)
 
     async def ask() -> None:
-        await begun.wait()
+        await started.wait()
         while not (place.part("x.bin") or b""):  # noqa: ASYNC110 - the file system has no event
             await asyncio.sleep(0.01)
         stop.request(reason)
 
-    async with RawServer(held(2_500_000, begun), ranges(BODY)) as server:
-        wishes = [{"url": server.url(), "file": "x.bin"}, {"url": server.url("/y"), "file": "y.bin"}]
+    async with RawServer(stalling(2_500_000, started), ranges(BODY)) as server:
+        products = [{"url": server.url(), "file": "x.bin"}, {"url": server.url("/y"), "file": "y.bin"}]
         async with asyncio.TaskGroup() as group:
             group.create_task(ask())
-            running = group.create_task(place.run(*wishes, stop=stop, workers=1))
+            running = group.create_task(place.run(*products, stop=stop, workers=1))
         first = running.result()
         assert (first.code, first.result.pending, first.result.failed) == (code, 2, 0)
         part = place.part("x.bin") or b""
         known = cover(place.entry().ranges)
         assert 1_048_576 <= known <= len(part)
         assert part == BODY[: len(part)]
-        second = await place.run(*wishes)
+        second = await place.run(*products)
         assert (second.code, place.file("x.bin"), second.result.resumed) == (0, BODY, known)
         asked = [r.header("Range") for r in server.log if r.path == "/product.bin"]
         assert asked == [None, f"bytes={known}-"]
 
 
-async def test_a_deadline_ends_the_run_with_5_and_what_is_left_is_pending(tmp_path: Path):
-    begun, clock, place = asyncio.Event(), HurriedClock(), Place(tmp_path)
+async def test_a_deadline_ends_the_run_with_5_and_leaves_products_pending(tmp_path: Path):
+    started, clock, place = asyncio.Event(), HurriedClock(), Place(tmp_path)
     moment = datetime.fromtimestamp(clock.wall()).astimezone() + timedelta(seconds=0.3)
-    async with RawServer(held(2_000_000, begun)) as server:
+    async with RawServer(stalling(2_000_000, started)) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"}, until=moment.time(), clock=clock)
     assert (done.code, done.result.pending) == (5, 1)
     assert "deadline" in done.result.stopped
     assert place.file("x.bin") is None
 
 
-async def test_outside_its_window_a_run_waits_and_asks_for_nothing(tmp_path: Path):
+async def test_outside_its_window_a_run_waits_without_requests(tmp_path: Path):
     clock, place = ManualClock(), Place(tmp_path)
     now = datetime.fromtimestamp(clock.wall()).astimezone()
     window = Window((now + timedelta(hours=2)).time(), (now + timedelta(hours=4)).time())
@@ -180,7 +180,7 @@ async def test_outside_its_window_a_run_waits_and_asks_for_nothing(tmp_path: Pat
     assert (done.code, place.file("x.bin")) == (0, BODY)
 
 
-async def test_a_rate_limit_makes_bytes_take_their_time(tmp_path: Path):
+async def test_a_rate_limit_slows_the_download(tmp_path: Path):
     clock, place = ImpatientClock(), Place(tmp_path)
     async with RawServer(ranges(BODY)) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"}, clock=clock, limit_rate=100_000, segments=1)
@@ -188,10 +188,10 @@ async def test_a_rate_limit_makes_bytes_take_their_time(tmp_path: Path):
     assert sum(clock.slept) == pytest.approx(30, abs=0.5)
 
 
-# ---- This machine
+# ---- Local problems
 
 
-async def test_a_destination_that_another_process_holds_is_named_with_its_holder(tmp_path: Path):
+async def test_a_destination_locked_by_another_process_is_reported_with_its_holder(tmp_path: Path):
     place = Place(tmp_path)
     program = (
         "import sys; from pathlib import Path; from bulkdl.storage.destination_lock import DestinationLock\n"
@@ -217,8 +217,8 @@ async def test_a_destination_that_another_process_holds_is_named_with_its_holder
     assert f"process {child.pid}" in done.result.stopped
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions bind")
-async def test_a_destination_that_may_not_be_written_ends_with_4(tmp_path: Path):
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user without root permissions")
+async def test_a_destination_without_write_permission_ends_with_4(tmp_path: Path):
     place = Place(tmp_path)
     place.root.mkdir()
     place.root.chmod(0o500)
@@ -227,7 +227,7 @@ async def test_a_destination_that_may_not_be_written_ends_with_4(tmp_path: Path)
     assert "permission denied" in done.result.stopped
 
 
-async def test_a_destination_below_a_file_ends_with_4_and_is_named(tmp_path: Path):
+async def test_a_destination_that_is_a_file_ends_with_4_and_is_named(tmp_path: Path):
     (tmp_path / "products").write_text("a file")
     done = await Place(tmp_path).run("http://127.0.0.1:9/x")
     assert (done.code, done.result.pending) == (4, 1)
@@ -236,7 +236,7 @@ async def test_a_destination_below_a_file_ends_with_4_and_is_named(tmp_path: Pat
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    """A file system of 12 MiB at the destination."""
+    """Mount a file system of 12 MiB at the destination."""
 
     target = tmp_path / "products"
     target.mkdir()
@@ -249,7 +249,7 @@ def small_disk(tmp_path: Path):
     subprocess.run(["umount", str(target)], check=True)
 
 
-async def test_a_product_that_does_not_fit_is_left_for_later_and_what_fits_arrives(tmp_path: Path, small_disk: Path):
+async def test_a_product_that_does_not_fit_stays_pending_and_smaller_ones_complete(tmp_path: Path, small_disk: Path):
     place = Place(tmp_path)
     big, small = body_of(14_000_000, 3), body_of(2_000_000, 4)
 
@@ -257,26 +257,26 @@ async def test_a_product_that_does_not_fit_is_left_for_later_and_what_fits_arriv
         await ranges(big if request.path == "/big" else small)(request, wire)
 
     async with RawServer(respond) as server:
-        wishes = [{"url": server.url(f"/{n}"), "file": f"{n}.bin"} for n in ("big", "a", "b")]
-        first = await place.run({**wishes[0], "size": len(big)}, *wishes[1:])
+        products = [{"url": server.url(f"/{n}"), "file": f"{n}.bin"} for n in ("big", "a", "b")]
+        first = await place.run({**products[0], "size": len(big)}, *products[1:])
         assert (first.code, first.result.completed, first.result.pending) == (4, 2, 1)
         assert "no room for big.bin" in first.result.stopped
         assert "/big" not in [r.path for r in server.log]
-        second = await place.run(wishes[0])  # only the archive knows the size
+        second = await place.run(products[0])  # only the server knows the size
         assert (second.code, second.result.pending, place.part("big.bin")) == (4, 1, None)
         assert "no room for big.bin" in second.result.stopped
     async with RawServer(chunked(big)) as server:
-        third = await place.run({"url": server.url("/big"), "file": "big.bin"})  # nobody does
+        third = await place.run({"url": server.url("/big"), "file": "big.bin"})  # nobody knows the size
     assert (third.code, third.result.pending) == (4, 1)
     assert "no space left" in third.result.stopped
     assert place.file("a.bin") == small
 
 
-async def test_only_selected_products_are_fetched(tmp_path: Path):
+async def test_only_selected_products_are_downloaded(tmp_path: Path):
     place = Place(tmp_path)
     async with RawServer(reply(200, BODY)) as server:
-        wishes = [{"url": server.url(f"/{n}"), "file": f"d/{n}.bin"} for n in ("a", "b")]
-        done = await place.run(*wishes, options=RunOptions(select=("a.*",)))
+        products = [{"url": server.url(f"/{n}"), "file": f"d/{n}.bin"} for n in ("a", "b")]
+        done = await place.run(*products, options=RunOptions(select=("a.*",)))
         assert (done.code, done.result.total, place.names()) == (0, 1, ["d/a.bin"])
 
 
@@ -292,7 +292,7 @@ def in_place(tmp_path: Path) -> dict[str, object]:
 ACCOUNTS = {"own": {"auth": "basic", "username": "${NOT_SET}", "password": "${NOT_SET_EITHER}"}}
 
 
-async def test_accounts_that_a_finished_run_does_not_need_are_in_its_summary_unused(tmp_path: Path):
+async def test_accounts_that_a_finished_run_does_not_need_are_reported_as_unused(tmp_path: Path):
     place, product = Place(tmp_path), in_place(tmp_path)
     place.environ |= {"NOT_SET": "u", "NOT_SET_EITHER": "p"}
     done = await place.run(product, accounts=ACCOUNTS)
@@ -303,14 +303,14 @@ async def test_accounts_that_a_finished_run_does_not_need_are_in_its_summary_unu
     assert [(e.total, e.todo, e.bytes_todo) for e in done.of(RunStarted)] == [(1, 0, None)]
 
 
-async def test_a_run_that_was_asked_to_stop_says_so_even_when_nothing_was_left_to_do(tmp_path: Path):
+async def test_a_stopped_run_exits_with_its_signal_even_if_nothing_was_left_to_do(tmp_path: Path):
     stop, product = StopSignal(), in_place(tmp_path)
     stop.request(StopReason.SIGTERM)
     done = await Place(tmp_path).run({**product, "account": None}, stop=stop)
     assert (done.code, done.result.skipped, done.result.pending) == (143, 1, 0)
 
 
-async def test_certificates_that_cannot_be_read_are_told_of_even_when_nothing_is_left_to_do(tmp_path: Path):
+async def test_unreadable_certificates_are_reported_even_if_nothing_is_left_to_do(tmp_path: Path):
     product = {**in_place(tmp_path), "account": None}
     with pytest.raises(UsageError, match=r"missing\.pem"):
         await Place(tmp_path).run(product, ca_file=tmp_path / "missing.pem")

@@ -1,4 +1,4 @@
-"""Trying an account before the night, and what is said of it."""
+"""Trial logins and their reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bulkdl.operations.try_login import LoginReport, rehearse, try_login
 from tests.auth.realm import Realm
 
 
-async def test_a_trial_tells_lifetimes_and_leaves_no_session():
+async def test_a_trial_reports_lifetimes_and_leaves_no_session():
     async with Realm(expires_in=600, refresh_expires_in=3600) as realm:
         given = realm.credentials("otto", sources={"password": SecretSource.ENVIRONMENT})
         report = await try_login(realm.account("otto"), given, **realm.parts())
@@ -30,7 +30,7 @@ async def test_a_rehearsal_forces_a_refresh_and_a_second_login_with_the_next_cod
         assert realm.identity.count("password") == 2
 
 
-async def test_a_failed_trial_is_a_report_with_its_error():
+async def test_a_failed_trial_gives_a_report_with_its_error():
     async with Realm() as realm:
         report = await try_login(realm.account(), realm.credentials(password="wrong"), **realm.parts())
         assert "Invalid user credentials" in str(report.error)
@@ -38,7 +38,7 @@ async def test_a_failed_trial_is_a_report_with_its_error():
 
 
 @pytest.mark.parametrize("auth", [AuthKind.BASIC, AuthKind.BEARER, AuthKind.NONE])
-async def test_a_fixed_credential_is_said_to_be_untried(auth):
+async def test_a_fixed_credential_is_reported_as_untested(auth):
     async with Realm() as realm:
         report = await try_login(realm.account(auth=auth), realm.credentials(), **realm.parts())
         assert report.error is None
@@ -57,7 +57,7 @@ async def test_a_fixed_credential_is_said_to_be_untried(auth):
         (None, None, False, None, None),
     ],
 )
-def test_the_logins_of_a_night_are_estimated(access, refresh, has_refresh, rotation, logins):
+def test_the_number_of_logins_is_estimated(access, refresh, has_refresh, rotation, logins):
     report = LoginReport(
         account="a",
         grant="password",

@@ -1,4 +1,4 @@
-"""What to think of a file at a product's final name: one row for each thing that the journal and the manifest may know."""
+"""Status of a file at a product's final path: one row for each state of journal and manifest."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ ROWS = [
     ("no file, nothing known", product(), None, None, LocalFileStatus.ABSENT),
     ("no file, though it was done", product(10), entry(DONE), None, LocalFileStatus.ABSENT),
     ("no file, requeued", product(10), entry(REQUEUED), None, LocalFileStatus.ABSENT),
-    ("a folder", product(10), None, FOLDER, LocalFileStatus.DISAGREES),
-    ("a folder in the place of a requeued file", product(10), entry(REQUEUED), FOLDER, LocalFileStatus.DISAGREES),
+    ("a folder", product(10), None, FOLDER, LocalFileStatus.CONFLICTS),
+    ("a folder in the place of a requeued file", product(10), entry(REQUEUED), FOLDER, LocalFileStatus.CONFLICTS),
     ("requeued", product(10), entry(REQUEUED, None, None), HERE, LocalFileStatus.REPLACE),
     ("requeued, another size", product(99), entry(REQUEUED, None, None), HERE, LocalFileStatus.REPLACE),
     ("requeued, and replaced before a crash", product(10), entry(REQUEUED), HERE, LocalFileStatus.IN_PLACE),
@@ -48,26 +48,44 @@ ROWS = [
         HERE,
         LocalFileStatus.REPLACE,
     ),
-    ("nothing known", product(), None, HERE, LocalFileStatus.UNKNOWN),
-    ("nothing known, a partial", product(), entry(Phase.PARTIAL, None), HERE, LocalFileStatus.UNKNOWN),
-    ("nothing known, failed before", product(), entry(Phase.FAILED, None), HERE, LocalFileStatus.UNKNOWN),
-    ("nothing known but that it was done", product(), entry(DONE, None), HERE, LocalFileStatus.UNKNOWN),
+    ("nothing known", product(), None, HERE, LocalFileStatus.UNVERIFIABLE),
+    ("nothing known, a partial", product(), entry(Phase.PARTIAL, None), HERE, LocalFileStatus.UNVERIFIABLE),
+    ("nothing known, failed before", product(), entry(Phase.FAILED, None), HERE, LocalFileStatus.UNVERIFIABLE),
+    ("nothing known but that it was done", product(), entry(DONE, None), HERE, LocalFileStatus.UNVERIFIABLE),
     ("the manifest's size agrees", product(10), None, HERE, LocalFileStatus.IN_PLACE),
-    ("the manifest's size is another", product(11), None, HERE, LocalFileStatus.DISAGREES),
-    ("the manifest's size is 0", product(0), None, HERE, LocalFileStatus.DISAGREES),
-    ("a checksum", product(None, MD5), None, HERE, LocalFileStatus.HASH),
-    ("a size that agrees and a checksum", product(10, MD5), None, HERE, LocalFileStatus.HASH),
-    ("a size that disagrees and a checksum", product(11, MD5), None, HERE, LocalFileStatus.DISAGREES),
+    ("the manifest's size is another", product(11), None, HERE, LocalFileStatus.CONFLICTS),
+    ("the manifest's size is 0", product(0), None, HERE, LocalFileStatus.CONFLICTS),
+    ("a checksum", product(None, MD5), None, HERE, LocalFileStatus.NEEDS_CHECKSUM),
+    ("a size that agrees and a checksum", product(10, MD5), None, HERE, LocalFileStatus.NEEDS_CHECKSUM),
+    ("a size that disagrees and a checksum", product(11, MD5), None, HERE, LocalFileStatus.CONFLICTS),
     ("done, untouched", product(), entry(DONE), HERE, LocalFileStatus.IN_PLACE),
-    ("done, another size now", product(), entry(DONE, 11), HERE, LocalFileStatus.DISAGREES),
-    ("done, and the manifest's size is another", product(11), entry(DONE), HERE, LocalFileStatus.DISAGREES),
+    ("done, another size now", product(), entry(DONE, 11), HERE, LocalFileStatus.CONFLICTS),
+    ("done, and the manifest's size is another", product(11), entry(DONE), HERE, LocalFileStatus.CONFLICTS),
     ("done, touched, nothing to compare", product(), entry(DONE, 10, 8), HERE, LocalFileStatus.IN_PLACE),
-    ("done, touched, a digest to compare", product(), entry(DONE, 10, 8, MD5), HERE, LocalFileStatus.HASH),
+    ("done, touched, a digest to compare", product(), entry(DONE, 10, 8, MD5), HERE, LocalFileStatus.NEEDS_CHECKSUM),
     ("done with this checksum", product(10, MD5), entry(DONE, 10, 7, MD5), HERE, LocalFileStatus.IN_PLACE),
     ("done with more checksums", product(10, MD5), entry(DONE, 10, 7, MD5, SHA), HERE, LocalFileStatus.IN_PLACE),
-    ("done, a checksum was added", product(10, MD5, SHA), entry(DONE, 10, 7, MD5), HERE, LocalFileStatus.HASH),
-    ("done, the checksum was changed", product(10, OTHER_MD5), entry(DONE, 10, 7, MD5), HERE, LocalFileStatus.HASH),
-    ("done with this checksum, touched", product(10, MD5), entry(DONE, 10, 8, MD5), HERE, LocalFileStatus.HASH),
+    (
+        "done, a checksum was added",
+        product(10, MD5, SHA),
+        entry(DONE, 10, 7, MD5),
+        HERE,
+        LocalFileStatus.NEEDS_CHECKSUM,
+    ),
+    (
+        "done, the checksum was changed",
+        product(10, OTHER_MD5),
+        entry(DONE, 10, 7, MD5),
+        HERE,
+        LocalFileStatus.NEEDS_CHECKSUM,
+    ),
+    (
+        "done with this checksum, touched",
+        product(10, MD5),
+        entry(DONE, 10, 8, MD5),
+        HERE,
+        LocalFileStatus.NEEDS_CHECKSUM,
+    ),
     ("moved before a crash", product(), entry(PLACING), HERE, LocalFileStatus.IN_PLACE),
     (
         "moved before a crash, with its checksum",
@@ -76,22 +94,16 @@ ROWS = [
         HERE,
         LocalFileStatus.IN_PLACE,
     ),
-    ("a crash before the move left the old file", product(), entry(PLACING, 10, 8), HERE, LocalFileStatus.UNKNOWN),
-    ("the same, with a digest", product(), entry(PLACING, 10, 8, MD5), HERE, LocalFileStatus.HASH),
-    ("the same, with another size", product(), entry(PLACING, 11, 8), HERE, LocalFileStatus.DISAGREES),
-    ("to be unpacked, no file", unpacked(), None, None, LocalFileStatus.ABSENT),
-    ("to be unpacked, a file of its size", unpacked(), None, HERE, LocalFileStatus.HASH),
-    ("to be unpacked, another size", replace(unpacked(), size=11), None, HERE, LocalFileStatus.DISAGREES),
-    ("unpacked and done", unpacked(), entry(DONE), HERE, LocalFileStatus.IN_PLACE),
-    ("unpacked and done, no file", unpacked(), entry(DONE), None, LocalFileStatus.ABSENT),
-    ("moved before a crash, and to be unpacked", unpacked(), entry(PLACING), HERE, LocalFileStatus.HASH),
+    ("a crash before the move left the old file", product(), entry(PLACING, 10, 8), HERE, LocalFileStatus.UNVERIFIABLE),
+    ("the same, with a digest", product(), entry(PLACING, 10, 8, MD5), HERE, LocalFileStatus.NEEDS_CHECKSUM),
+    ("the same, with another size", product(), entry(PLACING, 11, 8), HERE, LocalFileStatus.CONFLICTS),
 ]
 
 
 @pytest.mark.parametrize(("what", "wanted", "known", "facts", "expected"), ROWS, ids=[row[0] for row in ROWS])
-def test_the_standing_of_a_file(what, wanted, known, facts, expected):
+def test_the_status_of_a_file(what, wanted, known, facts, expected):
     assert local_status(wanted, known, facts) is expected
 
 
-def test_every_standing_is_in_the_table():
+def test_every_status_is_in_the_table():
     assert {row[-1] for row in ROWS} == set(LocalFileStatus)

@@ -1,4 +1,4 @@
-"""Who has a name: the lowest that wants it, unless another has finished."""
+"""The holder of a name: the lowest index that reserved it, unless another product has finished."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ def key(name: str) -> str:
 
 
 class Contest(RuleBasedStateMachine):
-    """Products claim, finish and release names in any order; a model says who has each."""
+    """Products reserve, confirm and release names in any order; a model knows the holder of each."""
 
     def __init__(self):
         super().__init__()
-        self.claims = NameRegistry()
+        self.names = NameRegistry()
         self.wanting: dict[str, set[int]] = {}
         self.finished: dict[str, int] = {}
 
     def winner(self, name):
         return self.finished.get(key(name), min(self.wanting.get(key(name), ()), default=None))
 
-    def ask(self, name, index):
-        """The model of a claim: one that is refused wants the name no more."""
+    def model_reserve(self, name, index):
+        """Reserve in the model: a refused product no longer wants the name."""
         before = self.winner(name)
         if key(name) in self.finished:
             return None if before == index else before
@@ -44,25 +44,25 @@ class Contest(RuleBasedStateMachine):
         return None
 
     @rule(name=st.sampled_from(NAMES), index=st.integers(0, 5))
-    def claim(self, name, index):
-        assert self.claims.claim(name, index) == self.ask(name, index)
+    def reserve(self, name, index):
+        assert self.names.reserve(name, index) == self.model_reserve(name, index)
 
     @rule(name=st.sampled_from(NAMES), index=st.integers(0, 5))
-    def finish(self, name, index):
-        refused = self.ask(name, index)
-        assert self.claims.finish(name, index) == refused
+    def confirm(self, name, index):
+        refused = self.model_reserve(name, index)
+        assert self.names.confirm(name, index) == refused
         if refused is None:
             self.finished[key(name)] = index
 
     @rule(name=st.sampled_from(NAMES), index=st.integers(0, 5))
     def release(self, name, index):
-        self.claims.release(name, index)
+        self.names.release(name, index)
         self.wanting.get(key(name), set()).discard(index)
 
     @invariant()
     def every_spelling_of_a_name_has_the_same_holder(self):
         for name in NAMES:
-            assert self.claims.holder(name) == self.winner(name)
+            assert self.names.holder(name) == self.winner(name)
 
 
 TestContest = Contest.TestCase
@@ -70,58 +70,58 @@ TestContest.settings = settings(max_examples=effort(15, 100), stateful_step_coun
 
 
 @pytest.mark.parametrize("other", SPELLINGS)
-def test_names_that_a_file_system_may_confuse_are_one_name(other):
-    claims = NameRegistry()
-    assert claims.claim(SPELLINGS[0], 1) is None
-    assert claims.claim(other, 2) == 1
-    assert claims.holder(other) == 1
+def test_names_that_a_file_system_treats_alike_are_one_name(other):
+    names = NameRegistry()
+    assert names.reserve(SPELLINGS[0], 1) is None
+    assert names.reserve(other, 2) == 1
+    assert names.holder(other) == 1
 
 
 def test_a_lower_index_takes_a_name_that_is_not_finished():
-    claims = NameRegistry()
-    claims.claim("a", 5)
-    assert claims.claim("a", 3) is None
-    assert claims.finish("a", 5) == 3
-    assert claims.finish("a", 3) is None
+    names = NameRegistry()
+    names.reserve("a", 5)
+    assert names.reserve("a", 3) is None
+    assert names.confirm("a", 5) == 3
+    assert names.confirm("a", 3) is None
 
 
-def test_a_finished_product_keeps_its_name_against_everyone_and_everything():
-    claims = NameRegistry()
-    claims.finish("a", 5)
-    claims.release("a", 5)
-    assert claims.claim("a", 0) == 5
-    assert claims.finish("a", 0) == 5
-    assert claims.finish("a", 5) is None
-    assert claims.holder("a") == 5
+def test_a_finished_product_always_keeps_its_name():
+    names = NameRegistry()
+    names.confirm("a", 5)
+    names.release("a", 5)
+    assert names.reserve("a", 0) == 5
+    assert names.confirm("a", 0) == 5
+    assert names.confirm("a", 5) is None
+    assert names.holder("a") == 5
 
 
-def test_a_displaced_product_has_the_name_again_when_the_other_gives_it_up():
-    claims = NameRegistry()
-    claims.claim("a", 5)
-    claims.claim("a", 3)
-    claims.release("a", 3)
-    assert claims.holder("a") == 5
+def test_a_displaced_product_gets_the_name_back_when_the_other_releases_it():
+    names = NameRegistry()
+    names.reserve("a", 5)
+    names.reserve("a", 3)
+    names.release("a", 3)
+    assert names.holder("a") == 5
 
 
 def test_a_refused_product_holds_nothing_afterwards():
-    claims = NameRegistry()
-    claims.claim("a", 3)
-    assert claims.claim("a", 5) == 3
-    claims.release("a", 3)
-    assert claims.holder("a") is None
-    assert claims.claim("a", 7) is None
+    names = NameRegistry()
+    names.reserve("a", 3)
+    assert names.reserve("a", 5) == 3
+    names.release("a", 3)
+    assert names.holder("a") is None
+    assert names.reserve("a", 7) is None
 
 
-def test_a_folder_in_the_path_of_a_product_is_nobody_elses_name():
-    claims = NameRegistry()
-    claims.occupy("a", 3)
-    claims.occupy("a", 4)
-    assert claims.claim("A", 0) == 3
-    assert claims.finish("a", 5) == 3
+def test_a_folder_in_the_path_of_a_product_is_blocked_as_a_name():
+    names = NameRegistry()
+    names.occupy("a", 3)
+    names.occupy("a", 4)
+    assert names.reserve("A", 0) == 3
+    assert names.confirm("a", 5) == 3
 
 
 def test_a_finished_product_keeps_a_name_that_is_a_folder_in_another_path():
-    claims = NameRegistry()
-    claims.finish("a", 5)
-    claims.occupy("a", 3)
-    assert claims.holder("a") == 5
+    names = NameRegistry()
+    names.confirm("a", 5)
+    names.occupy("a", 3)
+    assert names.holder("a") == 5

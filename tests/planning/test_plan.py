@@ -1,4 +1,4 @@
-"""Products held against journal and disk: the same result however they come, and no name with two owners."""
+"""The plan from journal and disk: the same for batches of any size, and no name with two owners."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def named(index: int, file: str | None, size: int | None = None) -> Product:
 PRODUCTS = [
     named(0, "here.zip", 3),
     named(1, "gone.zip", 3),
-    named(2, None),  # the journal has it as other.zip
-    named(3, "other.zip", 3),  # and this one would have that name too
+    named(2, None),  # named other.zip in the journal
+    named(3, "other.zip", 3),  # has the same name
     named(4, "partial.zip", 9),
     named(5, "folder/deep.zip", 3),
     named(6, "never seen.zip"),
@@ -50,8 +50,8 @@ def known(root: Path) -> dict[str, Entry]:
             ("folder/deep.zip", "folder/deep.zip"),
         )
     ]
-    begun = Entry(id="partial.zip", phase=Phase.PARTIAL, file="partial.zip", ranges=((0, 4),), part="partial.zip.part")
-    return {entry.id: entry for entry in (*done, begun)}
+    partly = Entry(id="partial.zip", phase=Phase.PARTIAL, file="partial.zip", ranges=((0, 4),), part="partial.zip.part")
+    return {entry.id: entry for entry in (*done, partly)}
 
 
 @pytest.fixture
@@ -62,22 +62,22 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def surveyed(root: Path, size: int) -> list[PlannedProduct]:
-    survey, entries = PlanBuilder(partial(look_at, root), NameRegistry()), known(root)
+def plan(root: Path, size: int) -> list[PlannedProduct]:
+    builder, entries = PlanBuilder(partial(look_at, root), NameRegistry()), known(root)
     for at in range(0, len(PRODUCTS), size):
-        survey.add(PRODUCTS[at : at + size], entries)
-    return survey.end()
+        builder.add(PRODUCTS[at : at + size], entries)
+    return builder.build()
 
 
 @pytest.mark.parametrize("size", range(1, len(PRODUCTS) + 1))
 def test_batches_of_any_size_give_the_same_plan(root: Path, size: int):
-    items = surveyed(root, size)
+    items = plan(root, size)
     assert [item.product for item in items] == PRODUCTS
     assert [item.local_status for item in items] == [
         LocalFileStatus.IN_PLACE,
         LocalFileStatus.ABSENT,
         LocalFileStatus.IN_PLACE,
-        LocalFileStatus.ABSENT,  # its name is that of a product that has finished
+        LocalFileStatus.ABSENT,  # its name belongs to a finished product
         LocalFileStatus.ABSENT,
         LocalFileStatus.IN_PLACE,
         LocalFileStatus.ABSENT,
@@ -85,12 +85,12 @@ def test_batches_of_any_size_give_the_same_plan(root: Path, size: int):
     assert [item.have for item in items] == [0, 0, 0, 0, 4, 0, 0]
 
 
-def test_of_what_is_in_place_nothing_is_kept_that_nobody_asks_for(root: Path):
-    kept = [item.file for item in surveyed(root, 3) if item.entry is not None]
+def test_journal_entries_of_products_in_place_are_dropped(root: Path):
+    kept = [item.file for item in plan(root, 3) if item.entry is not None]
     assert kept == ["gone.zip", "partial.zip"]
 
 
-def test_each_name_is_looked_at_once(root: Path):
+def test_each_file_is_read_once_while_planning(root: Path):
     seen: Counter[str] = Counter()
 
     def look(files: Iterable[str]) -> dict[str, FileFacts | None]:
@@ -98,15 +98,15 @@ def test_each_name_is_looked_at_once(root: Path):
         seen.update(names)
         return look_at(root, names)
 
-    survey, entries = PlanBuilder(look, NameRegistry()), known(root)
+    builder, entries = PlanBuilder(look, NameRegistry()), known(root)
     for at in range(0, len(PRODUCTS), 2):
-        survey.add(PRODUCTS[at : at + 2], entries)
-    survey.end()
+        builder.add(PRODUCTS[at : at + 2], entries)
+    builder.build()
     assert seen == {p.file: 1 for p in PRODUCTS if p.file} | {"other.zip": 2}
 
 
 def test_a_product_in_place_is_skipped_with_its_path_and_note(root: Path):
-    item = surveyed(root, 7)[0]
+    item = plan(root, 7)[0]
     outcome = in_place(item, root)
     assert (outcome.state.value, outcome.file, outcome.path) == ("skipped", "here.zip", root / "here.zip")
     assert (outcome.note, outcome.written, outcome.failure) == ("", 0, None)

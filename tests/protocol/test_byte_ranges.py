@@ -1,4 +1,4 @@
-"""Ranges cover a product exactly; a plan never loses or doubles a byte; Content-Range is believed only where it is sound."""
+"""Ranges cover a product exactly, a plan never loses or doubles a byte, and only a valid Content-Range is accepted."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def offsets(ranges):
 
 
 @given(RANGES)
-def test_normalised_ranges_hold_the_same_bytes_sorted_and_apart(ranges):
+def test_normalised_ranges_hold_the_same_bytes_sorted_and_disjoint(ranges):
     tidy = normalise(ranges)
     assert offsets(tidy) == offsets(ranges)
     assert all(start < end for start, end in tidy)
@@ -37,7 +37,7 @@ def test_cover_counts_each_byte_once(ranges):
 
 
 @given(RANGES, TOTALS)
-def test_what_is_there_and_what_is_missing_make_the_whole_and_share_nothing(have, total):
+def test_present_and_missing_ranges_make_the_whole_without_overlap(have, total):
     gaps = missing(have, total)
     assert offsets(gaps) | {i for i in offsets(have) if i < total} == set(range(total))
     assert not offsets(gaps) & offsets(have)
@@ -95,17 +95,17 @@ UNSOUND = [
 
 
 @pytest.mark.parametrize(("value", "expected"), SOUND, ids=[value for value, _ in SOUND])
-def test_a_sound_content_range_is_read(value, expected):
+def test_a_valid_content_range_is_parsed(value, expected):
     assert parse_content_range(value) == expected
 
 
 @pytest.mark.parametrize("value", UNSOUND, ids=lambda value: ascii(value)[:40])
-def test_an_unsound_content_range_is_none(value):
+def test_an_invalid_content_range_is_none(value):
     assert parse_content_range(value) is None
 
 
 @given(st.text(max_size=40) | st.text(alphabet="bytes 0123456789-/*", max_size=30))
-def test_no_content_range_at_all_raises_or_gives_a_range_outside_its_total(value):
+def test_any_content_range_gives_none_or_a_range_within_its_total(value):
     parsed = parse_content_range(value)
     if parsed is not None and parsed.range is not None:
         start, end = parsed.range
@@ -113,13 +113,13 @@ def test_no_content_range_at_all_raises_or_gives_a_range_outside_its_total(value
 
 
 @given(st.integers(0, 2**62), st.integers(1, 2**20), st.integers(0, 2**20))
-def test_a_content_range_that_was_written_is_read_back(start, length, rest):
+def test_a_formatted_content_range_is_parsed_back(start, length, rest):
     end, total = start + length, start + length + rest
     assert parse_content_range(f"bytes {start}-{end - 1}/{total}") == ContentRange((start, end), total)
 
 
 class Plan(RuleBasedStateMachine):
-    """Connections claim, receive, give up, and join with a response that is there, in any order."""
+    """Connections lease ranges, receive, release, and join with an open response, in any order."""
 
     TOTAL = 200
     claims = Bundle("claims")
@@ -144,7 +144,7 @@ class Plan(RuleBasedStateMachine):
         claim = self.plan.claim()
         assert bool(promised) == (claim is not None)
         if claim is None:
-            # Refused only when the stretch that takes longest is too short to share.
+            # Refused only if the longest-running range is too short to split.
             longest = max(self.active, key=lambda c: c.left_s, default=SegmentLease(0, 0))
             assert longest.left < 2 * self.min_split or longest.left_s < 2
             return SegmentLease(0, 0)
@@ -200,7 +200,7 @@ class Plan(RuleBasedStateMachine):
         assert left <= self.unclaimed()
 
     def unclaimed(self) -> set[int]:
-        """What is missing and nobody fetches."""
+        """Return the missing offsets that no connection downloads."""
         taken = {i for c in self.active for i in range(c.position, c.end)}
         return set(range(self.TOTAL)) - offsets(self.have) - set(self.fetched) - taken
 
@@ -216,7 +216,7 @@ class Plan(RuleBasedStateMachine):
         assert self.plan.left == self.TOTAL - len(offsets(self.have)) - len(self.fetched)
 
     def teardown(self):
-        """Whatever happened, one connection alone can bring the rest."""
+        """One connection alone can always download the rest."""
         for claim in self.active:
             self.plan.release(claim)
         while (claim := self.plan.claim()) is not None:
@@ -231,7 +231,7 @@ TestPlan = Plan.TestCase
 TestPlan.settings = settings(max_examples=effort(15, 100), stateful_step_count=25, deadline=None)
 
 
-def test_gaps_are_claimed_in_order_then_the_stretch_that_would_take_longest_is_halved():
+def test_gaps_are_leased_in_order_then_the_longest_running_range_is_halved():
     plan = SegmentPlan([(50, 100), (0, 40)], min_split=10, min_split_s=1.0)
     quick, slow = plan.claim(), plan.claim()
     assert [(c.position, c.end) for c in (quick, slow)] == [(0, 40), (50, 100)]
@@ -241,7 +241,7 @@ def test_gaps_are_claimed_in_order_then_the_stretch_that_would_take_longest_is_h
     assert (quick.end, slow.end) == (40, 75)
 
 
-def test_a_stretch_is_divided_evenly_among_all_that_can_help_at_once():
+def test_a_range_is_divided_evenly_among_all_idle_connections():
     plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
     first = plan.claim()
     first.rate = 1.0
@@ -250,7 +250,7 @@ def test_a_stretch_is_divided_evenly_among_all_that_can_help_at_once():
     assert [(c.position, c.end) for c in (first, *others)] == [(0, 25), (25, 50), (50, 75), (75, 100)]
 
 
-def test_each_stretch_is_divided_by_what_it_would_take():
+def test_each_range_is_divided_by_its_remaining_time():
     plan = SegmentPlan([(0, 60), (100, 130)], min_split=10, min_split_s=1.0)
     long, short = plan.claim(), plan.claim()
     long.rate = short.rate = 1.0
@@ -259,46 +259,7 @@ def test_each_stretch_is_divided_by_what_it_would_take():
     assert [(c.position, c.end) for c in (long, *others, short)] == [(0, 20), (20, 40), (40, 60), (100, 130)]
 
 
-def test_a_stretch_that_takes_longest_is_divided_until_another_would_take_longer():
-    plan = SegmentPlan([(0, 90), (100, 180)], min_split=10, min_split_s=1.0)
-    long, short = plan.claim(), plan.claim()
-    long.rate = short.rate = 1.0
-    assert plan.offer(3) == 3
-    others = [plan.claim() for _ in range(3)]
-    assert [(c.position, c.end) for c in (long, *others, short)] == [
-        (0, 30),
-        (30, 60),
-        (60, 90),
-        (140, 180),
-        (100, 140),
-    ]
-
-
-def test_the_quickest_connection_is_known_once_it_is_measured():
-    plan = SegmentPlan([(0, 60), (100, 130), (200, 210)], min_split=10, min_split_s=1.0)
-    found = [plan.fastest]
-    claims = [plan.claim() for _ in range(3)]
-    found.append(plan.fastest)
-    for claim, rate in zip(claims, (5.0, 9.0, 2.0), strict=True):
-        claim.rate = rate
-        found.append(plan.fastest)
-    assert found == [0.0, 0.0, 5.0, 9.0, 9.0]
-    plan.release(claims[1])
-    assert plan.fastest == 5.0
-
-
-@pytest.mark.parametrize(("rate", "seconds"), [(0.0, 0.0), (0.5, 40.0), (10.0, 2.0)])
-def test_a_stretch_takes_no_known_time_until_its_connection_is_measured(rate, seconds):
-    assert SegmentLease(0, 20, rate=rate).left_s == seconds
-
-
-def test_what_was_cut_off_comes_before_what_is_further_behind():
-    plan = SegmentPlan([(0, 40), (50, 100)], min_split=10, min_split_s=1.0)
-    plan.cut(plan.claim(), 10)
-    assert [(c.position, c.end) for c in (plan.claim(), plan.claim())] == [(10, 40), (50, 100)]
-
-
-def test_what_is_left_takes_as_long_as_all_who_fetch_need_together():
+def test_the_remaining_time_counts_the_rate_of_all_connections():
     plan = SegmentPlan([(0, 60), (100, 130)], min_split=10, min_split_s=1.0)
     first = plan.claim()
     assert plan.left_s == 0
@@ -308,81 +269,25 @@ def test_what_is_left_takes_as_long_as_all_who_fetch_need_together():
     assert plan.left_s == pytest.approx(3.0)
 
 
-def test_with_pieces_everyone_fetches_what_is_nearest_to_the_front():
+def test_with_pieces_every_connection_takes_the_frontmost_range():
     plan = SegmentPlan([(0, 200)], min_split=5, min_split_s=1.0)
     first = plan.claim()
     first.rate, plan.piece = 1.0, 20
     assert plan.offer(3) == 3
     others = [plan.claim() for _ in range(3)]
     assert [(c.position, c.end) for c in (first, *others)] == [(0, 20), (20, 40), (40, 60), (60, 80)]
-    plan.release(others[1])  # given up
+    plan.release(others[1])  # released
     assert [(c.position, c.end) for c in (plan.claim(), plan.claim())] == [(40, 60), (80, 100)]
 
 
-def test_the_last_piece_takes_what_would_be_no_piece_of_its_own():
+def test_the_last_piece_includes_a_rest_too_short_for_a_piece():
     plan = SegmentPlan([(0, 44)], min_split=5, min_split_s=1.0)
     plan.piece = 20
     assert plan.offer(9) == 2
     assert [(c.position, c.end) for c in (plan.claim(), plan.claim())] == [(0, 20), (20, 44)]
 
 
-@pytest.mark.parametrize(
-    ("total", "claims"),
-    [
-        (20, [(0, 20)]),
-        (24, [(0, 24)]),
-        (25, [(0, 20), (20, 25)]),
-        (44, [(0, 20), (20, 44)]),
-        (45, [(0, 20), (20, 40), (40, 45)]),
-    ],
-)
-def test_a_gap_has_as_many_pieces_as_are_claimed_of_it(total, claims):
-    plan = SegmentPlan([(100, 100 + total)], min_split=5, min_split_s=1.0)
-    plan.piece = 20
-    assert plan.offer(9) == len(claims)
-    assert [(c.position - 100, c.end - 100) for c in (plan.claim() for _ in claims)] == claims
-    assert plan.claim() is None
-
-
-def test_pieces_of_one_byte_are_possible():
-    plan = SegmentPlan([(0, 3)], min_split=3, min_split_s=1.0)
-    plan.piece = 1
-    assert plan.offer(9) == 1
-
-
-def test_nothing_is_cut_while_what_is_free_is_enough():
-    plan = SegmentPlan([(0, 200), (300, 310)], min_split=5, min_split_s=1.0)
-    first = plan.claim()
-    first.rate, plan.piece = 1.0, 20
-    assert (plan.offer(1), first.end) == (1, 200)
-    assert (plan.offer(2), first.end) == (2, 20)
-
-
-@pytest.mark.parametrize(
-    ("left", "rate", "piece", "kept"),
-    [
-        (39, 1.0, 20, 19),  # shorter than two pieces: halved
-        (40, 1.0, 20, 20),
-        (100, 1.0, 20, 20),
-        (100, 10.0, 20, 30),  # a connection keeps what comes in `min_split_s`
-        (100, 16.0, 20, 48),
-        (100, 17.0, 20, 100),  # over before a new connection helps
-        (120, 20.0, 20, 60),
-        (119, 20.0, 20, 119),
-        (19, 1.0, 2, 19),  # shorter than two of `min_split`
-        (20, 1.0, 2, 3),
-    ],
-)
-def test_a_long_stretch_is_cut_to_a_piece_or_what_comes_meanwhile(left, rate, piece, kept):
-    plan = SegmentPlan([(0, left)], min_split=5 if piece == 20 else 10, min_split_s=3.0)
-    first = plan.claim()
-    first.rate, plan.piece = rate, piece
-    works = plan.has_work()
-    assert (plan.offer(1), first.end) == (int(works), kept)
-    assert works == (kept < left)
-
-
-def test_what_is_cut_off_a_stretch_is_there_for_others():
+def test_a_cut_off_part_of_a_range_is_free_for_others():
     plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
     first = plan.claim()
     first.position = 20
@@ -454,11 +359,11 @@ def test_a_stretch_that_was_refused_is_taken_back_by_a_connection_whose_body_goe
         (20, 1.0, True),
         (21, 1.0, True),
         (20, 10.0, True),  # two halves of a second each
-        (20, 10.1, False),  # over before a new connection helps
+        (20, 10.1, False),  # done before a new connection helps
         (20, 0.0, False),  # not measured yet
     ],
 )
-def test_nothing_is_split_that_is_short_or_will_be_here_soon(left, rate, split):
+def test_a_range_that_is_short_or_nearly_done_is_not_split(left, rate, split):
     plan = SegmentPlan([(0, left)], min_split=10, min_split_s=1.0)
     whole = plan.claim()
     whole.rate = rate
@@ -468,7 +373,7 @@ def test_nothing_is_split_that_is_short_or_will_be_here_soon(left, rate, split):
         assert min(whole.left, part.left) >= 10
 
 
-def test_a_claim_that_was_overtaken_by_a_split_has_nothing_left():
+def test_a_lease_that_passed_its_split_has_nothing_left():
     claim = SegmentLease(10, 20)
     claim.end = 5
     assert claim.left == 0

@@ -23,7 +23,7 @@ DECADE = 10 * 365 * 86400.0
     ids=["IMF-fixdate", "RFC 850", "asctime"],
 )
 @pytest.mark.skipif(not hasattr(time, "tzset"), reason="the zone of a process cannot be set here")
-def test_all_three_forms_of_a_date_are_utc_wherever_this_machine_stands(text, monkeypatch):
+def test_all_three_forms_of_a_date_are_utc_in_any_time_zone(text, monkeypatch):
     monkeypatch.setenv("TZ", "XYZ-5")
     time.tzset()
     try:
@@ -74,7 +74,7 @@ def test_retry_after_is_seconds_or_a_date(value, seconds):
 
 
 @given(st.text(max_size=60) | st.text(alphabet="SunMon, 0123456789:-+GMTNov/", max_size=40))
-def test_no_retry_after_at_all_is_negative_endless_or_an_error(value):
+def test_any_retry_after_gives_a_finite_wait_or_none(value):
     seconds = parse_retry_after(value, now=NOW)
     assert seconds is None or 0 <= seconds <= DECADE
 

@@ -1,4 +1,4 @@
-"""What archives' errors mean: a table of answers, by provider."""
+"""Meaning of error responses: a table by provider."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bulkdl.core.models import FailureKind
-from bulkdl.protocol.provider_errors import MOST_BODY, Answer, ErrorAction, interpret, load, names, parse
+from bulkdl.protocol.provider_errors import MAX_BODY, Answer, ErrorAction, interpret, load, names, parse
 
 NOW = 1_750_000_000.0
 MAX_SESSIONS = "Max session number exceeded"
@@ -60,10 +60,10 @@ def zip_error(number, message="x"):
         (None, 503, b"Too many connections", {}, ErrorAction.FEWER, 10),
     ],
 )  # fmt: skip
-def test_an_answer_has_the_meaning_that_its_provider_gives_it(name, status, body, headers, action, wait):
-    ruling = meaning(name, status, body, **headers)
-    assert (ruling.action, ruling.wait) == (action, wait)
-    assert ruling.says
+def test_a_response_has_the_meaning_that_its_provider_gives_it(name, status, body, headers, action, wait):
+    interpretation = meaning(name, status, body, **headers)
+    assert (interpretation.action, interpretation.wait) == (action, wait)
+    assert interpretation.text
 
 
 @pytest.mark.parametrize(
@@ -80,39 +80,39 @@ def test_an_answer_has_the_meaning_that_its_provider_gives_it(name, status, body
         (None, 403, b"You have no expiring permission here"),
     ],
 )
-def test_where_nothing_is_known_the_status_decides(name, status, body):
+def test_without_a_matching_rule_the_status_decides(name, status, body):
     assert meaning(name, status, body) is None
 
 
-def test_a_failed_product_has_its_kind_and_its_code_and_what_to_do():
-    ruling = meaning("cdse", 401, zip_error(604))
-    assert (ruling.kind, ruling.code) == (FailureKind.AUTH, "DAT-ZIP-604")
-    assert "hosts" in ruling.hint
+def test_a_failed_product_has_kind_code_and_hint():
+    interpretation = meaning("cdse", 401, zip_error(604))
+    assert (interpretation.kind, interpretation.code) == (FailureKind.AUTH, "DAT-ZIP-604")
+    assert "hosts" in interpretation.hint
 
 
-def test_only_the_beginning_of_a_body_is_looked_at():
-    assert meaning(None, 401, b" " * MOST_BODY + b"token expired") is None
+def test_only_the_beginning_of_a_body_is_read():
+    assert meaning(None, 401, b" " * MAX_BODY + b"token expired") is None
 
 
-def test_what_the_server_says_is_not_repeated(canary):
-    ruling = meaning("cdse", 401, zip_error(109, canary.value))
-    canary.assert_absent(repr(ruling))
+def test_text_from_the_server_is_not_repeated(canary):
+    interpretation = meaning("cdse", 401, zip_error(109, canary.value))
+    canary.assert_absent(repr(interpretation))
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_dialect_is_well_formed_and_says_what_happened(name):
-    dialect = load(name)
-    for rule in dialect.rules:
+def test_every_rule_set_is_valid_and_has_a_text(name):
+    rule_set = load(name)
+    for rule in rule_set.rules:
         assert rule.status
-        assert rule.says
-        assert not rule.says.endswith(".")
+        assert rule.text
+        assert not rule.text.endswith(".")
         assert rule.wait.unit in ("s", "ms", "epoch_s", "epoch_ms", "auto")
-        assert not rule.code or dialect.codes
-    for other in dialect.also:
+        assert not rule.code or rule_set.codes
+    for other in rule_set.also:
         load(other)
 
 
-def test_there_is_no_dialect_without_a_file():
+def test_a_name_without_a_file_is_refused():
     with pytest.raises(KeyError):
         load("../cdse")
 
@@ -127,7 +127,7 @@ def test_there_is_no_dialect_without_a_file():
         {"status": 429, "action": "wait", "says": "x", "wait": {"xml": "a"}},
     ],
 )
-def test_a_rule_that_is_wrong_is_refused(rule):
+def test_an_invalid_rule_is_refused(rule):
     with pytest.raises((TypeError, ValueError)):
         parse("mine", rules=[rule])
 
@@ -139,9 +139,9 @@ def test_a_rule_that_is_wrong_is_refused(rule):
     st.dictionaries(st.sampled_from(["Retry-After", "X-Quota-Remaining", "X-Quota-Reset"]), st.text(max_size=12)),
     st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=9)),
 )
-def test_no_answer_is_too_odd_and_no_wait_is_absurd(name, status, body, headers, retry):
+def test_any_response_gives_a_sensible_wait_or_none(name, status, body, headers, retry):
     for raw in (body, json.dumps({"retryAfter": retry}).encode()):
-        ruling = interpret(name, Answer(status=status, headers=headers, body=raw), now=NOW)
-        if ruling is not None and ruling.wait is not None:
-            assert math.isfinite(ruling.wait)
-            assert 0 <= ruling.wait <= 366 * 86400
+        interpretation = interpret(name, Answer(status=status, headers=headers, body=raw), now=NOW)
+        if interpretation is not None and interpretation.wait is not None:
+            assert math.isfinite(interpretation.wait)
+            assert 0 <= interpretation.wait <= 366 * 86400

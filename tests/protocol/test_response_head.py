@@ -1,4 +1,4 @@
-"""A snapshot of who acts on every status."""
+"""Snapshot of the class of every status."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ def test_every_status_has_the_class_of_the_snapshot():
 
 
 @pytest.mark.parametrize("status", [-1, 0, 99, 600, 999])
-def test_what_is_no_status_is_never_tried_again(status):
+def test_an_invalid_status_is_never_retried(status):
     assert classify(status) is StatusClass.NEVER

@@ -1,4 +1,4 @@
-"""What is learnt of hosts: tables of what was seen, what follows from it, and the same over real sockets."""
+"""Quirks of servers: tables of observations and decisions, and the same with real sockets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bulkdl.protocol.response_head import Head
 from bulkdl.protocol.resume import PartialState, evaluate_response, next_request
 from bulkdl.protocol.server_quirks import (
     EXPIRES_S,
-    MOST_HOSTS,
+    MAX_HOSTS,
     STEADY,
     ServerFacts,
     ServerObservation,
@@ -26,8 +26,8 @@ from bulkdl.protocol.server_quirks import (
     fresh,
     has_unstable_etags,
     ignores_ranges,
-    noted,
     observations,
+    with_observation,
 )
 from bulkdl.transfer import segment_scaling
 from tests.clocks import ManualClock
@@ -53,8 +53,8 @@ HIT, MISS, SAME, OTHER, CHANGED = (
 
 def after(*row: ServerObservation, at: float = NOW) -> ServerFacts:
     facts = ServerFacts(origin=ORIGIN)
-    for sight in row:
-        facts = noted(facts, sight, now=at)
+    for observation in row:
+        facts = with_observation(facts, observation, now=at)
     return facts
 
 
@@ -62,7 +62,7 @@ def after(*row: ServerObservation, at: float = NOW) -> ServerFacts:
 
 
 @pytest.mark.parametrize(
-    ("row", "shuns"),
+    ("row", "ignores"),
     [
         ((), False),
         ((MISS,), False),
@@ -75,14 +75,14 @@ def after(*row: ServerObservation, at: float = NOW) -> ServerFacts:
         ((CHANGED, CHANGED, ServerObservation.BARE, ServerObservation.BARE), False),
     ],
 )
-def test_a_host_is_asked_for_no_segments_once_it_has_ignored_ranges_and_honoured_none(
-    *, row: tuple[ServerObservation, ...], shuns: bool
+def test_a_host_gets_no_segments_after_it_ignored_ranges_and_honoured_none(
+    *, row: tuple[ServerObservation, ...], ignores: bool
 ):
-    assert ignores_ranges(after(*row), now=NOW) is shuns
+    assert ignores_ranges(after(*row), now=NOW) is ignores
 
 
 @pytest.mark.parametrize(
-    ("row", "moody"),
+    ("row", "unstable"),
     [
         ((), False),
         ((CHANGED,), False),
@@ -92,21 +92,23 @@ def test_a_host_is_asked_for_no_segments_once_it_has_ignored_ranges_and_honoured
         ((CHANGED, CHANGED, *[SAME] * STEADY), False),
         ((CHANGED, CHANGED, *[SAME] * (STEADY - 1), OTHER, SAME), True),
         ((CHANGED, CHANGED, *[SAME] * STEADY, CHANGED), False),
-        ((*[OTHER] * 9,), False),  # nothing says that the bytes were the same
+        ((*[OTHER] * 9,), False),  # the bytes may have changed
     ],
 )
-def test_etags_are_moods_after_two_changes_without_other_bytes_until_they_are_steady(
-    *, row: tuple[ServerObservation, ...], moody: bool
+def test_etags_are_unstable_after_two_changes_without_other_bytes_until_they_stay_the_same(
+    *, row: tuple[ServerObservation, ...], unstable: bool
 ):
-    assert has_unstable_etags(after(*row), now=NOW) is moody
+    assert has_unstable_etags(after(*row), now=NOW) is unstable
 
 
 @pytest.mark.parametrize("later", [EXPIRES_S, 3 * EXPIRES_S, -90_000.0])
-def test_what_was_seen_too_long_ago_or_in_the_future_counts_no_more(later: float):
+def test_observations_that_are_too_old_or_in_the_future_do_not_count(later: float):
     facts = after(MISS, MISS, CHANGED, CHANGED, ServerObservation.BARE)
     assert not ignores_ranges(facts, now=NOW + later)
     assert not has_unstable_etags(facts, now=NOW + later)
-    assert noted(facts, MISS, now=NOW + later) == ServerFacts(origin=ORIGIN, range_misses=1, ranges_at=NOW + later)
+    assert with_observation(facts, MISS, now=NOW + later) == ServerFacts(
+        origin=ORIGIN, range_misses=1, ranges_at=NOW + later
+    )
     assert ignores_ranges(facts, now=NOW + EXPIRES_S - 1)
 
 
@@ -125,10 +127,10 @@ FULL_HEAD = {"status": 200, "content_length": 10}
         (None, True, {"status": 206, "content_range": PART, "content_length": 3}, (MISS,)),
         (None, True, {**FULL_HEAD}, (MISS, ServerObservation.BARE)),
         ('"1"', False, {**FULL_HEAD, "etag": '"1"'}, (MISS, ServerObservation.VALIDATED)),
-        ('"1"', False, {**FULL_HEAD, "etag": '"2"'}, (ServerObservation.VALIDATED,)),  # If-Range did what it is for
+        ('"1"', False, {**FULL_HEAD, "etag": '"2"'}, (ServerObservation.VALIDATED,)),  # If-Range worked
         ('"1"', False, {**FULL_HEAD}, (ServerObservation.BARE,)),
         ('W/"1"', True, {**FULL_HEAD, "etag": 'W/"1"'}, (MISS, ServerObservation.BARE)),
-        ('"1"', False, {"status": 206, "content_range": PART, "etag": '"2"'}, ()),  # another edition
+        ('"1"', False, {"status": 206, "content_range": PART, "etag": '"2"'}, ()),  # another version
         ('"1"', False, {"status": 416}, ()),
         ('"1"', False, {"status": 503}, ()),
     ],
@@ -142,7 +144,7 @@ def test_a_head_shows_what_its_host_does_with_ranges(
     assert observations(Head(**answer), ask=ask, known=known, decision=decision, source=SOURCE) == seen
 
 
-def test_a_date_that_stays_shows_a_range_that_was_ignored():
+def test_an_unchanged_date_shows_that_the_range_was_ignored():
     date = "Tue, 15 Nov 1994 12:45:26 GMT"
     known = PartialState(ranges=((0, 5),), total=10, last_modified=date, source=SOURCE)
     ask = next_request(known, source=SOURCE, has_checksum=False, resume=Resume.STRICT)
@@ -151,16 +153,16 @@ def test_a_date_that_stays_shows_a_range_that_was_ignored():
     assert MISS in observations(answer, ask=ask, known=known, decision=decision, source=SOURCE)
 
 
-@pytest.mark.parametrize(("told", "sight"), [('"1"', SAME), ('"2"', OTHER)])
-def test_an_etag_that_was_not_named_in_the_request_shows_whether_they_are_steady(
-    describe: str, sight: ServerObservation
+@pytest.mark.parametrize(("etag", "observation"), [('"1"', SAME), ('"2"', OTHER)])
+def test_the_answer_to_a_request_without_an_etag_shows_whether_etags_are_stable(
+    etag: str, observation: ServerObservation
 ):
     recorded = PartialState(ranges=((0, 5),), total=10, etag='"1"', source=SOURCE)
     stripped = replace(recorded, etag=None)
     ask = next_request(stripped, source=SOURCE, has_checksum=True, resume=Resume.STRICT)
-    answer = Head(status=206, content_range=PART, etag=describe)
+    answer = Head(status=206, content_range=PART, etag=etag)
     decision = evaluate_response(answer, ask=ask, known=stripped, source=SOURCE)
-    assert observations(answer, ask=ask, known=recorded, decision=decision, source=SOURCE) == (HIT, sight)
+    assert observations(answer, ask=ask, known=recorded, decision=decision, source=SOURCE) == (HIT, observation)
     assert observations(answer, ask=ask, known=recorded, decision=decision, source=f"{SOURCE}y") == (HIT,)
 
 
@@ -171,52 +173,52 @@ def test_an_etag_that_was_not_named_in_the_request_shows_whether_they_are_steady
         ((HIT,), ("honours ranges",)),
         ((MISS,), ()),
         ((MISS, MISS), ("ignores ranges (seen 2 times)", "one connection")),
-        ((CHANGED, CHANGED), ("change without the bytes (seen 2 times)", "checksums decide")),
-        ((ServerObservation.VALIDATED,), ("gives validators",)),
-        ((ServerObservation.BARE,), ("gives no validators",)),
-        ((HIT, ServerObservation.VALIDATED), ("honours ranges; gives validators",)),
+        ((CHANGED, CHANGED), ("change although the content does not (seen 2 times)", "checksums decide")),
+        ((ServerObservation.VALIDATED,), ("sends validators",)),
+        ((ServerObservation.BARE,), ("sends no validators",)),
+        ((HIT, ServerObservation.VALIDATED), ("honours ranges; sends validators",)),
     ],
 )
-def test_what_was_learnt_is_told_with_what_follows_from_it(row: tuple[ServerObservation, ...], words: tuple[str, ...]):
-    said = describe(after(*row), now=NOW)
-    assert all(word in said for word in words)
-    assert bool(said) == bool(words)
+def test_the_description_names_facts_and_consequences(row: tuple[ServerObservation, ...], words: tuple[str, ...]):
+    text = describe(after(*row), now=NOW)
+    assert all(word in text for word in words)
+    assert bool(text) == bool(words)
     assert describe(after(*row), now=NOW + EXPIRES_S) == ""
 
 
-# ---- The book
+# ---- ServerQuirks
 
 
 @given(st.lists(st.tuples(st.sampled_from(ServerObservation), st.floats(0, EXPIRES_S)), max_size=60))
-def test_what_was_saved_leads_to_the_decisions_of_the_book(row: list[tuple[ServerObservation, float]]):
+def test_saved_facts_lead_to_the_same_decisions(row: list[tuple[ServerObservation, float]]):
     clock, saved = ManualClock(wall=NOW), dict[str, ServerFacts]()
-    book = ServerQuirks(clock=clock, save=lambda facts: saved.update({facts.origin: facts}))
-    for sight, pause in row:
+    quirks = ServerQuirks(clock=clock, save=lambda facts: saved.update({facts.origin: facts}))
+    for observation, pause in row:
         clock.jump_wall(pause)
-        book.note(ORIGIN, sight)
+        quirks.note(ORIGIN, observation)
     again = ServerQuirks(saved.values(), clock=clock)
-    if not any(pause > EXPIRES_S / 100 for _, pause in row):  # else one may have expired sooner than the other
-        assert again.ignores_ranges(ORIGIN) == book.ignores_ranges(ORIGIN)
-        assert again.has_unstable_etags(ORIGIN) == book.has_unstable_etags(ORIGIN)
-    assert fresh(book.of(ORIGIN), now=clock.wall()) == book.of(ORIGIN)
+    if not any(pause > EXPIRES_S / 100 for _, pause in row):  # otherwise one could expire before the other
+        assert again.ignores_ranges(ORIGIN) == quirks.ignores_ranges(ORIGIN)
+        assert again.has_unstable_etags(ORIGIN) == quirks.has_unstable_etags(ORIGIN)
+    assert fresh(quirks.of(ORIGIN), now=clock.wall()) == quirks.of(ORIGIN)
 
 
-def test_a_hundred_thousand_products_of_a_host_are_some_twenty_rows_to_write():
+def test_a_hundred_thousand_products_of_a_host_cost_fewer_than_twenty_writes():
     saved: list[ServerFacts] = []
-    book = ServerQuirks(clock=ManualClock(), save=saved.append)
+    quirks = ServerQuirks(clock=ManualClock(), save=saved.append)
     for _ in range(100_000):
-        book.note(ORIGIN, ServerObservation.VALIDATED)
+        quirks.note(ORIGIN, ServerObservation.VALIDATED)
     assert len(saved) < 20
-    assert book.of(ORIGIN).validated == saved[-1].validated == 2**16
+    assert quirks.of(ORIGIN).validated == saved[-1].validated == 2**16
 
 
-def test_only_so_many_hosts_are_remembered():
+def test_the_number_of_stored_hosts_is_limited():
     saved: list[ServerFacts] = []
-    book = ServerQuirks(clock=ManualClock(), save=saved.append)
-    for number in range(MOST_HOSTS + 10):
-        book.note(f"https://{number}.example.org:443", MISS, MISS)
-    assert len({facts.origin for facts in saved}) == MOST_HOSTS
-    assert not book.ignores_ranges(f"https://{MOST_HOSTS + 5}.example.org:443")
+    quirks = ServerQuirks(clock=ManualClock(), save=saved.append)
+    for number in range(MAX_HOSTS + 10):
+        quirks.note(f"https://{number}.example.org:443", MISS, MISS)
+    assert len({facts.origin for facts in saved}) == MAX_HOSTS
+    assert not quirks.ignores_ranges(f"https://{MAX_HOSTS + 5}.example.org:443")
 
 
 # ---- Over real sockets
@@ -227,7 +229,7 @@ LARGE = body_of(24_000_000, 5)
 
 
 async def learn(place: Place, facts: ServerFacts) -> None:
-    """Have the facts in the journal before the run."""
+    """Write the facts to the journal before the run."""
     place.root.mkdir(exist_ok=True)
     async with Journal.open(place.root, clock=SystemClock()) as journal:
         journal.put_host_unsynced(facts)
@@ -240,7 +242,7 @@ def facts_of(place: Place, server: RawServer) -> ServerFacts:
 
 
 def ignoring_server(body: bytes, *, rate: float = 40_000_000) -> Responder:
-    """Says that it has ranges, and sends the whole whatever is asked for."""
+    """Claim support of ranges, and send the whole in answer to every request."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         fields = (("Content-Length", len(body)), ("Accept-Ranges", "bytes"), ("ETag", '"1"'), ("Connection", "close"))
@@ -253,17 +255,15 @@ def ignoring_server(body: bytes, *, rate: float = 40_000_000) -> Responder:
     return respond
 
 
-async def test_a_host_that_ignores_ranges_is_asked_for_segments_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+async def test_a_host_that_ignores_ranges_gets_no_more_segments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(segment_scaling, "MIN_SPLIT_S", 0.02)
     place = Place(tmp_path, segments=4, workers=1)
     async with RawServer(ignoring_server(LARGE)) as server:
         products = [{"url": server.url(f"/{n}"), "file": f"{n}.bin"} for n in range(3)]
         first = await place.run(*products)
         assert first.code == 0
-        assert len(server.log) > 3  # it had to be tried
-        assert len([r for r in server.log if r.path == "/2"]) == 1  # and was known for the last product
+        assert len(server.log) > 3  # ranges were tried
+        assert len([r for r in server.log if r.path == "/2"]) == 1  # one connection for the last product
         assert facts_of(place, server).range_misses >= 2
         server.log.clear()
         again = await place.run({"url": server.url("/9"), "file": "9.bin"})
@@ -271,9 +271,9 @@ async def test_a_host_that_ignores_ranges_is_asked_for_segments_no_more(
 
 
 def balanced(body: bytes, *, cut_at: int | None = None) -> Responder:
-    """Two servers behind one name that make their ETags of inodes; ranges and `If-Range` as they should be.
+    """Behave as two servers behind one name with ETags from inodes; ranges and `If-Range` work correctly.
 
-    With `cut_at`, every answer of more bytes is cut there.
+    With `cut_at`, close the connection after that many bytes of a response.
     """
 
     async def respond(request: RawRequest, wire: Wire) -> None:
@@ -289,32 +289,34 @@ def balanced(body: bytes, *, cut_at: int | None = None) -> Responder:
     return respond
 
 
-async def test_etags_that_change_without_the_bytes_are_found_out_and_the_checksum_takes_their_place(tmp_path: Path):
+async def test_unstable_etags_are_detected_and_the_checksum_replaces_them(tmp_path: Path):
     place = Place(tmp_path, retries=30, workers=1)
     async with RawServer(balanced(BODY, cut_at=200_000)) as server:
-        for night, tags in enumerate([(None, '"inode-0"', '"inode-1"', '"inode-0"', None), (None, None)]):
+        for run, tags in enumerate([(None, '"inode-0"', '"inode-1"', '"inode-0"', None), (None, None)]):
             server.log.clear()
-            done = await place.run({"url": server.url(), "file": f"{night}.bin", "checksum": sha256(BODY)})
-            assert (done.code, place.file(f"{night}.bin") == BODY) == (0, True)
+            done = await place.run({"url": server.url(), "file": f"{run}.bin", "checksum": sha256(BODY)})
+            assert (done.code, place.file(f"{run}.bin") == BODY) == (0, True)
             assert tuple(r.header("If-Range") for r in server.log) == tags
             assert server.log[-1].header("Range") == "bytes=200000-"
         assert facts_of(place, server).etag_changes >= 2
 
 
-async def test_a_host_with_such_etags_still_gives_no_splice_of_two_editions(tmp_path: Path):
-    """The content changes for good under an ETag that is no more believed: the checksum finds the splice."""
+async def test_a_host_with_unstable_etags_gives_no_mix_of_two_versions(tmp_path: Path):
+    """The content changes while the ETag is not trusted: the checksum detects the mix of two versions."""
     place = Place(tmp_path, retries=5)
     new = balanced(NEWER)
     async with RawServer(announce(SIZE, BODY[:200_000], ("ETag", '"1"')), new) as server:
         await learn(place, ServerFacts(origin=server.origin, etag_changes=2, etags_at=SystemClock().wall()))
         done = await place.run({"url": server.url(), "file": "x.bin", "checksum": sha256(NEWER)})
         assert (done.code, place.file("x.bin") == NEWER) == (0, True)
-        assert server.log[1].header("If-Range") is None  # it was continued, found out, and begun again
+        assert server.log[1].header("If-Range") is None  # resumed, detected by the checksum, started again
         assert server.log[2].header("Range") is None
 
 
 @pytest.mark.parametrize("resume", ["strict", "overlap"])
-async def test_without_a_checksum_such_a_host_is_continued_only_where_that_is_safe(resume: str, tmp_path: Path):
+async def test_without_a_checksum_a_host_with_unstable_etags_is_resumed_only_if_that_is_safe(
+    resume: str, tmp_path: Path
+):
     place = Place(tmp_path, retries=5)
     cut = announce(SIZE, BODY[:200_000], ("ETag", '"old"'))
     async with RawServer(cut, balanced(NEWER)) as server:
@@ -328,7 +330,7 @@ async def test_without_a_checksum_such_a_host_is_continued_only_where_that_is_sa
             assert (second.header("Range"), second.header("If-Range")) == (f"bytes={200_000 - 65536}-", None)
 
 
-async def test_facts_that_have_expired_are_met_anew(tmp_path: Path):
+async def test_expired_facts_are_learnt_again(tmp_path: Path):
     place = Place(tmp_path, retries=5)
     cut = announce(SIZE, BODY[:200_000], ("ETag", '"inode-1"'))
     async with RawServer(cut, balanced(BODY)) as server:
@@ -341,7 +343,7 @@ async def test_facts_that_have_expired_are_met_anew(tmp_path: Path):
 
 @pytest.mark.parametrize("wrong", [False, True], ids=["true facts", "false facts"])
 async def test_no_fact_makes_a_wrong_file(wrong: bool, tmp_path: Path):  # noqa: FBT001
-    """Whatever the journal says of the host, the file at the final name is one edition."""
+    """Even with wrong facts in the journal the file at the final path is one version."""
     place = Place(tmp_path, retries=8)
     now = SystemClock().wall()
     async with RawServer(announce(SIZE, BODY[:123_456], ("ETag", '"a"')), balanced(NEWER, cut_at=150_000)) as server:

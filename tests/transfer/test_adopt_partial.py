@@ -7,7 +7,7 @@ import pytest
 from bulkdl.core.models import Product
 from bulkdl.core.urls import Url
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.planning.orphaned_partials import as_offer, find_orphans
+from bulkdl.planning.orphaned_partials import find_orphans, without_last_byte
 
 HERE = "https://a.example/download"
 
@@ -52,4 +52,4 @@ def test_who_inherits(entries: list[Entry], products: list[Product], inherits) -
     [(((0, 9),), ((0, 9),)), (((0, 20),), ((0, 19),)), (((0, 5), (19, 20)), ((0, 5),)), (((0, 19),), ((0, 19),))],
 )
 def test_the_last_byte_is_asked_for_again_so_that_the_archive_has_a_say(ranges, asked_with) -> None:
-    assert as_offer(left("old", ranges=ranges)).ranges == asked_with
+    assert without_last_byte(left("old", ranges=ranges)).ranges == asked_with
