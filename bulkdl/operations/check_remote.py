@@ -12,6 +12,7 @@ from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.urls import HostList
+from bulkdl.http.probe import probe
 from bulkdl.operations.services import Services
 from bulkdl.planning.plan import selected
 from bulkdl.protocol.content_coding import named
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from bulkdl.protocol.response_head import Head
 
 __all__ = ["RemoteFacts", "check_remote"]
-
-_PERHAPS_ONLY_HEAD = frozenset({400, 403, 404, 405, 406, 500, 501})
-"""Archives that do not know HEAD say so in many ways; a GET that is given up at once settles it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,9 +86,7 @@ async def check_remote(
 async def _look(http: HttpClient, product: Product, signer: Authenticator) -> RemoteFacts:
     name = product.file or from_url(product.url)
     try:
-        head = await _head(http, product, signer, "HEAD")
-        if head.status in _PERHAPS_ONLY_HEAD or (head.status == 200 and head.content_length is None):
-            head = await _head(http, product, signer, "GET")
+        head = await _head(http, product, signer)
     except AccountStopped as error:
         return RemoteFacts(file=name, problem=str(error), account_stopped=True)
     except (ProductFailed, TryAgain) as error:
@@ -104,12 +100,14 @@ async def _look(http: HttpClient, product: Product, signer: Authenticator) -> Re
     )
 
 
-async def _head(http: HttpClient, product: Product, signer: Authenticator, method: str) -> Head:
+async def _head(http: HttpClient, product: Product, signer: Authenticator) -> Head:
     allowed = signer.hosts or HostList((product.url.host,))
     headers = dict(product.headers)
-    async with http.open(product.url, signer=signer, allowed=allowed, headers=headers, method=method) as reply:
-        reply.close()
-        return reply.head
+    response = await probe(
+        lambda method: http.open(product.url, signer=signer, allowed=allowed, headers=headers, method=method),
+        is_enough=lambda response: _size(response.head) is not None,
+    )
+    return response.head
 
 
 def _problem(head: Head, product: Product) -> str:

@@ -27,11 +27,12 @@ from bulkdl.transfer.adopt_partial import discard_orphans
 from bulkdl.transfer.attempt import attempt
 from bulkdl.transfer.batch_finalize import BatchFinalizer
 from bulkdl.transfer.disk_space import known_size, require_free_space
-from bulkdl.transfer.existing_file import ask_size, conflict, resolve_existing_file, resolve_named_file
+from bulkdl.transfer.existing_file import conflict, resolve_existing_file, resolve_named_file
 from bulkdl.transfer.finalize import move_into_place, record_existing, unpack, verify
 from bulkdl.transfer.pipelined_fetch import PipelinedFetcher, may_join
 from bulkdl.transfer.quarantine import clear_evidence, recheck_source
 from bulkdl.transfer.retry import AttemptBudget, next_step
+from bulkdl.transfer.source_probe import ask_size
 from bulkdl.transfer.state import CompletePartial, ExistingFile, SmallProduct
 from bulkdl.transfer.task import DownloadTask
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulkdl.content.verify import digests
-from bulkdl.core.errors import ProductFailed, TryAgain
+from bulkdl.core.errors import ProductFailed
 from bulkdl.core.models import FailureKind
 from bulkdl.planning.local_status import LocalFileStatus, local_status
-from bulkdl.protocol.content_coding import named
-from bulkdl.protocol.headers import parse_retry_after
-from bulkdl.protocol.response_head import StatusClass, classify
 from bulkdl.storage.os_errors import storage_error
+from bulkdl.transfer.source_probe import ask_size
 from bulkdl.transfer.state import ExistingFile
 
 if TYPE_CHECKING:
-    from bulkdl.http.response import Response
     from bulkdl.journal.records import Entry
     from bulkdl.transfer.context import RunContext
     from bulkdl.transfer.task import DownloadTask
 
-__all__ = ["ask_archive", "ask_size", "compare_digests", "conflict", "resolve_existing_file", "resolve_named_file"]
+__all__ = ["compare_digests", "conflict", "resolve_existing_file", "resolve_named_file"]
 
 UNVERIFIED = "existing, unverified"
 TRUSTED = "existing, trusted unseen"
@@ -47,7 +44,7 @@ async def resolve_existing_file(context: RunContext, task: DownloadTask) -> Exis
             facts = await context.storage.stat(context.storage.final(task.file or ""))
             return ExistingFile(facts.size if facts else 0, note=TRUSTED)
         case LocalFileStatus.UNKNOWN if not options.overwrite:
-            return await ask_archive(context, task)
+            return await _ask_archive(context, task)
     task.overwrite, task.local_status = True, LocalFileStatus.ABSENT
     return None
 
@@ -97,43 +94,17 @@ async def resolve_named_file(
     return None
 
 
-async def ask_archive(context: RunContext, task: DownloadTask) -> ExistingFile:
+async def _ask_archive(context: RunContext, task: DownloadTask) -> ExistingFile:
     """Ask for the size of a product whose name is taken by a file of which nothing is known.
 
     Raise `ProductFailed` (conflict) when the archive names another size or none.
     """
     facts = await context.storage.stat(context.storage.final(task.file or ""))
     here = facts.size if facts is not None else 0
-    async with context.connections.slot(account=task.product.account, host=task.source.host):
-        async with context.open(task, headers={}, method="HEAD") as reply:
-            remote = _size(task, reply)
-        if remote is None:  # HEAD is optional in practice, and archives that make zips on the fly know no length before
-            async with context.open(task, headers={}) as reply:
-                remote = _size(task, reply)
-                reply.close()
-                if classify(reply.head.status) in (StatusClass.LATER, StatusClass.PREPARING):
-                    raise TryAgain(
-                        f"{reply.url.host} answered {reply.head.status} when asked for the size of {task.file}",
-                        kind=FailureKind.HTTP,
-                        wait=parse_retry_after(reply.head.retry_after, now=context.clock.wall()),
-                    )
+    remote = await ask_size(context, task, question=f"for the size of {task.file}")
     if remote != here:
         raise conflict(task, _sizes(here, remote))
     return ExistingFile(here, note=UNVERIFIED)
-
-
-async def ask_size(context: RunContext, task: DownloadTask) -> int | None:
-    """The size that the archive names without sending anything, None where it does not."""
-    async with (
-        context.connections.slot(account=task.product.account, host=task.source.host),
-        context.open(task, headers={}, method="HEAD") as reply,
-    ):
-        return _size(task, reply)
-
-
-def _size(task: DownloadTask, reply: Response) -> int | None:
-    coded = named((reply.head.content_encoding,)) and not task.keeps_coding(reply)
-    return reply.head.content_length if reply.head.status == 200 and not coded else None
 
 
 def conflict(task: DownloadTask, why: str) -> ProductFailed:

@@ -20,11 +20,11 @@ from bulkdl.core.events import Level
 from bulkdl.core.models import Checksum, FailureKind
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.protocol.bad_source import BadSourceEvidence, Recheck, ValidatorSnapshot, recheck, with_new_evidence
-from bulkdl.protocol.headers import parse_retry_after, strong_date, strong_etag
-from bulkdl.protocol.response_head import StatusClass, classify
+from bulkdl.protocol.headers import strong_date, strong_etag
 from bulkdl.protocol.server_quirks import ServerObservation
 from bulkdl.storage.filesystem import STATE_FOLDER
 from bulkdl.storage.os_errors import storage_error
+from bulkdl.transfer.source_probe import probe_source, raise_if_busy
 from bulkdl.transfer.state import RejectedDownload
 
 if TYPE_CHECKING:
@@ -201,20 +201,10 @@ async def _has_other_edition(context: RunContext, task: DownloadTask, evidence: 
 async def _look(context: RunContext, task: DownloadTask, evidence: BadSourceEvidence) -> Recheck:
     """Ask a source for the marks of what it has, not for the body (RFC 9110 §9.3.2)."""
     context.hub.counters.flights[task.product.id].phase = "checking"
-    async with context.connections.slot(account=task.product.account, host=task.source.host):
-        async with context.open(task, headers={}, method="HEAD") as reply:
-            if reply.head.status == 200:
-                return _judge(context, task, evidence, reply)
-        async with context.open(task, headers={}) as reply:  # HEAD is optional in practice
-            reply.close()
-            if reply.head.status == 200:
-                return _judge(context, task, evidence, reply)
-            if classify(reply.head.status) in (StatusClass.LATER, StatusClass.PREPARING):
-                raise TryAgain(
-                    f"{reply.url.host} answered {reply.head.status} when asked whether {task.shown} has changed",
-                    kind=FailureKind.HTTP,
-                    wait=parse_retry_after(reply.head.retry_after, now=context.clock.wall()),
-                )
+    reply = await probe_source(context, task)
+    if reply.head.status == 200:
+        return _judge(context, task, evidence, reply)
+    raise_if_busy(reply, f"whether {task.shown} has changed", now=context.clock.wall())
     return Recheck.ANEW  # it was not like that before: the ordinary way says what it means
 
 

@@ -430,7 +430,7 @@ async def test_a_crash_between_keeping_the_bytes_and_recording_it_costs_one_fetc
     async with RawServer(bare(WRONG, E1)) as server:
         product = {"url": server.url(), **CHECKED}
         with monkeypatch.context() as patch:
-            patch.setattr(Journal, "accuse", dies_at_the_second)
+            patch.setattr(Journal, "record_evidence", dies_at_the_second)
             assert (await place.run(product)).code == 4
         assert kept(place) == [WRONG]
         server.log.clear()
