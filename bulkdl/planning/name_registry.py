@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bulkdl.core.errors import ProductFailed
 from bulkdl.core.filenames import fold
+from bulkdl.core.models import FailureKind
 
-__all__ = ["NameRegistry"]
+__all__ = ["NameRegistry", "name_taken"]
 
 
 class NameRegistry:
@@ -67,6 +69,18 @@ class NameRegistry:
             self._wanted[key] = left
         else:
             del self._wanted[key]
+
+
+def name_taken(situation: str, holder: int) -> ProductFailed:
+    """Return the conflict over a name that the product with the index `holder` has.
+
+    `situation` ends with the name or the file: the message goes on with "; it belongs to product 7 of the manifest".
+    """
+    return ProductFailed(
+        f"{situation}; it belongs to product {holder + 1} of the manifest",
+        kind=FailureKind.CONFLICT,
+        hint="Give one of them a `file` of its own",
+    )
 
 
 def _all(wanted: int | tuple[int, ...]) -> tuple[int, ...]:

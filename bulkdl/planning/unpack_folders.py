@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.core.errors import ProductFailed
-from bulkdl.core.models import FailureKind
+from bulkdl.planning.name_registry import name_taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,11 +32,7 @@ def claim_folder(claims: NameRegistry, product: Product, file: str, *, for_good:
         return
     other = (claims.finish if for_good else claims.claim)(folder, product.index)
     if other is not None:
-        raise ProductFailed(
-            f"{file} would be unpacked into {folder}, and product {other + 1} of the manifest has that name",
-            kind=FailureKind.CONFLICT,
-            hint="Give one of them a `file` of its own",
-        )
+        raise name_taken(f"{file} would be unpacked into the folder {folder}", other)
 
 
 def occupy_folders(claims: NameRegistry, named: Iterable[tuple[Product, str]]) -> None:

@@ -27,7 +27,7 @@ from bulkdl.transfer.adopt_partial import discard_orphans
 from bulkdl.transfer.attempt import attempt
 from bulkdl.transfer.batch_finalize import BatchFinalizer
 from bulkdl.transfer.disk_space import known_size, require_free_space
-from bulkdl.transfer.existing_file import conflict, resolve_existing_file, resolve_named_file
+from bulkdl.transfer.existing_file import resolve_existing_file
 from bulkdl.transfer.finalize import move_into_place, record_existing, unpack, verify
 from bulkdl.transfer.pipelined_fetch import PipelinedFetcher, may_join
 from bulkdl.transfer.quarantine import clear_evidence, recheck_source
@@ -267,11 +267,7 @@ class Engine:
 
     async def _leave_there(self, task: DownloadTask, there: ExistingFile) -> None:
         """A file that was there before is the product."""
-        facts = await self._context.storage.stat(self._context.storage.final(task.file or ""))
-        other = self._context.claims.finish(task.file or "", task.product.index)
-        if other is not None or facts is None:
-            raise conflict(task, "is another product's")
-        await record_existing(self._context, task, there, facts)
+        await record_existing(self._context, task, there)
         self._end(task, State.SKIPPED, note=there.note)
 
     async def _deliver(self, task: DownloadTask, checked: VerifiedPartial) -> None:
@@ -319,7 +315,7 @@ class Engine:
             raise delivered
         if delivered.ranges or whole is None:
             return CompletePartial(delivered)
-        there = await resolve_named_file(self._context, task, remote_size=delivered.total)
+        there = await resolve_existing_file(self._context, task, name_is_new=True, response_size=delivered.total)
         return there or replace(whole, unseen=False)
 
     async def _move_and_record(self, task: DownloadTask, checked: VerifiedPartial) -> None:

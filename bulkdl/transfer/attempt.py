@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bulkdl.core.errors import ProductFailed, StorageStopped
+from bulkdl.core.errors import StorageStopped
 from bulkdl.core.filenames import from_content_disposition, from_url
-from bulkdl.core.models import FailureKind
 from bulkdl.journal.records import Entry, Phase
+from bulkdl.planning.name_registry import name_taken
 from bulkdl.planning.orphaned_partials import as_offer
 from bulkdl.planning.unpack_folders import claim_folder
 from bulkdl.protocol.byte_ranges import normalise
@@ -31,7 +31,7 @@ from bulkdl.protocol.server_quirks import first_observation, observations
 from bulkdl.transfer.adopt_partial import adopt
 from bulkdl.transfer.disk_space import require_free_space, reserve_if_plenty
 from bulkdl.transfer.etag_check import capture_sample
-from bulkdl.transfer.existing_file import resolve_named_file
+from bulkdl.transfer.existing_file import resolve_existing_file
 from bulkdl.transfer.receiver import SegmentedReceiver
 from bulkdl.transfer.response_errors import error_for_response, not_the_product, objection_to
 from bulkdl.transfer.state import CompletePartial, SmallProduct
@@ -175,12 +175,8 @@ async def _receive(
     if decision.action not in (Action.APPEND, Action.RESTART):
         raise error_for_response(context, task, reply, decision)
     small, new = _is_small(task, reply, decision, entry), _named(context, task, reply.head, entry)
-    if (
-        new
-        and not small
-        and (settled := await resolve_named_file(context, task, remote_size=decision.total)) is not None
-    ):
-        return settled
+    if new and not small and (existing := await _existing(context, task, decision)) is not None:
+        return existing
     kept = known.ranges if decision.action is Action.APPEND else ()
     if task.resumed is None or not kept:
         task.resumed = known.have if kept else 0
@@ -200,8 +196,8 @@ async def _receive(
         await context.rate.take(len(body))
         flight.have = len(body)
         return SmallProduct(current, body, unseen=new)
-    if small and new and (settled := await resolve_named_file(context, task, remote_size=decision.total)) is not None:
-        return settled
+    if small and new and (existing := await _existing(context, task, decision)) is not None:
+        return existing
     async with context.storage.open_partial(current.part or "", anew=not kept) as partial:
         if not kept:
             task.sniffed = False
@@ -210,6 +206,10 @@ async def _receive(
         splittable = _splittable(reply.head, decision, current, has_checksum=bool(task.product.checksums))
         splittable = splittable and not context.hosts.ignores_ranges(task.source.origin)
         return CompletePartial(await receiver.receive(reply, compare=compare, splittable=splittable))
+
+
+async def _existing(context: RunContext, task: DownloadTask, decision: Decision) -> ExistingFile | None:
+    return await resolve_existing_file(context, task, name_is_new=True, response_size=decision.total)
 
 
 async def _taken_over(context: RunContext, task: DownloadTask, entry: Entry, decision: Decision) -> Entry | None:
@@ -244,11 +244,7 @@ def _named(context: RunContext, task: DownloadTask, head: Head, entry: Entry | N
         file = from_content_disposition(head.disposition) or from_url(task.product.url)
     other = context.claims.claim(file, task.product.index)
     if other is not None:
-        raise ProductFailed(
-            f"the archive names this product {file}, and product {other + 1} of the manifest has that name",
-            kind=FailureKind.CONFLICT,
-            hint="Give one of them a `file` of its own",
-        )
+        raise name_taken(f"the archive gives this product the name {file}", other)
     task.file = file
     if task.product.extract:
         claim_folder(context.claims, task.product, file)

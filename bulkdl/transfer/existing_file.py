@@ -17,39 +17,65 @@ if TYPE_CHECKING:
     from bulkdl.transfer.context import RunContext
     from bulkdl.transfer.task import DownloadTask
 
-__all__ = ["compare_digests", "conflict", "resolve_existing_file", "resolve_named_file"]
+__all__ = ["resolve_existing_file"]
 
 UNVERIFIED = "existing, unverified"
-TRUSTED = "existing, trusted unseen"
 
 
-async def resolve_existing_file(context: RunContext, task: DownloadTask) -> ExistingFile | None:
-    """What a file that is already at a known final name makes of the job; None when there is something to fetch.
+async def resolve_existing_file(
+    context: RunContext, task: DownloadTask, *, name_is_new: bool = False, response_size: int | None = None
+) -> ExistingFile | None:
+    """Return the file at the final name if it is the product; None if the product has to be downloaded.
 
-    Raise `ProductFailed` (conflict) for one that disagrees, unless it may be overwritten.
+    `name_is_new`: only the server's response gave the name, so the plan could not check the file, and `response_size` is the
+    size in that response (None if it has none). Otherwise the plan's status holds, and the archive is asked if need be.
+
+    Raise `ProductFailed` (conflict) for a file that differs, unless it may be overwritten.
     """
-    options = context.options
-    match task.local_status:
+    options, status, facts = context.options, task.local_status, None
+    if name_is_new:
+        facts = await context.storage.stat(context.storage.final(task.file or ""))
+        if facts is not None and context.parts.get(task.file or "", task.product.id) != task.product.id:
+            # Its size does not matter: the other product will move it away.
+            raise _conflict(task, "is already there as the partial of another product")
+        status = local_status(task.product, None, facts)
+    match status:
         case LocalFileStatus.ABSENT:
             return None
+        case LocalFileStatus.IN_PLACE if facts is not None:
+            return ExistingFile(facts.size)
         case LocalFileStatus.HASH:
             try:
-                return await compare_digests(context, task, await context.journal.get(task.product.id))
+                return await _compare_digests(context, task, await context.journal.get(task.product.id))
             except ProductFailed:
                 if not options.overwrite:
                     raise
         case LocalFileStatus.DISAGREES if not options.overwrite:
-            raise conflict(task, "does not agree with what is known of it")
-        case LocalFileStatus.UNKNOWN if options.trust_existing:
-            facts = await context.storage.stat(context.storage.final(task.file or ""))
-            return ExistingFile(facts.size if facts else 0, note=TRUSTED)
-        case LocalFileStatus.UNKNOWN if not options.overwrite:
-            return await _ask_archive(context, task)
+            raise _conflict(task, "already exists, but its size or content differs from the manifest or the journal")
+        case LocalFileStatus.UNKNOWN if options.trust_existing or not options.overwrite:
+            return await _accept_unverified(context, task, name_is_new=name_is_new, response_size=response_size)
     task.overwrite, task.local_status = True, LocalFileStatus.ABSENT
     return None
 
 
-async def compare_digests(context: RunContext, task: DownloadTask, entry: Entry | None) -> ExistingFile:
+async def _accept_unverified(
+    context: RunContext, task: DownloadTask, *, name_is_new: bool, response_size: int | None
+) -> ExistingFile:
+    """Accept a file of which only the size can be compared; raise `ProductFailed` (conflict) if the archive's differs."""
+    facts = await context.storage.stat(context.storage.final(task.file or ""))
+    here = facts.size if facts is not None else 0
+    if not context.options.trust_existing:
+        remote = (
+            response_size if name_is_new else await ask_size(context, task, question=f"for the size of {task.file}")
+        )
+        if remote is None:
+            raise _conflict(task, f"exists ({here} bytes), but the archive gives no size, so it cannot be verified")
+        if remote != here:
+            raise _conflict(task, f"exists ({here} bytes), but the archive has {remote} bytes")
+    return ExistingFile(here, note=UNVERIFIED)
+
+
+async def _compare_digests(context: RunContext, task: DownloadTask, entry: Entry | None) -> ExistingFile:
     """Read the file that is there; raise `ProductFailed` (conflict) when a checksum is another."""
     path = context.storage.final(task.file or "")
     wanted = task.product.checksums or (entry.digests if entry is not None else ())
@@ -61,59 +87,18 @@ async def compare_digests(context: RunContext, task: DownloadTask, entry: Entry 
         raise storage_error(error, path=path, what="read", root=context.storage.root) from error
     wrong = [c for c in wanted if found[c.algorithm] != c.hex]
     if wrong:
-        raise conflict(task, f"its {wrong[0].algorithm} is {found[wrong[0].algorithm]}, expected {wrong[0].hex}")
+        raise _conflict(
+            task,
+            f"already exists, but its {wrong[0].algorithm} is {found[wrong[0].algorithm]}, expected {wrong[0].hex}",
+        )
     facts = await context.storage.stat(path)
     return ExistingFile(facts.size if facts else 0, tuple(wanted))
 
 
-async def resolve_named_file(
-    context: RunContext, task: DownloadTask, *, remote_size: int | None
-) -> ExistingFile | None:
-    """What a name that only the server knew leads to: None when nothing is there (or it may be replaced)."""
-    facts = await context.storage.stat(context.storage.final(task.file or ""))
-    if facts is not None and context.parts.get(task.file or "", task.product.id) != task.product.id:
-        raise conflict(task, "is the partial of another product")  # whatever its size: it will move away
-    match local_status(task.product, None, facts):
-        case LocalFileStatus.ABSENT:
-            return None
-        case LocalFileStatus.IN_PLACE if facts is not None:
-            return ExistingFile(facts.size)
-        case LocalFileStatus.HASH:
-            try:
-                return await compare_digests(context, task, None)
-            except ProductFailed:
-                if not context.options.overwrite:
-                    raise
-        case LocalFileStatus.UNKNOWN if facts is not None and not context.options.overwrite:
-            if context.options.trust_existing or facts.size == remote_size:
-                return ExistingFile(facts.size, note=UNVERIFIED)
-            raise conflict(task, _sizes(facts.size, remote_size))
-        case LocalFileStatus.DISAGREES if not context.options.overwrite:
-            raise conflict(task, "it is not what the manifest describes")
-    task.overwrite = True
-    return None
-
-
-async def _ask_archive(context: RunContext, task: DownloadTask) -> ExistingFile:
-    """Ask for the size of a product whose name is taken by a file of which nothing is known.
-
-    Raise `ProductFailed` (conflict) when the archive names another size or none.
-    """
-    facts = await context.storage.stat(context.storage.final(task.file or ""))
-    here = facts.size if facts is not None else 0
-    remote = await ask_size(context, task, question=f"for the size of {task.file}")
-    if remote != here:
-        raise conflict(task, _sizes(here, remote))
-    return ExistingFile(here, note=UNVERIFIED)
-
-
-def conflict(task: DownloadTask, why: str) -> ProductFailed:
+def _conflict(task: DownloadTask, problem: str) -> ProductFailed:
+    """Return the conflict of a file that must not be overwritten. `problem` follows its name."""
     return ProductFailed(
-        f"{task.file} is already there and {why}",
+        f"{task.file} {problem}",
         kind=FailureKind.CONFLICT,
-        hint="Move it away, or let it be replaced with --overwrite",
+        hint="Move it away, or replace it with --overwrite",
     )
-
-
-def _sizes(here: int, remote: int | None) -> str:
-    return f"has {here} bytes, and the archive names {'no size' if remote is None else f'{remote} bytes'}"

@@ -11,6 +11,7 @@ from bulkdl.core.models import FailureKind
 from bulkdl.journal.pending_moves import placed_entry
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.local_status import LocalFileStatus
+from bulkdl.planning.name_registry import name_taken
 from bulkdl.planning.unpack_folders import claim_folder
 from bulkdl.storage.os_errors import storage_error
 from bulkdl.transfer.etag_check import compare_sample
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from bulkdl.planning.plan import PlannedProduct
-    from bulkdl.storage.file_info import FileFacts
     from bulkdl.transfer.context import RunContext
     from bulkdl.transfer.state import ExistingFile
     from bulkdl.transfer.task import DownloadTask
@@ -96,8 +96,21 @@ async def record_done(context: RunContext, items: Collection[PlannedProduct]) ->
                 await clear_evidence(context, item.product.id)
 
 
-async def record_existing(context: RunContext, task: DownloadTask, settled: ExistingFile, facts: FileFacts) -> None:
-    """Remember a file that was there before as the product that it is, unpacked where that is wished."""
+async def record_existing(context: RunContext, task: DownloadTask, existing: ExistingFile) -> None:
+    """Record a file that was there before as the product, unpacked if the manifest says so.
+
+    Raise `ProductFailed` (conflict) if the file belongs to another product or has been removed meanwhile.
+    """
+    facts = await context.storage.stat(context.storage.final(task.file or ""))
+    other = context.claims.finish(task.file or "", task.product.index)
+    if other is not None:
+        raise name_taken(f"{task.file} is already there", other)
+    if facts is None:
+        raise ProductFailed(
+            f"{task.file} was there a moment ago and has been removed since",
+            kind=FailureKind.CONFLICT,
+            hint="Run the same command again to download it",
+        )
     await unpack(context, task)
     before = await context.journal.get(task.product.id)
     if before is not None and before.part is not None and context.parts.get(before.part) == task.product.id:
@@ -108,11 +121,11 @@ async def record_existing(context: RunContext, task: DownloadTask, settled: Exis
             phase=Phase.DONE,
             file=task.file,
             source=task.source.source,
-            total=settled.size,
+            total=existing.size,
             size=facts.size,
             mtime_ns=facts.mtime_ns,
-            digests=settled.digests,
-            note=settled.note or (before.note if before is not None and not settled.digests else ""),
+            digests=existing.digests,
+            note=existing.note or (before.note if before is not None and not existing.digests else ""),
             updated=context.clock.wall(),
         )
     )
@@ -144,9 +157,5 @@ def confirm_name(context: RunContext, task: DownloadTask) -> None:
     """Take the name for good; raise `ProductFailed` (conflict) where another product has it."""
     other = context.claims.finish(task.file or "", task.product.index)
     if other is not None:
-        raise ProductFailed(
-            f"product {other + 1} of the manifest has the name {task.file}",
-            kind=FailureKind.CONFLICT,
-            hint="Give one of them a `file` of its own",
-        )
+        raise name_taken(f"this product cannot have the name {task.file}", other)
     claim_folder(context.claims, task.product, task.file or "", for_good=True)

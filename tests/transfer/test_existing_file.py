@@ -62,7 +62,7 @@ CASES = {
     "nothing known, no length": Case(SAME_SIZE, 1, ("HEAD", "GET"), kind="conflict", answer=no_length),
     "nothing known, not found": Case(SAME_SIZE, 1, ("HEAD", "GET"), kind="conflict", answer=reply(404)),
     "nothing known, a passing fault": Case(SAME_SIZE, 1, ("HEAD", "GET") * 3, kind="http", answer=reply(503)),
-    "nothing known, trusted": Case(SHORTER, 0, options=TRUST, note="existing, trusted unseen"),
+    "nothing known, trusted": Case(SHORTER, 0, options=TRUST, note="existing, unverified"),
     "nothing known, overwritten": Case(SHORTER, 0, ("GET",), kept=False, options=OVERWRITE),
 }
 
