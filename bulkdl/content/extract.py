@@ -24,6 +24,7 @@ from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
 from bulkdl.core.thread_pool import CancellableThreadPool
+from bulkdl.storage.filesystem import sync_folder
 
 if TYPE_CHECKING:
     import tarfile
@@ -123,20 +124,10 @@ def _remove(folder: Path) -> None:
 
 def _put_in_place(half: Path, whole: Path, target: Path) -> None:
     for folder, _, _ in os.walk(half, topdown=False):
-        _sync_folder(folder)
+        sync_folder(folder)
     with _names_at_fault(target.name):
         whole.rename(target)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: str | Path) -> None:
-    if os.name == "nt":
-        return  # Windows has no such call, and its renames are journalled
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(target.parent)
 
 
 def _unpack(archive: Path, unpacking: _Unpacking, progress: Callable[[int], None]) -> None:

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 STATE_FOLDER = ".bulkdl"
+"""Folder in the destination for everything that is not a product: journal, lock, kept bytes, some partials."""
 FALLBACK = "download"
 _MOST_BYTES = 255
 """Of one component on the usual file systems."""

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.units import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,8 +18,6 @@ __all__ = ["ContentRange", "Range", "cover", "missing", "normalise", "parse_cont
 
 Range = tuple[int, int]
 
-_MOST_BYTES = 2**63 - 1
-"""What a file, and the journal, can hold."""
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(?:(\d{1,19})-(\d{1,19})|(\*))/(?:(\d{1,19})|\*)\s*", re.IGNORECASE | re.ASCII)
 
 
@@ -68,7 +67,7 @@ def parse_content_range(value: str | None) -> ContentRange | None:
         return None
     first, last, star, length = match.groups()
     total = int(length) if length is not None else None
-    if max(int(last or 0) + 1, total or 0) > _MOST_BYTES:
+    if max(int(last or 0) + 1, total or 0) > MAX_BYTES:
         return None
     if star:
         return ContentRange(None, total)

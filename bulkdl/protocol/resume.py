@@ -11,6 +11,7 @@ from enum import Enum, StrEnum
 
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind, Resume
+from bulkdl.core.units import MAX_BYTES
 from bulkdl.protocol.byte_ranges import ContentRange, Range, cover, normalise
 from bulkdl.protocol.content_coding import decodable, named
 from bulkdl.protocol.headers import strong_etag
@@ -30,8 +31,6 @@ __all__ = [
 
 OVERLAP = 64 * 1024
 """Bytes that `resume: overlap` compares before it goes on."""
-_MOST_BYTES = 2**63 - 1
-"""What a file, and the journal, can hold."""
 
 
 class Action(Enum):
@@ -189,7 +188,7 @@ def evaluate_response(
 def is_plain_full_response(head: Head, *, expected_size: int | None) -> int | None:
     """The length of a body that `evaluate_response` would take as it comes where nothing of the product is on disk; None: ask `evaluate_response`."""
     length = head.content_length
-    if head.status != 200 or head.content_encoding or not length or length > _MOST_BYTES:
+    if head.status != 200 or head.content_encoding or not length or length > MAX_BYTES:
         return None
     return length if expected_size is None or length == expected_size else None
 
@@ -200,7 +199,7 @@ def _shown(text: str) -> str:
 
 
 def _judge_coded(head: Head, *, ask: RangeRequest, known: PartialState, source: str) -> Decision:
-    if head.content_length is not None and head.content_length > _MOST_BYTES:
+    if head.content_length is not None and head.content_length > MAX_BYTES:
         return Decision(action=Action.RETRY, why=DecisionReason.ABSURD_LENGTH)
     return _judge_whole(uncoded(head), ask=ask, known=known, source=source, expected_size=None)
 
@@ -209,7 +208,7 @@ def _judge_whole(
     head: Head, *, ask: RangeRequest, known: PartialState, source: str, expected_size: int | None
 ) -> Decision:
     total = head.content_length
-    if total is not None and total > _MOST_BYTES:
+    if total is not None and total > MAX_BYTES:
         return Decision(action=Action.RETRY, why=DecisionReason.ABSURD_LENGTH)
     if _differ(total, expected_size):
         return _wrong_size(total, expected_size)

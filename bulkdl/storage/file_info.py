@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.filenames import HARMLESS
+from bulkdl.core.filenames import HARMLESS, STATE_FOLDER
 from bulkdl.core.models import FailureKind
-from bulkdl.storage.filesystem import STATE_FOLDER
 from bulkdl.storage.os_errors import GONE, THIS_NAME, storage_error
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from bulkdl.core.errors import ProductFailed
+from bulkdl.core.filenames import STATE_FOLDER
 from bulkdl.core.models import FailureKind
 from bulkdl.storage.os_errors import shown, stopped
 
 __all__ = [
     "NAME_MAX",
     "OPEN_FLAGS",
-    "STATE_FOLDER",
     "make_folders",
     "move_new",
     "name_max",
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 
-STATE_FOLDER: Final = ".bulkdl"
 NAME_MAX: Final = 255
 """Bytes in one name, where the file system does not say."""
 
@@ -84,8 +83,8 @@ def sync_all(fd: int) -> None:
     os.fsync(fd)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make names in `folder` durable; Windows has no such call and needs none."""
+def sync_folder(folder: str | Path) -> None:
+    """Make names in `folder` durable; Windows has no such call and needs none: its renames are journalled."""
     if os.name == "nt":
         return
     fd = os.open(folder, os.O_RDONLY)

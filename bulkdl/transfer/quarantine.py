@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 from bulkdl.content.verify import digests
 from bulkdl.core.errors import ProductFailed, StorageStopped, TryAgain
 from bulkdl.core.events import Level
+from bulkdl.core.filenames import STATE_FOLDER
 from bulkdl.core.models import Checksum, FailureKind
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.protocol.bad_source import BadSourceEvidence, Recheck, ValidatorSnapshot, recheck, with_new_evidence
 from bulkdl.protocol.headers import strong_date, strong_etag
 from bulkdl.protocol.server_quirks import ServerObservation
-from bulkdl.storage.filesystem import STATE_FOLDER
 from bulkdl.storage.os_errors import storage_error
 from bulkdl.transfer.source_probe import probe_source, raise_if_busy
 from bulkdl.transfer.state import RejectedDownload
