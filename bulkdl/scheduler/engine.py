@@ -220,7 +220,7 @@ class Engine:
         finally:
             flights.pop(task.product.id, None)
             if task.whole is None:
-                self._context.reservations.take_back(task.product.id)
+                self._context.reservations.release(task.product.id)
 
     async def _attempt_in_time(self, task: DownloadTask) -> None:
         """An attempt that ends with the daily window."""
@@ -258,8 +258,14 @@ class Engine:
             return CompletePartial(kept)
         entry = await self._context.journal.get(task.product.id)
         if self.full is not None and known_size(task, entry) is None:
-            task.told_size = await ask_size(self._context, task)  # a body that does not fit is not even begun
-        await require_free_space(self._context, task, entry)
+            task.known_size = await ask_size(self._context, task)  # a body that does not fit is not even begun
+        await require_free_space(
+            task,
+            entry,
+            storage=self._context.storage,
+            reservations=self._context.reservations,
+            flights=self._context.hub.counters.flights,
+        )
         if task.attempts == 0:
             self._context.hub.emit(ProductStarted(product=task.product, file=task.shown))
         task.attempts += 1
@@ -301,7 +307,7 @@ class Engine:
 
     def _delivered(self, task: DownloadTask, obstacle: FinalizeError | None) -> None:
         """A product that was handed over has its outcome; or it is taken up again, where it, or its place, is not as expected."""
-        self._context.reservations.take_back(task.product.id)
+        self._context.reservations.release(task.product.id)
         if obstacle is not None:
             task.finalize_error = obstacle
             self._park(task, 0.0)
@@ -328,9 +334,11 @@ class Engine:
     async def _record_whole(self, task: DownloadTask, size: int) -> None:
         """What is left to do once the journal has the product as done."""
         if self._context.evidence:
-            await clear_evidence(self._context, task.product.id)
+            await clear_evidence(
+                task.product.id, self._context.evidence, storage=self._context.storage, journal=self._context.journal
+            )
         if self._context.orphans.by_file:
-            await discard_orphans(self._context, task)
+            await discard_orphans(self._context, task.file or "")
         self._end(task, State.COMPLETED, written=size)
         self._room_again(task)
 

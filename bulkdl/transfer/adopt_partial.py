@@ -35,9 +35,8 @@ async def adopt(context: RunContext, task: DownloadTask, entry: Entry, *, same: 
     return own
 
 
-async def discard_orphans(context: RunContext, task: DownloadTask) -> None:
-    """Remove the partials that were to be the file which `task` has brought: they never can be now."""
-    file = task.file or ""
+async def discard_orphans(context: RunContext, file: str) -> None:
+    """Remove the orphaned partials of `file`, which is in its place now: no product can resume them any more."""
     for entry in tuple(context.orphans.by_file.get(file, ())):
         if entry.part is not None and context.parts.get(entry.part) == entry.id:
             await context.journal.forget(entry.id)

@@ -123,15 +123,20 @@ async def taken_plainly(context: RunContext, task: DownloadTask, head: Head, bod
 async def _fitting(context: RunContext, task: DownloadTask, whole: SmallProduct) -> SmallProduct:
     """`whole`, which has been promised room and counts as received. Raise `StorageStopped` where there is none."""
     size = len(whole.body)
-    if not reserve_if_plenty(context, task, size):
+    if not reserve_if_plenty(task, size, storage=context.storage, reservations=context.reservations):
         try:
-            await require_free_space(context, task, whole.entry)
+            await _require_space(context, task, whole.entry)
         except StorageStopped:
             if whole.unseen:  # the next attempt has to look whether a file has the name, as if it had not been told
                 task.file = None
             raise
     context.hub.counters.received += size
     return whole
+
+
+async def _require_space(context: RunContext, task: DownloadTask, entry: Entry) -> None:
+    flights = context.hub.counters.flights
+    await require_free_space(task, entry, storage=context.storage, reservations=context.reservations, flights=flights)
 
 
 def _plain_size(task: DownloadTask, head: Head) -> int | None:
@@ -181,7 +186,7 @@ async def _receive(
     if task.resumed is None or not kept:
         task.resumed = known.have if kept else 0
     current = _entry(context, task, reply.head, entry, total=decision.total, kept=kept)
-    await require_free_space(context, task, current)
+    await _require_space(context, task, current)
     flight = context.hub.counters.flights[task.product.id]
     flight.file, flight.total, flight.phase = task.shown, current.total, "receiving"
     task.content_type = reply.head.content_type

@@ -189,7 +189,7 @@ class BatchFinalizer:
         for item, result in written:
             try:
                 check_name(item.task.file or "")
-                confirm_name(self._context, item.task)
+                confirm_name(self._context.claims, item.task.product, item.task.file or "")
             except ProductFailed as error:
                 self._settle(item, error)
             else:

@@ -13,7 +13,8 @@ from bulkdl.transfer.source_probe import ask_size
 from bulkdl.transfer.state import ExistingFile
 
 if TYPE_CHECKING:
-    from bulkdl.journal.records import Entry
+    from bulkdl.core.models import Checksum
+    from bulkdl.storage.destination import Storage
     from bulkdl.transfer.context import RunContext
     from bulkdl.transfer.task import DownloadTask
 
@@ -37,7 +38,7 @@ async def resolve_existing_file(
         facts = await context.storage.stat(context.storage.final(task.file or ""))
         if facts is not None and context.parts.get(task.file or "", task.product.id) != task.product.id:
             # Its size does not matter: the other product will move it away.
-            raise _conflict(task, "is already there as the partial of another product")
+            raise _conflict(task.file, "is already there as the partial of another product")
         status = local_status(task.product, None, facts)
     match status:
         case LocalFileStatus.ABSENT:
@@ -45,13 +46,18 @@ async def resolve_existing_file(
         case LocalFileStatus.IN_PLACE if facts is not None:
             return ExistingFile(facts.size)
         case LocalFileStatus.HASH:
+            entry = await context.journal.get(task.product.id)
+            wanted = task.product.checksums or (entry.digests if entry is not None else ())
+            context.hub.counters.flights[task.product.id].phase = "verifying"
             try:
-                return await _compare_digests(context, task, await context.journal.get(task.product.id))
+                return await _compare_digests(context.storage, task.file or "", wanted)
             except ProductFailed:
                 if not options.overwrite:
                     raise
         case LocalFileStatus.DISAGREES if not options.overwrite:
-            raise _conflict(task, "already exists, but its size or content differs from the manifest or the journal")
+            raise _conflict(
+                task.file, "already exists, but its size or content differs from the manifest or the journal"
+            )
         case LocalFileStatus.UNKNOWN if options.trust_existing or not options.overwrite:
             return await _accept_unverified(context, task, name_is_new=name_is_new, response_size=response_size)
     task.overwrite, task.local_status = True, LocalFileStatus.ABSENT
@@ -69,36 +75,33 @@ async def _accept_unverified(
             response_size if name_is_new else await ask_size(context, task, question=f"for the size of {task.file}")
         )
         if remote is None:
-            raise _conflict(task, f"exists ({here} bytes), but the archive gives no size, so it cannot be verified")
+            raise _conflict(
+                task.file, f"exists ({here} bytes), but the archive gives no size, so it cannot be verified"
+            )
         if remote != here:
-            raise _conflict(task, f"exists ({here} bytes), but the archive has {remote} bytes")
+            raise _conflict(task.file, f"exists ({here} bytes), but the archive has {remote} bytes")
     return ExistingFile(here, note=UNVERIFIED)
 
 
-async def _compare_digests(context: RunContext, task: DownloadTask, entry: Entry | None) -> ExistingFile:
-    """Read the file that is there; raise `ProductFailed` (conflict) when a checksum is another."""
-    path = context.storage.final(task.file or "")
-    wanted = task.product.checksums or (entry.digests if entry is not None else ())
-    flight = context.hub.counters.flights[task.product.id]
-    flight.phase = "verifying"
+async def _compare_digests(storage: Storage, file: str, wanted: tuple[Checksum, ...]) -> ExistingFile:
+    """Return the existing file if it has the `wanted` checksums; raise `ProductFailed` (conflict) otherwise."""
+    path = storage.final(file)
     try:
         found = await digests(path, {c.algorithm for c in wanted}) if wanted else {}
     except OSError as error:
-        raise storage_error(error, path=path, what="read", root=context.storage.root) from error
+        raise storage_error(error, path=path, what="read", root=storage.root) from error
     wrong = [c for c in wanted if found[c.algorithm] != c.hex]
     if wrong:
-        raise _conflict(
-            task,
-            f"already exists, but its {wrong[0].algorithm} is {found[wrong[0].algorithm]}, expected {wrong[0].hex}",
-        )
-    facts = await context.storage.stat(path)
-    return ExistingFile(facts.size if facts else 0, tuple(wanted))
+        algorithm = wrong[0].algorithm
+        raise _conflict(file, f"already exists, but its {algorithm} is {found[algorithm]}, expected {wrong[0].hex}")
+    facts = await storage.stat(path)
+    return ExistingFile(facts.size if facts else 0, wanted)
 
 
-def _conflict(task: DownloadTask, problem: str) -> ProductFailed:
+def _conflict(file: str | None, problem: str) -> ProductFailed:
     """Return the conflict of a file that must not be overwritten. `problem` follows its name."""
     return ProductFailed(
-        f"{task.file} {problem}",
+        f"{file} {problem}",
         kind=FailureKind.CONFLICT,
         hint="Move it away, or replace it with --overwrite",
     )

@@ -21,6 +21,8 @@ from bulkdl.transfer.state import VerifiedPartial
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from bulkdl.core.models import Product
+    from bulkdl.planning.name_registry import NameRegistry
     from bulkdl.planning.plan import PlannedProduct
     from bulkdl.transfer.context import RunContext
     from bulkdl.transfer.state import ExistingFile
@@ -58,7 +60,7 @@ async def move_into_place(context: RunContext, task: DownloadTask, checked: Veri
     part, final = context.storage.root / (entry.part or ""), context.storage.final(task.file or "")
     async with context.storage.open_partial(entry.part or "") as partial:
         facts = await partial.seal()
-    confirm_name(context, task)
+    confirm_name(context.claims, task.product, task.file or "")
     # What `verify` found wrong stays to be replaced until that has happened: the old file may survive a crash.
     moving = Phase.REQUEUED if entry.phase is Phase.REQUEUED else Phase.PLACING
     await context.journal.put(placed_entry(entry, moving, facts, checked.verified))
@@ -93,7 +95,9 @@ async def record_done(context: RunContext, items: Collection[PlannedProduct]) ->
     if context.evidence:
         for item in items:
             if item.local_status is LocalFileStatus.IN_PLACE:
-                await clear_evidence(context, item.product.id)
+                await clear_evidence(
+                    item.product.id, context.evidence, storage=context.storage, journal=context.journal
+                )
 
 
 async def record_existing(context: RunContext, task: DownloadTask, existing: ExistingFile) -> None:
@@ -142,9 +146,9 @@ async def _wrong(
         return refused
     await context.journal.put(replace(entry, ranges=(), total=None, etag=None, last_modified=None))
     await context.storage.remove(context.storage.root / (entry.part or ""))
-    agreed = error.reason in task.rejections
-    task.rejections.append(error.reason)
-    if agreed and len(task.rejections) >= len(task.product.sources):
+    agreed = error.reason in task.rejections.reasons
+    task.rejections.reasons.append(error.reason)
+    if agreed and len(task.rejections.reasons) >= len(task.product.sources):
         return ProductFailed(
             f"{error.reason} (two fetches agree: the product is like that at the source)",
             kind=error.kind,
@@ -153,9 +157,9 @@ async def _wrong(
     return TryAgain(error.reason, kind=error.kind, hint=error.hint, restart=True, limit=3 * len(task.product.sources))
 
 
-def confirm_name(context: RunContext, task: DownloadTask) -> None:
-    """Take the name for good; raise `ProductFailed` (conflict) where another product has it."""
-    other = context.claims.finish(task.file or "", task.product.index)
+def confirm_name(claims: NameRegistry, product: Product, file: str) -> None:
+    """Give `product` the name `file` for good; raise `ProductFailed` (conflict) if another product has it."""
+    other = claims.finish(file, product.index)
     if other is not None:
-        raise name_taken(f"this product cannot have the name {task.file}", other)
-    claim_folder(context.claims, task.product, task.file or "", for_good=True)
+        raise name_taken(f"this product cannot have the name {file}", other)
+    claim_folder(claims, product, file, for_good=True)

@@ -28,9 +28,9 @@ from bulkdl.transfer.source_probe import probe_source, raise_if_busy
 from bulkdl.transfer.state import RejectedDownload
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bulkdl.http.response import Response
+    from bulkdl.journal.journal import Journal
+    from bulkdl.storage.destination import Storage
     from bulkdl.transfer.context import RunContext
     from bulkdl.transfer.task import DownloadTask
 
@@ -56,7 +56,7 @@ async def reject_download(
     again = TryAgain(error.reason, kind=error.kind, hint=error.hint, restart=True, limit=3 * len(task.product.sources))
     if (entry.part or "").startswith(f"{FOLDER}/"):  # it was no fetch: what was kept is not what it was
         await context.journal.put(replace(emptied, part=None))
-        await _drop(context, entry.part)
+        await _drop(context.storage, entry.part)
         return again
     latest = await _testimony(context, task, entry)
     if set(latest.expected) <= set(latest.found):
@@ -64,20 +64,20 @@ async def reject_download(
     before = context.evidence.get(task.product.id)
     _compare_marks(context, before, task, latest)
     refusal = RejectedDownload(task.source_index, frozenset(latest.found), latest.seen[0])
-    earlier = sum(1 for r in task.rejected_downloads if r.found == refusal.found)
-    task.rejected_downloads.append(refusal)
-    tried = {r.source_index for r in task.rejected_downloads} | task.dead_sources
+    earlier = sum(1 for r in task.rejections.downloads if r.found == refusal.found)
+    task.rejections.downloads.append(refusal)
+    tried = {r.source_index for r in task.rejections.downloads} | task.dead_sources
     evidence = with_new_evidence(before, latest, earlier=earlier, everywhere=len(tried) >= len(task.product.sources))
     place = kept_name(task.product.id, task.shown)
     if evidence.kept not in (None, place):
-        await _drop(context, evidence.kept)
+        await _drop(context.storage, evidence.kept)
     # Named in a suspicion too: whatever a crash leaves there goes when the product is right.
     there = not evidence.proven or await _keep(context, task, entry, place)
     evidence = replace(evidence, kept=place if there else None)
     await context.journal.record_evidence(emptied, evidence)
     context.evidence[task.product.id] = evidence
     await context.storage.remove(context.storage.root / (entry.part or ""))
-    return _failure(task, evidence, known=False) if evidence.proven else again
+    return _failure(task.shown, evidence, known=False) if evidence.proven else again
 
 
 async def _testimony(context: RunContext, task: DownloadTask, entry: Entry) -> BadSourceEvidence:
@@ -90,7 +90,7 @@ async def _testimony(context: RunContext, task: DownloadTask, entry: Entry) -> B
     facts = await context.storage.stat(path)
     size = facts.size if facts is not None else 0
     own = ValidatorSnapshot(source=entry.source, size=size, etag=entry.etag, last_modified=entry.last_modified)
-    looked = tuple(seen for seen in task.rechecks if seen.source == entry.source)
+    looked = tuple(seen for seen in task.rejections.rechecks if seen.source == entry.source)
     return BadSourceEvidence(
         id=task.product.id,
         expected=task.product.checksums,
@@ -108,7 +108,7 @@ def _compare_marks(
 ) -> None:
     """The same bytes with another strong ETag: this host's ETags change without them."""
     own = latest.seen[0]
-    others = [r.seen for r in task.rejected_downloads if r.found == frozenset(latest.found)]
+    others = [r.seen for r in task.rejections.downloads if r.found == frozenset(latest.found)]
     if before is not None and set(before.found) == set(latest.found):
         others += before.seen
     told = {tag for s in others if s.source == own.source and (tag := strong_etag(s.etag)) is not None}
@@ -130,7 +130,7 @@ async def _keep(context: RunContext, task: DownloadTask, entry: Entry, place: st
         if isinstance(error, StorageStopped) and not error.full:
             raise
         context.hub.note(Level.WARNING, f"what came of {task.shown} was not kept: {error.reason}", task.product)
-        await _drop(context, place)  # the bytes of a fetch before
+        await _drop(context.storage, place)  # the bytes of a fetch before
         return False
     return True
 
@@ -142,13 +142,15 @@ def kept_name(id: str, shown: str) -> str:  # noqa: A002
     return f"{FOLDER}/{digest}-{name}" if len(os.fsencode(name)) <= _MOST_NAME else f"{FOLDER}/{digest}"
 
 
-def _failure(task: DownloadTask, evidence: BadSourceEvidence, *, known: bool) -> ProductFailed:
+def _failure(shown: str, evidence: BadSourceEvidence, *, known: bool) -> ProductFailed:
     """The same words whenever it is said; `known`: nothing was fetched this time."""
     wrong = [c for c in evidence.found if c not in evidence.expected]
     wanted = {c.algorithm: c for c in evidence.expected}
     said = "; ".join(f"expected {wanted[c.algorithm]}, found {c}" for c in wrong if c.algorithm in wanted)
     times = _NUMBERS.get(evidence.fetches, str(evidence.fetches))
-    reason = f"{task.shown} does not match its checksum: {said} ({times} fetches agree: the product is like that at the source)"
+    reason = (
+        f"{shown} does not match its checksum: {said} ({times} fetches agree: the product is like that at the source)"
+    )
     if known:
         day = datetime.fromtimestamp(evidence.at).astimezone().strftime("%Y-%m-%d %H:%M")
         reason += f"; not fetched again, as the archive shows no other edition than at the last fetch ({day})"
@@ -168,14 +170,19 @@ async def recheck_source(context: RunContext, task: DownloadTask) -> Entry | Non
     """
     evidence = context.evidence.get(task.product.id)
     wanted = task.product.checksums
-    if evidence is None or task.cleared or context.options.overwrite or not (evidence.proven and wanted):
+    if (
+        evidence is None
+        or task.rejections.download_again
+        or context.options.overwrite
+        or not (evidence.proven and wanted)
+    ):
         return None
     if set(evidence.expected) != set(wanted):
-        task.cleared = True
+        task.rejections.download_again = True
         return await _from_kept(context, task, evidence)
     if not await _has_other_edition(context, task, evidence):
-        raise _failure(task, await _still_kept(context, evidence), known=True)
-    task.cleared = True
+        raise _failure(task.shown, await _still_kept(context.storage, evidence), known=True)
+    task.rejections.download_again = True
     return None
 
 
@@ -211,7 +218,7 @@ async def _look(context: RunContext, task: DownloadTask, evidence: BadSourceEvid
 def _judge(context: RunContext, task: DownloadTask, evidence: BadSourceEvidence, reply: Response) -> Recheck:
     head, source = reply.head, task.source.source
     modified = strong_date(head.last_modified, head.date)
-    task.rechecks.append(
+    task.rejections.rechecks.append(
         ValidatorSnapshot(source=source, size=head.content_length or None, etag=head.etag, last_modified=modified)
     )
     trust = not context.hosts.has_unstable_etags(task.source.origin)
@@ -220,7 +227,7 @@ def _judge(context: RunContext, task: DownloadTask, evidence: BadSourceEvidence,
 
 async def _from_kept(context: RunContext, task: DownloadTask, evidence: BadSourceEvidence) -> Entry | None:
     """The kept bytes as a complete partial, where they have the checksums that the manifest names now."""
-    evidence = await _still_kept(context, evidence)
+    evidence = await _still_kept(context.storage, evidence)
     file = task.file or task.product.file
     if evidence.kept is None or file is None:
         return None
@@ -250,11 +257,11 @@ async def _from_kept(context: RunContext, task: DownloadTask, evidence: BadSourc
     )
 
 
-async def _still_kept(context: RunContext, evidence: BadSourceEvidence) -> BadSourceEvidence:
+async def _still_kept(storage: Storage, evidence: BadSourceEvidence) -> BadSourceEvidence:
     """`evidence`, naming a place only where the bytes still are."""
     if evidence.kept is None:
         return evidence
-    facts = await context.storage.stat(context.storage.root / evidence.kept)
+    facts = await storage.stat(storage.root / evidence.kept)
     there = facts is not None and facts.is_file and facts.size == evidence.size
     return evidence if there else replace(evidence, kept=None)
 
@@ -262,17 +269,24 @@ async def _still_kept(context: RunContext, evidence: BadSourceEvidence) -> BadSo
 # --- The product is there ---------------------------------------------------------------------------------------------
 
 
-async def clear_evidence(context: RunContext, id: str) -> None:  # noqa: A002
-    """Nothing speaks against the product any more: forget the evidence and remove what was kept."""
-    evidence = context.evidence.pop(id, None)
-    if evidence is None:
+async def clear_evidence(
+    id: str,  # noqa: A002
+    evidence: dict[str, BadSourceEvidence],
+    *,
+    storage: Storage,
+    journal: Journal,
+) -> None:
+    """Forget the `evidence` against the product `id`, which is in its place now, and remove the kept bytes."""
+    cleared = evidence.pop(id, None)
+    if cleared is None:
         return
-    await _drop(context, evidence.kept)
-    await context.journal.drop_evidence(id)
+    await _drop(storage, cleared.kept)
+    await journal.drop_evidence(id)
 
 
-async def _drop(context: RunContext, kept: str | None) -> None:
-    path: Path | None = context.storage.root / kept if kept is not None else None
-    if path is not None:
-        with suppress(ProductFailed, StorageStopped):  # the product is in its place; this was for people to look at
-            await context.storage.remove(path)
+async def _drop(storage: Storage, kept: str | None) -> None:
+    if kept is not None:
+        with suppress(
+            ProductFailed, StorageStopped
+        ):  # the product is in its place; the kept bytes were only for people
+            await storage.remove(storage.root / kept)

@@ -31,8 +31,11 @@ def error_for_response(
     context: RunContext, task: DownloadTask, reply: Response, decision: Decision
 ) -> TryAgain | ProductFailed | AccountStopped:
     """The error that says what became of a response whose body is of no use."""
-    if reply.ruling is not None and (ruled := apply_interpretation(context, task, reply, reply.ruling)) is not None:
-        return ruled
+    account, host = task.product.account, task.source.host
+    if reply.ruling is not None:
+        error = apply_interpretation(context, reply, reply.ruling, account=account, host=host)
+        if error is not None:
+            return error
     status, where = reply.head.status, reply.url.host
     wait = parse_retry_after(reply.head.retry_after, now=context.clock.wall())
     match decision.action:
@@ -46,10 +49,10 @@ def error_for_response(
         case Action.ASK_ANEW:
             return TryAgain(f"what is on disk cannot be continued: {decision.why}", kind=FailureKind.HTTP, restart=True)
         case Action.REFUSED:
-            return _refused(task, reply)
+            return _refused(reply, account=account)
         case Action.RETRY if decision.why is DecisionReason.STATUS:
             if status in _RETRY_AFTER_STATUSES:
-                back_off_host(context, task, status, wait)
+                back_off_host(context, status, wait, account=account, host=host)
             return TryAgain(f"{where} answered {status}", kind=FailureKind.HTTP, wait=wait)
         case Action.RETRY:
             return TryAgain(f"{where} sent {decision.why}", kind=FailureKind.HTTP)
@@ -73,8 +76,8 @@ _STATUS_HINTS = {
 }
 
 
-def _refused(task: DownloadTask, reply: Response) -> ProductFailed:
-    status, where, account = reply.head.status, reply.url.host, task.product.account
+def _refused(reply: Response, *, account: str | None) -> ProductFailed:
+    status, where = reply.head.status, reply.url.host
     if account is None:
         hint = "Name an account for this product in the manifest"
     elif not reply.signed:
@@ -84,35 +87,36 @@ def _refused(task: DownloadTask, reply: Response) -> ProductFailed:
     return ProductFailed(f"{where} refused access ({status})", kind=FailureKind.AUTH, hint=hint)
 
 
-def back_off_host(context: RunContext, task: DownloadTask, status: int, wait: float | None) -> None:
-    """The archive finds us too many or too fast: every worker leaves it alone until then, and one connection goes."""
+def back_off_host(context: RunContext, status: int, wait: float | None, *, account: str | None, host: str) -> None:
+    """Pause all requests to `host` for `wait` seconds; after a 429, use one connection fewer as well."""
     if wait:
-        # A 503 may be one product's own trouble, so it does not stop the others for long.
+        # A 503 may concern this product alone, so the other products do not wait long for it.
         longest = wait if status == 429 else SHORT_PAUSE_S
-        context.pauses.pause(task.source.host, min(wait, longest, context.settings.max_wait))
+        context.pauses.pause(host, min(wait, longest, context.settings.max_wait))
     if status == 429:
-        context.connections.reduce(task.product.account, task.source.host)
+        context.connections.reduce(account, host)
 
 
 def apply_interpretation(
-    context: RunContext, task: DownloadTask, reply: Response, ruling: ErrorInterpretation
+    context: RunContext, reply: Response, ruling: ErrorInterpretation, *, account: str | None, host: str
 ) -> TryAgain | ProductFailed | AccountStopped | None:
-    """Do what `ruling` asks for of everyone, and give the error that ends this attempt.
+    """Do for the whole run what `ruling` requires, and return the error that ends this attempt.
 
-    None where it speaks of a credential that was not sent: then the status says more.
+    `host` is the product's source, which may redirect elsewhere. Return None if `ruling` is about a credential that was not
+    sent: then the status tells more.
     """
-    account, code = task.product.account, f"{ruling.code}: " if ruling.code else ""
+    code = f"{ruling.code}: " if ruling.code else ""
     reason = f"{reply.url.host} answered {reply.head.status} ({code}{ruling.says})"
     match ruling.action:
         case ErrorAction.WAIT | ErrorAction.FEWER:
             if ruling.wait:
-                context.pauses.pause(task.source.host, min(ruling.wait, context.settings.max_wait))
+                context.pauses.pause(host, min(ruling.wait, context.settings.max_wait))
             if ruling.action is ErrorAction.FEWER:
-                context.connections.reduce(account, task.source.host)
+                context.connections.reduce(account, host)
             return TryAgain(reason, kind=FailureKind.HTTP, wait=ruling.wait, hint=ruling.hint)
         case ErrorAction.STOP if account is not None:
             stop = AccountStopped(reason, account=account, hint=ruling.hint)
-            context.signer(task).stop(stop)
+            context.signers[account].stop(stop)
             return stop
         case ErrorAction.FAIL:
             return ProductFailed(reason, kind=ruling.kind, hint=ruling.hint)

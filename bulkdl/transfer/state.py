@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import ProductFailed, StorageStopped
@@ -22,6 +23,7 @@ __all__ = [
     "FinalizeError",
     "OldBytesSample",
     "RejectedDownload",
+    "Rejections",
     "SmallProduct",
     "SpaceReservations",
     "VerifiedPartial",
@@ -29,27 +31,28 @@ __all__ = [
 
 
 class SpaceReservations:
-    """The bytes of the disk that the products in flight have been promised."""
+    """Bytes of disk space that are reserved for the products in flight."""
 
     def __init__(self) -> None:
-        self._given: dict[str, int] = {}
+        self._reserved: dict[str, int] = {}
+        """By product id."""
         self._sum = 0
 
-    def give(self, id: str, left: int) -> None:  # noqa: A002
-        """Product `id` still needs `left` bytes."""
-        self._sum += left - self._given.get(id, 0)
-        self._given[id] = left
+    def reserve(self, id: str, missing: int) -> None:  # noqa: A002
+        """Reserve the `missing` bytes of product `id`, in place of what was reserved for it before."""
+        self._sum += missing - self._reserved.get(id, 0)
+        self._reserved[id] = missing
 
-    def take_back(self, id: str) -> None:  # noqa: A002
-        self._sum -= self._given.pop(id, 0)
+    def release(self, id: str) -> None:  # noqa: A002
+        self._sum -= self._reserved.pop(id, 0)
 
-    def at_most(self, own: str) -> int:
-        """What the others were promised, whatever of it has come since."""
-        return self._sum - self._given.get(own, 0)
+    def reserved_for_others(self, own: str) -> int:
+        """Return the bytes reserved for all products but `own`, including those that have arrived since."""
+        return self._sum - self._reserved.get(own, 0)
 
-    def still(self, own: str, flights: Mapping[str, Flight]) -> int:
-        """What the others still need."""
-        others = [flights[id_] for id_ in self._given if id_ != own and id_ in flights]
+    def still_missing_of_others(self, own: str, flights: Mapping[str, Flight]) -> int:
+        """Return the bytes that all products but `own` still need."""
+        others = [flights[id_] for id_ in self._reserved if id_ != own and id_ in flights]
         return sum(max(0, f.total - f.have) for f in others if f.total)
 
 
@@ -71,6 +74,20 @@ class RejectedDownload:
     source_index: int
     found: frozenset[Checksum]
     seen: ValidatorSnapshot
+
+
+@dataclass(slots=True)
+class Rejections:
+    """Record of the complete downloads of one product that were not the product. `quarantine` decides by it."""
+
+    reasons: list[str] = field(default_factory=list)
+    """Reasons of all of them; the same reason twice is the source's fault."""
+    downloads: list[RejectedDownload] = field(default_factory=list)
+    """Downloads with another checksum."""
+    rechecks: list[ValidatorSnapshot] = field(default_factory=list)
+    """Validators that the sources showed of a product that an earlier run found faulty."""
+    download_again: bool = False
+    """Whether a recheck gave a reason to download the product although it was found faulty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.protocol.content_coding import is_the_format, named
 from bulkdl.protocol.resume import PartialState
+from bulkdl.transfer.state import Rejections
 
 if TYPE_CHECKING:
     from bulkdl.core.models import Product
     from bulkdl.core.urls import Url
     from bulkdl.http.response import Response
     from bulkdl.journal.records import Entry
-    from bulkdl.protocol.bad_source import ValidatorSnapshot
     from bulkdl.transfer.retry import AttemptBudget
-    from bulkdl.transfer.state import FinalizeError, OldBytesSample, RejectedDownload, SmallProduct
+    from bulkdl.transfer.state import FinalizeError, OldBytesSample, SmallProduct
 
 
 __all__ = ["MANY", "DownloadTask", "known_of"]
@@ -59,22 +59,22 @@ class DownloadTask:
     """In memory and handed over to be put in place with others."""
     finalize_error: FinalizeError | None = None
     """What came of that, where it is not in place."""
-    told_size: int | None = None
-    """Bytes of the whole product, as the manifest or the archive last said."""
+    known_size: int | None = None
+    """Bytes of the whole product, as the manifest or the archive gave them last."""
     overwrite: bool = False
     served_by: list[str] = field(default_factory=list)
-    rejections: list[str] = field(default_factory=list)
-    """Why complete bodies were not the product; the same twice is the source's fault."""
-    rejected_downloads: list[RejectedDownload] = field(default_factory=list)
-    """Fetches that brought another checksum."""
-    rechecks: list[ValidatorSnapshot] = field(default_factory=list)
-    """What the archive showed of a product that was found faulty before."""
-    cleared: bool = False
-    """There is a reason to fetch it all the same."""
     old_bytes: OldBytesSample | None = None
     started_at: float = 0.0
     content_type: str = ""
+    _rejections: Rejections | None = None
     _follower: IncrementalHasher | None = None
+
+    @property
+    def rejections(self) -> Rejections:
+        """Record of this run's downloads that were not the product; most products never need one."""
+        if self._rejections is None:
+            self._rejections = Rejections()
+        return self._rejections
 
     @property
     def hasher(self) -> IncrementalHasher:
