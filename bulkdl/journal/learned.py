@@ -39,7 +39,7 @@ class Learned:
 def load_learned(connection: sqlite3.Connection, *, now: float) -> Learned:
     """Everything that can be read; of hosts, what was seen lately (`now` is Unix time)."""
     evidence, unreadable = _load(connection, "SELECT facts, crc FROM faulty", _evidence)
-    hosts, _ = _load(connection, "SELECT facts, crc FROM host", lambda facts: ServerFacts(**_checked(facts)))
+    hosts, _ = _load(connection, "SELECT facts, crc FROM host", _host)
     return Learned(
         {e.id: e for e in evidence},
         {h.origin: h for h in hosts if now - h.at < EXPIRES_S},
@@ -101,8 +101,13 @@ def _evidence(facts: dict[str, Any]) -> BadSourceEvidence:
     return BadSourceEvidence(**{**facts, **sums, "seen": tuple(ValidatorSnapshot(**s) for s in facts["seen"])})
 
 
-def _checked(facts: dict[str, Any]) -> dict[str, Any]:
-    """The numbers of a host are reckoned with."""
+_FORMER_HOST_FACTS = frozenset({"validated", "bare", "validators_at"})
+"""Counters that older versions wrote; they are ignored."""
+
+
+def _host(facts: dict[str, Any]) -> ServerFacts:
+    """Return the facts about a host; raise `ValueError` if one that is calculated with is not a number."""
+    facts = {name: value for name, value in facts.items() if name not in _FORMER_HOST_FACTS}
     if any(not isinstance(value, int | float) for name, value in facts.items() if name != "origin"):
         raise ValueError("not a number")
-    return facts
+    return ServerFacts(**facts)

@@ -26,7 +26,6 @@ __all__ = [
     "ServerObservation",
     "ServerQuirks",
     "describe",
-    "first_observation",
     "fresh",
     "has_unstable_etags",
     "ignores_ranges",
@@ -65,20 +64,15 @@ class ServerFacts:
     etag_same: int = 0
     """Since the last change, without having named the ETag in the request."""
     etags_at: float = 0.0
-    validated: int = 0
-    """Products with a usable validator."""
-    bare: int = 0
-    """Products without one."""
-    validators_at: float = 0.0
 
     @property
     def at(self) -> float:
-        return max(self.ranges_at, self.etags_at, self.validators_at)
+        return max(self.ranges_at, self.etags_at)
 
     @property
     def sum(self) -> int:
         """How much was seen."""
-        return self.range_hits + self.range_misses + self.etag_changes + self.etag_same + self.validated + self.bare
+        return self.range_hits + self.range_misses + self.etag_changes + self.etag_same
 
 
 class ServerObservation(Enum):
@@ -89,10 +83,6 @@ class ServerObservation(Enum):
     ETAG_SAME = "etag same"
     ETAG_OTHER = "etag other"  # what became of the bytes is not known
     ETAG_CHANGED = "etag changed"  # and the bytes did not
-    VALIDATED = "validated"
-    BARE = "bare"
-
-    __hash__ = object.__hash__  # of every product: Enum's own is Python code
 
 
 def fresh(facts: ServerFacts, *, now: float) -> ServerFacts:
@@ -105,16 +95,11 @@ def fresh(facts: ServerFacts, *, now: float) -> ServerFacts:
         facts = replace(facts, range_hits=0, range_misses=0, ranges_at=0.0)
     if facts.etags_at and old(facts.etags_at):
         facts = replace(facts, etag_changes=0, etag_same=0, etags_at=0.0)
-    if facts.validators_at and old(facts.validators_at):
-        facts = replace(facts, validated=0, bare=0, validators_at=0.0)
     return facts
 
 
-def noted(facts: ServerFacts, sight: ServerObservation, *, now: float, times: int = 1) -> ServerFacts:
-    """`facts` with one thing more; newer evidence corrects what older evidence said.
-
-    `times`: how often it was seen, for what is only counted.
-    """
+def noted(facts: ServerFacts, sight: ServerObservation, *, now: float) -> ServerFacts:
+    """`facts` with one thing more; newer evidence corrects what older evidence said."""
     facts = fresh(facts, now=now)
     match sight:
         case ServerObservation.RANGE_HIT:
@@ -129,10 +114,6 @@ def noted(facts: ServerFacts, sight: ServerObservation, *, now: float, times: in
             steady = facts.etag_same + 1 >= STEADY
             changes = 0 if steady else facts.etag_changes
             return replace(facts, etag_changes=changes, etag_same=0 if steady else facts.etag_same + 1)
-        case ServerObservation.VALIDATED:
-            return replace(facts, validated=facts.validated + times, validators_at=now)
-        case ServerObservation.BARE:
-            return replace(facts, bare=facts.bare + times, validators_at=now)
         case _:
             return facts
 
@@ -157,10 +138,6 @@ def describe(facts: ServerFacts, *, now: float) -> str:
         parts.append("honours ranges")
     if has_unstable_etags(facts, now=now):
         parts.append(f"its ETags change without the bytes (seen {facts.etag_changes} times), so checksums decide")
-    elif facts.validated > facts.bare:
-        parts.append("gives validators")
-    elif facts.bare:
-        parts.append("gives no validators")
     return "; ".join(parts)
 
 
@@ -176,14 +153,7 @@ def observations(
         found += [ranged] if ranged is not None else []
     if comparable and head.status in (200, 206) and not ask.if_range:
         found.append(ServerObservation.ETAG_SAME if describe == recorded else ServerObservation.ETAG_OTHER)
-    if head.status == 200:
-        found.append(first_observation(head))
     return tuple(found)
-
-
-def first_observation(head: Head) -> ServerObservation:
-    """What a 200 shows of its host where nothing is on disk and no range was asked for."""
-    return ServerObservation.VALIDATED if head.last_modified or strong_etag(head.etag) else ServerObservation.BARE
 
 
 def _is_same(head: Head, known: PartialState, source: str) -> bool:
@@ -227,7 +197,6 @@ class ServerQuirks:
         self._facts = {f.origin: f for f in facts}
         self._clock = clock
         self._save = save
-        self._often: dict[tuple[str, ServerObservation], int] = {}
 
     def of(self, origin: str) -> ServerFacts:
         return fresh(self._facts.get(origin) or ServerFacts(origin=origin), now=self._clock.wall())
@@ -235,17 +204,11 @@ class ServerQuirks:
     def note(self, origin: str, *seen: ServerObservation) -> None:
         """Remember what was seen; what is written of it is what could change a decision, and less and less of the rest."""
         for sight in seen:
-            times = 1
-            if sight in _COUNTED:  # of every product: added up only when twice as many were seen
-                often = self._often[origin, sight] = self._often.get((origin, sight), 0) + 1
-                if often.bit_count() != 1:
-                    continue
-                times = often - often // 2
             now, before = self._clock.wall(), self.of(origin)
             if before.sum == 0 and len(self._facts) >= MOST_HOSTS:
                 return
-            after = self._facts[origin] = noted(before, sight, now=now, times=times)
-            if _verdict(before, now) != _verdict(after, now) or times > 1 or after.sum.bit_count() == 1:
+            after = self._facts[origin] = noted(before, sight, now=now)
+            if _verdict(before, now) != _verdict(after, now) or after.sum.bit_count() == 1:
                 self._save(after)
 
     def ignores_ranges(self, origin: str) -> bool:
@@ -253,9 +216,6 @@ class ServerQuirks:
 
     def has_unstable_etags(self, origin: str) -> bool:
         return has_unstable_etags(self.of(origin), now=self._clock.wall())
-
-
-_COUNTED = frozenset({ServerObservation.VALIDATED, ServerObservation.BARE})
 
 
 def _verdict(facts: ServerFacts, now: float) -> tuple[bool, bool]:

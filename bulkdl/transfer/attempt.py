@@ -27,7 +27,7 @@ from bulkdl.protocol.resume import (
     next_request,
     validator,
 )
-from bulkdl.protocol.server_quirks import first_observation, observations
+from bulkdl.protocol.server_quirks import observations
 from bulkdl.transfer.adopt_partial import adopt
 from bulkdl.transfer.disk_space import require_free_space, reserve_if_plenty
 from bulkdl.transfer.etag_check import capture_sample
@@ -146,7 +146,6 @@ def _plain_size(task: DownloadTask, head: Head) -> int | None:
 
 def _plainly(context: RunContext, task: DownloadTask, head: Head, body: bytes, *, host: str) -> SmallProduct:
     """What `_receive` does for any product, without the steps that only a history or an unusual response needs."""
-    context.hosts.note(task.source.origin, first_observation(head))
     _refuse_page(task, head, body)
     new = _named(context, task, head, None)
     task.resumed, task.content_type = 0, head.content_type

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import zlib
 from contextlib import closing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +15,7 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.models import Checksum
 from bulkdl.journal import journal as module
-from bulkdl.journal.journal import Journal, read_learnt
+from bulkdl.journal.journal import Journal, read_learned
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.row_codec import PUT, encode
@@ -42,7 +44,7 @@ GUILTY = BadSourceEvidence(
 )
 OTHER = BadSourceEvidence(id="b", expected=(), found=(), size=0, fetches=1, proven=False, at=0.0)
 HOST = ServerFacts(origin="https://a.example.org:443", range_hits=3, ranges_at=NOW, etag_changes=1, etags_at=NOW - 1)
-HOST_B = ServerFacts(origin="https://b.example.org:443", bare=1, validators_at=NOW)
+HOST_B = ServerFacts(origin="https://b.example.org:443", range_misses=1, ranges_at=NOW)
 
 
 def file_of(destination: Path) -> Path:
@@ -67,6 +69,15 @@ def change(destination: Path, statement: str, *values: Any) -> None:
         assert connection.execute(statement, values).rowcount == 1
 
 
+async def test_the_counters_of_an_older_version_are_ignored(tmp_path: Path, clock: ManualClock):
+    await fill(tmp_path, clock)
+    text = json.dumps({**asdict(HOST), "validated": 7, "bare": 2, "validators_at": NOW})
+    values = (text, zlib.crc32(text.encode()), HOST.origin)
+    change(tmp_path, "UPDATE host SET facts = ?, crc = ? WHERE origin = ?", *values)
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        assert (await journal.learnt()).hosts == {HOST.origin: HOST, HOST_B.origin: HOST_B}
+
+
 async def test_everything_that_was_learnt_survives_a_reopening(tmp_path: Path, clock: ManualClock):
     await fill(tmp_path, clock)
     async with Journal.open(tmp_path, clock=clock) as journal:
@@ -79,21 +90,21 @@ async def test_everything_that_was_learnt_survives_a_reopening(tmp_path: Path, c
         await journal.drop_evidence("never there")
         await journal.put_evidence(GUILTY)
         await journal.drop_evidence("b")
-    found = read_learnt(tmp_path, now=NOW)
+    found = read_learned(tmp_path, now=NOW)
     assert found is not None
     assert found.evidence == {GUILTY.id: GUILTY}
 
 
 async def test_hosts_that_were_not_seen_for_a_month_are_left_out(tmp_path: Path, clock: ManualClock):
     await fill(tmp_path, clock)
-    found = read_learnt(tmp_path, now=NOW + EXPIRES_S)
+    found = read_learned(tmp_path, now=NOW + EXPIRES_S)
     assert found is not None
     assert found.hosts == {}
     assert set(found.evidence) == {GUILTY.id, "b"}
 
 
 def test_where_there_is_no_journal_nothing_was_learnt_and_nothing_is_made(tmp_path: Path):
-    assert read_learnt(tmp_path, now=NOW) is None
+    assert read_learned(tmp_path, now=NOW) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,7 +136,7 @@ async def test_a_journal_of_the_version_before_is_brought_up_to_date_with_its_ro
 
 def test_a_reader_finds_nothing_learnt_in_a_journal_of_the_version_before_and_leaves_it_so(tmp_path: Path):
     old_journal(tmp_path)
-    learnt = read_learnt(tmp_path, now=NOW)
+    learnt = read_learned(tmp_path, now=NOW)
     assert learnt is not None
     assert (learnt.evidence, learnt.hosts, set(read(tmp_path) or {})) == ({}, {}, {"kept"})
     with closing(sqlite3.connect(file_of(tmp_path))) as connection:
@@ -173,7 +184,7 @@ async def test_a_damaged_row_costs_itself_only(
 async def test_one_flipped_digit_of_the_evidence_is_noticed(tmp_path: Path, clock: ManualClock):
     await fill(tmp_path, clock)
     change(tmp_path, "UPDATE faulty SET facts = replace(facts, '\"fetches\": 1', '\"fetches\": 9') WHERE id = 'b'")
-    found = read_learnt(tmp_path, now=NOW)
+    found = read_learned(tmp_path, now=NOW)
     assert found is not None
     assert (set(found.evidence), found.unreadable) == ({GUILTY.id}, 1)
 

@@ -19,6 +19,7 @@ from bulkdl.journal.journal import Journal, read_learned
 from bulkdl.journal.records import Phase
 from bulkdl.operations.status import collect_status
 from bulkdl.operations.verify import verify_products
+from bulkdl.protocol.server_quirks import ServerFacts
 from bulkdl.storage.destination import Storage
 from bulkdl.transfer.quarantine import kept_name
 from tests.harness import HurriedClock, Place, body_of, sha256
@@ -513,9 +514,11 @@ async def test_the_program_names_it_every_night_and_takes_the_kept_bytes_when_th
             assert (run.returncode, summary["failures"][0]["kind"]) == (1, "checksum")
             assert summary["failures"][0]["attempts"] == methods.count("GET")
             assert ".bulkdl/faulty/" in summary["failures"][0]["reason"]
+        async with Journal.open(out, clock=SystemClock()) as journal:
+            journal.put_host_soon(ServerFacts(origin=server.origin, range_hits=1, ranges_at=SystemClock().wall()))
         status_ = await asyncio.to_thread(program, "status", manifest, "-d", out, "--json")
         (item,) = json.loads(status_.stdout)["items"]
-        assert json.loads(status_.stdout)["hosts"] == {server.origin: "gives validators"}
+        assert json.loads(status_.stdout)["hosts"] == {server.origin: "honours ranges"}
         assert (item["state"], item["kind"]) == ("failed", "checksum")
         assert "like that at the source" in item["reason"]
         manifest.write_text(text.replace(sha256(RIGHT), sha256(WRONG)))
