@@ -1,4 +1,4 @@
-"""Small values that modules of a product's way hand to each other."""
+"""Small values that the modules of this package hand to each other."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class SpaceReservations:
 
 @dataclass(frozen=True, slots=True)
 class OldBytesSample:
-    """Bytes of an edition that the server says it has no more."""
+    """Sample of the old bytes of a product whose ETag has changed (`etag_check`)."""
 
     source: str
     etag: str
@@ -69,7 +69,7 @@ class OldBytesSample:
 
 @dataclass(frozen=True, slots=True)
 class RejectedDownload:
-    """Bytes of one fetch of this run that were not the product."""
+    """One complete download of this run whose checksums `found` are not the product's."""
 
     source_index: int
     found: frozenset[Checksum]
@@ -92,7 +92,7 @@ class Rejections:
 
 @dataclass(frozen=True, slots=True)
 class ExistingFile:
-    """The file that is there is the product; nothing needs to be fetched."""
+    """File at the final name that is the product already; nothing has to be downloaded."""
 
     size: int
     digests: tuple[Checksum, ...] = ()
@@ -101,28 +101,31 @@ class ExistingFile:
 
 @dataclass(frozen=True, slots=True)
 class CompletePartial:
-    """Every byte has arrived: `entry` has all ranges; they need not be durable yet."""
+    """Partial with every byte: `entry` has all ranges. The last ones may not be durable yet."""
 
     entry: Entry
 
 
 @dataclass(frozen=True, slots=True)
 class SmallProduct:
-    """A small product, in memory from its first byte to its last: nothing of `entry` is on disk or in the journal yet."""
+    """Small product whose whole body is in memory. Nothing of `entry` is on disk or in the journal yet."""
 
     entry: Entry
     body: bytes
     unseen: bool
-    """Whether a file of that name is there already has not been looked at."""
+    """Whether nobody has checked yet if a file of that name exists."""
 
 
 FinalizeError = Entry | ProductFailed | StorageStopped
-"""Why a product is not in its place."""
+"""Reason why batch finalizing did not put a product in its place.
+
+An `Entry` with ranges is a partial that does not verify; one without ranges says that a file has the name already.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedPartial:
-    """A complete partial that is the product."""
+    """Complete partial that is the product, with the checksums that it was verified against."""
 
     entry: Entry
     verified: tuple[Checksum, ...]
