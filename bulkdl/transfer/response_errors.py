@@ -22,22 +22,23 @@ __all__ = ["SNIFF", "apply_interpretation", "compared", "error_for_response", "n
 
 
 SHORT_PAUSE_S = 30.0
-
-
+"""Longest pause of a host after a 503 (s)."""
 _RETRY_AFTER_STATUSES = (429, 503)
+"""Statuses after which all requests to the host pause (429: too many requests, 503: unavailable)."""
+_CANNOT_RESUME = "{where} cannot resume this file ({status}: {why}): downloading it again from the start"
 
 
 def error_for_response(
-    context: RunContext, task: DownloadTask, reply: Response, decision: Decision
+    context: RunContext, task: DownloadTask, response: Response, decision: Decision
 ) -> TryAgain | ProductFailed | AccountStopped:
-    """The error that says what became of a response whose body is of no use."""
+    """Return the error for a response whose body cannot be used."""
     account, host = task.product.account, task.source.host
-    if reply.ruling is not None:
-        error = apply_interpretation(context, reply, reply.ruling, account=account, host=host)
+    if response.ruling is not None:
+        error = apply_interpretation(context, response, response.ruling, account=account, host=host)
         if error is not None:
             return error
-    status, where = reply.head.status, reply.url.host
-    wait = parse_retry_after(reply.head.retry_after, now=context.clock.wall())
+    status, where = response.head.status, response.url.host
+    wait = parse_retry_after(response.head.retry_after, now=context.clock.wall())
     match decision.action:
         case Action.WAIT:
             return TryAgain(
@@ -47,20 +48,25 @@ def error_for_response(
                 hint="Run the same command again later",
             )
         case Action.ASK_ANEW:
-            return TryAgain(f"what is on disk cannot be continued: {decision.why}", kind=FailureKind.HTTP, restart=True)
+            return TryAgain(
+                _CANNOT_RESUME.format(where=where, status=status, why=decision.why), kind=FailureKind.HTTP, restart=True
+            )
         case Action.REFUSED:
-            return _refused(reply, account=account)
+            return _refused(response, account=account)
         case Action.RETRY if decision.why is DecisionReason.STATUS:
             if status in _RETRY_AFTER_STATUSES:
                 back_off_host(context, status, wait, account=account, host=host)
             return TryAgain(f"{where} answered {status}", kind=FailureKind.HTTP, wait=wait)
         case Action.RETRY:
+            if decision.why is DecisionReason.RANGE_UNSATISFIABLE:
+                reason = f"{where} answered 416 (range not satisfiable) although no range was requested"
+                return TryAgain(reason, kind=FailureKind.HTTP)
             return TryAgain(f"{where} sent {decision.why}", kind=FailureKind.HTTP)
         case _ if decision.why is DecisionReason.WRONG_SIZE:
             return ProductFailed(decision.detail, kind=FailureKind.SIZE, hint="Check the size in the manifest")
         case _ if decision.why is DecisionReason.CODED:
             return ProductFailed(
-                f"{where} sent the content coding {decision.detail} that was not asked for", kind=FailureKind.CONTENT
+                f"{where} sent the content coding {decision.detail}, which was not requested", kind=FailureKind.CONTENT
             )
         case _:
             return ProductFailed(
@@ -72,18 +78,18 @@ _STATUS_HINTS = {
     400: "Check the URL in the manifest",
     404: "Check the URL: the product may have moved or been withdrawn",
     410: "The product has been withdrawn",
-    451: "The product is withheld for legal reasons",
+    451: "The server withholds the product for legal reasons",
 }
 
 
-def _refused(reply: Response, *, account: str | None) -> ProductFailed:
-    status, where = reply.head.status, reply.url.host
+def _refused(response: Response, *, account: str | None) -> ProductFailed:
+    status, where = response.head.status, response.url.host
     if account is None:
         hint = "Name an account for this product in the manifest"
-    elif not reply.signed:
+    elif not response.signed:
         hint = f"The credential of account {account} was not sent: its `hosts` do not list {where}"
     else:
-        hint = f"Account {account} is signed in: check that it may have this product, or accept its licence on the provider's site"
+        hint = f"Account {account} is signed in: check that it has access to this product, or accept its licence on the provider's site"
     return ProductFailed(f"{where} refused access ({status})", kind=FailureKind.AUTH, hint=hint)
 
 
@@ -98,7 +104,7 @@ def back_off_host(context: RunContext, status: int, wait: float | None, *, accou
 
 
 def apply_interpretation(
-    context: RunContext, reply: Response, ruling: ErrorInterpretation, *, account: str | None, host: str
+    context: RunContext, response: Response, ruling: ErrorInterpretation, *, account: str | None, host: str
 ) -> TryAgain | ProductFailed | AccountStopped | None:
     """Do for the whole run what `ruling` requires, and return the error that ends this attempt.
 
@@ -106,7 +112,7 @@ def apply_interpretation(
     sent: then the status tells more.
     """
     code = f"{ruling.code}: " if ruling.code else ""
-    reason = f"{reply.url.host} answered {reply.head.status} ({code}{ruling.says})"
+    reason = f"{response.url.host} answered {response.head.status} ({code}{ruling.says})"
     match ruling.action:
         case ErrorAction.WAIT | ErrorAction.FEWER:
             if ruling.wait:
@@ -120,23 +126,23 @@ def apply_interpretation(
             return stop
         case ErrorAction.FAIL:
             return ProductFailed(reason, kind=ruling.kind, hint=ruling.hint)
-        case _ if not reply.signed:
+        case _ if not response.signed:
             return None
-        case _:  # another token has been tried
-            hint = ruling.hint or f"Check that account {account} may have this product"
+        case _:  # a new token has been tried as well
+            hint = ruling.hint or f"Check that account {account} has access to this product"
             return ProductFailed(reason, kind=FailureKind.AUTH, hint=hint)
 
 
 SNIFF = 1024
-"""Bytes that are looked at."""
+"""Bytes at the beginning of a body that are checked for an error page."""
 
 
 CONTENT_TRIES = 3
-"""A page instead of the product is asked for again this often: a maintenance page passes, a login page does not."""
+"""Attempts if the server sends a page instead of the product: a maintenance page goes away, a login page does not."""
 
 
 def objection_to(task: DownloadTask, head: bytes, *, name: str, content_type: str, size: int | None) -> str | None:
-    """Why a body that begins with `head` cannot be the product, which is called `name`; None when it can."""
+    """Return why a body that begins with `head` cannot be the product `name`; None if it can."""
     accept = None
     if task.product.headers:
         accept = next((value for key, value in task.product.headers if key.lower() == "accept"), None)
@@ -144,17 +150,25 @@ def objection_to(task: DownloadTask, head: bytes, *, name: str, content_type: st
 
 
 def not_the_product(reason: str) -> TryAgain:
+    """Return the error for a body that is not the product, such as an error page."""
     return TryAgain(
         reason,
         kind=FailureKind.CONTENT,
         limit=CONTENT_TRIES,
-        hint="Open the URL in a browser: it may want a login, a licence, or be another URL",
+        hint="Open the URL in a browser: it may need a login or a licence, or the URL may be wrong",
     )
 
 
 def compared(chunk: bytes, compare: bytes) -> tuple[bytes, bytes]:
-    """Hold the overlap against what is on disk; what is left of the chunk and of the overlap."""
+    """Compare the overlap of `chunk` with `compare`, the bytes on disk; return what is left of both.
+
+    Raise `TryAgain` (restart) if they differ.
+    """
     count = min(len(chunk), len(compare))
     if chunk[:count] != compare[:count]:
-        raise TryAgain("the server has another edition now", kind=FailureKind.CONTENT, restart=True)
+        raise TryAgain(
+            "the server has another version of the file now: downloading it again from the start",
+            kind=FailureKind.CONTENT,
+            restart=True,
+        )
     return chunk[count:], compare[count:]

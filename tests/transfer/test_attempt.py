@@ -248,7 +248,9 @@ SADS = {
     "more than the manifest's size, without a length": Sad(
         (chunked(BODY),), "size", 1, "expected 5 bytes", part=b"", product={"size": 5}
     ),
-    "another checksum twice": Sad((reply(200, OTHER),), "checksum", 2, "two fetches agree", product=CHECKED),
+    "another checksum twice": Sad(
+        (reply(200, OTHER),), "checksum", 2, "Two downloads gave identical bytes", product=CHECKED
+    ),
     "a redirect for ever": Sad((redirect("/product.bin"),), "http", 1, "redirects", requests=15),
     "a redirect to nowhere": Sad((reply(302),), "http", 1, "302"),
     "a redirect to a file": Sad((redirect("file:///etc/passwd"),), "http", 1, "not a usable URL"),

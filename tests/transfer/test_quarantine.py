@@ -122,7 +122,7 @@ async def test_bytes_that_two_fetches_agree_on_are_kept_apart_with_the_evidence(
     kind, attempts, reason = done.failure
     assert (done.code, kind, attempts) == (1, "checksum", 2)
     name = kept_name("x.bin", "x.bin")
-    for part in ("two fetches agree", sha256(RIGHT), sha256(WRONG), name, "Report it to the archive"):
+    for part in ("Two downloads gave identical bytes", sha256(RIGHT), sha256(WRONG), name, "Report it to the archive"):
         assert part in reason
     assert place.names() == []
     assert (place.root / name).read_bytes() == WRONG
@@ -151,7 +151,7 @@ async def test_a_wrong_fetch_of_last_night_and_one_of_tonight_agree(tmp_path: Pa
         assert (suspicion.fetches, suspicion.proven, kept(place)) == (1, False, [])
         second = await place.run({"url": server.url(), **CHECKED})
         assert second.failure[:2] == ("checksum", 1)
-        assert "two fetches agree" in second.failure[2]
+        assert "Two downloads gave identical bytes" in second.failure[2]
         assert (len(server.log), kept(place), place.names()) == (3, [WRONG], [])
 
 
@@ -195,8 +195,8 @@ async def test_no_room_to_keep_the_bytes_changes_nothing_but_that(tmp_path: Path
     async with RawServer(bare(WRONG, E1)) as server:
         done = await place.run({"url": server.url(), **CHECKED})
         assert (done.code, done.failure[0], kept(place), place.names()) == (1, "checksum", [], [])
-        assert "kept as" not in done.failure[2]
-        assert any("was not kept" in note.text for note in done.of(Note))
+        assert "are kept in" not in done.failure[2]
+        assert any("were not kept" in note.text for note in done.of(Note))
         server.log.clear()
         again = await place.run({"url": server.url(), **CHECKED})
         assert (again.failure[:2], [r.method for r in server.log]) == (("checksum", 0), ["HEAD"])
@@ -211,7 +211,7 @@ async def test_the_same_edition_is_not_fetched_again(marks: tuple[tuple[str, obj
     done, methods = await Again(place, bare(WRONG, *marks)).nights(clock=LaterClock(20 * DAY))
     kind, attempts, reason = done.failure
     assert (done.code, kind, attempts, methods, done.result.received) == (1, "checksum", 0, ["HEAD"], 0)
-    for part in ("two fetches agree", sha256(WRONG), "not fetched again", ".bulkdl/faulty/"):
+    for part in ("Two downloads gave identical bytes", sha256(WRONG), "Not downloaded again", ".bulkdl/faulty/"):
         assert part in reason
     assert (kept(place), place.names()) == ([WRONG], [])
     entry = place.entry()
@@ -261,7 +261,7 @@ async def test_where_nothing_tells_an_edition_it_is_fetched_again_after_a_week(
     place = Place(tmp_path)
     done, methods = await Again(place, bare(WRONG)).nights(clock=LaterClock(days * DAY))
     assert (done.failure[:2], methods) == (("checksum", attempts), ["HEAD"] + ["GET"] * attempts)
-    assert ("three fetches agree" in done.failure[2]) == bool(attempts)
+    assert ("Three downloads gave identical bytes" in done.failure[2]) == bool(attempts)
 
 
 async def test_a_head_that_always_differs_from_its_get_costs_one_fetch_and_not_one_a_night(tmp_path: Path):
@@ -461,7 +461,7 @@ async def test_a_refusal_that_was_recorded_is_not_counted_twice_after_a_crash(tm
     async with RawServer(reply(200, WRONG), reply(200, RIGHT)) as server:
         done = await place.run({"url": server.url(), **CHECKED})
         assert len(server.log) == 1  # one fetch tonight, one last night
-    assert "two fetches agree" in done.failure[2]
+    assert "Two downloads gave identical bytes" in done.failure[2]
 
 
 async def test_a_crash_after_the_product_had_its_name_leaves_nothing_kept_behind(tmp_path: Path):
@@ -489,7 +489,7 @@ async def test_a_fetch_that_was_cut_and_one_that_was_not_agree_when_their_bytes_
     async with RawServer(announce(SIZE, WRONG[:100_000], E1), ranges(WRONG)) as server:
         done = await place.run({"url": server.url(), **CHECKED})
         assert [r.header("Range") for r in server.log] == [None, "bytes=100000-", None]
-    assert "two fetches agree" in done.failure[2]
+    assert "Two downloads gave identical bytes" in done.failure[2]
     assert kept(place) == [WRONG]
 
 
@@ -520,7 +520,7 @@ async def test_the_program_names_it_every_night_and_takes_the_kept_bytes_when_th
         (item,) = json.loads(status_.stdout)["items"]
         assert json.loads(status_.stdout)["hosts"] == {server.origin: "honours ranges"}
         assert (item["state"], item["kind"]) == ("failed", "checksum")
-        assert "like that at the source" in item["reason"]
+        assert "wrong at the source" in item["reason"]
         manifest.write_text(text.replace(sha256(RIGHT), sha256(WRONG)))
         server.log.clear()
         run = await asyncio.to_thread(program, "run", manifest, "-d", out, "--json")
