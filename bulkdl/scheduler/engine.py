@@ -298,7 +298,7 @@ class Engine:
     def _hand_over(self, task: DownloadTask, whole: SmallProduct) -> None:
         """Have it put in place with others; what comes of it, `_delivered` is told."""
         task.whole = whole
-        self._together.hand_over(task, whole)
+        self._together.submit(task, whole)
 
     def _hand_over_first(self, task: DownloadTask, whole: SmallProduct) -> None:
         """The same of one that came in a convoy: nothing has been told of it yet."""

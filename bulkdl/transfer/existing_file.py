@@ -1,4 +1,4 @@
-"""A file that is already at the final name: does it agree with what is known of it? Never overwritten unasked."""
+"""A file that is already at the final name: accept it, report a conflict, or replace it. It is replaced only on request."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["resolve_existing_file"]
 
 UNVERIFIED = "existing, unverified"
+"""Note on a product of whose file nothing but the size could be compared, or nothing at all (`--trust-existing`)."""
 
 
 async def resolve_existing_file(

@@ -41,7 +41,7 @@ class AttemptBudget:
     poll_count: int = 0
     """Answers 202 (the product is being prepared) since the last progress."""
     _gained: bool = field(default=False, repr=False)
-    """Whether the attempt that has just ended made progress, so that it costs nothing."""
+    """True if the attempt that has just ended made progress, so that it costs nothing."""
 
     def progressed(self, have: int) -> bool:
         """Refund the whole budget and return True if more bytes are on disk than ever before."""

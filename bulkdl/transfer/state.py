@@ -87,7 +87,7 @@ class Rejections:
     rechecks: list[ValidatorSnapshot] = field(default_factory=list)
     """Validators that the sources showed of a product that an earlier run found faulty."""
     download_again: bool = False
-    """Whether a recheck gave a reason to download the product although it was found faulty."""
+    """True if a recheck gave a reason to download the product although it was found faulty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class SmallProduct:
     entry: Entry
     body: bytes
     unseen: bool
-    """Whether nobody has checked yet if a file of that name exists."""
+    """True if nobody has checked yet whether a file of that name exists."""
 
 
 FinalizeError = Entry | ProductFailed | StorageStopped

@@ -44,7 +44,7 @@ class DownloadTask:
     most_connections: int = MANY
     """Limit of connections for this product; lowered when the server refuses a further one."""
     sniffed: bool = False
-    """Whether the first bytes of the current representation have been checked for an error page."""
+    """True if the first bytes of the current representation have been checked for an error page."""
     resumed: int | None = None
     """Bytes that were on disk before and were kept; None until an attempt has decided that."""
     local_status: LocalFileStatus = LocalFileStatus.ABSENT
@@ -54,7 +54,7 @@ class DownloadTask:
     dead_sources: set[int] = field(default_factory=set)
     """Indexes of the sources that have failed for good."""
     waits_for_room: bool = False
-    """Whether the disk was too full for it."""
+    """True if the disk was too full for it."""
     moved: Entry | None = None
     """Entry that is still to be recorded: the product has its final name, but is not unpacked, or the disk was full."""
     whole: SmallProduct | None = None
@@ -64,7 +64,7 @@ class DownloadTask:
     known_size: int | None = None
     """Bytes of the whole product, as the manifest or the archive gave them last."""
     overwrite: bool = False
-    """Whether the product may replace the file at its final name."""
+    """True if the product may replace the file at its final name."""
     served_by: list[str] = field(default_factory=list)
     """Hosts that have sent bytes of it, in order."""
     old_bytes: OldBytesSample | None = None
