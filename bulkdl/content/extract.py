@@ -24,6 +24,7 @@ from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
 from bulkdl.core.thread_pool import CancellableThreadPool
+from bulkdl.storage.filesystem import sync_folder
 
 if TYPE_CHECKING:
     import tarfile

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 STATE_FOLDER = ".bulkdl"
+"""Folder in the destination for everything that is not a product: journal, lock, kept bytes, some partials."""
 FALLBACK = "download"
 _MAX_COMPONENT_BYTES = 255
 """Longest path component that common file systems accept."""

@@ -12,6 +12,7 @@ from datetime import time
 from bulkdl.core.models import Window
 
 __all__ = [
+    "MAX_BYTES",
     "format_bytes",
     "format_duration",
     "format_rate",

@@ -16,6 +16,7 @@ import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from bulkdl.core.filenames import STATE_FOLDER
 from bulkdl.journal.learned import drop_evidence, load_learned, put_evidence, put_host
 from bulkdl.journal.pending_moves import PendingRename, drop_moves, load_moves, not_superseded, placing_entry, put_moves
 from bulkdl.journal.reader import NAME
@@ -24,7 +25,7 @@ from bulkdl.journal.row_codec import PUT, encode, encode_done
 from bulkdl.journal.space_reserve import SpaceReserve
 from bulkdl.journal.sqlite_file import database_error, open_or_replace, read_only
 from bulkdl.journal.writer_thread import JournalWriter
-from bulkdl.storage.filesystem import STATE_FOLDER, state_folder
+from bulkdl.storage.filesystem import state_folder
 from bulkdl.storage.filesystem_type import network_filesystem
 
 if TYPE_CHECKING:

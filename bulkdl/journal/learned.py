@@ -41,7 +41,7 @@ class Learned:
 def load_learned(connection: sqlite3.Connection, *, now: float) -> Learned:
     """Read every intact row; skip hosts last seen more than `EXPIRES_S` ago (`now` is Unix time)."""
     evidence, unreadable = _load(connection, "SELECT facts, crc FROM faulty", _evidence)
-    hosts, _ = _load(connection, "SELECT facts, crc FROM host", lambda facts: ServerFacts(**_checked(facts)))
+    hosts, _ = _load(connection, "SELECT facts, crc FROM host", _host)
     return Learned(
         {e.id: e for e in evidence},
         {h.origin: h for h in hosts if now - h.at < EXPIRES_S},
@@ -107,4 +107,4 @@ def _checked(facts: dict[str, Any]) -> dict[str, Any]:
     """Raise `ValueError` unless all facts of a host are numbers, because later code calculates with them."""
     if any(not isinstance(value, int | float) for name, value in facts.items() if name != "origin"):
         raise ValueError("not a number")
-    return facts
+    return ServerFacts(**facts)

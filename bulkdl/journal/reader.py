@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from bulkdl.core.filenames import STATE_FOLDER
 from bulkdl.journal.pending_moves import load_moves, not_superseded
 from bulkdl.journal.records import STEPS, load
-from bulkdl.storage.filesystem import STATE_FOLDER
 
 if TYPE_CHECKING:
     import sqlite3

@@ -12,6 +12,7 @@ from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.core.urls import HostList
+from bulkdl.http.probe import probe
 from bulkdl.operations.services import Services
 from bulkdl.planning.plan import selected
 from bulkdl.protocol.content_coding import parse_codings
@@ -104,12 +105,14 @@ async def _ask(http: HttpClient, product: Product, signer: Authenticator) -> Rem
     )
 
 
-async def _head(http: HttpClient, product: Product, signer: Authenticator, method: str) -> Head:
+async def _head(http: HttpClient, product: Product, signer: Authenticator) -> Head:
     allowed = signer.hosts or HostList((product.url.host,))
     headers = dict(product.headers)
-    async with http.open(product.url, signer=signer, allowed=allowed, headers=headers, method=method) as reply:
-        reply.close()
-        return reply.head
+    response = await probe(
+        lambda method: http.open(product.url, signer=signer, allowed=allowed, headers=headers, method=method),
+        is_enough=lambda response: _size(response.head) is not None,
+    )
+    return response.head
 
 
 def _problem(head: Head, product: Product) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bulkdl.core.errors import ProductFailed
 from bulkdl.core.filenames import fold
+from bulkdl.core.models import FailureKind
 
-__all__ = ["NameRegistry"]
+__all__ = ["NameRegistry", "name_taken"]
 
 
 class NameRegistry:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.core.errors import ProductFailed
-from bulkdl.core.models import FailureKind
+from bulkdl.planning.name_registry import name_taken
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,6 +9,7 @@ import re
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.units import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

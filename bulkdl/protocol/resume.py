@@ -12,6 +12,7 @@ from enum import Enum, StrEnum
 
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind, Resume
+from bulkdl.core.units import MAX_BYTES
 from bulkdl.protocol.byte_ranges import ContentRange, Range, cover, normalise
 from bulkdl.protocol.content_coding import decodable, parse_codings
 from bulkdl.protocol.headers import strong_etag

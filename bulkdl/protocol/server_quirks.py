@@ -28,7 +28,6 @@ __all__ = [
     "ServerObservation",
     "ServerQuirks",
     "describe",
-    "first_observation",
     "fresh",
     "has_unstable_etags",
     "ignores_ranges",
@@ -76,7 +75,7 @@ class ServerFacts:
 
     @property
     def at(self) -> float:
-        return max(self.ranges_at, self.etags_at, self.validators_at)
+        return max(self.ranges_at, self.etags_at)
 
     @property
     def total(self) -> int:
@@ -108,8 +107,6 @@ def fresh(facts: ServerFacts, *, now: float) -> ServerFacts:
         facts = replace(facts, range_hits=0, range_misses=0, ranges_at=0.0)
     if facts.etags_at and old(facts.etags_at):
         facts = replace(facts, etag_changes=0, etag_same=0, etags_at=0.0)
-    if facts.validators_at and old(facts.validators_at):
-        facts = replace(facts, validated=0, bare=0, validators_at=0.0)
     return facts
 
 
@@ -132,10 +129,6 @@ def with_observation(facts: ServerFacts, observation: ServerObservation, *, now:
             steady = facts.etag_same + 1 >= STEADY
             changes = 0 if steady else facts.etag_changes
             return replace(facts, etag_changes=changes, etag_same=0 if steady else facts.etag_same + 1)
-        case ServerObservation.VALIDATED:
-            return replace(facts, validated=facts.validated + times, validators_at=now)
-        case ServerObservation.BARE:
-            return replace(facts, bare=facts.bare + times, validators_at=now)
         case _:
             return facts
 

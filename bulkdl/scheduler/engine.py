@@ -23,7 +23,7 @@ from bulkdl.transfer.adopt_partial import discard_orphans
 from bulkdl.transfer.attempt import attempt
 from bulkdl.transfer.batch_finalize import BatchFinalizer
 from bulkdl.transfer.disk_space import known_size, require_free_space
-from bulkdl.transfer.existing_file import ask_size, conflict, resolve_existing_file, resolve_named_file
+from bulkdl.transfer.existing_file import resolve_existing_file
 from bulkdl.transfer.finalize import move_into_place, record_existing, unpack, verify
 from bulkdl.transfer.pipelined_fetch import PipelinedFetcher
 from bulkdl.transfer.quarantine import clear_evidence, recheck_source
@@ -131,7 +131,7 @@ class Engine:
         finally:
             flights.pop(task.product.id, None)
             if task.whole is None:
-                self._context.reservations.take_back(task.product.id)
+                self._context.reservations.release(task.product.id)
 
     async def _attempt_in_time(self, task: DownloadTask) -> None:
         """Run an attempt that ends when the daily window closes."""
@@ -243,7 +243,9 @@ class Engine:
     async def _finish_recorded(self, task: DownloadTask, size: int) -> None:
         """Finish a product that the journal has as done."""
         if self._context.evidence:
-            await clear_evidence(self._context, task.product.id)
+            await clear_evidence(
+                task.product.id, self._context.evidence, storage=self._context.storage, journal=self._context.journal
+            )
         if self._context.orphans.by_file:
             await discard_orphans(self._context, task)
         self._queue.finish(task, State.COMPLETED, written=size)

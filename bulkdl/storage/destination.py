@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final, Self, cast
 import aiofiles.os
 
 from bulkdl.core.async_utils import run_to_completion
+from bulkdl.core.filenames import STATE_FOLDER
 from bulkdl.storage.batch_files import place_all
 from bulkdl.storage.file_info import FileFacts, facts_of, final_of
 from bulkdl.storage.filesystem import (
     NAME_MAX,
-    STATE_FOLDER,
     make_folders,
     name_max,
     sync_folder,

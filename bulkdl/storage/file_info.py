@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.filenames import HARMLESS
+from bulkdl.core.filenames import HARMLESS, STATE_FOLDER
 from bulkdl.core.models import FailureKind
 from bulkdl.storage.filesystem import STATE_FOLDER
 from bulkdl.storage.os_errors import MISSING, NAME_ERRORS, storage_error

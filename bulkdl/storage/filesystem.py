@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Final
 
 from bulkdl.core.errors import ProductFailed
+from bulkdl.core.filenames import STATE_FOLDER
 from bulkdl.core.models import FailureKind
 from bulkdl.storage.os_errors import shown, stopped
 
 __all__ = [
     "NAME_MAX",
     "OPEN_FLAGS",
-    "STATE_FOLDER",
     "make_folders",
     "move_new",
     "name_max",

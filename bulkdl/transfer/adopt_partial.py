@@ -1,8 +1,8 @@
-"""Partials of URLs that are not in the manifest any more: a presigned URL that was renewed goes on where the old one was.
+"""Resume the partial of a URL that is no longer in the manifest, such as a presigned URL that was renewed.
 
-A product without a `file` is known by its whole URL, of which the query changes with every signature. What an earlier query
-of the same origin and path has left is offered to the archive with its validator; only what the archive says is of the
-same edition is taken over (RFC 9110 §13.1.5), so that a query that names another product costs nothing.
+The id of a product without a `file` is its whole URL, and every signature changes the query. If an earlier query of the same
+origin and path left a partial, the request offers its validator (`If-Range`). The product adopts the partial only if the
+server answers with the same representation (RFC 9110 §13.1.5), so a query that names another product does no harm.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["adopt", "discard_orphans"]
 
 
 async def adopt(context: RunContext, task: DownloadTask, entry: Entry, *, same: bool) -> Entry | None:
-    """The entry under the product's own id, when the archive says that it is of the `same` edition; else None."""
-    left = context.orphans.adoptable.pop(task.product.id, entry)
+    """Return `entry` under the product's own id if the server has the `same` representation, else None."""
+    orphan = context.orphans.adoptable.pop(task.product.id, entry)
     if not same:
         return None
-    context.orphans.drop(left)
+    context.orphans.drop(orphan)
     own = replace(entry, id=task.product.id, phase=Phase.PARTIAL)
     await context.journal.put(own)
     await context.journal.forget(entry.id)
@@ -35,13 +35,12 @@ async def adopt(context: RunContext, task: DownloadTask, entry: Entry, *, same: 
     return own
 
 
-async def discard_orphans(context: RunContext, task: DownloadTask) -> None:
-    """Remove the partials that were to be the file which `task` has brought: they never can be now."""
-    file = task.file or ""
+async def discard_orphans(context: RunContext, file: str) -> None:
+    """Remove the orphaned partials of `file`, which is in its place now: no product can resume them any more."""
     for entry in tuple(context.orphans.by_file.get(file, ())):
         if entry.part is not None and context.parts.get(entry.part) == entry.id:
             await context.journal.forget(entry.id)
-            with suppress(ProductFailed):  # what stays behind is no fault of the product, which is in its place
+            with suppress(ProductFailed):  # the product is in its place, so a partial that stays does not make it fail
                 await context.storage.remove(context.storage.root / entry.part)
             del context.parts[entry.part]
     context.orphans.by_file.pop(file, None)

@@ -1,7 +1,10 @@
-"""One attempt at one product: what is missing, the request for it, the decision on its head, the bytes to disk.
+"""One attempt at one product: find what is missing, request it, evaluate the response's head, write the bytes to disk.
 
-An attempt derives everything from what is durably on disk and in the journal, never from memory, so that a drop, a crash and
-"continue tomorrow" are the same code.
+An attempt derives everything from what is durably on disk and in the journal, never from memory. So a dropped connection, a
+crash and a run that is resumed tomorrow take the same code.
+
+A product of which nothing is known, and whose response is a plain 200, needs no decision (`is_plain_full_response`; a property
+test compares it with `evaluate_response`). If it is small, its body stays in memory and goes to `batch_finalize`.
 """
 
 from __future__ import annotations
@@ -9,12 +12,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bulkdl.core.errors import ProductFailed, StorageStopped
+from bulkdl.core.errors import StorageStopped
 from bulkdl.core.filenames import from_content_disposition, from_url
-from bulkdl.core.models import FailureKind
 from bulkdl.journal.records import Entry, Phase
-from bulkdl.planning.orphaned_partials import without_last_byte
-from bulkdl.planning.unpack_folders import reserve_folder
+from bulkdl.planning.name_registry import name_taken
+from bulkdl.planning.orphaned_partials import as_offer
+from bulkdl.planning.unpack_folders import claim_folder
 from bulkdl.protocol.byte_ranges import normalise
 from bulkdl.protocol.headers import strong_date
 from bulkdl.protocol.resume import (
@@ -27,11 +30,11 @@ from bulkdl.protocol.resume import (
     next_request,
     validator,
 )
-from bulkdl.protocol.server_quirks import first_observation, observations
+from bulkdl.protocol.server_quirks import observations
 from bulkdl.transfer.adopt_partial import adopt
 from bulkdl.transfer.disk_space import require_free_space, reserve_if_plenty
 from bulkdl.transfer.etag_check import capture_sample
-from bulkdl.transfer.existing_file import resolve_named_file
+from bulkdl.transfer.existing_file import resolve_existing_file
 from bulkdl.transfer.receiver import SegmentedReceiver
 from bulkdl.transfer.response_errors import error_for_response, not_the_product, objection_to
 from bulkdl.transfer.state import CompletePartial, SmallProduct
@@ -44,38 +47,38 @@ if TYPE_CHECKING:
     from bulkdl.transfer.state import ExistingFile
     from bulkdl.transfer.task import DownloadTask
 
-__all__ = ["SMALL", "attempt", "taken_plainly"]
+__all__ = ["SMALL", "accept_small_response", "attempt"]
 
 SMALL = 256 * 1024
-"""Bytes of a product that is held in memory until all of it is here."""
+"""Largest product (bytes) that is held in memory until all of it has arrived."""
 SMALL_S = 1.0
-"""No longer than this, though: then what has come goes to disk as that of any other product does."""
+"""Longest time (s) to wait for such a body; after that, it goes to disk like any other product's."""
 
 
 async def attempt(context: RunContext, task: DownloadTask) -> CompletePartial | SmallProduct | ExistingFile:
-    """Fetch what is missing of a product.
+    """Download what is missing of a product.
 
-    Raise `TryAgain` with everything that arrived durable, `ProductFailed`, `AccountStopped` or `StorageStopped`.
+    Raise `TryAgain`, after everything that arrived is durable, `ProductFailed`, `AccountStopped` or `StorageStopped`.
     """
     task.forget_digests()
     entry = await _durable_entry(context, task.product.id)
-    if entry is None and (left := context.orphans.adoptable.get(task.product.id)) is not None:
-        left = await _durable_entry(context, left.id)
-        entry = without_last_byte(left) if left is not None else None
+    if entry is None and (orphan := context.orphans.adoptable.get(task.product.id)) is not None:
+        orphan = await _durable_entry(context, orphan.id)
+        entry = as_offer(orphan) if orphan is not None else None
     if entry is not None and (known := context.known(task, entry)).complete and known.total:
         task.resumed = known.have if task.resumed is None else task.resumed
         return CompletePartial(entry)
-    ask = RangeRequest() if entry is None else _ask(context, task, entry)
+    ask = RangeRequest() if entry is None else _request_for(context, task, entry)
     async with (
         context.connections.slot(account=task.product.account, host=task.source.host),
-        context.open(task, headers=ask.headers) as reply,
+        context.open(task, headers=ask.headers) as response,
     ):
-        if entry is None and (whole := await _at_once(context, task, reply)) is not None:
-            return whole
-        return await _receive(context, task, reply, ask=ask, entry=entry)
+        if entry is None and (small := await _receive_at_once(context, task, response)) is not None:
+            return small
+        return await _receive(context, task, response, ask=ask, entry=entry)
 
 
-def _ask(context: RunContext, task: DownloadTask, entry: Entry) -> RangeRequest:
+def _request_for(context: RunContext, task: DownloadTask, entry: Entry) -> RangeRequest:
     return next_request(
         context.known(task, entry),
         source=task.source.source,
@@ -85,7 +88,7 @@ def _ask(context: RunContext, task: DownloadTask, entry: Entry) -> RangeRequest:
 
 
 async def _durable_entry(context: RunContext, id: str) -> Entry | None:  # noqa: A002
-    """The journal's entry, with only such ranges as the partial on disk still holds."""
+    """Return the journal's entry, limited to the ranges that the partial on disk still holds."""
     entry = await context.journal.get(id)
     if entry is None or entry.part is None or not entry.ranges:
         return entry
@@ -94,44 +97,52 @@ async def _durable_entry(context: RunContext, id: str) -> Entry | None:  # noqa:
     kept = normalise((start, min(end, size)) for start, end in entry.ranges)
     if kept == entry.ranges:
         return entry
-    # Recorded before anything is written: what will lie where bytes were lost is not what the journal speaks of.
+    # Record the shorter ranges first. If we crash after writing, the journal must not claim bytes that are gone.
     entry = replace(entry, ranges=kept)
     await context.journal.put(entry)
     return entry
 
 
-async def _at_once(context: RunContext, task: DownloadTask, reply: Response) -> SmallProduct | None:
-    """All of a small product that nothing is known of; None, with nothing done, where its response has to be judged."""
-    size = _plain_size(task, reply.head)
-    if size is None or task.product.extract or not (body := await reply.whole(size, within_s=SMALL_S)):
+async def _receive_at_once(context: RunContext, task: DownloadTask, response: Response) -> SmallProduct | None:
+    """Return the whole of a small, unknown product; None, with nothing done, if its response needs a decision."""
+    size = _plain_size(task, response.head)
+    if size is None or task.product.extract or not (body := await response.whole(size, within_s=SMALL_S)):
         return None
-    whole = await _fitting(context, task, _plainly(context, task, reply.head, body, host=reply.url.host))
+    small = await _with_space(context, task, _small_product(context, task, response.head, body, host=response.url.host))
     await context.rate.take(size)
-    return whole
+    return small
 
 
-async def taken_plainly(context: RunContext, task: DownloadTask, head: Head, body: bytes) -> SmallProduct | None:
-    """The same of a response that is here, from the product's own host, in a run without a rate limit.
+async def accept_small_response(
+    context: RunContext, task: DownloadTask, head: Head, body: bytes
+) -> SmallProduct | None:
+    """Return the product from a complete response of its own host; None if the response needs a decision.
 
-    Raise `TryAgain`, `ProductFailed` or `StorageStopped` where it is not the product, or cannot have its name, or room.
+    The run has no rate limit. Raise `TryAgain` if the body is not the product, `ProductFailed` if another product has its
+    name, `StorageStopped` if it does not fit on the disk.
     """
     if _plain_size(task, head) != len(body):
         return None
-    return await _fitting(context, task, _plainly(context, task, head, body, host=task.product.url.host))
+    return await _with_space(context, task, _small_product(context, task, head, body, host=task.product.url.host))
 
 
-async def _fitting(context: RunContext, task: DownloadTask, whole: SmallProduct) -> SmallProduct:
-    """`whole`, which has been promised room and counts as received. Raise `StorageStopped` where there is none."""
-    size = len(whole.body)
-    if not reserve_if_plenty(context, task, size):
+async def _with_space(context: RunContext, task: DownloadTask, small: SmallProduct) -> SmallProduct:
+    """Reserve disk space for `small`, count its bytes as received and return it. Raise `StorageStopped` if it does not fit."""
+    size = len(small.body)
+    if not reserve_if_plenty(task, size, storage=context.storage, reservations=context.reservations):
         try:
-            await require_free_space(context, task, whole.entry)
+            await _require_space(context, task, small.entry)
         except StorageStopped:
-            if whole.unseen:  # the next attempt has to look whether a file has the name, as if it had not been told
+            if small.unseen:  # forget the name, so the next attempt checks if a file with it exists
                 task.file = None
             raise
     context.hub.counters.received += size
-    return whole
+    return small
+
+
+async def _require_space(context: RunContext, task: DownloadTask, entry: Entry) -> None:
+    flights = context.hub.counters.flights
+    await require_free_space(task, entry, storage=context.storage, reservations=context.reservations, flights=flights)
 
 
 def _plain_size(task: DownloadTask, head: Head) -> int | None:
@@ -139,11 +150,10 @@ def _plain_size(task: DownloadTask, head: Head) -> int | None:
     return size if size is not None and size <= SMALL else None
 
 
-def _plainly(context: RunContext, task: DownloadTask, head: Head, body: bytes, *, host: str) -> SmallProduct:
-    """What `_receive` does for any product, without the steps that only a history or an unusual response needs."""
-    context.hosts.note(task.source.origin, first_observation(head))
-    _refuse_page(task, head, body)
-    new = _named(context, task, head, None)
+def _small_product(context: RunContext, task: DownloadTask, head: Head, body: bytes, *, host: str) -> SmallProduct:
+    """Do what `_receive` does, without the steps that only a partial or an unusual response needs."""
+    _reject_error_page(task, head, body)
+    new = _reserve_name(context, task, head, None)
     task.resumed, task.content_type = 0, head.content_type
     if host not in task.served_by:
         task.served_by.append(host)
@@ -151,104 +161,106 @@ def _plainly(context: RunContext, task: DownloadTask, head: Head, body: bytes, *
 
 
 async def _receive(
-    context: RunContext, task: DownloadTask, reply: Response, *, ask: RangeRequest, entry: Entry | None
+    context: RunContext, task: DownloadTask, response: Response, *, ask: RangeRequest, entry: Entry | None
 ) -> CompletePartial | SmallProduct | ExistingFile:
     known, source = context.known(task, entry), task.source.source
     decision = evaluate_response(
-        reply.head,
+        response.head,
         ask=ask,
         known=known,
         source=source,
         expected_size=task.product.size,
-        keep_coding=bool(reply.head.content_encoding) and task.keeps_coding(reply),
+        keep_coding=bool(response.head.content_encoding) and task.keeps_coding(response),
     )
     context.hosts.note(
-        task.source.origin, *observations(reply.head, ask=ask, known=known_of(entry), decision=decision, source=source)
+        task.source.origin,
+        *observations(response.head, ask=ask, known=known_of(entry), decision=decision, source=source),
     )
     if entry is not None and entry.id != task.product.id:
-        entry = await _taken_over(context, task, entry, decision)
+        entry = await _adopt_orphan(context, task, entry, decision)
         known = context.known(task, entry)
     if decision.coding:
-        reply = reply.decoded(decision.coding)
-    if decision.action is Action.RESTART or (decision.why is DecisionReason.WRONG_SIZE and reply.head.status == 200):
-        _refuse_page(task, reply.head, await reply.peek())
+        response = response.decoded(decision.coding)
+    if decision.action is Action.RESTART or (decision.why is DecisionReason.WRONG_SIZE and response.head.status == 200):
+        _reject_error_page(task, response.head, await response.peek())
     if decision.action not in (Action.APPEND, Action.RESTART):
-        raise error_for_response(context, task, reply, decision)
-    small, new = _is_small(task, reply, decision, entry), _named(context, task, reply.head, entry)
-    if (
-        new
-        and not small
-        and (settled := await resolve_named_file(context, task, remote_size=decision.total)) is not None
-    ):
-        return settled
+        raise error_for_response(context, task, response, decision)
+    small, new = _is_small(task, response, decision, entry), _reserve_name(context, task, response.head, entry)
+    if new and not small and (existing := await _existing(context, task, decision)) is not None:
+        return existing
     kept = known.ranges if decision.action is Action.APPEND else ()
     if task.resumed is None or not kept:
         task.resumed = known.have if kept else 0
-    current = _entry(context, task, reply.head, entry, total=decision.total, kept=kept)
-    await require_free_space(context, task, current)
+    current = _entry(context, task, response.head, entry, total=decision.total, kept=kept)
+    await _require_space(context, task, current)
     flight = context.hub.counters.flights[task.product.id]
     flight.file, flight.total, flight.phase = task.shown, current.total, "receiving"
-    task.content_type = reply.head.content_type
-    if reply.url.host not in task.served_by:
-        task.served_by.append(reply.url.host)
+    task.content_type = response.head.content_type
+    if response.url.host not in task.served_by:
+        task.served_by.append(response.url.host)
     if known.ranges and not kept:
-        await capture_sample(context, task, entry, reply.head, total=decision.total)
-    if (known.ranges or reply.decoder) and not kept:
-        await context.journal.put(current)  # known before bytes of another edition touch the file
-    if small and (body := await reply.whole(decision.total or 0, within_s=SMALL_S)):
+        await capture_sample(context, task, entry, response.head, total=decision.total)
+    if (known.ranges or response.decoder) and not kept:
+        await context.journal.put(
+            current
+        )  # the journal must forget the old ranges before bytes of another version touch the file
+    if small and (body := await response.whole(decision.total or 0, within_s=SMALL_S)):
         context.hub.counters.received += len(body)
         await context.rate.take(len(body))
         flight.have = len(body)
         return SmallProduct(current, body, unseen=new)
-    if small and new and (settled := await resolve_named_file(context, task, remote_size=decision.total)) is not None:
-        return settled
-    async with context.storage.open_partial(current.part or "", truncate=not kept) as partial:
+    if small and new and (existing := await _existing(context, task, decision)) is not None:
+        return existing
+    async with context.storage.open_partial(current.part or "", anew=not kept) as partial:
         if not kept:
             task.sniffed = False
         compare = await _overlap(context, current, ask) if kept and ask.overlap else b""
         receiver = SegmentedReceiver(context, task, entry=current, partial=partial, start=decision.start + len(compare))
-        splittable = _splittable(reply.head, decision, current, has_checksum=bool(task.product.checksums))
+        splittable = _splittable(response.head, decision, current, has_checksum=bool(task.product.checksums))
         splittable = splittable and not context.hosts.ignores_ranges(task.source.origin)
-        return CompletePartial(await receiver.receive(reply, compare=compare, splittable=splittable))
+        return CompletePartial(await receiver.receive(response, compare=compare, splittable=splittable))
 
 
-async def _taken_over(context: RunContext, task: DownloadTask, entry: Entry, decision: Decision) -> Entry | None:
-    """What an earlier URL has left, once the archive has said that it is of this edition; None until then."""
-    if decision.action not in (Action.APPEND, Action.RESTART, Action.REQUEST_WHOLE):
+async def _existing(context: RunContext, task: DownloadTask, decision: Decision) -> ExistingFile | None:
+    return await resolve_existing_file(context, task, name_is_new=True, response_size=decision.total)
+
+
+async def _adopt_orphan(context: RunContext, task: DownloadTask, entry: Entry, decision: Decision) -> Entry | None:
+    """Return the partial of an earlier URL if the server says that it is the same representation; else None."""
+    if decision.action not in (Action.APPEND, Action.RESTART, Action.ASK_ANEW):
         return None
     return await adopt(context, task, entry, same=decision.action is Action.APPEND)
 
 
-def _is_small(task: DownloadTask, reply: Response, decision: Decision, entry: Entry | None) -> bool:
-    """Whether all of a product that nothing is known of may be taken at once."""
+def _is_small(task: DownloadTask, response: Response, decision: Decision, entry: Entry | None) -> bool:
+    """Return whether the product has no history and is small enough to be received in memory."""
     if decision.coding or decision.start or task.product.extract:
         return False
     new = entry is None or (entry.phase in (Phase.PARTIAL, Phase.FAILED) and entry.part is None and not entry.ranges)
     size = decision.total or 0
-    return new and 0 < size <= SMALL and size == reply.head.content_length
+    return new and 0 < size <= SMALL and size == response.head.content_length
 
 
-def _refuse_page(task: DownloadTask, head: Head, beginning: bytes) -> None:
-    """A page in the product's place must not cost what is on disk: look before anything is forgotten."""
+def _reject_error_page(task: DownloadTask, head: Head, beginning: bytes) -> None:
+    """Raise `TryAgain` for a page in the product's place. Check before the bytes on disk are given up for it."""
     name = task.file or task.product.file or from_content_disposition(head.disposition) or task.shown
     reason = objection_to(task, beginning, name=name, content_type=head.content_type, size=head.content_length)
     if beginning and reason is not None:
         raise not_the_product(reason)
 
 
-def _named(context: RunContext, task: DownloadTask, head: Head, entry: Entry | None) -> bool:
-    """Give the product its file name for good; whether it had none, so that a file of that name may be there."""
+def _reserve_name(context: RunContext, task: DownloadTask, head: Head, entry: Entry | None) -> bool:
+    """Decide and reserve the product's file name; return whether it had none, so that a file with it may exist.
+
+    Raise `ProductFailed` (conflict) if another product has the name.
+    """
     new = task.file is None
     file = task.file or (entry.file if entry is not None else None)
     if file is None:
         file = from_content_disposition(head.disposition) or from_url(task.product.url)
     other = context.claims.reserve(file, task.product.index)
     if other is not None:
-        raise ProductFailed(
-            f"the archive names this product {file}, and product {other + 1} of the manifest has that name",
-            kind=FailureKind.CONFLICT,
-            hint="Give one of them a `file` of its own",
-        )
+        raise name_taken(f"the archive gives this product the name {file}", other)
     task.file = file
     if task.product.extract:
         reserve_folder(context.claims, task.product, file)
@@ -264,7 +276,7 @@ def _entry(
     total: int | None,
     kept: tuple[tuple[int, int], ...],
 ) -> Entry:
-    """What will be recorded of the representation that is arriving."""
+    """Return the entry for the representation that is arriving."""
     source = task.source.source
     same = before is not None and bool(kept) and before.source == source
     file = task.file or task.shown
@@ -292,7 +304,9 @@ async def _overlap(context: RunContext, entry: Entry, ask: RangeRequest) -> byte
 
 
 def _splittable(head: Head, decision: Decision, entry: Entry, *, has_checksum: bool) -> bool:
-    """Whether further connections could fetch other parts of this very edition."""
+    """Return whether further connections could request other parts of this very representation."""
     ranges = head.status == 206 or "bytes" in head.accept_ranges.lower()
-    sure = bool(validator(known_of(entry), entry.source) or has_checksum)
-    return ranges and sure and entry.total is not None and decision.why is not DecisionReason.SAME_VERSION_FROM_ZERO
+    verifiable = bool(validator(known_of(entry), entry.source) or has_checksum)
+    return (
+        ranges and verifiable and entry.total is not None and decision.why is not DecisionReason.SAME_EDITION_FROM_ZERO
+    )

@@ -1,8 +1,19 @@
-"""Small products, received whole: written, verified, recorded and named many at a time.
+"""Batch finalizing of small products: write, verify, record and rename many bodies that are in memory.
 
-What such a product costs beside its bytes are changes of thread, commits and syncs of folders; those that wait at the
-same moment share them. The steps are `placing`'s: write, `fsync`, verify, journal `placing`, rename, `fsync` of the folder, journal
-`done`. Whatever is not as it should be is left to `placing`.
+Beside its bytes, a small product costs thread changes, commits and syncs of folders. The products that were submitted within
+10 ms share them in one batch, while their workers download the next ones. The steps are those of `finalize`: write, `fsync`,
+verify, journal `placing`, rename, `fsync` of the folder, journal `done`. Products that turn out unusual are left to `finalize`.
+
+One row of the journal announces all renames of a batch (`journal/pending_moves`); the `done` rows replace it. After a crash,
+the next run turns what is left of it into `placing` rows.
+
+Each product costs nine system calls: a new partial is created exclusively, checked, written, synced, checked and closed, then
+linked, unlinked and checked. A name that exists already is handled with more care.
+
+If the disk takes no noticeable time (10 ms for 128 products), a second thread would only compete for the interpreter at each of
+these calls. Then the event loop waits for such a share, for 10 ms at most, so a disk that becomes slow blocks nothing.
+
+Nothing here is cancelled. The end of a run waits for the batch, so a stop finds each product either done or not begun.
 """
 
 from __future__ import annotations
@@ -40,42 +51,42 @@ __all__ = ["BatchFinalizer"]
 T = TypeVar("T")
 
 _GATHER_S = 0.01
-"""How long the first of a batch waits for company, where more can come."""
-_TURN_S = 0.01
-"""A thread's share of a batch: a disk that takes its time gets more threads, a fast one fewer changes of thread."""
+"""Time (s) that the first product of a batch waits for others to be submitted."""
+_SHARE_S = 0.01
+"""Target time (s) for one thread's share of a batch. A slow disk gets more threads, a fast one fewer thread changes."""
 _MOST = 128
-"""Products in a thread's share."""
+"""Most products in one thread's share. A disk that reaches this number counts as fast."""
 _ENOUGH, _ENOUGH_BYTES = 128, 8 * 1024 * 1024
-"""Of products that wait for the disk;"""
-_ENOUGH_QUICKLY = 512
-"""for a quick one, in fewer and larger batches."""
+"""No more products are downloaded while this many, or bodies of so many bytes, wait for the disk."""
+_ENOUGH_ON_FAST_DISK = 512
+"""Number of products instead of `_ENOUGH` on a fast disk: fewer and larger batches."""
 
 
 @dataclass(slots=True, eq=False)
 class _Item:
     task: DownloadTask
-    whole: SmallProduct
+    small: SmallProduct
     is_open: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """A complete partial that is durable, and what it was verified against."""
+    """Complete partial that is durable, and the checksums that it was verified against."""
 
     facts: FileFacts
     verified: tuple[Checksum, ...]
 
 
-class _Odd(Enum):
-    IN_THE_WAY = "a file has the name already"  # nothing was written then
+class _Unusual(Enum):
+    NAME_EXISTS = "a file has the name already"  # nothing was written
     NOT_THE_PRODUCT = "the partial does not verify"
 
 
-_Result = _Written | _Odd | ProductFailed | StorageStopped
+_Result = _Written | _Unusual | ProductFailed | StorageStopped
 
 
 class BatchFinalizer:
-    """Those that are handed over at the same moment are one batch. To be used in `async with`, whose end waits for all of them."""
+    """Finalizes submitted products in batches. Use it in `async with`; the end of the block waits for all of them."""
 
     def __init__(
         self,
@@ -84,16 +95,19 @@ class BatchFinalizer:
         record: Callable[[DownloadTask, int], Awaitable[None]],
         tell: Callable[[DownloadTask, FinalizeError | None], None],
     ) -> None:
-        """`record` is given each product that is in its place and in the journal, and its bytes; then, of all, `tell` what is in the way."""
+        """Call `record` with each product that is in its place and in the journal, and its size; then `tell` with every product.
+
+        `tell` gets the reason if the product is not in its place, else None.
+        """
         self._context = context
         self._record = record
         self._tell = tell
         self._waiting: list[_Item] = []
         self._group = asyncio.TaskGroup()
-        self._seer: asyncio.Task[None] | None = None
+        self._runner: asyncio.Task[None] | None = None
         self._share = 8
         self._under_way = 0
-        self._held = 0
+        self._held_bytes = 0
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
@@ -103,57 +117,57 @@ class BatchFinalizer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._seer is not None:  # what has been handed over is seen through, whatever ends the run
-                await run_to_completion(asyncio.wait((self._seer,)))
+            if self._runner is not None:  # finish what was submitted, whatever ends the run
+                await run_to_completion(asyncio.wait((self._runner,)))
         finally:
             await self._group.__aexit__(kind, error, trace)
 
     @property
     def is_full(self) -> bool:
-        """Whether so many have been handed over and not been seen through that no more should be fetched."""
-        enough = _ENOUGH_QUICKLY if self._is_quick else _ENOUGH
-        return self._under_way >= enough or self._held >= _ENOUGH_BYTES
+        """True if so many products wait for the disk that no more should be downloaded."""
+        enough = _ENOUGH_ON_FAST_DISK if self._is_fast_disk else _ENOUGH
+        return self._under_way >= enough or self._held_bytes >= _ENOUGH_BYTES
 
     @property
-    def _is_quick(self) -> bool:
-        """Whether the disk takes no time to speak of, so that what is done there is nearly all computing."""
+    def _is_fast_disk(self) -> bool:
+        """True if the disk takes no noticeable time, so that its work is nearly all computing."""
         return self._share >= _MOST
 
-    def hand_over(self, task: DownloadTask, whole: SmallProduct) -> None:
-        """Have the product given its final name, durably. Nothing takes that back.
+    def submit(self, task: DownloadTask, small: SmallProduct) -> None:
+        """Give the product its final name, durably, with the next batch. This cannot be cancelled.
 
-        What is told where it has not got it: an entry that has a partial which is not the product, as `placing.check` will say, or
-        one without ranges: then a file that nobody has looked at is in its way. Or `ProductFailed` or `StorageStopped`.
+        On failure, `tell` gets a `FinalizeError`: an entry with ranges if its partial does not verify (`finalize.verify` will say
+        why), an entry without ranges if an unchecked file has the name, or `ProductFailed` or `StorageStopped`.
         """
-        import_archive_readers(task.product, task.file or "")
-        self._waiting.append(_Item(task, whole))
+        ready_for(task.product, task.file or "")
+        self._waiting.append(_Item(task, small))
         self._under_way += 1
-        self._held += len(whole.body)
-        if self._seer is None:
-            self._seer = self._group.create_task(self._see())
+        self._held_bytes += len(small.body)
+        if self._runner is None:
+            self._runner = self._group.create_task(self._run_batches())
 
-    def _settle(self, item: _Item, obstacle: FinalizeError | None) -> None:
+    def _finish(self, item: _Item, error: FinalizeError | None) -> None:
         item.is_open = False
         self._under_way -= 1
-        self._held -= len(item.whole.body)
-        self._tell(item.task, obstacle)
+        self._held_bytes -= len(item.small.body)
+        self._tell(item.task, error)
 
-    async def _see(self) -> None:
+    async def _run_batches(self) -> None:
         try:
             while self._waiting:
                 await asyncio.sleep(_GATHER_S)
                 batch, self._waiting = self._waiting, []
-                await self._see_through(batch)
+                await self._finalize_batch(batch)
         finally:
-            self._seer = None
+            self._runner = None
 
-    async def _see_through(self, batch: list[_Item]) -> None:
+    async def _finalize_batch(self, batch: list[_Item]) -> None:
         try:
             await self._write(batch)
         except (ProductFailed, StorageStopped) as error:
             for item in batch:
                 if item.is_open:
-                    self._settle(item, error)
+                    self._finish(item, error)
 
     async def _write(self, batch: list[_Item]) -> None:
         shares = [batch[at : at + self._share] for at in range(0, len(batch), self._share)]
@@ -161,37 +175,37 @@ class BatchFinalizer:
         found = await self._on_disk(_write_share, *((root, tuple(share)) for share in shares))
         each_s = min(least_s for _, least_s in found)
         if each_s < inf:
-            self._share = max(1, min(_MOST, int(_TURN_S / max(each_s, 1e-9))))
+            self._share = max(1, min(_MOST, int(_SHARE_S / max(each_s, 1e-9))))
         written: list[tuple[_Item, _Written]] = []
         for item, result in zip(batch, [r for results, _ in found for r in results], strict=True):
             if isinstance(result, _Written):
                 written.append((item, result))
-            elif isinstance(result, _Odd):
-                here = ((0, len(item.whole.body)),) if result is _Odd.NOT_THE_PRODUCT else ()
-                self._settle(item, replace(item.whole.entry, ranges=here))
+            elif isinstance(result, _Unusual):
+                ranges = ((0, len(item.small.body)),) if result is _Unusual.NOT_THE_PRODUCT else ()
+                self._finish(item, replace(item.small.entry, ranges=ranges))
             else:
-                self._settle(item, result)
-        await self._place(self._confirmed(written))
+                self._finish(item, result)
+        await self._place(self._with_confirmed_names(written))
 
     async def _on_disk(self, function: Callable[..., T], *calls: tuple[object, ...]) -> list[T]:
-        """On threads, all at once; of a quick disk one after the other, each with nothing beside it."""
+        """Run `function` on threads for all `calls` at once; on a fast disk one after the other, with the event loop waiting."""
         storage = self._context.storage
-        if not self._is_quick:
+        if not self._is_fast_disk:
             return await asyncio.gather(*(storage.work(function, *arguments) for arguments in calls))
         found: list[T] = []
         for arguments in calls:
-            found.append(await storage.work_blocking(function, *arguments, within_s=_TURN_S))
+            found.append(await storage.work_alone(function, *arguments, within_s=_SHARE_S))
             await asyncio.sleep(0)
         return found
 
-    def _confirmed(self, written: list[tuple[_Item, _Written]]) -> list[tuple[_Item, _Written]]:
+    def _with_confirmed_names(self, written: list[tuple[_Item, _Written]]) -> list[tuple[_Item, _Written]]:
         kept: list[tuple[_Item, _Written]] = []
         for item, result in written:
             try:
                 check_name(item.task.file or "")
-                confirm_name(self._context, item.task)
+                confirm_name(self._context.claims, item.task.product, item.task.file or "")
             except ProductFailed as error:
-                self._settle(item, error)
+                self._finish(item, error)
             else:
                 kept.append((item, result))
         return kept
@@ -200,9 +214,9 @@ class BatchFinalizer:
         if not written:
             return
         journal, storage = self._context.journal, self._context.storage
-        moves = [PendingRename(item.whole.entry, result.facts, result.verified) for item, result in written]
+        moves = [PendingRename(item.small.entry, result.facts, result.verified) for item, result in written]
         batch = await journal.put_moves(moves)
-        paths = [(item.whole.entry.part or "", item.task.file or "", item.task.overwrite) for item, _ in written]
+        paths = [(item.small.entry.part or "", item.task.file or "", item.task.overwrite) for item, _ in written]
         placed: list[tuple[_Item, PendingRename]] = []
         failed: list[tuple[_Item, ProductFailed | StorageStopped]] = []
         left: list[PendingRename] = []
@@ -212,24 +226,24 @@ class BatchFinalizer:
                 failed.append((item, facts))
                 left.append(move)
             else:
-                placed.append((item, PendingRename(item.whole.entry, facts, result.verified)))
+                placed.append((item, PendingRename(item.small.entry, facts, result.verified)))
         try:
             await journal.finish_batch(batch, [move for _, move in placed], left)
             for item, error in failed:
-                self._settle(item, error)
+                self._finish(item, error)
             for item, move in placed:
                 await self._record(item.task, move.facts.size)
-                self._settle(item, None)
+                self._finish(item, None)
         except StorageStopped:
             for item, move in placed:
-                item.task.moved = done_entry(move)  # to be recorded when there is room: nothing else is left to do
+                item.task.moved = moved(move)  # only this record is missing; it follows once the disk has space
             raise
 
 
 def _write_share(root: Path, share: Sequence[_Item]) -> tuple[list[_Result], float]:
-    """On a thread: each product's partial, complete, durable and right, or what came of it; the seconds of the quickest that was written.
+    """Write and verify the partials of `share` (on a thread); return the results and the seconds of the fastest one.
 
-    That says what the disk takes: the others may have waited for the interpreter.
+    The fastest tells how long the disk takes. The others may have waited for the interpreter.
     """
     known: set[str] = set()
     results: list[_Result] = []
@@ -245,21 +259,21 @@ def _write_share(root: Path, share: Sequence[_Item]) -> tuple[list[_Result], flo
 
 
 def _write_one(root: Path, item: _Item, known: set[str]) -> _Result:
-    file, whole = item.task.file or "", item.whole
-    if whole.unseen and os.path.lexists(os.path.join(root, file)):  # noqa: PTH118 - paths are made for each product
-        return _Odd.IN_THE_WAY
+    file, small = item.task.file or "", item.small
+    if small.unseen and os.path.lexists(os.path.join(root, file)):  # noqa: PTH118 - paths are made for each product
+        return _Unusual.NAME_EXISTS
     try:
-        facts = write_whole(root, whole.entry.part or "", whole.body, known=known)
+        facts = write_whole(root, small.entry.part or "", small.body, known=known)
     except (ProductFailed, StorageStopped) as error:
         return error
     try:
         verified = check_body(
-            whole.body,
+            small.body,
             item.task.product,
-            path=f"{root}/{whole.entry.part}",
+            path=f"{root}/{small.entry.part}",
             name=file.rpartition("/")[2],
             content_type=item.task.content_type,
         )
     except (ProductFailed, OSError):
-        return _Odd.NOT_THE_PRODUCT
+        return _Unusual.NOT_THE_PRODUCT
     return _Written(facts, verified)

@@ -1,4 +1,4 @@
-"""What an attempt works with: the run's shared parts (`RunContext`) and one product's state in this run (`DownloadTask`)."""
+"""The shared parts of a run, which every attempt works with."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ __all__ = ["RunContext"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """The shared parts of a run, put together by `run`."""
+    """Shared parts of a run, put together by `operations/execute`. The state of one product is its `DownloadTask`."""
 
     settings: Settings
     options: RunOptions
@@ -58,27 +58,27 @@ class RunContext:
     journal: Journal
     claims: NameRegistry
     reservations: SpaceReservations = field(default_factory=SpaceReservations)
-    """Room on the disk for the products in flight."""
+    """Disk space that is reserved for the products in flight."""
     lane: FastLane | None = None
-    """The fast lane; None where it is turned off, or does not apply."""
+    """Fast lane; None if it is turned off or does not apply."""
     orphans: OrphanedPartials = field(default_factory=OrphanedPartials)
-    """Partials of products that are gone from the manifest."""
+    """Partials of products that are no longer in the manifest."""
     hosts: ServerQuirks
     evidence: dict[str, BadSourceEvidence]
-    """What speaks against products' sources, by product id."""
+    """Evidence that products are faulty at their sources, by product id."""
     parts: dict[str, str]
-    """Whose each partial is, by product id: another product's, of this run or not, is never written to."""
+    """Product id of the owner of each partial, by name. No product writes to another's partial, of this run or an earlier one."""
 
     def is_taken(self, name: str, task: DownloadTask) -> bool:
-        """Whether a partial of that name would be in another's way."""
+        """Return whether a partial of that name would collide with another product."""
         return self.claims.holder(name) is not None or self.parts.get(name, task.product.id) != task.product.id
 
     def part_for(self, task: DownloadTask, file: str) -> str:
-        """The name of a new partial of `file`."""
+        """Return a name for a new partial of `file`."""
         return self.storage.partial(file, task.product.id, taken=lambda name: self.is_taken(name, task))
 
     def lost_name(self, task: DownloadTask) -> bool:
-        """Whether another product has the name that this one was given."""
+        """Return whether another product has the name that this one was given."""
         return task.file is not None and self.claims.holder(task.file) not in (None, task.product.index)
 
     def signer(self, task: DownloadTask) -> Authenticator:
@@ -87,7 +87,7 @@ class RunContext:
     def open(
         self, task: DownloadTask, *, headers: Mapping[str, str], method: str = "GET"
     ) -> AbstractAsyncContextManager[Response]:
-        """A request for the product at its current source, with the account's credential where it may go."""
+        """Send a request for the product to its current source, with the account's credential if the host may have it."""
         signer = self.signer(task)
         return self.http.open(
             task.source,
@@ -98,21 +98,21 @@ class RunContext:
         )
 
     def ahead(self, task: DownloadTask) -> PipelinedRequests | None:
-        """A connection on which the product and others of its origin may be asked for ahead; None where there is none."""
+        """Return a connection for pipelined requests to the product's origin, None if that is not possible."""
         signer, url = self.signer(task), task.product.url
         return self.http.ahead(url, signer=signer, allowed=signer.hosts or _only(url.host))
 
     def known(self, task: DownloadTask, entry: Entry | None) -> PartialState:
-        """What is durably on disk, with a validator only where it is worth more than what takes its place.
+        """Return what is durably on disk, without its validator if the host's ETags are unstable.
 
-        Where a host's ETags change without the bytes, the checksum or the overlap says whether a splice is right; without
-        either the validator stays, which rules a wrong one out.
+        Then the checksum or the overlap tells if a splice is right. If the product has neither, the validator stays, because
+        nothing else rules out a wrong splice.
         """
         known = known_of(entry)
         if not known.ranges:
             return known
-        caught = bool(task.product.checksums) or task.product.resume is Resume.OVERLAP
-        if caught and self.hosts.has_unstable_etags(task.source.origin):
+        would_be_caught = bool(task.product.checksums) or task.product.resume is Resume.OVERLAP
+        if would_be_caught and self.hosts.has_unstable_etags(task.source.origin):
             return replace(known, etag=None, last_modified=None)
         return known
 

@@ -1,148 +1,108 @@
-"""A file that is already at the final name: does it agree with what is known of it? Never overwritten unasked."""
+"""A file that is already at the final name: accept it, report a conflict, or replace it. It is replaced only on request."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from bulkdl.content.verify import digests
-from bulkdl.core.errors import ProductFailed, TryAgain
+from bulkdl.core.errors import ProductFailed
 from bulkdl.core.models import FailureKind
 from bulkdl.planning.local_status import LocalFileStatus, local_status
-from bulkdl.protocol.content_coding import parse_codings
-from bulkdl.protocol.headers import parse_retry_after
-from bulkdl.protocol.response_head import StatusClass, classify
 from bulkdl.storage.os_errors import storage_error
+from bulkdl.transfer.source_probe import ask_size
 from bulkdl.transfer.state import ExistingFile
 
 if TYPE_CHECKING:
-    from bulkdl.http.response import Response
-    from bulkdl.journal.records import Entry
+    from bulkdl.core.models import Checksum
+    from bulkdl.storage.destination import Storage
     from bulkdl.transfer.context import RunContext
     from bulkdl.transfer.task import DownloadTask
 
-__all__ = ["ask_archive", "ask_size", "compare_digests", "conflict", "resolve_existing_file", "resolve_named_file"]
+__all__ = ["resolve_existing_file"]
 
 UNVERIFIED = "existing, unverified"
-TRUSTED = "existing, trusted unseen"
+"""Note on a product of whose file nothing but the size could be compared, or nothing at all (`--trust-existing`)."""
 
 
-async def resolve_existing_file(context: RunContext, task: DownloadTask) -> ExistingFile | None:
-    """What a file that is already at a known final name makes of the job; None when there is something to fetch.
-
-    Raise `ProductFailed` (conflict) for one that disagrees, unless it may be overwritten.
-    """
-    options = context.options
-    match task.local_status:
-        case LocalFileStatus.ABSENT:
-            return None
-        case LocalFileStatus.NEEDS_CHECKSUM:
-            try:
-                return await compare_digests(context, task, await context.journal.get(task.product.id))
-            except ProductFailed:
-                if not options.overwrite:
-                    raise
-        case LocalFileStatus.CONFLICTS if not options.overwrite:
-            raise conflict(task, "does not agree with what is known of it")
-        case LocalFileStatus.UNVERIFIABLE if options.trust_existing:
-            facts = await context.storage.stat(context.storage.final(task.file or ""))
-            return ExistingFile(facts.size if facts else 0, note=TRUSTED)
-        case LocalFileStatus.UNVERIFIABLE if not options.overwrite:
-            return await ask_archive(context, task)
-    task.overwrite, task.local_status = True, LocalFileStatus.ABSENT
-    return None
-
-
-async def compare_digests(context: RunContext, task: DownloadTask, entry: Entry | None) -> ExistingFile:
-    """Read the file that is there; raise `ProductFailed` (conflict) when a checksum is another."""
-    path = context.storage.final(task.file or "")
-    wanted = task.product.checksums or (entry.digests if entry is not None else ())
-    flight = context.hub.counters.flights[task.product.id]
-    flight.phase = "verifying"
-    try:
-        found = await digests(path, {c.algorithm for c in wanted}) if wanted else {}
-    except OSError as error:
-        raise storage_error(error, path=path, what="read", root=context.storage.root) from error
-    wrong = [c for c in wanted if found[c.algorithm] != c.hex]
-    if wrong:
-        raise conflict(task, f"its {wrong[0].algorithm} is {found[wrong[0].algorithm]}, expected {wrong[0].hex}")
-    facts = await context.storage.stat(path)
-    return ExistingFile(facts.size if facts else 0, tuple(wanted))
-
-
-async def resolve_named_file(
-    context: RunContext, task: DownloadTask, *, remote_size: int | None
+async def resolve_existing_file(
+    context: RunContext, task: DownloadTask, *, name_is_new: bool = False, response_size: int | None = None
 ) -> ExistingFile | None:
-    """What a name that only the server knew leads to: None when nothing is there (or it may be replaced)."""
-    facts = await context.storage.stat(context.storage.final(task.file or ""))
-    if facts is not None and context.parts.get(task.file or "", task.product.id) != task.product.id:
-        raise conflict(task, "is the partial of another product")  # whatever its size: it will move away
-    match local_status(task.product, None, facts):
+    """Return the file at the final name if it is the product; None if the product has to be downloaded.
+
+    `name_is_new`: only the server's response gave the name, so the plan could not check the file, and `response_size` is the
+    size in that response (None if it has none). Otherwise the plan's status holds, and the archive is asked if need be.
+
+    Raise `ProductFailed` (conflict) for a file that differs, unless it may be overwritten.
+    """
+    options, status, facts = context.options, task.local_status, None
+    if name_is_new:
+        facts = await context.storage.stat(context.storage.final(task.file or ""))
+        if facts is not None and context.parts.get(task.file or "", task.product.id) != task.product.id:
+            # Its size does not matter: the other product will move it away.
+            raise _conflict(task.file, "is already there as the partial of another product")
+        status = local_status(task.product, None, facts)
+    match status:
         case LocalFileStatus.ABSENT:
             return None
         case LocalFileStatus.IN_PLACE if facts is not None:
             return ExistingFile(facts.size)
-        case LocalFileStatus.NEEDS_CHECKSUM:
+        case LocalFileStatus.HASH:
+            entry = await context.journal.get(task.product.id)
+            wanted = task.product.checksums or (entry.digests if entry is not None else ())
+            context.hub.counters.flights[task.product.id].phase = "verifying"
             try:
-                return await compare_digests(context, task, None)
+                return await _compare_digests(context.storage, task.file or "", wanted)
             except ProductFailed:
-                if not context.options.overwrite:
+                if not options.overwrite:
                     raise
-        case LocalFileStatus.UNVERIFIABLE if facts is not None and not context.options.overwrite:
-            if context.options.trust_existing or facts.size == remote_size:
-                return ExistingFile(facts.size, note=UNVERIFIED)
-            raise conflict(task, _sizes(facts.size, remote_size))
-        case LocalFileStatus.CONFLICTS if not context.options.overwrite:
-            raise conflict(task, "it is not what the manifest describes")
-    task.overwrite = True
+        case LocalFileStatus.DISAGREES if not options.overwrite:
+            raise _conflict(
+                task.file, "already exists, but its size or content differs from the manifest or the journal"
+            )
+        case LocalFileStatus.UNKNOWN if options.trust_existing or not options.overwrite:
+            return await _accept_unverified(context, task, name_is_new=name_is_new, response_size=response_size)
+    task.overwrite, task.local_status = True, LocalFileStatus.ABSENT
     return None
 
 
-async def ask_archive(context: RunContext, task: DownloadTask) -> ExistingFile:
-    """Ask for the size of a product whose name is taken by a file of which nothing is known.
-
-    Raise `ProductFailed` (conflict) when the archive names another size or none.
-    """
+async def _accept_unverified(
+    context: RunContext, task: DownloadTask, *, name_is_new: bool, response_size: int | None
+) -> ExistingFile:
+    """Accept a file of which only the size can be compared; raise `ProductFailed` (conflict) if the archive's differs."""
     facts = await context.storage.stat(context.storage.final(task.file or ""))
     here = facts.size if facts is not None else 0
-    async with context.connections.slot(account=task.product.account, host=task.source.host):
-        async with context.open(task, headers={}, method="HEAD") as reply:
-            remote = _size(task, reply)
-        if remote is None:  # HEAD is optional in practice, and archives that make zips on the fly know no length before
-            async with context.open(task, headers={}) as reply:
-                remote = _size(task, reply)
-                reply.close()
-                if classify(reply.head.status) in (StatusClass.LATER, StatusClass.PREPARING):
-                    raise TryAgain(
-                        f"{reply.url.host} answered {reply.head.status} when asked for the size of {task.file}",
-                        kind=FailureKind.HTTP,
-                        wait=parse_retry_after(reply.head.retry_after, now=context.clock.wall()),
-                    )
-    if remote != here:
-        raise conflict(task, _sizes(here, remote))
+    if not context.options.trust_existing:
+        remote = (
+            response_size if name_is_new else await ask_size(context, task, question=f"for the size of {task.file}")
+        )
+        if remote is None:
+            raise _conflict(
+                task.file, f"exists ({here} bytes), but the archive gives no size, so it cannot be verified"
+            )
+        if remote != here:
+            raise _conflict(task.file, f"exists ({here} bytes), but the archive has {remote} bytes")
     return ExistingFile(here, note=UNVERIFIED)
 
 
-async def ask_size(context: RunContext, task: DownloadTask) -> int | None:
-    """The size that the archive names without sending anything, None where it does not."""
-    async with (
-        context.connections.slot(account=task.product.account, host=task.source.host),
-        context.open(task, headers={}, method="HEAD") as reply,
-    ):
-        return _size(task, reply)
+async def _compare_digests(storage: Storage, file: str, wanted: tuple[Checksum, ...]) -> ExistingFile:
+    """Return the existing file if it has the `wanted` checksums; raise `ProductFailed` (conflict) otherwise."""
+    path = storage.final(file)
+    try:
+        found = await digests(path, {c.algorithm for c in wanted}) if wanted else {}
+    except OSError as error:
+        raise storage_error(error, path=path, what="read", root=storage.root) from error
+    wrong = [c for c in wanted if found[c.algorithm] != c.hex]
+    if wrong:
+        algorithm = wrong[0].algorithm
+        raise _conflict(file, f"already exists, but its {algorithm} is {found[algorithm]}, expected {wrong[0].hex}")
+    facts = await storage.stat(path)
+    return ExistingFile(facts.size if facts else 0, wanted)
 
 
-def _size(task: DownloadTask, reply: Response) -> int | None:
-    coded = parse_codings((reply.head.content_encoding,)) and not task.keeps_coding(reply)
-    return reply.head.content_length if reply.head.status == 200 and not coded else None
-
-
-def conflict(task: DownloadTask, why: str) -> ProductFailed:
+def _conflict(file: str | None, problem: str) -> ProductFailed:
+    """Return the conflict of a file that must not be overwritten. `problem` follows its name."""
     return ProductFailed(
-        f"{task.file} is already there and {why}",
+        f"{file} {problem}",
         kind=FailureKind.CONFLICT,
-        hint="Move it away, or let it be replaced with --overwrite",
+        hint="Move it away, or replace it with --overwrite",
     )
-
-
-def _sizes(here: int, remote: int | None) -> str:
-    return f"has {here} bytes, and the archive names {'no size' if remote is None else f'{remote} bytes'}"

@@ -1,7 +1,19 @@
-"""Small products of which nothing is known, fetched one behind the other on one connection (`ahead`).
+"""Pipelined download of small, unknown products on one connection (RFC 9112 §9.3.2).
 
-A convoy takes no product that might need more than a look at its answer, and keeps none that does: such a product goes the
-way of any other, through `transfer`, as if it had not been asked for.
+Once an origin has answered 256 small products in a row plainly, requests are sent before the earlier ones are answered. One
+write, one wake-up and one turn of Python then serve several products. A worker passes each product that arrives plainly on to
+`batch_finalize`. `http/lightweight` has the connection (`pipelined_connection`), the credential and the responses
+(`pipelined_requests`), and decides if and how far to pipeline (`pipelining_policy`).
+
+Only the order of the responses tells which product a body belongs to, so the server must be known and proven to keep it:
+the first two products of a run are requested together and then each alone, before any pipelined response is used.
+
+A product that might need more than a look at its response is not requested here. A product whose response turns out not to be
+a plain 200 is given back, with all that were requested with it, and goes through `attempt` as if nothing had been requested.
+
+A worker never uses more than its one connection and slot, and passes the slot on after 32 products if somebody waits for it.
+Proxies, cookies, a rate limit, a daily window and products with own headers exclude pipelining. `BULKDL_ASK_AHEAD=0` turns it
+off; another number takes the place of the 256, for every server.
 """
 
 from __future__ import annotations
@@ -11,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import AccountStopped, BulkdlError
 from bulkdl.planning.local_status import LocalFileStatus
-from bulkdl.transfer.attempt import SMALL, taken_plainly
+from bulkdl.transfer.attempt import SMALL, accept_small_response
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,12 +37,12 @@ if TYPE_CHECKING:
 
 __all__ = ["PipelinedFetcher", "may_join"]
 
-_TURN = 32
-"""Products of one convoy before others, who wait for a place, have theirs."""
+_PRODUCTS_IN_A_ROW = 32
+"""Products on one slot after which a waiting worker gets it."""
 
 
 def may_join(context: RunContext, item: PlannedProduct) -> bool:
-    """Whether nothing is known of a product but what the manifest says, which is nothing unusual."""
+    """Return whether the product is new, small and ordinary, so that it may be requested by pipelining."""
     product = item.product
     return (
         item.local_status is LocalFileStatus.ABSENT
@@ -44,7 +56,7 @@ def may_join(context: RunContext, item: PlannedProduct) -> bool:
 
 
 class PipelinedFetcher:
-    """Those of one account and origin that a worker takes in turn."""
+    """One worker's pipelined download of products of one account and origin."""
 
     def __init__(
         self,
@@ -53,18 +65,19 @@ class PipelinedFetcher:
         more: Callable[[int, Callable[[PlannedProduct], bool]], list[DownloadTask]],
         deliver: Callable[[DownloadTask, SmallProduct], None],
     ) -> None:
-        """`more` gives so many of the next products as are wanted; fewer where there is something else to do first."""
+        """`more` starts up to so many of the next products; `deliver` gets each product that arrived plainly."""
         self._context = context
         self._more = more
         self._deliver = deliver
-        self._jobs: deque[DownloadTask] = deque()
-        """In the order in which they were asked for."""
-        self._size = 0
-        """Of the last body."""
-        self._joined = 1
+        self._requested: deque[DownloadTask] = deque()
+        """Tasks without a response, in the order of their requests."""
+        self._last_size = 0
+        """Bytes of the last body."""
+        self._taken = 1
+        """Products that were taken so far."""
 
     async def run(self, task: DownloadTask, ahead: PipelinedRequests) -> list[DownloadTask]:
-        """Fetch `task` and what may follow it; those that are left have to go the usual way."""
+        """Download `task` and products that may follow it; return the tasks that need an ordinary attempt."""
         product = task.product
         account, origin, host = product.account, product.url.beginning, product.url.host
 
@@ -72,57 +85,57 @@ class PipelinedFetcher:
             other = item.product
             return other.account == account and other.url.beginning == origin and may_join(self._context, item)
 
-        self._jobs.append(task)
+        self._requested.append(task)
         try:
             async with self._context.connections.slot(account=account, host=host):
                 if ahead.wants_trial:
-                    await self._try(ahead, wanted)
+                    await self._run_trial(ahead, wanted)
                 else:
-                    await self._go(ahead, wanted)
+                    await self._run_pipelined(ahead, wanted)
         except AccountStopped:
-            pass  # each of them is told so on the usual way
+            pass  # each task meets the error again in its ordinary attempt
         finally:
             ahead.close()
-        return list(self._jobs)
+        return list(self._requested)
 
-    async def _try(self, ahead: PipelinedRequests, wanted: Callable[[PlannedProduct], bool]) -> None:
-        if not self._joining(1, wanted):
+    async def _run_trial(self, ahead: PipelinedRequests, wanted: Callable[[PlannedProduct], bool]) -> None:
+        if not self._take_more(1, wanted):
             return
-        urls = [task.product.url for task in self._jobs]
+        urls = [task.product.url for task in self._requested]
         for answer in await ahead.on_trial(*urls):
-            if not await self._take(self._jobs[0], *answer):
+            if not await self._accept(self._requested[0], *answer):
                 return
-            self._jobs.popleft()
+            self._requested.popleft()
 
-    async def _go(self, ahead: PipelinedRequests, wanted: Callable[[PlannedProduct], bool]) -> None:
-        new = [*self._jobs, *self._joining(ahead.room(self._size) - 1, wanted)]
+    async def _run_pipelined(self, ahead: PipelinedRequests, wanted: Callable[[PlannedProduct], bool]) -> None:
+        new = [*self._requested, *self._take_more(ahead.room(self._last_size) - 1, wanted)]
         while not new or await ahead.ask([task.product.url for task in new]):
-            if not self._jobs or not (answers := await ahead.answers()):
+            if not self._requested or not (answers := await ahead.answers()):
                 return
             for head, body in answers:
-                if not await self._take(self._jobs[0], head, body):
-                    ahead.reject_answer()
+                if not await self._accept(self._requested[0], head, body):
+                    ahead.of_no_use()
                     return
-                self._jobs.popleft()
-            new = self._joining(ahead.room(self._size), wanted)
+                self._requested.popleft()
+            new = self._take_more(ahead.room(self._last_size), wanted)
 
-    def _joining(self, room: int, wanted: Callable[[PlannedProduct], bool]) -> list[DownloadTask]:
-        if room <= 0 or (self._joined >= _TURN and self._context.connections.has_waiters):
+    def _take_more(self, room: int, wanted: Callable[[PlannedProduct], bool]) -> list[DownloadTask]:
+        if room <= 0 or (self._taken >= _PRODUCTS_IN_A_ROW and self._context.connections.are_wanted):
             return []
         new = self._more(room, wanted)
-        self._joined += len(new)
-        self._jobs.extend(new)
+        self._taken += len(new)
+        self._requested.extend(new)
         return new
 
-    async def _take(self, task: DownloadTask, head: Head, body: bytes) -> bool:
-        """Whether the answer was the product, and nothing more has to be done for it here."""
-        self._size, task.attempts = len(body), 1
+    async def _accept(self, task: DownloadTask, head: Head, body: bytes) -> bool:
+        """Return whether the response was the product, which has then been delivered."""
+        self._last_size, task.attempts = len(body), 1
         try:
-            whole = await taken_plainly(self._context, task, head, body)
+            small = await accept_small_response(self._context, task, head, body)
         except BulkdlError:
-            whole = None  # said when it is met again
-        if whole is None:
+            small = None  # the ordinary attempt reports the error
+        if small is None:
             task.attempts = 0
             return False
-        self._deliver(task, whole)
+        self._deliver(task, small)
         return True

@@ -22,22 +22,23 @@ __all__ = ["SNIFF", "apply_interpretation", "compared", "error_for_response", "n
 
 
 SHORT_PAUSE_S = 30.0
-
-
+"""Longest pause of a host after a 503 (s)."""
 _RETRY_AFTER_STATUSES = (429, 503)
+"""Statuses after which all requests to the host pause (429: too many requests, 503: unavailable)."""
+_CANNOT_RESUME = "{where} cannot resume this file ({status}: {why}): downloading it again from the start"
 
 
 def error_for_response(
-    context: RunContext, task: DownloadTask, reply: Response, decision: Decision
+    context: RunContext, task: DownloadTask, response: Response, decision: Decision
 ) -> TryAgain | ProductFailed | AccountStopped:
-    """The error that says what became of a response whose body is of no use."""
-    if (
-        reply.interpretation is not None
-        and (ruled := apply_interpretation(context, task, reply, reply.interpretation)) is not None
-    ):
-        return ruled
-    status, where = reply.head.status, reply.url.host
-    wait = parse_retry_after(reply.head.retry_after, now=context.clock.wall())
+    """Return the error for a response whose body cannot be used."""
+    account, host = task.product.account, task.source.host
+    if response.ruling is not None:
+        error = apply_interpretation(context, response, response.ruling, account=account, host=host)
+        if error is not None:
+            return error
+    status, where = response.head.status, response.url.host
+    wait = parse_retry_after(response.head.retry_after, now=context.clock.wall())
     match decision.action:
         case Action.WAIT:
             return TryAgain(
@@ -46,21 +47,26 @@ def error_for_response(
                 wait=wait,
                 hint="Run the same command again later",
             )
-        case Action.REQUEST_WHOLE:
-            return TryAgain(f"what is on disk cannot be continued: {decision.why}", kind=FailureKind.HTTP, restart=True)
+        case Action.ASK_ANEW:
+            return TryAgain(
+                _CANNOT_RESUME.format(where=where, status=status, why=decision.why), kind=FailureKind.HTTP, restart=True
+            )
         case Action.REFUSED:
-            return _refused(task, reply)
+            return _refused(response, account=account)
         case Action.RETRY if decision.why is DecisionReason.STATUS:
             if status in _RETRY_AFTER_STATUSES:
-                back_off_host(context, task, status, wait)
+                back_off_host(context, status, wait, account=account, host=host)
             return TryAgain(f"{where} answered {status}", kind=FailureKind.HTTP, wait=wait)
         case Action.RETRY:
+            if decision.why is DecisionReason.RANGE_UNSATISFIABLE:
+                reason = f"{where} answered 416 (range not satisfiable) although no range was requested"
+                return TryAgain(reason, kind=FailureKind.HTTP)
             return TryAgain(f"{where} sent {decision.why}", kind=FailureKind.HTTP)
         case _ if decision.why is DecisionReason.WRONG_SIZE:
             return ProductFailed(decision.detail, kind=FailureKind.SIZE, hint="Check the size in the manifest")
         case _ if decision.why is DecisionReason.CODED:
             return ProductFailed(
-                f"{where} sent the content coding {decision.detail} that was not asked for", kind=FailureKind.CONTENT
+                f"{where} sent the content coding {decision.detail}, which was not requested", kind=FailureKind.CONTENT
             )
         case _:
             return ProductFailed(
@@ -72,70 +78,71 @@ _STATUS_HINTS = {
     400: "Check the URL in the manifest",
     404: "Check the URL: the product may have moved or been withdrawn",
     410: "The product has been withdrawn",
-    451: "The product is withheld for legal reasons",
+    451: "The server withholds the product for legal reasons",
 }
 
 
-def _refused(task: DownloadTask, reply: Response) -> ProductFailed:
-    status, where, account = reply.head.status, reply.url.host, task.product.account
+def _refused(response: Response, *, account: str | None) -> ProductFailed:
+    status, where = response.head.status, response.url.host
     if account is None:
         hint = "Name an account for this product in the manifest"
-    elif not reply.signed:
+    elif not response.signed:
         hint = f"The credential of account {account} was not sent: its `hosts` do not list {where}"
     else:
-        hint = f"Account {account} is signed in: check that it may have this product, or accept its licence on the provider's site"
+        hint = f"Account {account} is signed in: check that it has access to this product, or accept its licence on the provider's site"
     return ProductFailed(f"{where} refused access ({status})", kind=FailureKind.AUTH, hint=hint)
 
 
-def back_off_host(context: RunContext, task: DownloadTask, status: int, wait: float | None) -> None:
-    """The archive finds us too many or too fast: every worker leaves it alone until then, and one connection goes."""
+def back_off_host(context: RunContext, status: int, wait: float | None, *, account: str | None, host: str) -> None:
+    """Pause all requests to `host` for `wait` seconds; after a 429, use one connection fewer as well."""
     if wait:
-        # A 503 may be one product's own trouble, so it does not stop the others for long.
+        # A 503 may concern this product alone, so the other products do not wait long for it.
         longest = wait if status == 429 else SHORT_PAUSE_S
-        context.pauses.pause(task.source.host, min(wait, longest, context.settings.max_wait))
+        context.pauses.pause(host, min(wait, longest, context.settings.max_wait))
     if status == 429:
-        context.connections.reduce(task.product.account, task.source.host)
+        context.connections.reduce(account, host)
 
 
 def apply_interpretation(
-    context: RunContext, task: DownloadTask, reply: Response, ruling: ErrorInterpretation
+    context: RunContext, response: Response, ruling: ErrorInterpretation, *, account: str | None, host: str
 ) -> TryAgain | ProductFailed | AccountStopped | None:
-    """Do what `ruling` asks for of everyone, and give the error that ends this attempt.
+    """Do for the whole run what `ruling` requires, and return the error that ends this attempt.
 
-    None where it speaks of a credential that was not sent: then the status says more.
+    `host` is the product's source, which may redirect elsewhere. Return None if `ruling` is about a credential that was not
+    sent: then the status tells more.
     """
-    account, code = task.product.account, f"{ruling.code}: " if ruling.code else ""
-    reason = f"{reply.url.host} answered {reply.head.status} ({code}{ruling.text})"
+    code = f"{ruling.code}: " if ruling.code else ""
+    reason = f"{response.url.host} answered {response.head.status} ({code}{ruling.says})"
     match ruling.action:
         case ErrorAction.WAIT | ErrorAction.FEWER:
             if ruling.wait:
-                context.pauses.pause(task.source.host, min(ruling.wait, context.settings.max_wait))
+                context.pauses.pause(host, min(ruling.wait, context.settings.max_wait))
             if ruling.action is ErrorAction.FEWER:
-                context.connections.reduce(account, task.source.host)
+                context.connections.reduce(account, host)
             return TryAgain(reason, kind=FailureKind.HTTP, wait=ruling.wait, hint=ruling.hint)
         case ErrorAction.STOP if account is not None:
             stop = AccountStopped(reason, account=account, hint=ruling.hint)
-            context.signer(task).stop(stop)
+            context.signers[account].stop(stop)
             return stop
         case ErrorAction.FAIL:
             return ProductFailed(reason, kind=ruling.kind, hint=ruling.hint)
-        case _ if not reply.signed:
+        case _ if not response.signed:
             return None
-        case _:  # another token has been tried
-            hint = ruling.hint or f"Check that account {account} may have this product"
+        case _:  # a new token has been tried as well
+            hint = ruling.hint or f"Check that account {account} has access to this product"
             return ProductFailed(reason, kind=FailureKind.AUTH, hint=hint)
 
 
 SNIFF = 1024
-"""Bytes that are looked at."""
+"""Bytes at the beginning of a body that are checked for an error page."""
 
 
 CONTENT_TRIES = 3
-"""A page instead of the product is asked for again this often: a maintenance page passes, a login page does not."""
+"""Attempts if the server sends a page instead of the product: a maintenance page goes away, a login page does not."""
 
 
 def objection_to(task: DownloadTask, head: bytes, *, name: str, content_type: str, size: int | None) -> str | None:
-    """Why a body that begins with `head` cannot be the product, which is called `name`; None when it can."""
+    """Return why a body that begins with `head` cannot be the product `name`; None if it can."""
     accept = None
     if task.product.headers:
         accept = next((value for key, value in task.product.headers if key.lower() == "accept"), None)
@@ -143,17 +150,25 @@ def objection_to(task: DownloadTask, head: bytes, *, name: str, content_type: st
 
 
 def not_the_product(reason: str) -> TryAgain:
+    """Return the error for a body that is not the product, such as an error page."""
     return TryAgain(
         reason,
         kind=FailureKind.CONTENT,
         limit=CONTENT_TRIES,
-        hint="Open the URL in a browser: it may want a login, a licence, or be another URL",
+        hint="Open the URL in a browser: it may need a login or a licence, or the URL may be wrong",
     )
 
 
 def compared(chunk: bytes, compare: bytes) -> tuple[bytes, bytes]:
-    """Hold the overlap against what is on disk; what is left of the chunk and of the overlap."""
+    """Compare the overlap of `chunk` with `compare`, the bytes on disk; return what is left of both.
+
+    Raise `TryAgain` (restart) if they differ.
+    """
     count = min(len(chunk), len(compare))
     if chunk[:count] != compare[:count]:
-        raise TryAgain("the server has another edition now", kind=FailureKind.CONTENT, restart=True)
+        raise TryAgain(
+            "the server has another version of the file now: downloading it again from the start",
+            kind=FailureKind.CONTENT,
+            restart=True,
+        )
     return chunk[count:], compare[count:]

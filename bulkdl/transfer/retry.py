@@ -1,4 +1,4 @@
-"""What is tried again, and when. Pure: the clock's reading and the random numbers are given."""
+"""Retries: decide if a product is attempted again, and after which back-off. Pure: the caller gives the random numbers."""
 
 from __future__ import annotations
 
@@ -16,32 +16,35 @@ if TYPE_CHECKING:
 __all__ = ["AttemptBudget", "Next", "backoff", "next_step"]
 
 BACKOFF_BASE_S = 1.0
+"""Longest wait after the first attempt without progress (s); it doubles with each further one."""
 BACKOFF_CAP_S = 60.0
+"""Longest wait between two attempts (s), unless the server asks for a longer one."""
 
 
 def backoff(attempt: int, *, rng: random.Random) -> float:
-    """Seconds before the next try after `attempt` vain ones in a row: doubling, half of it random, at most 60 s."""
+    """Return the seconds to wait after `attempt` attempts in a row without progress. Half of the wait is random (jitter)."""
     ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(attempt - 1, 16))
     return ceiling / 2 + rng.uniform(0, ceiling / 2)
 
 
 @dataclass(slots=True)
 class AttemptBudget:
-    """Attempts in a row that got no further than the furthest byte so far; progress refunds them all."""
+    """Budget of attempts in a row that got no further than the furthest byte so far. Progress refunds all of them."""
 
     retries: int
-    """How many of them make a failure; 0 is as 1."""
+    """Attempts without progress before the product fails. 0 means 1."""
     attempts_without_progress: int = 0
     furthest: int = 0
-    """Bytes on disk at most so far."""
+    """Most bytes that have been on disk so far."""
     waited_s: float = 0.0
-    """Seconds waited at the server's wish since the last progress."""
+    """Seconds waited at the server's request (`Retry-After`, 202) since the last progress."""
     poll_count: int = 0
+    """Answers 202 (the product is being prepared) since the last progress."""
     _gained: bool = field(default=False, repr=False)
-    """The attempt that has just ended got further: it is none of the vain ones."""
+    """True if the attempt that has just ended made progress, so that it costs nothing."""
 
     def progressed(self, have: int) -> bool:
-        """Note how many bytes are on disk now; True, and a full refund, when that is more than ever."""
+        """Refund the whole budget and return True if more bytes are on disk than ever before."""
         self._gained = have > self.furthest
         if not self._gained:
             return False
@@ -49,7 +52,7 @@ class AttemptBudget:
         return True
 
     def spend(self, *, limit: int | None = None) -> bool:
-        """Count the attempt that has ended, unless it got further; True while another is allowed."""
+        """Count the attempt that has ended, unless it made progress; return True if another one is allowed."""
         if self._gained:
             self._gained = False
             return True
@@ -60,21 +63,24 @@ class AttemptBudget:
 
 @dataclass(frozen=True, slots=True)
 class Next:
-    """What follows a vain attempt: another one after `wait` seconds, or none (`give_up` says why)."""
+    """Next step after a failed attempt: another one after `wait` seconds, or none (`give_up` says why)."""
 
     wait: float = 0.0
     give_up: str = ""
 
 
 def next_step(fault: TryAgain, budget: AttemptBudget, *, max_wait: float, rng: random.Random) -> Next:
-    """Spend the budget for `fault`; the server's own wish is obeyed up to `max_wait` seconds without progress."""
+    """Spend the budget for `fault`, and return what follows.
+
+    The server's own waits are respected as long as they are at most `max_wait` seconds in all without progress.
+    """
     if fault.kind is FailureKind.OFFLINE:
-        # 202: nothing has failed, so only the clock ends it.
+        # 202: nothing has failed, so polling ends only after `max_wait` seconds.
         budget.poll_count += 1
         wait = max(1.0, fault.wait) if fault.wait is not None else backoff(budget.poll_count, rng=rng)
     else:
         if not budget.spend(limit=fault.limit):
-            return Next(give_up=_vain(budget.attempts_without_progress))
+            return Next(give_up=_no_progress(budget.attempts_without_progress))
         wait = (
             0.0
             if fault.restart and budget.attempts_without_progress == 1
@@ -89,7 +95,7 @@ def next_step(fault: TryAgain, budget: AttemptBudget, *, max_wait: float, rng: r
     return Next(wait=wait)
 
 
-def _vain(attempts: int) -> str:
+def _no_progress(attempts: int) -> str:
     return "the attempt got no further" if attempts == 1 else f"{attempts} attempts in a row got no further"
 
 

@@ -1,4 +1,4 @@
-"""The watchdog of one connection."""
+"""End the download on a connection that is too slow."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ __all__ = ["StallWatchdog"]
 
 @dataclass(slots=True)
 class StallWatchdog:
-    """The watchdog of one connection: less than `min_rate` bytes a second over `timeout` seconds of waiting ends it.
+    """Watchdog of one connection: less than `min_rate` bytes a second over `timeout` seconds of waiting is a stall.
 
-    Only time spent waiting for the network counts, so that a slow disk or a rate limit of our own is no stall.
+    Only time spent waiting for the network counts, so a slow disk or our own rate limit is no stall.
     """
 
     clock: Clock
@@ -29,25 +29,26 @@ class StallWatchdog:
     waited: float = 0.0
     received: int = 0
 
-    async def read(self, reply: Response) -> bytes:
+    async def read(self, response: Response) -> bytes:
+        """Return the next bytes of the body, as `Response.read` does; raise `TryAgain` on a stall."""
         began = self.clock.monotonic()
         try:
-            chunk = await reply.read()
+            chunk = await response.read()
         finally:
             self.waited += self.clock.monotonic() - began
-        self.count(reply, len(chunk))
+        self.count(response, len(chunk))
         return chunk
 
-    def count(self, reply: Response, received: int, *, waited: float = 0.0) -> None:
-        """Note what has come after how long; raise `TryAgain` when that is too slow."""
+    def count(self, response: Response, received: int, *, waited: float = 0.0) -> None:
+        """Count `received` bytes that came after `waited` seconds; raise `TryAgain` on a stall."""
         self.waited += waited
         self.received += received
         if self.waited >= self.timeout and received:
             if self.received < self.min_rate * self.waited:
                 rate = self.received / self.waited
                 raise TryAgain(
-                    f"only {rate:.0f} bytes a second over {self.waited:.0f} s from {reply.url.host}",
+                    f"{response.url.host} sent only {rate:.0f} bytes a second over {self.waited:.0f} s",
                     kind=FailureKind.NETWORK,
-                    hint="Lower --min-rate if that is what the link gives",
+                    hint="Lower --min-rate if your connection is that slow",
                 )
             self.waited, self.received = 0.0, 0

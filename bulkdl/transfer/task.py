@@ -1,4 +1,4 @@
-"""One product's state in this run."""
+"""The state of one product in this run."""
 
 from __future__ import annotations
 
@@ -11,89 +11,93 @@ from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.protocol.content_coding import is_file_format, parse_codings
 from bulkdl.protocol.resume import PartialState
+from bulkdl.transfer.state import Rejections
 
 if TYPE_CHECKING:
     from bulkdl.core.models import Product
     from bulkdl.core.urls import Url
     from bulkdl.http.response import Response
     from bulkdl.journal.records import Entry
-    from bulkdl.protocol.bad_source import ValidatorSnapshot
     from bulkdl.transfer.retry import AttemptBudget
-    from bulkdl.transfer.state import FinalizeError, OldBytesSample, RejectedDownload, SmallProduct
+    from bulkdl.transfer.state import FinalizeError, OldBytesSample, SmallProduct
 
 
 __all__ = ["MANY", "DownloadTask", "known_of"]
 
 
 MANY = 1 << 16
+"""Number of connections that stands for 'no limit yet'."""
 
 
 @dataclass(slots=True, eq=False)
 class DownloadTask:
-    """One product's state in this run: memory only. What must survive is in the journal and on disk."""
+    """State of one product in this run, in memory only. Everything that must survive is in the journal and on disk."""
 
     product: Product
     budget: AttemptBudget
     file: str | None = None
-    """Known once the name is."""
+    """Final name, relative to the destination; None until the manifest, the journal or the server has given it."""
     part: str | None = None
-    """Its partial, once it is written to."""
+    """Name of its partial, once an attempt has chosen one."""
     attempts: int = 0
     source_index: int = 0
     most_connections: int = MANY
-    """Lowered when the server minds more."""
+    """Limit of connections for this product; lowered when the server refuses a further one."""
     sniffed: bool = False
-    """The first bytes have been rechecks at in this edition."""
+    """True if the first bytes of the current representation have been checked for an error page."""
     resumed: int | None = None
-    """Bytes found on disk and kept, once decided."""
+    """Bytes that were on disk before and were kept; None until an attempt has decided that."""
     local_status: LocalFileStatus = LocalFileStatus.ABSENT
-    """What is thought of a file that is already at the final name."""
+    """Status of an existing file at the final path."""
     is_new: bool = False
-    """Nothing is known of it, and it has not been asked for."""
+    """No journal entry and no request yet, so it is eligible for pipelining."""
     dead_sources: set[int] = field(default_factory=set)
-    """Those that can never give the product."""
+    """Indexes of the sources that have failed for good."""
     waits_for_room: bool = False
+    """True if the disk was too full for it."""
     moved: Entry | None = None
-    """What to record once it is unpacked, where that is wished, and there is room: it has its final name already."""
+    """Entry that is still to be recorded: the product has its final name, but is not unpacked, or the disk was full."""
     whole: SmallProduct | None = None
-    """In memory and handed over to be put in place with others."""
+    """Body in memory, submitted for batch finalizing."""
     finalize_error: FinalizeError | None = None
-    """What came of that, where it is not in place."""
-    told_size: int | None = None
-    """Bytes of the whole product, as the manifest or the archive last said."""
+    """Why batch finalizing failed, if it did."""
+    known_size: int | None = None
+    """Bytes of the whole product, as the manifest or the archive gave them last."""
     overwrite: bool = False
+    """True if the product may replace the file at its final name."""
     served_by: list[str] = field(default_factory=list)
-    rejections: list[str] = field(default_factory=list)
-    """Why complete bodies were not the product; the same twice is the source's fault."""
-    rejected_downloads: list[RejectedDownload] = field(default_factory=list)
-    """Fetches that brought another checksum."""
-    rechecks: list[ValidatorSnapshot] = field(default_factory=list)
-    """What the archive showed of a product that was found faulty before."""
-    cleared: bool = False
-    """There is a reason to fetch it all the same."""
+    """Hosts that have sent bytes of it, in order."""
     old_bytes: OldBytesSample | None = None
     started_at: float = 0.0
     content_type: str = ""
-    _follower: IncrementalHasher | None = None
+    _rejections: Rejections | None = None
+    _hasher: IncrementalHasher | None = None
+
+    @property
+    def rejections(self) -> Rejections:
+        """Record of this run's downloads that were not the product; most products never need one."""
+        if self._rejections is None:
+            self._rejections = Rejections()
+        return self._rejections
 
     @property
     def hasher(self) -> IncrementalHasher:
-        """Computes the product's checksums while it arrives."""
-        if self._follower is None:
-            self._follower = IncrementalHasher(checksum.algorithm for checksum in self.product.checksums)
-        return self._follower
+        """Hasher that computes the product's checksums while it arrives."""
+        if self._hasher is None:
+            self._hasher = IncrementalHasher(checksum.algorithm for checksum in self.product.checksums)
+        return self._hasher
 
     def forget_digests(self) -> None:
-        """What was computed while the product arrived holds no longer."""
-        if self._follower is not None:
-            self._follower.invalidate()
+        """Discard the checksums that were computed so far: the next attempt may write other bytes."""
+        if self._hasher is not None:
+            self._hasher.set_aside()
 
     @property
     def source(self) -> Url:
         return self.product.sources[self.source_index] if self.source_index else self.product.url
 
     def next_source(self) -> bool:
-        """Turn to the next source that is not dead; False where every source is."""
+        """Switch to the next source that has not failed for good; return False if all have."""
         count = len(self.product.sources)
         for step in range(1, count + 1):
             index = (self.source_index + step) % count
@@ -104,23 +108,23 @@ class DownloadTask:
 
     @property
     def shown(self) -> str:
-        """A name for people, from the start."""
+        """Name for messages; it exists before the final name is known."""
         return self.file or self.product.file or from_url(self.product.url)
 
-    def keeps_coding(self, reply: Response) -> bool:
-        """A `.gz` that is served with `Content-Encoding: gzip` is meant as it comes."""
-        told = from_content_disposition(reply.head.disposition)
-        names = (self.shown, told or "", from_url(self.source), from_url(reply.url))
-        return is_file_format(parse_codings((reply.head.content_encoding,)), names)
+    def keeps_coding(self, response: Response) -> bool:
+        """Return whether the content coding is the product's own format: a `.gz` served with `Content-Encoding: gzip`."""
+        suggested = from_content_disposition(response.head.disposition)
+        names = (self.shown, suggested or "", from_url(self.source), from_url(response.url))
+        return is_the_format(named((response.head.content_encoding,)), names)
 
 
-_NOTHING = PartialState()
+_NOTHING_ON_DISK = PartialState()
 
 
 def known_of(entry: Entry | None) -> PartialState:
-    """What the journal says is durably on disk of a product."""
+    """Return what is durably on disk of a product, according to the journal."""
     if entry is None:
-        return _NOTHING
+        return _NOTHING_ON_DISK
     return PartialState(
         ranges=entry.ranges,
         total=entry.total,

@@ -183,7 +183,7 @@ async def test_a_run_can_begin_on_a_disk_that_is_full(tmp_path: Path):
             done = await place.run()
             assert done.code == 4, done.err
             assert done.summary["products"]["skipped"] == len(SMALL)
-            assert "no room for large.bin" in done.summary["stopped"]
+            assert "not enough disk space for large.bin" in done.summary["stopped"]
 
 
 async def test_too_few_open_files_stop_the_run_with_what_to_do(tmp_path: Path):

@@ -69,7 +69,7 @@ async def test_two_archives_that_would_be_unpacked_into_one_folder_are_a_named_c
             assert done.code == 1, done.err
             (failure,) = done.summary["failures"]
             assert (failure["file"], failure["kind"]) == ("scene.kmz", "conflict")
-            assert "unpacked into scene, and product 1" in failure["reason"]
+            assert "unpacked into the folder scene; it belongs to product 1" in failure["reason"]
             assert place.finished() == {"scene.zip"}
             assert (place.destination / "scene").is_dir()
 
@@ -90,7 +90,7 @@ async def test_an_archive_is_not_unpacked_into_a_folder_that_other_products_are_
         assert done.code == 1, done.err
         (failure,) = done.summary["failures"]
         assert failure["kind"] == "conflict"
-        assert "unpacked into named, and product 1" in failure["reason"]
+        assert "unpacked into the folder named; it belongs to product 1" in failure["reason"]
         assert done.summary["products"]["completed"] == 2
         assert (place.destination / "named.zip").read_bytes() == named.read()
 

@@ -85,7 +85,7 @@ async def test_on_a_full_disk_what_fits_is_finished_and_the_rest_goes_on_later(t
             assert {item.name for item in SMALL} <= place.finished()
             assert pending(done) >= 1
             assert done.summary["products"]["failed"] == 0
-            assert "room" in done.summary["stopped"] or "no space left" in done.summary["stopped"]
+            assert "disk space" in done.summary["stopped"] or "no space left" in done.summary["stopped"]
             place.assert_right()
             enlarge(disk, "64m")
             place.archive.rate = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import zlib
 from contextlib import closing
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -42,7 +44,7 @@ GUILTY = BadSourceEvidence(
 )
 OTHER = BadSourceEvidence(id="b", expected=(), found=(), size=0, fetches=1, proven=False, at=0.0)
 HOST = ServerFacts(origin="https://a.example.org:443", range_hits=3, ranges_at=NOW, etag_changes=1, etags_at=NOW - 1)
-HOST_B = ServerFacts(origin="https://b.example.org:443", bare=1, validators_at=NOW)
+HOST_B = ServerFacts(origin="https://b.example.org:443", range_misses=1, ranges_at=NOW)
 
 
 def file_of(destination: Path) -> Path:

@@ -260,11 +260,11 @@ async def test_a_product_that_does_not_fit_stays_pending_and_smaller_ones_comple
         products = [{"url": server.url(f"/{n}"), "file": f"{n}.bin"} for n in ("big", "a", "b")]
         first = await place.run({**products[0], "size": len(big)}, *products[1:])
         assert (first.code, first.result.completed, first.result.pending) == (4, 2, 1)
-        assert "no room for big.bin" in first.result.stopped
+        assert "not enough disk space for big.bin" in first.result.stopped
         assert "/big" not in [r.path for r in server.log]
         second = await place.run(products[0])  # only the server knows the size
         assert (second.code, second.result.pending, place.part("big.bin")) == (4, 1, None)
-        assert "no room for big.bin" in second.result.stopped
+        assert "not enough disk space for big.bin" in second.result.stopped
     async with RawServer(chunked(big)) as server:
         third = await place.run({"url": server.url("/big"), "file": "big.bin"})  # nobody knows the size
     assert (third.code, third.result.pending) == (4, 1)

@@ -72,7 +72,7 @@ def after(*row: ServerObservation, at: float = NOW) -> ServerFacts:
         ((MISS, MISS, HIT, *[MISS] * 7), False),
         ((HIT, *[MISS] * 8), True),
         ((HIT, *[MISS] * 8, HIT), False),
-        ((CHANGED, CHANGED, ServerObservation.BARE, ServerObservation.BARE), False),
+        ((CHANGED, CHANGED), False),
     ],
 )
 def test_a_host_gets_no_segments_after_it_ignored_ranges_and_honoured_none(

@@ -1,4 +1,4 @@
-"""Whose a partial is that a product has left which is not in the manifest any more: only one heir, only one estate."""
+"""Orphaned partials: which product may adopt one. Each product adopts at most one, and each partial goes to one product."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def left(query: str, *, phase: Phase = Phase.PARTIAL, ranges: tuple[tuple[int, i
 NEW = product("new")
 CASES = {
     "one heir, one estate": ([left("old")], [NEW], True),
-    "failed last night": ([left("old", phase=Phase.FAILED)], [NEW], True),
+    "failed in the last run": ([left("old", phase=Phase.FAILED)], [NEW], True),
     "the same URL": ([left("new")], [NEW], False),
     "two estates": ([left("old"), left("older")], [NEW], False),
     "two heirs": ([left("old")], [NEW, product("newer", index=1)], False),
@@ -41,7 +41,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("entries", "products", "inherits"), CASES.values(), ids=CASES)
-def test_who_inherits(entries: list[Entry], products: list[Product], inherits) -> None:
+def test_which_product_may_adopt_a_partial(entries: list[Entry], products: list[Product], inherits) -> None:
     estate = find_orphans({entry.id: entry for entry in entries}, products)
     assert (estate.adoptable == {NEW.id: entries[0]}) is inherits
     assert inherits or not estate.adoptable
@@ -51,5 +51,5 @@ def test_who_inherits(entries: list[Entry], products: list[Product], inherits) -
     ("ranges", "asked_with"),
     [(((0, 9),), ((0, 9),)), (((0, 20),), ((0, 19),)), (((0, 5), (19, 20)), ((0, 5),)), (((0, 19),), ((0, 19),))],
 )
-def test_the_last_byte_is_asked_for_again_so_that_the_archive_has_a_say(ranges, asked_with) -> None:
-    assert without_last_byte(left("old", ranges=ranges)).ranges == asked_with
+def test_the_last_byte_is_requested_again_so_that_the_server_evaluates_if_range(ranges, asked_with) -> None:
+    assert as_offer(left("old", ranges=ranges)).ranges == asked_with

@@ -1,4 +1,4 @@
-"""One product over real sockets: scripted answers in; requests, bytes on disk, the journal and the failure out."""
+"""One product over real sockets: scripted responses go in; requests, bytes on disk, journal and failure come out."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def cut(at: int, *headers: tuple[str, object], body: bytes = BODY) -> Responder:
 
 
 def part(start: int, stop: int, *headers: tuple[str, object], body: bytes = BODY, total: object = None) -> Responder:
-    """A 206 that says of itself what is given here, whatever was asked for."""
+    """Return a 206 with this range and total, whatever the request was."""
     span = ("Content-Range", f"bytes {start}-{stop - 1}/{len(body) if total is None else total}")
     return reply(206, body[start:stop], span, *headers)
 
 
 def broken_off() -> Responder:
-    """HTTP/1.0 without a length, and a reset where its end would be."""
+    """Return an HTTP/1.0 response without a length that ends with a reset."""
 
     async def respond(_request: RawRequest, wire: Wire) -> None:
         await wire.send(head(200, version="HTTP/1.0") + BODY[:100_000])
@@ -80,14 +80,14 @@ def broken_off() -> Responder:
 
 
 @dataclass(frozen=True)
-class Story:
-    """Answers in turn (the last one for all that follow), and what comes of them."""
+class Success:
+    """Scripted responses (the last one repeats) and the requests that download the product whole."""
 
     answers: tuple[Responder, ...]
     asked: tuple[str | None, ...]
-    """The Range of each request."""
+    """`Range` of each request."""
     if_range: str | None = None
-    """Of the last request."""
+    """`If-Range` of the last request."""
     got: bytes = BODY
     product: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -96,84 +96,84 @@ class Story:
 CHECKED = {"checksum": sha256(BODY)}
 AT_100 = "bytes=100000-"
 STORIES = {
-    "a whole answer": Story((reply(200, BODY),), (None,)),
-    "an empty product": Story((reply(200),), (None,), got=b""),
-    "an empty product that the manifest knows": Story((reply(200),), (None,), got=b"", product={"size": 0}),
-    "a chunked answer without a length": Story((chunked(BODY),), (None,)),
-    "an answer that ends with its connection": Story((http10(BODY),), (None,)),
-    "a reset of an answer that would end with its connection": Story((broken_off(), reply(200, BODY)), (None, None)),
-    "a cut and a strong ETag": Story((cut(100_000, E1), ranges(BODY)), (None, AT_100), '"1"'),
-    "a reset": Story((reset(SIZE, b"", E1), ranges(BODY)), (None, None)),
-    "a cut and a strong date": Story(
+    "a whole answer": Success((reply(200, BODY),), (None,)),
+    "an empty product": Success((reply(200),), (None,), got=b""),
+    "an empty product that the manifest knows": Success((reply(200),), (None,), got=b"", product={"size": 0}),
+    "a chunked answer without a length": Success((chunked(BODY),), (None,)),
+    "an answer that ends with its connection": Success((http10(BODY),), (None,)),
+    "a reset of an answer that would end with its connection": Success((broken_off(), reply(200, BODY)), (None, None)),
+    "a cut and a strong ETag": Success((cut(100_000, E1), ranges(BODY)), (None, AT_100), '"1"'),
+    "a reset": Success((reset(SIZE, b"", E1), ranges(BODY)), (None, None)),
+    "a cut and a strong date": Success(
         (cut(100_000, OLD, LATE), part(100_000, SIZE, OLD, LATE)), (None, AT_100), str(OLD[1])
     ),
-    "a cut and a date that may change within its second": Story(
+    "a cut and a date that may change within its second": Success(
         (cut(100_000, OLD, SOON), reply(200, BODY)), (None, None)
     ),
-    "a cut and a weak ETag": Story((cut(100_000, WEAK), reply(200, BODY)), (None, None)),
-    "a cut and no validator": Story((cut(100_000), reply(200, BODY)), (None, None)),
-    "a cut and a weak ETag, with a checksum": Story(
+    "a cut and a weak ETag": Success((cut(100_000, WEAK), reply(200, BODY)), (None, None)),
+    "a cut and no validator": Success((cut(100_000), reply(200, BODY)), (None, None)),
+    "a cut and a weak ETag, with a checksum": Success(
         (cut(100_000, WEAK), part(100_000, SIZE, WEAK)), (None, AT_100), product=CHECKED
     ),
-    "a cut and no validator, with a checksum": Story(
+    "a cut and no validator, with a checksum": Success(
         (cut(100_000), part(100_000, SIZE)), (None, AT_100), product=CHECKED
     ),
-    "a truncated chunked body, with a size": Story(
+    "a truncated chunked body, with a size": Success(
         (chunked(BODY[:100_000], E1, whole=False), ranges(BODY)), (None, AT_100), '"1"', product={"size": SIZE}
     ),
-    "a body that ends early with its connection, with a size": Story(
+    "a body that ends early with its connection, with a size": Success(
         (http10(BODY[:100_000], E1), ranges(BODY)), (None, AT_100), '"1"', product={"size": SIZE}
     ),
-    "another edition instead of the range": Story(
+    "another edition instead of the range": Success(
         (cut(100_000, E1), reply(200, OTHER, E2)), (None, AT_100), '"1"', got=OTHER
     ),
-    "the same edition instead of the range": Story((cut(100_000, E1), reply(200, BODY, E1)), (None, AT_100), '"1"'),
-    "the same edition instead of the range, cut earlier than before": Story(
+    "the same edition instead of the range": Success((cut(100_000, E1), reply(200, BODY, E1)), (None, AT_100), '"1"'),
+    "the same edition instead of the range, cut earlier than before": Success(
         (cut(100_000, E1), cut(50_000, E1), ranges(BODY)), (None, AT_100, AT_100), '"1"'
     ),
-    "another edition instead of the range, cut": Story(
+    "another edition instead of the range, cut": Success(
         (cut(100_000, E1), announce(SIZE, OTHER[:50_000], E2), ranges(OTHER, etag='"2"')),
         (None, AT_100, "bytes=50000-"),
         '"2"',
         got=OTHER,
     ),
-    "a range of another edition by its ETag": Story(
+    "a range of another edition by its ETag": Success(
         (cut(100_000, E1), part(100_000, SIZE, E2, body=OTHER), reply(200, OTHER, E2)),
         (None, AT_100, None),
         got=OTHER,
     ),
-    "a range of another edition by its length": Story(
+    "a range of another edition by its length": Success(
         (cut(100_000, E1), part(100_000, SIZE + 1, E1, body=LONGER), reply(200, LONGER, E1)),
         (None, AT_100, None),
         got=LONGER,
     ),
-    "a range that begins elsewhere": Story(
+    "a range that begins elsewhere": Success(
         (cut(100_000, E1), part(100_001, SIZE, E1), reply(200, BODY, E1)), (None, AT_100, None)
     ),
-    "a range that is shorter than asked for": Story(
+    "a range that is shorter than asked for": Success(
         (cut(100_000, E1), part(100_000, 200_000, E1), ranges(BODY)), (None, AT_100, "bytes=200000-299999"), '"1"'
     ),
-    "several parts in one answer": Story(
+    "several parts in one answer": Success(
         (cut(100_000, E1), multipart(BODY, (100_000, SIZE)), reply(200, BODY, E1)), (None, AT_100, None)
     ),
-    "a partial answer without Content-Range": Story(
+    "a partial answer without Content-Range": Success(
         (cut(100_000, E1), reply(206, BODY[100_000:], E1), reply(200, BODY, E1)), (None, AT_100, None)
     ),
-    "no such range": Story(
+    "no such range": Success(
         (cut(100_000, E1), reply(416, b"", ("Content-Range", "bytes */5")), reply(200, BODY, E1)), (None, AT_100, None)
     ),
-    "an overlap that is the same": Story(
+    "an overlap that is the same": Success(
         (cut(100_000), ranges(BODY, etag=None)), (None, "bytes=34464-"), product={"resume": "overlap"}
     ),
-    "an overlap that differs": Story(
+    "an overlap that differs": Success(
         (cut(100_000), ranges(OTHER, etag=None)), (None, "bytes=34464-", None), got=OTHER, product={"resume": "overlap"}
     ),
-    "a burst of 503": Story((reply(503), reply(503), reply(200, BODY)), (None, None, None)),
-    "a page between the parts": Story((cut(100_000, E1), html(), ranges(BODY)), (None, AT_100, AT_100), '"1"'),
-    "a page, with a size": Story((html(), ranges(BODY)), (None, None), product={"size": SIZE}),
-    "a wrong byte on the way": Story((reply(200, OTHER, E1), reply(200, BODY, E1)), (None, None), product=CHECKED),
-    "a product that is prepared first": Story((reply(202), reply(202), reply(200, BODY)), (None, None, None)),
-    "a gzip that is meant as it comes": Story(
+    "a burst of 503": Success((reply(503), reply(503), reply(200, BODY)), (None, None, None)),
+    "a page between the parts": Success((cut(100_000, E1), html(), ranges(BODY)), (None, AT_100, AT_100), '"1"'),
+    "a page, with a size": Success((html(), ranges(BODY)), (None, None), product={"size": SIZE}),
+    "a wrong byte on the way": Success((reply(200, OTHER, E1), reply(200, BODY, E1)), (None, None), product=CHECKED),
+    "a product that is prepared first": Success((reply(202), reply(202), reply(200, BODY)), (None, None, None)),
+    "a gzip that is meant as it comes": Success(
         (reply(200, gzip.compress(BODY, mtime=0), ("Content-Encoding", "gzip")),),
         (None,),
         got=gzip.compress(BODY, mtime=0),
@@ -206,7 +206,7 @@ async def test_a_product_arrives_whole_after(name: str, tmp_path: Path):
 
 
 @dataclass(frozen=True)
-class Sad:
+class Failing:
     answers: tuple[Responder, ...]
     kind: str
     attempts: int
@@ -220,42 +220,48 @@ class Sad:
 CODED_BR = reply(200, BODY, ("Content-Encoding", "br"))
 ERROR_JSON = reply(200, b'{"error": "quota exceeded"}', ("Content-Type", "application/json"))
 SADS = {
-    "404": Sad((reply(404),), "http", 1, "answered 404"),
-    "410": Sad((reply(410),), "http", 1, "withdrawn"),
-    "401 without an account": Sad((reply(401),), "auth", 1, "Name an account"),
-    "403 without an account": Sad((reply(403),), "auth", 1, "Name an account"),
-    "500 for ever": Sad((reply(500),), "http", 3, "answered 500"),
-    "503 for ever": Sad((reply(503),), "http", 3, "answered 503"),
-    "202 for ever": Sad((reply(202),), "offline", 7, "--max-wait", settings={"max_wait": 60.0}),
-    "202 that asks for too long": Sad((reply(202, b"", ("Retry-After", "7200")),), "offline", 1, "--max-wait"),
-    "429 that asks for too long": Sad((reply(429, b"", ("Retry-After", "7200")),), "http", 1, "--max-wait"),
-    "a cut at the same byte": Sad(
+    "404": Failing((reply(404),), "http", 1, "answered 404"),
+    "410": Failing((reply(410),), "http", 1, "withdrawn"),
+    "401 without an account": Failing((reply(401),), "auth", 1, "Name an account"),
+    "403 without an account": Failing((reply(403),), "auth", 1, "Name an account"),
+    "500 for ever": Failing((reply(500),), "http", 3, "answered 500"),
+    "503 for ever": Failing((reply(503),), "http", 3, "answered 503"),
+    "202 for ever": Failing((reply(202),), "offline", 7, "--max-wait", settings={"max_wait": 60.0}),
+    "202 that asks for too long": Failing((reply(202, b"", ("Retry-After", "7200")),), "offline", 1, "--max-wait"),
+    "429 that asks for too long": Failing((reply(429, b"", ("Retry-After", "7200")),), "http", 1, "--max-wait"),
+    "a cut at the same byte": Failing(
         (cut(100_000, E1), reset(1, b"")), "network", 4, "got no further", part=BODY[:100_000]
     ),
-    "silence": Sad(
+    "silence": Failing(
         (stall(SIZE, BODY[:1000], E1),), "network", 4, "sent nothing", part=BODY[:1000], settings={"timeout": 0.15}
     ),
-    "a page": Sad((html(),), "content", 3, "HTML page"),
-    "a page that does not say so": Sad(
+    "a page": Failing((html(),), "content", 3, "HTML page"),
+    "a page that does not say so": Failing(
         (reply(200, b"<!DOCTYPE html><html>Sign in</html>"),), "content", 3, "HTML page"
     ),
-    "a page where a product of known size should be": Sad((html(),), "content", 3, "HTML", product={"size": SIZE}),
-    "an error object": Sad((ERROR_JSON,), "content", 3, "JSON error"),
-    "a chunked body without its end": Sad((chunked(b"abc", whole=False),), "network", 4, "got no further", part=b"abc"),
-    "fewer bytes than promised": Sad((cut(10),), "network", 4, "ended", part=BODY[:10]),
-    "a coding that was not asked for and is not known": Sad((CODED_BR,), "content", 1, "br"),
-    "another size than the manifest's": Sad((reply(200, BODY),), "size", 1, "expected 5 bytes", product={"size": 5}),
-    "more than the manifest's size, without a length": Sad(
+    "a page where a product of known size should be": Failing((html(),), "content", 3, "HTML", product={"size": SIZE}),
+    "an error object": Failing((ERROR_JSON,), "content", 3, "JSON error"),
+    "a chunked body without its end": Failing(
+        (chunked(b"abc", whole=False),), "network", 4, "got no further", part=b"abc"
+    ),
+    "fewer bytes than promised": Failing((cut(10),), "network", 4, "ended", part=BODY[:10]),
+    "a coding that was not asked for and is not known": Failing((CODED_BR,), "content", 1, "br"),
+    "another size than the manifest's": Failing(
+        (reply(200, BODY),), "size", 1, "expected 5 bytes", product={"size": 5}
+    ),
+    "more than the manifest's size, without a length": Failing(
         (chunked(BODY),), "size", 1, "expected 5 bytes", part=b"", product={"size": 5}
     ),
-    "another checksum twice": Sad((reply(200, OTHER),), "checksum", 2, "two fetches agree", product=CHECKED),
-    "a redirect for ever": Sad((redirect("/product.bin"),), "http", 1, "redirects", requests=15),
-    "a redirect to nowhere": Sad((reply(302),), "http", 1, "302"),
-    "a redirect to a file": Sad((redirect("file:///etc/passwd"),), "http", 1, "not a usable URL"),
-    "a redirect to a URL with a password": Sad((redirect("http://u:p@127.0.0.1/"),), "http", 1, "not a usable URL"),
-    "a huge head": Sad((huge_head(),), "network", 3, "not valid HTTP"),
-    "no HTTP at all": Sad((lambda _r, wire: wire.send(b"SSH-2.0-x\r\n\r\n"),), "network", 3, "not valid HTTP"),
-    "an empty archive": Sad((reply(200),), "content", 2, "empty", product={"file": "x.zip"}),
+    "another checksum twice": Failing(
+        (reply(200, OTHER),), "checksum", 2, "Two downloads gave identical bytes", product=CHECKED
+    ),
+    "a redirect for ever": Failing((redirect("/product.bin"),), "http", 1, "redirects", requests=15),
+    "a redirect to nowhere": Failing((reply(302),), "http", 1, "302"),
+    "a redirect to a file": Failing((redirect("file:///etc/passwd"),), "http", 1, "not a usable URL"),
+    "a redirect to a URL with a password": Failing((redirect("http://u:p@127.0.0.1/"),), "http", 1, "not a usable URL"),
+    "a huge head": Failing((huge_head(),), "network", 3, "not valid HTTP"),
+    "no HTTP at all": Failing((lambda _r, wire: wire.send(b"SSH-2.0-x\r\n\r\n"),), "network", 3, "not valid HTTP"),
+    "an empty archive": Failing((reply(200),), "content", 2, "empty", product={"file": "x.zip"}),
 }
 
 
@@ -292,7 +298,7 @@ async def test_more_cuts_than_retries_are_no_failure_while_each_brings_bytes(tmp
         assert all(r.if_range == item.etag for r in archive.requests(item)[1:])
 
 
-async def test_a_cut_always_at_the_same_byte_ends_after_the_retries_and_the_next_run_goes_on_from_there(tmp_path: Path):
+async def test_a_cut_always_at_the_same_byte_ends_after_the_retries_and_the_next_run_resumes_from_there(tmp_path: Path):
     place = Place(tmp_path, retries=3)
 
     async def nothing(request: RawRequest, wire: Wire) -> None:
@@ -323,7 +329,7 @@ async def test_a_partial_that_was_cut_short_on_disk_is_continued_from_what_it_st
         assert server.log[-1].header("Range") == "bytes=50000-"
 
 
-async def test_a_partial_that_nobody_accounts_for_is_written_over(tmp_path: Path):
+async def test_a_partial_without_a_journal_entry_is_overwritten(tmp_path: Path):
     place = Place(tmp_path)
     place.root.mkdir()
     (place.root / "x.bin.part").write_bytes(body_of(SIZE + 5000, 9))
@@ -332,7 +338,7 @@ async def test_a_partial_that_nobody_accounts_for_is_written_over(tmp_path: Path
         assert (done.code, place.file("x.bin"), server.log[0].header("Range")) == (0, BODY, None)
 
 
-async def test_a_page_costs_nothing_of_what_is_on_disk(tmp_path: Path):
+async def test_an_error_page_does_not_cost_the_bytes_on_disk(tmp_path: Path):
     place = Place(tmp_path, retries=3)
     async with RawServer(cut(100_000, E1), html()) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"})
@@ -375,6 +381,17 @@ async def test_a_stream_below_the_least_rate_is_given_up_and_continued(tmp_path:
         assert (done.code, place.file("x.bin")) == (0, BODY)
         assert "bytes a second" in done.of(Retrying)[0].reason
         assert server.log[1].header("If-Range") == '"1"'
+
+
+async def closed_within(wire: Wire, seconds: float) -> bool:
+    """Wait between two pieces of a slow body; return True as soon as the client has closed."""
+    try:
+        async with asyncio.timeout(seconds):
+            return not await wire.reader.read(1)
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
 
 
 @pytest.mark.parametrize(
@@ -468,7 +485,7 @@ async def test_every_way_to_a_product_leads_to_its_bytes(route: Route, tmp_path:
     assert (done.code, outcome.state, place.file(outcome.file)) == (0, State.COMPLETED, item.read())
 
 
-async def test_an_archive_on_a_bad_night_gives_its_product_without_a_splice(tmp_path: Path):
+async def test_a_server_with_many_faults_gives_its_product_without_a_splice(tmp_path: Path):
     item = Item(name="large.bin", size=2_000_000)
     place = Place(tmp_path, retries=5)
     async with Archive([item]) as archive:

@@ -1,4 +1,4 @@
-"""Small products, which are put in place many at a time: each comes out as it would alone."""
+"""Batch finalizing of small products: each product gets the same result as it would alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def wanted(server: RawServer, names: list[str]) -> list[dict[str, object]]:
     return [{"url": server.url(f"/{n}"), "file": n, "checksum": sha256(BODIES[n])} for n in names]
 
 
-async def test_many_small_products_are_each_right_recorded_and_without_a_partial(tmp_path: Path):
+async def test_many_small_products_are_each_right_and_recorded_and_leave_no_partial(tmp_path: Path):
     place = Place(tmp_path, workers=20)
     async with RawServer(serve) as server:
         done = await place.run(*wanted(server, list(BODIES)))
@@ -79,7 +79,7 @@ async def test_a_file_that_has_the_name_which_only_the_archive_knew_is_taken_for
     assert place.names() == ["00.bin", "01.bin", "02.bin"]
 
 
-async def test_a_file_in_the_way_is_replaced_where_that_is_wished(tmp_path: Path):
+async def test_an_existing_file_is_replaced_with_overwrite(tmp_path: Path):
     place = Place(tmp_path)
     place.root.mkdir()
     (place.root / "01.bin").write_bytes(b"of another size")
@@ -90,8 +90,8 @@ async def test_a_file_in_the_way_is_replaced_where_that_is_wished(tmp_path: Path
     assert place.names() == ["01.bin"]
 
 
-async def test_what_came_of_a_small_product_that_does_not_arrive_at_once_is_on_disk_soon(tmp_path: Path, monkeypatch):
-    """As that of a large one: the next run asks for the rest only."""
+async def test_a_small_product_that_arrives_slowly_is_written_to_disk_soon(tmp_path: Path, monkeypatch):
+    """Like a large product: the next run requests the missing bytes only."""
     monkeypatch.setattr(attempt, "SMALL_S", 0.05)
     body, stop = body_of(50_000, 3), StopSignal()
     asked: list[str | None] = []

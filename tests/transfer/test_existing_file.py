@@ -1,4 +1,4 @@
-"""A file that is already at a product's name: when it is kept, when the archive is asked, and when it is a conflict."""
+"""A file that is already at a product's name: when it is kept, when the server is asked, and when it is a conflict."""
 
 from __future__ import annotations
 
@@ -76,7 +76,9 @@ CASES = {
     "nothing known, no length": Case(SAME_SIZE, 1, ("HEAD", "GET"), kind="conflict", answer=no_length),
     "nothing known, not found": Case(SAME_SIZE, 1, ("HEAD", "GET"), kind="conflict", answer=reply(404)),
     "nothing known, a passing fault": Case(SAME_SIZE, 1, ("HEAD", "GET") * 3, kind="http", answer=reply(503)),
-    "nothing known, trusted": Case(SHORTER, 0, options=TRUST, note="existing, trusted unseen"),
+    "nothing known, withdrawn": Case(SAME_SIZE, 1, ("HEAD",), kind="conflict", answer=reply(410)),
+    "nothing known, being prepared": Case(SAME_SIZE, 1, ("HEAD",) * 3, kind="http", answer=reply(202)),
+    "nothing known, trusted": Case(SHORTER, 0, options=TRUST, note="existing, unverified"),
     "nothing known, overwritten": Case(SHORTER, 0, ("GET",), kept=False, options=OVERWRITE),
 }
 
@@ -110,7 +112,7 @@ async def test_a_file_that_is_there_before_the_first_run_with(name: str, tmp_pat
         (SHORTER, OVERWRITE, 0, False),
     ],
 )
-async def test_a_name_that_only_the_archive_knows_is_held_against_the_file_that_is_there(
+async def test_a_file_whose_name_only_the_server_knows_is_compared_with_the_response(
     there: bytes,
     options: RunOptions,
     code: int,
@@ -177,7 +179,7 @@ async def test_a_folder_at_a_products_name_is_a_conflict(tmp_path: Path):
 async def test_a_file_that_is_to_be_replaced_stays_whole_until_then_also_where_its_partial_is_the_same_file(
     size: int, tmp_path: Path
 ):
-    """As a move leaves it that was cut short between its two names, of which the journal was lost since."""
+    """A rename was interrupted while both names existed, and the journal has been lost since."""
     place, old, new = Place(tmp_path, retries=1), body_of(size, 1), body_of(size, 2)
     place.root.mkdir()
     (place.root / "a.bin").write_bytes(old)

@@ -1,4 +1,4 @@
-"""Small products that are asked for ahead of the answers, in whole runs: each comes out as it would alone."""
+"""Pipelined requests for small products, in whole runs: each product gets the same result as it would alone."""
 
 from __future__ import annotations
 
@@ -30,12 +30,18 @@ if TYPE_CHECKING:
     from tests.harness import Done
 
 
+@pytest.fixture(autouse=True)
+def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip the system's certificates: no server here uses them, and loading them is most of the cost of a small run."""
+    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
+
+
 ROW = 4
 MANY = [f"/{number:03d}.bin" for number in range(60)]
 
 
 def content(path: str) -> bytes:
-    """What the archive has at a path: other bytes and another length than at any other."""
+    """Return the product at a path: its bytes and its length differ from those of every other path."""
     return body_of(200 + 7 * int(path[1:4]), int(path[1:4]))
 
 
@@ -44,7 +50,7 @@ def plain(batch: list[Asked]) -> list[bytes]:
 
 
 def but(**odd: bytes) -> Respond:
-    """As `plain`, but for those that are named by their number: these are answered so whenever they are asked for."""
+    """Answer like `plain`, except for the products in `odd` (by number), which always get that response."""
 
     def respond(batch: list[Asked]) -> list[bytes]:
         return [odd.get(f"n{asked.path[1:4]}") or ok(content(asked.path)) for asked in batch]
@@ -59,24 +65,24 @@ def at(tmp_path: Path, row: int = ROW, **settings: Any) -> Place:
 
 
 async def fetched(place: Place, site: Site, paths: list[str] = MANY, **more: Any) -> Done:
-    """A run for these products, each of which has one outcome."""
+    """Run once for these products and check that each has one outcome."""
     done = await place.run(*[{"url": site.url(path), "file": path[1:]} for path in paths], **more)
-    told_once(done, len(paths))
+    assert_reported_once(done, len(paths))
     return done
 
 
-def told_once(done: Done, count: int) -> None:
+def assert_reported_once(done: Done, count: int) -> None:
     indices = [event.outcome.product.index for event in done.of(ProductFinished)]
     assert sorted(indices) == list(range(count))
 
 
 def assert_right(place: Place, paths: list[str] = MANY) -> None:
-    """All of these and nothing else are there."""
+    """Assert that these products and nothing else are in place."""
     assert place.names() == sorted(path[1:] for path in paths)
     assert [path for path in paths if place.file(path[1:]) != content(path)] == []
 
 
-def most_often(site: Site, paths: list[str] = MANY) -> int:
+def most_requests_for_one(site: Site, paths: list[str] = MANY) -> int:
     return max(site.count(path) for path in paths)
 
 
@@ -93,7 +99,7 @@ async def test_after_a_row_of_plain_answers_products_are_asked_for_ahead_and_eac
         assert site.connections <= workers
 
 
-async def test_each_is_told_of_as_begun_once_and_recorded_with_its_one_attempt(tmp_path: Path):
+async def test_each_product_is_reported_as_started_once_and_recorded_with_one_attempt(tmp_path: Path):
     place = at(tmp_path)
     async with Site(plain) as site:
         done = await fetched(place, site)
@@ -107,7 +113,7 @@ async def test_each_is_told_of_as_begun_once_and_recorded_with_its_one_attempt(t
     [{"row": 0}, {"row": 1000}, {"limit_rate": 1 << 30}],
     ids=["turned off", "a row that is never reached", "a rate limit"],
 )
-async def test_nothing_is_asked_ahead_where(settings: dict[str, Any], tmp_path: Path):
+async def test_nothing_is_pipelined_with(settings: dict[str, Any], tmp_path: Path):
     place = at(tmp_path, **settings)
     async with Site(plain) as site:
         done = await fetched(place, site)
@@ -117,7 +123,7 @@ async def test_nothing_is_asked_ahead_where(settings: dict[str, Any], tmp_path: 
 @pytest.mark.parametrize(
     ("server", "ahead"), [("nginx/1.22.1", True), ("Apache/2.4", True), ("a server of ours", False), ("", False)]
 )
-async def test_without_being_told_only_servers_that_are_known_to_answer_in_turn_are_asked_ahead(
+async def test_by_default_only_servers_that_are_known_to_answer_in_order_get_pipelined_requests(
     server: str, *, ahead: bool, tmp_path: Path
 ):
     place, paths = (
@@ -153,12 +159,12 @@ async def test_what_a_server_of_another_name_answers_on_a_known_ones_connection_
         assert [one.path for one in site.log[asked + pipelining_policy.MAX_DEPTH :] if one.behind] == []
 
 
-async def test_who_waits_for_a_place_has_it_after_a_turn_and_most_are_asked_ahead_all_the_same(tmp_path: Path):
+async def test_a_waiting_worker_gets_the_slot_after_32_products_and_most_are_pipelined_all_the_same(tmp_path: Path):
     place, paths = at(tmp_path, workers=4), [f"/{number:03d}.bin" for number in range(300)]
     async with Site(plain) as site:
         products = [{"url": site.url(path), "file": path[1:], "account": "narrow"} for path in paths]
         done = await place.run(*products, accounts={"narrow": {"auth": "none", "max_connections": 1}})
-        told_once(done, len(paths))
+        assert_reported_once(done, len(paths))
         assert done.code == 0
         assert_right(place, paths)
         assert len(site.ahead) > len(paths) // 2
@@ -189,9 +195,9 @@ ODD: dict[str, tuple[bytes, str]] = {
     "no content": (b"HTTP/1.1 204 No Content\r\n\r\n", "http"),
     "an early hint": (b"HTTP/1.1 103 Early Hints\r\n\r\n" + ok(b"abc"), "right"),
 }
-"""What comes for product 31, and the end of that product."""
+"""Response for product 31, and the outcome of that product."""
 ODD_PATH = "/031.bin"
-"""In the middle, where much is asked ahead."""
+"""Number in the middle, where many requests are pipelined."""
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -218,7 +224,7 @@ async def test_after_a_cookie_nothing_is_asked_ahead_and_every_request_has_it(tm
         # aiohttp keeps no cookie of a host that is an address.
         products = [{"url": f"http://localhost:{site.port}{path}", "file": path[1:]} for path in MANY]
         done = await place.run(*products)
-        told_once(done, len(MANY))
+        assert_reported_once(done, len(MANY))
         assert done.code == 0
         assert_right(place)
         given = max(number for number, asked in enumerate(site.log) if asked.path == ODD_PATH)
@@ -239,7 +245,7 @@ async def test_a_cookie_that_another_product_brings_ends_what_is_asked_ahead_wit
         ]
         products[60]["headers"] = {"X-Key": "k"}
         done = await place.run(*products)
-        told_once(done, len(paths))
+        assert_reported_once(done, len(paths))
         assert done.code == 0
         assert_right(place, paths)
         given = next(number for number, asked in enumerate(site.log) if "cookie" in asked.headers)
@@ -265,7 +271,7 @@ async def test_a_host_that_asks_for_a_pause_is_left_alone_and_every_product_come
         done = await fetched(place, site, clock=clock)
         assert done.code == 0
         assert_right(place)
-        assert (site.count(ODD_PATH), most_often(site)) == (3, 3)
+        assert (site.count(ODD_PATH), most_requests_for_one(site)) == (3, 3)
         assert 29 < sum(clock.slept) < 31
 
 
@@ -304,42 +310,42 @@ async def test_what_the_manifest_knows_of_a_product_is_held_against_what_was_ask
         assert_right(place, [path for path in MANY if path not in (MANY[20], MANY[40])])
         # A checksum is tried twice before the source is blamed, and is in place of no further request.
         assert (site.count(MANY[20]), site.count(MANY[40])) == (2, 2)
-        told_once(done, len(MANY))
+        assert_reported_once(done, len(MANY))
 
 
 # ---- Servers that do not bear it
 
 
 def swapped(batch: list[Asked]) -> list[bytes]:
-    """Whoever answers what comes first is done first."""
+    """Answer in the order in which the responses are ready."""
     return plain(batch[::-1])
 
 
 def forgetful(batch: list[Asked]) -> list[bytes]:
-    """Only the first of what came together is read."""
+    """Read only the first of the requests that came together."""
     return plain(batch[:1])
 
 
 def twofold(batch: list[Asked]) -> list[bytes]:
-    """What is asked behind another is answered once too often."""
+    """Answer a pipelined request twice."""
     answers = plain(batch)
     return [*answers, answers[-1]] if len(batch) > 1 else answers
 
 
 def hasty(batch: list[Asked]) -> list[Any]:
-    """Ends the connection where anything comes before its answer."""
+    """Close the connection if a request comes before the last response."""
     return [*plain(batch[:1]), CLOSE] if len(batch) > 1 else plain(batch)
 
 
 @pytest.mark.parametrize("respond", [swapped, twofold, hasty, forgetful])
-async def test_a_server_that_does_not_bear_it_is_found_out_before_a_byte_is_believed(respond: Respond, tmp_path: Path):
+async def test_a_server_that_breaks_the_order_is_found_out_before_a_byte_is_used(respond: Respond, tmp_path: Path):
     place = at(tmp_path, timeout=0.5)
     async with Site(respond) as site:
         done = await fetched(place, site)
         assert done.code == 0
         assert_right(place)
         assert len(site.ahead) <= 2
-        assert most_often(site) <= 3
+        assert most_requests_for_one(site) <= 3
 
 
 async def test_products_that_are_alike_prove_no_order(tmp_path: Path):
@@ -352,7 +358,7 @@ async def test_products_that_are_alike_prove_no_order(tmp_path: Path):
 
 @pytest.mark.parametrize("workers", [1, 4])
 async def test_no_more_trials_are_made_than_rows_were_long_enough(workers: int, tmp_path: Path):
-    """Also where many workers wait for one place when the first trial shows nothing."""
+    """Also if many workers wait for one slot when the first trial shows nothing."""
     place = at(tmp_path, workers=workers)
     account = {"own": {"auth": "none", "max_connections": 1}}
     async with Site(lambda batch: [ok(b"the same") for _ in batch]) as site:
@@ -373,7 +379,7 @@ async def test_a_server_that_closes_after_some_requests_gives_every_product(most
         done = await fetched(place, site)
         assert done.code == 0
         assert_right(place)
-        assert most_often(site) <= 3
+        assert most_requests_for_one(site) <= 3
 
 
 async def test_a_server_that_ends_inside_answers_gives_every_product(tmp_path: Path):
@@ -389,7 +395,7 @@ async def test_a_server_that_ends_inside_answers_gives_every_product(tmp_path: P
         done = await fetched(place, site)
         assert done.code == 0
         assert_right(place)
-        assert most_often(site) <= 3
+        assert most_requests_for_one(site) <= 3
         assert next(cuts, None) is None or len(site.ahead) > 0
 
 
@@ -404,7 +410,7 @@ async def test_what_is_forgotten_once_the_order_is_known_is_asked_for_again_and_
         done = await fetched(place, site)
         assert done.code == 0
         assert_right(place)
-        assert most_often(site) <= 2
+        assert most_requests_for_one(site) <= 2
         last = max(number for number, asked in enumerate(site.log) if asked.behind)
         assert len({asked.connection for asked in site.ahead}) <= 2
         assert (
@@ -418,7 +424,7 @@ async def test_what_is_forgotten_once_the_order_is_known_is_asked_for_again_and_
 
 
 async def test_a_page_in_each_products_place_fails_each_and_ends_what_is_asked_ahead(tmp_path: Path):
-    """A login that is over answers everything so; the archive is not flooded for it."""
+    """A server does this once a login has expired; it is not flooded with requests."""
     place = at(tmp_path, retries=1)
     page = ok(b"<!DOCTYPE html><html></html>", ("Content-Type", "text/html"))
     async with Site(lambda batch: [page if a.path >= "/020" else ok(content(a.path)) for a in batch]) as site:
@@ -441,7 +447,7 @@ async def test_hundreds_of_products_over_tls_are_asked_ahead_and_each_has_its_ow
             product |= {"size": len(content(path)), "checksum": sha256(content(path))}
         products[150]["checksum"] = sha256(b"something else")
         done = await place.run(*products)
-        told_once(done, len(paths))
+        assert_reported_once(done, len(paths))
         assert done.failure[0] == "checksum"
         assert_right(place, [path for path in paths if path != paths[150]])
         assert len(site.ahead) > len(paths) // 2
@@ -478,7 +484,7 @@ async def test_over_tls_connections_that_are_lost_now_and_then_cost_no_product_a
         assert_right(place, paths)
         assert losses > 2
         assert site.connections > losses
-        assert most_often(site, paths) <= 3
+        assert most_requests_for_one(site, paths) <= 3
         assert len(site.ahead) > len(paths) // 2
 
 
@@ -502,8 +508,8 @@ HAPPENINGS = st.sampled_from(
 )
 
 
-class Weather:
-    """Answers each batch as the next of a random row says, at a random place of it; orderly once the row is over."""
+class RandomFaults:
+    """Answer each batch with the next fault of a random list, at a random position; correctly once the list is over."""
 
     def __init__(self, row: list[tuple[str, int]]) -> None:
         self.row = list(row)
@@ -548,13 +554,13 @@ async def test_whatever_becomes_of_what_is_asked_ahead_every_product_is_right_in
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipelining_policy, "VIOLATION_FACTOR", 1)
         place = at(Path(folder), row=1, workers=workers, retries=50, timeout=0.15)
-        async with Site(Weather(row)) as site:
+        async with Site(RandomFaults(row)) as site:
             done = await fetched(place, site)
             kinds = {outcome.failure.kind.value for outcome in done.result.failures if outcome.failure}
             assert kinds <= {"content"}  # pages, three times for one product
             failed = {outcome.file for outcome in done.result.failures}
             assert_right(place, [path for path in MANY if path[1:] not in failed])
-            assert most_often(site) <= 3 + len(row)
+            assert most_requests_for_one(site) <= 3 + len(row)
 
 
 # ---- Credentials
@@ -565,7 +571,7 @@ def realm(lives: float = 3600.0) -> Identity:
 
 
 def guarded(identity: Identity, *, revoke_at: int = 10**9) -> tuple[Respond, list[str]]:
-    """Answers what has a good token, in the header or the query; the tokens end when so many have been answered."""
+    """Answer requests with a good token, in the header or the query; revoke the tokens after `revoke_at` responses."""
     seen: list[str] = []
     good = 0
 
@@ -606,7 +612,7 @@ async def test_a_token_that_is_revoked_in_the_middle_costs_one_refresh_and_few_r
         }
         products = [{"url": site.url(path), "file": path[1:], "account": "jo"} for path in MANY]
         done = await place.run(*products, accounts={"jo": account})
-        told_once(done, len(MANY))
+        assert_reported_once(done, len(MANY))
         assert done.code == 0
         assert_right(place)
         use = done.result.accounts["jo"]
@@ -623,7 +629,7 @@ async def test_a_token_that_is_revoked_in_the_middle_costs_one_refresh_and_few_r
 async def test_a_token_with_which_all_was_asked_ahead_counts_as_one_that_worked_once_it_and_the_next_are_refused(
     tmp_path: Path,
 ):
-    """An archive that forgets its tokens twice, with a pause between: a third is worth it, and nothing fails."""
+    """The server forgets its tokens twice, with a pause between: a third token is requested, and nothing fails."""
     identity, place, clock = realm(600), at(tmp_path), HurriedClock()
     place.environ["JO"] = "right"
     tokens: list[str] = []
@@ -653,7 +659,7 @@ async def test_a_token_with_which_all_was_asked_ahead_counts_as_one_that_worked_
         account = {"auth": "oidc", "token_url": login.token_url, "client_id": "public", "username": "jo"}
         products = [{"url": site.url(path), "file": path[1:], "account": "jo"} for path in MANY]
         done = await place.run(*products, accounts={"jo": {**account, "password": "${JO}"}}, clock=clock)
-        told_once(done, len(MANY))
+        assert_reported_once(done, len(MANY))
         assert done.code == 0
         assert_right(place)
         use = done.result.accounts["jo"]
@@ -707,7 +713,7 @@ async def test_products_of_an_account_that_stops_in_the_middle_are_pending(tmp_p
         account = {"auth": "oidc", "token_url": login.token_url, "client_id": "public", "username": "jo"}
         products = [{"url": site.url(path), "file": path[1:], "account": "jo"} for path in MANY]
         done = await place.run(*products, accounts={"jo": {**account, "password": "${JO}"}})
-        told_once(done, len(MANY))
+        assert_reported_once(done, len(MANY))
         assert done.result.failed == 0
         assert done.result.completed + done.result.pending == len(MANY)
         assert 20 <= done.result.completed <= 30
@@ -730,7 +736,7 @@ async def test_an_account_that_stops_while_others_of_it_are_asked_ahead_leaves_t
         products: list[dict[str, Any]] = [{"url": site.url(p), "file": p[1:], "account": "jo"} for p in paths]
         products[60]["headers"] = {"X-Key": "k"}
         done = await place.run(*products, accounts={"jo": {**account, "password": "${JO}"}})
-        told_once(done, len(paths))
+        assert_reported_once(done, len(paths))
         assert (done.result.failed, done.result.stopped) == (0, "")
         assert done.result.completed + done.result.pending == len(paths)
         assert 50 < done.result.completed < len(paths)
@@ -750,7 +756,7 @@ async def test_of_products_that_the_archive_gives_one_name_the_first_has_it(tmp_
     async with Site(respond) as site:
         done = await place.run(*[site.url(path) for path in MANY])
         assert (done.code, done.failure[0]) == (1, "conflict")
-        told_once(done, len(MANY))
+        assert_reported_once(done, len(MANY))
         assert place.file("same.bin") == content(MANY[20])
         assert len(place.names()) == len(MANY) - 1
 
@@ -767,7 +773,7 @@ async def test_a_file_that_has_a_name_which_only_the_archive_knew_is_met_as_it_w
     (place.root / other[1:]).write_bytes(b"of another size")
     async with Site(plain) as site:
         done = await place.run(*[site.url(path) for path in MANY], options=RunOptions(overwrite=overwrite))
-        told_once(done, len(MANY))
+        assert_reported_once(done, len(MANY))
         assert (site.count(same), site.count(other)) == (1, 1)
         if overwrite:
             assert done.code == 0
@@ -779,7 +785,7 @@ async def test_a_file_that_has_a_name_which_only_the_archive_knew_is_met_as_it_w
 
 
 async def test_where_little_room_is_left_no_product_is_asked_for_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The disk is looked at for each of them then."""
+    """The free space is then read for each of them."""
     monkeypatch.setattr(disk_space, "PLENTY", 1 << 62)
     place = at(tmp_path)
     async with Site(plain) as site:
@@ -814,7 +820,7 @@ async def test_a_disk_that_is_full_leaves_what_does_not_fit_as_it_would_be_alone
         assert done.result.completed + done.result.pending == len(MANY)
         assert done.result.completed > 10
         assert all(place.file(p[1:]) in (None, content(p)) for p in MANY)
-        assert most_often(site) <= (30 if wait else 3)
+        assert most_requests_for_one(site) <= (30 if wait else 3)
 
 
 async def test_a_file_in_the_way_is_met_as_one_also_after_there_was_no_room_for_its_product(
@@ -834,14 +840,14 @@ async def test_a_file_in_the_way_is_met_as_one_also_after_there_was_no_room_for_
         site.asked = lambda request: asked.set() if request.path == path else None
         options = RunOptions(wait_for_space=True)
         done = await place.run(*[site.url(path) for path in MANY], options=options, clock=clock)
-        told_once(done, len(MANY))
+        assert_reported_once(done, len(MANY))
         assert (done.code, done.outcomes[path[1:]].note) == (0, "existing, unverified")
         assert clock.slept
 
 
 async def test_no_more_is_fetched_than_the_disk_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(batch_finalize, "_ENOUGH", 3)
-    monkeypatch.setattr(batch_finalize, "_ENOUGH_QUICKLY", 3)
+    monkeypatch.setattr(batch_finalize, "_ENOUGH_ON_FAST_DISK", 3)
     place, finished, most = at(tmp_path, workers=2), 0, 0
 
     def watch(event: Event) -> None:
@@ -861,7 +867,7 @@ async def test_no_more_is_fetched_than_the_disk_takes(tmp_path: Path, monkeypatc
         assert most <= 3 + 2 + 2 * (pipelining_policy.MAX_DEPTH + 1)
 
 
-async def test_what_has_to_be_taken_up_again_comes_before_further_products(tmp_path: Path):
+async def test_products_that_failed_in_a_batch_come_before_further_products(tmp_path: Path):
     place, paths, asked_then = at(tmp_path), [f"/{number:03d}.bin" for number in range(500)], 0
     place.root.mkdir()
     (place.root / paths[20][1:]).write_bytes(b"of another size")
@@ -873,7 +879,7 @@ async def test_what_has_to_be_taken_up_again_comes_before_further_products(tmp_p
 
     async with Site(plain) as site:
         done = await place.run(*[site.url(path) for path in paths], watch=watch)
-        told_once(done, len(paths))
+        assert_reported_once(done, len(paths))
         assert done.failure[0] == "conflict"
         assert asked_then < 300  # the disk takes 128 at a time
 
@@ -890,7 +896,7 @@ async def test_products_that_are_in_place_are_not_asked_for_between_others(tmp_p
         assert (len(site.log), len(site.ahead) > 10) == (42, True)
 
 
-async def test_products_that_need_more_than_a_look_are_never_asked_ahead(tmp_path: Path):
+async def test_products_that_need_a_decision_are_never_pipelined(tmp_path: Path):
     place = at(tmp_path)
     products: list[dict[str, Any]] = [{"file": path[1:]} for path in MANY]
     odd = range(20, 50, 6)
@@ -903,7 +909,7 @@ async def test_products_that_need_more_than_a_look_are_never_asked_ahead(tmp_pat
     async with Site(plain) as site:
         wishes = [{"url": site.url(f"/{product['file']}"), **product} for product in products]
         done = await place.run(*wishes, accounts={"own": {"auth": "none"}})
-        told_once(done, len(MANY))
+        assert_reported_once(done, len(MANY))
         assert {asked.path for asked in site.ahead}.isdisjoint(MANY[number] for number in odd)
         assert len(site.ahead) > 10
         assert all(place.file(MANY[n][1:]) == content(MANY[n]) for n in range(60) if n not in odd)
@@ -955,7 +961,7 @@ async def test_one_connection_of_an_account_is_shared_by_its_workers(tmp_path: P
     async with Site(plain) as site:
         products = [{"url": site.url(path), "file": path[1:], "account": "own"} for path in MANY]
         done = await place.run(*products, accounts={"own": {"auth": "none", "max_connections": 1}})
-        told_once(done, len(MANY))
+        assert_reported_once(done, len(MANY))
         assert done.code == 0
         assert_right(place)
         assert site.connections == 1

