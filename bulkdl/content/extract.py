@@ -126,20 +126,10 @@ def _remove(folder: Path) -> None:
 
 def _move_into_place(temporary: Path, unpacked: Path, target: Path) -> None:
     for folder, _, _ in os.walk(temporary, topdown=False):
-        _sync_folder(folder)
+        sync_folder(folder)
     with _bad_name_errors(target.name):
         unpacked.rename(target)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: str | Path) -> None:
-    if os.name == "nt":
-        return  # Windows cannot fsync a folder, and journals its renames
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_folder(target.parent)
 
 
 def _unpack(archive: Path, unpacking: _Unpacking, progress: Callable[[int], None]) -> None:

@@ -31,7 +31,8 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|min|s|m|h|d)\s*", re.ASCII | re.IGNOR
 _TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?", re.ASCII)
 _MAX_TEXT = 30
 """Characters; a longer text is refused without parsing."""
-_MAX_BYTES = 2**63 - 1
+MAX_BYTES = 2**63 - 1
+"""Largest size in bytes: a file offset and an integer of SQLite hold no more."""
 _MAX_SECONDS = 86400.0 * 366
 
 
@@ -42,8 +43,8 @@ def parse_size(text: str) -> int:
         raise ValueError(f'expected a number of bytes such as 734003200, 500K, 700M or 1.5G, found "{_excerpt(text)}"')
     number, power = found[1], _POWERS[found[2].upper()]
     size = int(number) * power if number.isdigit() else round(float(number) * power)
-    if size > _MAX_BYTES:
-        raise ValueError(f'expected at most {_MAX_BYTES} bytes, found "{_excerpt(text)}"')
+    if size > MAX_BYTES:
+        raise ValueError(f'expected at most {MAX_BYTES} bytes, found "{_excerpt(text)}"')
     return size
 
 

@@ -213,7 +213,7 @@ class HttpClient:
         body = bytearray()
         try:
             async with asyncio.timeout(_ERROR_BODY_S):
-                while len(body) < MOST_BODY and (piece := await read_some(response, MOST_BODY - len(body))):
+                while len(body) < MAX_BODY and (piece := await read_some(response, MAX_BODY - len(body))):
                     body += piece
         except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError; the bytes so far may suffice
             pass

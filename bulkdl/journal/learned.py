@@ -103,8 +103,13 @@ def _evidence(facts: dict[str, Any]) -> BadSourceEvidence:
     return BadSourceEvidence(**{**facts, **sums, "seen": tuple(ValidatorSnapshot(**s) for s in facts["seen"])})
 
 
-def _checked(facts: dict[str, Any]) -> dict[str, Any]:
-    """Raise `ValueError` unless all facts of a host are numbers, because later code calculates with them."""
+_FORMER_HOST_FACTS = frozenset({"validated", "bare", "validators_at"})
+"""Counters that older versions wrote; they are ignored."""
+
+
+def _host(facts: dict[str, Any]) -> ServerFacts:
+    """Return the facts about a host; raise `ValueError` if one that is calculated with is not a number."""
+    facts = {name: value for name, value in facts.items() if name not in _FORMER_HOST_FACTS}
     if any(not isinstance(value, int | float) for name, value in facts.items() if name != "origin"):
         raise ValueError("not a number")
     return ServerFacts(**facts)

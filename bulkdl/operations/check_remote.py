@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteFacts", "check_remote"]
 
-_PERHAPS_NO_HEAD = frozenset({400, 403, 404, 405, 406, 500, 501})
-"""Statuses of archives that may not support HEAD; a GET that is closed after its head decides."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFacts:
@@ -89,9 +86,7 @@ async def check_remote(
 async def _ask(http: HttpClient, product: Product, signer: Authenticator) -> RemoteFacts:
     name = product.file or from_url(product.url)
     try:
-        head = await _head(http, product, signer, "HEAD")
-        if head.status in _PERHAPS_NO_HEAD or (head.status == 200 and head.content_length is None):
-            head = await _head(http, product, signer, "GET")
+        head = await _head(http, product, signer)
     except AccountStopped as error:
         return RemoteFacts(file=name, problem=str(error), account_stopped=True)
     except (ProductFailed, TryAgain) as error:

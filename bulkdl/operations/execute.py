@@ -102,7 +102,9 @@ def _run_context(
         lane=None if lane is None else stack.enter_context(lane),
         journal=prepared.journal,
         claims=prepared.names,
-        hosts=ServerQuirks(prepared.learned.hosts.values(), clock=request.clock, save=prepared.journal.put_host_soon),
+        hosts=ServerQuirks(
+            prepared.learned.hosts.values(), clock=request.clock, save=prepared.journal.put_host_unsynced
+        ),
         evidence=dict(prepared.learned.evidence),
         orphans=find_orphans(gone, request.manifest.products),
         parts={e.part: e.id for e in prepared.unfinished.values() if e.part is not None and e.ranges},

@@ -80,11 +80,13 @@ async def prepare(stack: AsyncExitStack, request: RunRequest, products: list[Pro
     names, batch = NameRegistry(), products[:BATCH]
     builder = PlanBuilder(partial(look_at, folder), names)
     # Request all three at once: the journal reads them together, and before it creates its space reserve.
-    unfinished, learned, known = await asyncio.gather(journal.unfinished(), journal.learnt(), journal.of(_ids(batch)))
+    unfinished, learned, known = await asyncio.gather(
+        journal.unfinished(), journal.learned(), journal.get_many(_ids(batch))
+    )
     await storage.work(builder.add, batch, known)
     for at in range(BATCH, len(products), BATCH):
         batch = products[at : at + BATCH]
-        await storage.work(builder.add, batch, await journal.of(_ids(batch)))
+        await storage.work(builder.add, batch, await journal.get_many(_ids(batch)))
     _note_journal_state(journal, hub)
     return PreparedDestination(
         storage=storage, journal=journal, names=names, items=builder.build(), unfinished=unfinished, learned=learned

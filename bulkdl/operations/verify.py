@@ -71,7 +71,7 @@ async def verify_products(
         DestinationLock(manifest.destination),
         Journal.open(manifest.destination, clock=SystemClock()) as journal,
     ):
-        entries, learned = await journal.entries(), await journal.learnt()
+        entries, learned = await journal.entries(), await journal.learned()
         report = await _verify_all(manifest, entries, on_done)
         results = [
             await _requeue(journal, entries, r, p) for p, r in zip(manifest.products, report.results, strict=True)

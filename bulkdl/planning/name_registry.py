@@ -74,5 +74,17 @@ class NameRegistry:
             del self._reserved[key]
 
 
+def name_taken(situation: str, holder: int) -> ProductFailed:
+    """Return the conflict over a name that the product with the index `holder` has.
+
+    `situation` ends with the name or the file; the message continues "; it belongs to product 7 of the manifest".
+    """
+    return ProductFailed(
+        f"{situation}; it belongs to product {holder + 1} of the manifest",
+        kind=FailureKind.CONFLICT,
+        hint="Give one of them a `file` of its own",
+    )
+
+
 def _as_tuple(reserved: int | tuple[int, ...]) -> tuple[int, ...]:
     return (reserved,) if isinstance(reserved, int) else reserved

@@ -32,11 +32,7 @@ def reserve_folder(names: NameRegistry, product: Product, file: str, *, for_good
         return
     other = (names.confirm if for_good else names.reserve)(folder, product.index)
     if other is not None:
-        raise ProductFailed(
-            f"{file} would be unpacked into {folder}, but that name belongs to product {other + 1} of the manifest",
-            kind=FailureKind.CONFLICT,
-            hint="Give one of them a `file` of its own",
-        )
+        raise name_taken(f"{file} would be unpacked into the folder {folder}", other)
 
 
 def occupy_folders(names: NameRegistry, named: Iterable[tuple[Product, str]]) -> None:

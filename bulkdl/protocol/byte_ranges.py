@@ -18,8 +18,6 @@ __all__ = ["ContentRange", "Range", "cover", "missing", "normalise", "parse_cont
 
 Range = tuple[int, int]
 
-_MAX_BYTES = 2**63 - 1
-"""Largest offset that a file and the journal can store."""
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(?:(\d{1,19})-(\d{1,19})|(\*))/(?:(\d{1,19})|\*)\s*", re.IGNORECASE | re.ASCII)
 
 
@@ -72,7 +70,7 @@ def parse_content_range(value: str | None) -> ContentRange | None:
         return None
     first, last, star, length = match.groups()
     total = int(length) if length is not None else None
-    if max(int(last or 0) + 1, total or 0) > _MAX_BYTES:
+    if max(int(last or 0) + 1, total or 0) > MAX_BYTES:
         return None
     if star:
         return ContentRange(None, total)

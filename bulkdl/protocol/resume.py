@@ -32,8 +32,6 @@ __all__ = [
 
 OVERLAP = 64 * 1024
 """Bytes that `resume: overlap` compares before it resumes."""
-_MAX_BYTES = 2**63 - 1
-"""Largest size that a file and the journal can store."""
 
 
 class Action(Enum):
@@ -195,7 +193,7 @@ def is_plain_full_response(head: Head, *, expected_size: int | None) -> int | No
     This is the shortcut for products without a partial; a property test compares it with `evaluate_response`.
     """
     length = head.content_length
-    if head.status != 200 or head.content_encoding or not length or length > _MAX_BYTES:
+    if head.status != 200 or head.content_encoding or not length or length > MAX_BYTES:
         return None
     return length if expected_size is None or length == expected_size else None
 
@@ -206,7 +204,7 @@ def _printable(text: str) -> str:
 
 
 def _evaluate_coded(head: Head, *, ask: RangeRequest, known: PartialState, source: str) -> Decision:
-    if head.content_length is not None and head.content_length > _MAX_BYTES:
+    if head.content_length is not None and head.content_length > MAX_BYTES:
         return Decision(action=Action.RETRY, why=DecisionReason.ABSURD_LENGTH)
     return _evaluate_whole(uncoded(head), ask=ask, known=known, source=source, expected_size=None)
 
@@ -215,7 +213,7 @@ def _evaluate_whole(
     head: Head, *, ask: RangeRequest, known: PartialState, source: str, expected_size: int | None
 ) -> Decision:
     total = head.content_length
-    if total is not None and total > _MAX_BYTES:
+    if total is not None and total > MAX_BYTES:
         return Decision(action=Action.RETRY, why=DecisionReason.ABSURD_LENGTH)
     if _differ(total, expected_size):
         return _wrong_size(total, expected_size)

@@ -67,11 +67,6 @@ class ServerFacts:
     etag_same: int = 0
     """Unchanged ETags since the last change, in answer to requests that did not name the ETag."""
     etags_at: float = 0.0
-    validated: int = 0
-    """Number of products with a usable validator."""
-    bare: int = 0
-    """Number of products without a usable validator."""
-    validators_at: float = 0.0
 
     @property
     def at(self) -> float:
@@ -80,7 +75,7 @@ class ServerFacts:
     @property
     def total(self) -> int:
         """Total number of observations."""
-        return self.range_hits + self.range_misses + self.etag_changes + self.etag_same + self.validated + self.bare
+        return self.range_hits + self.range_misses + self.etag_changes + self.etag_same
 
 
 class ServerObservation(Enum):
@@ -91,10 +86,6 @@ class ServerObservation(Enum):
     ETAG_SAME = "etag same"
     ETAG_OTHER = "etag other"  # it is unknown whether the bytes changed
     ETAG_CHANGED = "etag changed"  # although the bytes did not
-    VALIDATED = "validated"
-    BARE = "bare"
-
-    __hash__ = object.__hash__  # hashed for every product; Enum's own hash is slower Python code
 
 
 def fresh(facts: ServerFacts, *, now: float) -> ServerFacts:
@@ -110,11 +101,8 @@ def fresh(facts: ServerFacts, *, now: float) -> ServerFacts:
     return facts
 
 
-def with_observation(facts: ServerFacts, observation: ServerObservation, *, now: float, times: int = 1) -> ServerFacts:
-    """Return `facts` with one more observation; newer observations correct older ones.
-
-    `times`: number of equal observations, for those that are only counted.
-    """
+def with_observation(facts: ServerFacts, observation: ServerObservation, *, now: float) -> ServerFacts:
+    """Return `facts` with one more observation; newer observations correct older ones."""
     facts = fresh(facts, now=now)
     match observation:
         case ServerObservation.RANGE_HIT:
@@ -155,10 +143,6 @@ def describe(facts: ServerFacts, *, now: float) -> str:
         parts.append(
             f"its ETags change although the content does not (seen {facts.etag_changes} times), so checksums decide"
         )
-    elif facts.validated > facts.bare:
-        parts.append("sends validators")
-    elif facts.bare:
-        parts.append("sends no validators")
     return "; ".join(parts)
 
 
@@ -174,14 +158,7 @@ def observations(
         found += [ranged] if ranged is not None else []
     if comparable and head.status in (200, 206) and not ask.if_range:
         found.append(ServerObservation.ETAG_SAME if sent == recorded else ServerObservation.ETAG_OTHER)
-    if head.status == 200:
-        found.append(first_observation(head))
     return tuple(found)
-
-
-def first_observation(head: Head) -> ServerObservation:
-    """Return the observation in a 200 if there is no partial and no range was requested."""
-    return ServerObservation.VALIDATED if head.last_modified or strong_etag(head.etag) else ServerObservation.BARE
 
 
 def _is_same_version(head: Head, known: PartialState, source: str) -> bool:
@@ -225,27 +202,18 @@ class ServerQuirks:
         self._facts = {f.origin: f for f in facts}
         self._clock = clock
         self._save = save
-        self._unsaved_counts: dict[tuple[str, ServerObservation], int] = {}
 
     def of(self, origin: str) -> ServerFacts:
         return fresh(self._facts.get(origin) or ServerFacts(origin=origin), now=self._clock.wall())
 
     def note(self, origin: str, *observed: ServerObservation) -> None:
-        """Record observations; save facts that change a decision at once, and mere counts ever more rarely."""
+        """Record observations; save facts that change a decision at once, and others ever more rarely."""
         for observation in observed:
-            times = 1
-            if observation in _COUNT_ONLY:  # one for every product: add them only when their number has doubled
-                count = self._unsaved_counts[origin, observation] = (
-                    self._unsaved_counts.get((origin, observation), 0) + 1
-                )
-                if count.bit_count() != 1:
-                    continue
-                times = count - count // 2
             now, before = self._clock.wall(), self.of(origin)
             if before.total == 0 and len(self._facts) >= MAX_HOSTS:
                 return
-            after = self._facts[origin] = with_observation(before, observation, now=now, times=times)
-            if _decisions(before, now) != _decisions(after, now) or times > 1 or after.total.bit_count() == 1:
+            after = self._facts[origin] = with_observation(before, observation, now=now)
+            if _decisions(before, now) != _decisions(after, now) or after.total.bit_count() == 1:
                 self._save(after)
 
     def ignores_ranges(self, origin: str) -> bool:
@@ -253,9 +221,6 @@ class ServerQuirks:
 
     def has_unstable_etags(self, origin: str) -> bool:
         return has_unstable_etags(self.of(origin), now=self._clock.wall())
-
-
-_COUNT_ONLY = frozenset({ServerObservation.VALIDATED, ServerObservation.BARE})
 
 
 def _decisions(facts: ServerFacts, now: float) -> tuple[bool, bool]:

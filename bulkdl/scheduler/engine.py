@@ -27,6 +27,7 @@ from bulkdl.transfer.existing_file import resolve_existing_file
 from bulkdl.transfer.finalize import move_into_place, record_existing, unpack, verify
 from bulkdl.transfer.pipelined_fetch import PipelinedFetcher
 from bulkdl.transfer.quarantine import clear_evidence, recheck_source
+from bulkdl.transfer.source_probe import ask_size
 from bulkdl.transfer.state import CompletePartial, ExistingFile, SmallProduct
 
 if TYPE_CHECKING:
@@ -169,8 +170,14 @@ class Engine:
             return CompletePartial(kept)
         entry = await self._context.journal.get(task.product.id)
         if self.full is not None and known_size(task, entry) is None:
-            task.told_size = await ask_size(self._context, task)  # a body that does not fit is not requested
-        await require_free_space(self._context, task, entry)
+            task.known_size = await ask_size(self._context, task)  # a body that does not fit is not requested
+        await require_free_space(
+            task,
+            entry,
+            storage=self._context.storage,
+            reservations=self._context.reservations,
+            flights=self._context.hub.counters.flights,
+        )
         if task.attempts == 0:
             self._context.hub.emit(ProductStarted(product=task.product, file=task.shown))
         task.attempts += 1
@@ -178,11 +185,7 @@ class Engine:
 
     async def _accept_existing(self, task: DownloadTask, there: ExistingFile) -> None:
         """Record a file that was there before as the product."""
-        facts = await self._context.storage.stat(self._context.storage.final(task.file or ""))
-        other = self._context.claims.confirm(task.file or "", task.product.index)
-        if other is not None or facts is None:
-            raise conflict(task, "is another product's")
-        await record_existing(self._context, task, there, facts)
+        await record_existing(self._context, task, there)
         self._queue.finish(task, State.SKIPPED, note=there.note)
 
     async def _deliver(self, task: DownloadTask, checked: VerifiedPartial) -> None:
@@ -207,7 +210,7 @@ class Engine:
     def _submit(self, task: DownloadTask, whole: SmallProduct) -> None:
         """Finalize a small product in a batch with others; `_batch_result` receives what becomes of it."""
         task.whole = whole
-        self._batches.hand_over(task, whole)
+        self._batches.submit(task, whole)
 
     def _submit_pipelined(self, task: DownloadTask, whole: SmallProduct) -> None:
         """Finalize a product that was requested behind another one: its start has not been announced yet."""
@@ -216,7 +219,7 @@ class Engine:
 
     def _batch_result(self, task: DownloadTask, error: FinalizeError | None) -> None:
         """Take a product back that the batch could not finalize; the others have their outcomes."""
-        self._context.reservations.take_back(task.product.id)
+        self._context.reservations.release(task.product.id)
         if error is not None:
             task.finalize_error = error
             self._queue.park(task, 0.0)
@@ -230,7 +233,7 @@ class Engine:
             raise error
         if error.ranges or whole is None:
             return CompletePartial(error)
-        there = await resolve_named_file(self._context, task, remote_size=error.total)
+        there = await resolve_existing_file(self._context, task, name_is_new=True, response_size=error.total)
         return there or replace(whole, unseen=False)
 
     async def _place_and_record(self, task: DownloadTask, checked: VerifiedPartial) -> None:
@@ -247,7 +250,7 @@ class Engine:
                 task.product.id, self._context.evidence, storage=self._context.storage, journal=self._context.journal
             )
         if self._context.orphans.by_file:
-            await discard_orphans(self._context, task)
+            await discard_orphans(self._context, task.file or "")
         self._queue.finish(task, State.COMPLETED, written=size)
         self._failures.note_space(task)
 

@@ -12,7 +12,6 @@ from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import HARMLESS, STATE_FOLDER
 from bulkdl.core.models import FailureKind
-from bulkdl.storage.filesystem import STATE_FOLDER
 from bulkdl.storage.os_errors import MISSING, NAME_ERRORS, storage_error
 
 if TYPE_CHECKING:

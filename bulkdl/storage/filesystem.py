@@ -28,7 +28,6 @@ __all__ = [
     "write_some",
 ]
 
-STATE_FOLDER: Final = ".bulkdl"
 NAME_MAX: Final = 255
 """Limit of one file name in bytes, if the file system does not report one."""
 
@@ -77,7 +76,7 @@ def sync_all(fd: int) -> None:
     os.fsync(fd)
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: str | Path) -> None:
     """Make the names in `folder` durable. Windows has no such call and needs none."""
     if os.name == "nt":
         return

@@ -16,8 +16,8 @@ from bulkdl.core.errors import StorageStopped
 from bulkdl.core.filenames import from_content_disposition, from_url
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.name_registry import name_taken
-from bulkdl.planning.orphaned_partials import as_offer
-from bulkdl.planning.unpack_folders import claim_folder
+from bulkdl.planning.orphaned_partials import without_last_byte
+from bulkdl.planning.unpack_folders import reserve_folder
 from bulkdl.protocol.byte_ranges import normalise
 from bulkdl.protocol.headers import strong_date
 from bulkdl.protocol.resume import (
@@ -64,7 +64,7 @@ async def attempt(context: RunContext, task: DownloadTask) -> CompletePartial | 
     entry = await _durable_entry(context, task.product.id)
     if entry is None and (orphan := context.orphans.adoptable.get(task.product.id)) is not None:
         orphan = await _durable_entry(context, orphan.id)
-        entry = as_offer(orphan) if orphan is not None else None
+        entry = without_last_byte(orphan) if orphan is not None else None
     if entry is not None and (known := context.known(task, entry)).complete and known.total:
         task.resumed = known.have if task.resumed is None else task.resumed
         return CompletePartial(entry)
@@ -211,7 +211,7 @@ async def _receive(
         return SmallProduct(current, body, unseen=new)
     if small and new and (existing := await _existing(context, task, decision)) is not None:
         return existing
-    async with context.storage.open_partial(current.part or "", anew=not kept) as partial:
+    async with context.storage.open_partial(current.part or "", truncate=not kept) as partial:
         if not kept:
             task.sniffed = False
         compare = await _overlap(context, current, ask) if kept and ask.overlap else b""
@@ -227,7 +227,7 @@ async def _existing(context: RunContext, task: DownloadTask, decision: Decision)
 
 async def _adopt_orphan(context: RunContext, task: DownloadTask, entry: Entry, decision: Decision) -> Entry | None:
     """Return the partial of an earlier URL if the server says that it is the same representation; else None."""
-    if decision.action not in (Action.APPEND, Action.RESTART, Action.ASK_ANEW):
+    if decision.action not in (Action.APPEND, Action.RESTART, Action.REQUEST_WHOLE):
         return None
     return await adopt(context, task, entry, same=decision.action is Action.APPEND)
 
@@ -308,5 +308,5 @@ def _splittable(head: Head, decision: Decision, entry: Entry, *, has_checksum: b
     ranges = head.status == 206 or "bytes" in head.accept_ranges.lower()
     verifiable = bool(validator(known_of(entry), entry.source) or has_checksum)
     return (
-        ranges and verifiable and entry.total is not None and decision.why is not DecisionReason.SAME_EDITION_FROM_ZERO
+        ranges and verifiable and entry.total is not None and decision.why is not DecisionReason.SAME_VERSION_FROM_ZERO
     )

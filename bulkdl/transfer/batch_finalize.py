@@ -139,7 +139,7 @@ class BatchFinalizer:
         On failure, `tell` gets a `FinalizeError`: an entry with ranges if its partial does not verify (`finalize.verify` will say
         why), an entry without ranges if an unchecked file has the name, or `ProductFailed` or `StorageStopped`.
         """
-        ready_for(task.product, task.file or "")
+        import_archive_readers(task.product, task.file or "")
         self._waiting.append(_Item(task, small))
         self._under_way += 1
         self._held_bytes += len(small.body)
@@ -194,7 +194,7 @@ class BatchFinalizer:
             return await asyncio.gather(*(storage.work(function, *arguments) for arguments in calls))
         found: list[T] = []
         for arguments in calls:
-            found.append(await storage.work_alone(function, *arguments, within_s=_SHARE_S))
+            found.append(await storage.work_blocking(function, *arguments, within_s=_SHARE_S))
             await asyncio.sleep(0)
         return found
 
@@ -236,7 +236,7 @@ class BatchFinalizer:
                 self._finish(item, None)
         except StorageStopped:
             for item, move in placed:
-                item.task.moved = moved(move)  # only this record is missing; it follows once the disk has space
+                item.task.moved = done_entry(move)  # only this record is missing; it follows once the disk has space
             raise
 
 

@@ -94,7 +94,7 @@ class BodyReader:
             ended, given = await self._through_aiohttp(response, lease, compare=compare, until=lane.first)
             if ended or not lease.left:
                 return ended
-        with lane.place() as granted:
+        with lane.slot() as granted:
             worth = granted and lease.left >= self._least(lane, total)
             stream = await response.hand_over(given=given) if worth else None
             if stream is not None:
@@ -113,12 +113,12 @@ class BodyReader:
         body_end = lease.position + len(stream.ahead) + stream.left
         if stream.round_trip_s is not None:
             account, host = self._task.product.account, self._task.source.host
-            self._context.connections.took(account, host, stream.round_trip_s)
+            self._context.connections.record_round_trip(account, host, stream.round_trip_s)
         try:
             await run_to_completion(self._write_received(stream, lease))
             while lease.position < (end := min(lease.end, body_end)):
                 await self._checkpoints.keep_step()
-                chunk = await self._partial.lend(partial(self._step, lane, stream, lease, end))
+                chunk = await self._partial.with_writer(partial(self._step, lane, stream, lease, end))
                 self._measure(lease, first, opened)
                 if chunk.error is not None or chunk.ended:
                     raise response.broken(chunk.error)
@@ -168,7 +168,7 @@ class BodyReader:
                 found = await _read(watchdog, response, patience_s=patience_s)
                 chunk, ended = found or b"", found == b""
                 given += len(chunk)
-                self._count(len(chunk) if response.decoder is None else response.decoder.taken())
+                self._count(len(chunk) if response.decoder is None else response.decoder.take_encoded_count())
                 if compare and chunk:
                     chunk, compare = compared(chunk, compare)
                 if compare and ended:
@@ -227,7 +227,7 @@ class BodyReader:
 
     def _count(self, count: int) -> None:
         self._context.hub.counters.received += count
-        self._context.connections.brought(self._task.product.account, self._task.source.host, count)
+        self._context.connections.count_bytes(self._task.product.account, self._task.source.host, count)
 
     def _measure(self, lease: SegmentLease, first: int, opened: float) -> float:
         """Measure the rate at which the lease is fetched, from offset `first` since `opened`; return the time."""
@@ -237,7 +237,7 @@ class BodyReader:
             if lease.rate and not known:
                 account, host = self._task.product.account, self._task.source.host
                 count = lease.position - first
-                self._context.connections.measured(account, host, count=count, rate=lease.rate, opened=opened)
+                self._context.connections.record_first_bytes(account, host, count=count, rate=lease.rate, opened=opened)
                 self._measured.set()
         return now
 

@@ -46,7 +46,7 @@ async def resolve_existing_file(
             return None
         case LocalFileStatus.IN_PLACE if facts is not None:
             return ExistingFile(facts.size)
-        case LocalFileStatus.HASH:
+        case LocalFileStatus.NEEDS_CHECKSUM:
             entry = await context.journal.get(task.product.id)
             wanted = task.product.checksums or (entry.digests if entry is not None else ())
             context.hub.counters.flights[task.product.id].phase = "verifying"
@@ -55,11 +55,11 @@ async def resolve_existing_file(
             except ProductFailed:
                 if not options.overwrite:
                     raise
-        case LocalFileStatus.DISAGREES if not options.overwrite:
+        case LocalFileStatus.CONFLICTS if not options.overwrite:
             raise _conflict(
                 task.file, "already exists, but its size or content differs from the manifest or the journal"
             )
-        case LocalFileStatus.UNKNOWN if options.trust_existing or not options.overwrite:
+        case LocalFileStatus.UNVERIFIABLE if options.trust_existing or not options.overwrite:
             return await _accept_unverified(context, task, name_is_new=name_is_new, response_size=response_size)
     task.overwrite, task.local_status = True, LocalFileStatus.ABSENT
     return None

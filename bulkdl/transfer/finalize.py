@@ -18,7 +18,7 @@ from bulkdl.journal.pending_moves import placed_entry
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.planning.name_registry import name_taken
-from bulkdl.planning.unpack_folders import claim_folder
+from bulkdl.planning.unpack_folders import reserve_folder
 from bulkdl.storage.os_errors import storage_error
 from bulkdl.transfer.etag_check import compare_sample
 from bulkdl.transfer.quarantine import clear_evidence, reject_download
@@ -112,7 +112,7 @@ async def record_existing(context: RunContext, task: DownloadTask, existing: Exi
     Raise `ProductFailed` (conflict) if the file belongs to another product or has been removed meanwhile.
     """
     facts = await context.storage.stat(context.storage.final(task.file or ""))
-    other = context.claims.finish(task.file or "", task.product.index)
+    other = context.claims.confirm(task.file or "", task.product.index)
     if other is not None:
         raise name_taken(f"{task.file} is already there", other)
     if facts is None:
@@ -165,7 +165,7 @@ async def _reject(
 
 def confirm_name(claims: NameRegistry, product: Product, file: str) -> None:
     """Give `product` the name `file` for good; raise `ProductFailed` (conflict) if another product has it."""
-    other = claims.finish(file, product.index)
+    other = claims.confirm(file, product.index)
     if other is not None:
         raise name_taken(f"this product cannot have the name {file}", other)
-    claim_folder(claims, product, file, for_good=True)
+    reserve_folder(claims, product, file, for_good=True)

@@ -114,13 +114,13 @@ class PipelinedFetcher:
                 return
             for head, body in answers:
                 if not await self._accept(self._requested[0], head, body):
-                    ahead.of_no_use()
+                    ahead.reject_answer()
                     return
                 self._requested.popleft()
             new = self._take_more(ahead.room(self._last_size), wanted)
 
     def _take_more(self, room: int, wanted: Callable[[PlannedProduct], bool]) -> list[DownloadTask]:
-        if room <= 0 or (self._taken >= _PRODUCTS_IN_A_ROW and self._context.connections.are_wanted):
+        if room <= 0 or (self._taken >= _PRODUCTS_IN_A_ROW and self._context.connections.has_waiters):
             return []
         new = self._more(room, wanted)
         self._taken += len(new)

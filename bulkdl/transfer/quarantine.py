@@ -197,7 +197,7 @@ async def _has_changed(context: RunContext, task: DownloadTask, evidence: BadSou
     for index in range(len(task.product.sources)):
         task.source_index = index
         try:
-            if await _recheck_at_source(context, task, evidence) is Recheck.ANEW:
+            if await _recheck_at_source(context, task, evidence) is Recheck.DOWNLOAD_AGAIN:
                 return True
         except (TryAgain, ProductFailed) as error:
             first_error = first_error or error
@@ -216,7 +216,7 @@ async def _recheck_at_source(context: RunContext, task: DownloadTask, evidence: 
     if response.head.status == 200:
         return _evaluate_recheck(context, task, evidence, response)
     raise_if_busy(response, f"whether {task.shown} has changed", now=context.clock.wall())
-    return Recheck.ANEW  # the source has changed: an ordinary attempt reports what this status means
+    return Recheck.DOWNLOAD_AGAIN  # the source has changed: an ordinary attempt reports what this status means
 
 
 def _evaluate_recheck(

@@ -237,7 +237,9 @@ class SegmentedReceiver:
         asked = self._context.clock.monotonic()
         async with self._context.open(task, headers=ask.headers) as response:
             self._scaling.answered_s = self._context.clock.monotonic() - asked
-            self._context.connections.took(task.product.account, task.source.host, self._scaling.answered_s)
+            self._context.connections.record_round_trip(
+                task.product.account, task.source.host, self._scaling.answered_s
+            )
             decision = evaluate_response(
                 response.head,
                 ask=ask,

@@ -33,8 +33,8 @@ def error_for_response(
 ) -> TryAgain | ProductFailed | AccountStopped:
     """Return the error for a response whose body cannot be used."""
     account, host = task.product.account, task.source.host
-    if response.ruling is not None:
-        error = apply_interpretation(context, response, response.ruling, account=account, host=host)
+    if response.interpretation is not None:
+        error = apply_interpretation(context, response, response.interpretation, account=account, host=host)
         if error is not None:
             return error
     status, where = response.head.status, response.url.host
@@ -47,7 +47,7 @@ def error_for_response(
                 wait=wait,
                 hint="Run the same command again later",
             )
-        case Action.ASK_ANEW:
+        case Action.REQUEST_WHOLE:
             return TryAgain(
                 _CANNOT_RESUME.format(where=where, status=status, why=decision.why), kind=FailureKind.HTTP, restart=True
             )
@@ -112,7 +112,7 @@ def apply_interpretation(
     sent: then the status tells more.
     """
     code = f"{ruling.code}: " if ruling.code else ""
-    reason = f"{response.url.host} answered {response.head.status} ({code}{ruling.says})"
+    reason = f"{response.url.host} answered {response.head.status} ({code}{ruling.text})"
     match ruling.action:
         case ErrorAction.WAIT | ErrorAction.FEWER:
             if ruling.wait:

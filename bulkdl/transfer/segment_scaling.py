@@ -67,7 +67,7 @@ class SegmentScaling:
         free = min(
             places.free_slots(account=account, host=host), wanted if grows else self._lacking(AUTO_SEGMENTS, live)
         )
-        share = places.share(account, host, among=len(self._context.hub.counters.flights))
+        share = places.fair_share(account, host, among=len(self._context.hub.counters.flights))
         new, opened = min(free, max(self._left_over, share - live)), 0
         if new > 0 and (grows or now >= self._offer_at):
             opened = self.plan.offer(new)
@@ -87,7 +87,7 @@ class SegmentScaling:
 
     async def look_again(self) -> None:
         """Return after a moment, or once the first rate is known, or once the host may have more connections."""
-        news = self._context.connections.grown if self.measured.is_set() else self.measured
+        news = self._context.connections.limit_raised if self.measured.is_set() else self.measured
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_AGAIN_S):
                 await news.wait()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from bulkdl.core.errors import TryAgain
 from bulkdl.core.models import FailureKind
 from bulkdl.http.probe import probe
-from bulkdl.protocol.content_coding import named
+from bulkdl.protocol.content_coding import parse_codings
 from bulkdl.protocol.headers import parse_retry_after
 from bulkdl.protocol.response_head import StatusClass, classify
 
@@ -51,5 +51,5 @@ def raise_if_busy(response: Response, question: str, *, now: float) -> None:
 
 def _size(task: DownloadTask, response: Response) -> int | None:
     """Return the bytes of the product. The length of a content coding says nothing about them (RFC 9110 §8.4)."""
-    coded = named((response.head.content_encoding,)) and not task.keeps_coding(response)
+    coded = parse_codings((response.head.content_encoding,)) and not task.keeps_coding(response)
     return response.head.content_length if response.head.status == 200 and not coded else None

@@ -90,7 +90,7 @@ class DownloadTask:
     def forget_digests(self) -> None:
         """Discard the checksums that were computed so far: the next attempt may write other bytes."""
         if self._hasher is not None:
-            self._hasher.set_aside()
+            self._hasher.invalidate()
 
     @property
     def source(self) -> Url:
@@ -115,7 +115,7 @@ class DownloadTask:
         """Return whether the content coding is the product's own format: a `.gz` served with `Content-Encoding: gzip`."""
         suggested = from_content_disposition(response.head.disposition)
         names = (self.shown, suggested or "", from_url(self.source), from_url(response.url))
-        return is_the_format(named((response.head.content_encoding,)), names)
+        return is_file_format(parse_codings((response.head.content_encoding,)), names)
 
 
 _NOTHING_ON_DISK = PartialState()

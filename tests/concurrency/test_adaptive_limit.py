@@ -8,21 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bulkdl.concurrency.adaptive_limit import (
-    COOLDOWN_S,
-    FAST,
-    MAX_COOLDOWN_S,
-    MAX_TRIAL_S,
-    TRIAL_S,
-    ConcurrencyLimit,
-    ThroughputSample,
-    next_limit,
-    on_refused,
-)
+from bulkdl.concurrency.adaptive_limit import ConcurrencyLimit, ThroughputSample, next_limit, on_refused
+from tests.effort import effort
 
 FAST = 32 * 1024 * 1024
-PATIENCE_S, LONGEST_TRIAL_S = 2.0, 6.0
-REST_S, LONGEST_REST_S = 60.0, 3600.0
+TRIAL_S, MAX_TRIAL_S = 2.0, 6.0
+COOLDOWN_S, MAX_COOLDOWN_S = 60.0, 3600.0
 BASE = ConcurrencyLimit.of(16)
 TRIAL = replace(BASE, allowed=32, rate=100.0)
 PROVEN = replace(BASE, proven=64, allowed=64)
@@ -100,7 +91,11 @@ def test_the_next_limit(name: str):
 
 def test_at_the_cap_nothing_is_learnt_any_more():
     crowd = replace(PROVEN, proven=128, allowed=128, rate=5.0)
-    for seen in (sight(lasted=9.0, alone=1.0, among=1.0), sight(lasted=9.0, alone=1.0, among=0.1), sight(lasted=9.0)):
+    for seen in (
+        sample(lasted=9.0, alone=1.0, among=1.0),
+        sample(lasted=9.0, alone=1.0, among=0.1),
+        sample(lasted=9.0),
+    ):
         assert next_limit(crowd, seen) == crowd
 
 
@@ -108,7 +103,7 @@ def test_nothing_is_known_at_first():
     assert ConcurrencyLimit.of(16) == ConcurrencyLimit(
         base=16, proven=16, allowed=16, rate=0.0, quiet_until=0.0, rest_s=60.0
     )
-    assert ThroughputSample(now=NOW, lasted=0.2, rate=100.0, rising=1.0) == sight(begun=True, alone=None, among=None)
+    assert ThroughputSample(now=NOW, lasted=0.2, rate=100.0, rising=1.0) == sample(begun=True, alone=None, among=None)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 
 from bulkdl.concurrency.connection_limiter import ConnectionLimiter
-from tests.clocks import JustBooted, ManualClock
+from tests.clocks import ManualClock
 
 
 class Worker:

@@ -259,8 +259,8 @@ class Trace:
         told: dict[str, Callable[..., list[Entry | str]]] = {
             "put": lambda entry: [entry],
             "put_all": list,
-            "put_moves": lambda moves: list(map(moving, moves)),
-            "finish_batch": lambda _batch, moves, left=(): [*map(moved, moves), *map(moving, left)],
+            "put_moves": lambda moves: list(map(placing_entry, moves)),
+            "finish_batch": lambda _batch, moves, left=(): [*map(done_entry, moves), *map(placing_entry, left)],
             "forget": lambda id_: [id_],
         }
         for method, entries_of in told.items():

@@ -12,7 +12,7 @@ import pytest
 
 from bulkdl.core.errors import TryAgain
 from bulkdl.protocol import content_coding
-from bulkdl.protocol.content_coding import Decoder, is_the_format, named
+from bulkdl.protocol.content_coding import Decoder, is_file_format, parse_codings
 from tests.effort import effort
 from tests.harness import Place, body_of, sha256
 from tests.hostile.scenes import BODY, CUT, MOST, SIZE, Case, Turn, survive

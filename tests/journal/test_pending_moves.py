@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkdl.core.clock import SystemClock
-from bulkdl.core.models import Checksum, FailureKind
+from bulkdl.core.models import Checksum
 from bulkdl.journal.journal import Journal
 from bulkdl.journal.pending_moves import PendingRename, done_entry, placing_entry
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.journal.row_codec import encode, encode_done
 from bulkdl.storage.file_info import FileFacts
-from tests.effort import effort
 
 if TYPE_CHECKING:
     from collections.abc import Callable

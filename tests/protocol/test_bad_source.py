@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bulkdl.core.models import Checksum
 from bulkdl.protocol.bad_source import (
+    UNSEEN_S,
     BadSourceEvidence,
     Comparison,
     Recheck,

@@ -186,16 +186,16 @@ class TestWithoutLocks:
 
     def test_a_file_with_our_own_id_that_came_after_we_gave_ours_back_is_taken_over(self, tmp_path: Path) -> None:
         file = state_folder(tmp_path) / "lock.pid"
-        release = _take_without_locks(file, tmp_path)
+        release = _lock_without_os_locks(file, tmp_path)
         left = file.read_text()
         release()
         file.write_text(left)
-        _take_without_locks(file, tmp_path)()
+        _lock_without_os_locks(file, tmp_path)()
         assert not file.exists()
 
     def test_a_file_that_somebody_has_deleted_is_given_back_all_the_same(self, tmp_path: Path) -> None:
         file = state_folder(tmp_path) / "lock.pid"
-        release = _take_without_locks(file, tmp_path)
+        release = _lock_without_os_locks(file, tmp_path)
         file.unlink()
         release()
         assert not file.exists()

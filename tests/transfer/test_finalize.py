@@ -15,8 +15,16 @@ from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.planning.plan import PlannedProduct
 from bulkdl.protocol.bad_source import BadSourceEvidence
-from bulkdl.transfer.etag_check import STRETCH
-from bulkdl.transfer.finalize import _wrong, confirm_name, move_into_place, record_done, record_existing, unpack, verify
+from bulkdl.transfer.etag_check import SAMPLE_BYTES
+from bulkdl.transfer.finalize import (
+    _reject,
+    confirm_name,
+    move_into_place,
+    record_done,
+    record_existing,
+    unpack,
+    verify,
+)
 from bulkdl.transfer.state import ExistingFile, OldBytesSample, VerifiedPartial
 from tests.contexts import NOW, URL, context_at, task_for
 from tests.harness import body_of, sha256
@@ -103,7 +111,7 @@ async def test_equal_bytes_under_another_etag_are_remembered_of_their_host(tmp_p
         task = task_for(context)
         entry = await partial_of(context, task)
         for etag in ('"0"', '"00"', '"000"'):
-            task.old_bytes = OldBytesSample(entry.source, etag, len(BODY), 10, BODY[10 : 10 + STRETCH])
+            task.old_bytes = OldBytesSample(entry.source, etag, len(BODY), 10, BODY[10 : 10 + SAMPLE_BYTES])
             await verify(context, task, entry)
         assert context.hosts.of(task.source.origin).etag_changes == 3
 
@@ -155,7 +163,7 @@ async def test_two_fetches_that_agree_fail_the_product_once_all_sources_were_tri
         for reason in reasons:
             entry = await partial_of(context, task)
             error = ProductFailed(reason, kind=FailureKind.CONTENT, hint="Look at it")
-            found.append(await _wrong(context, task, entry, error))
+            found.append(await _reject(context, task, entry, error))
         assert [isinstance(error, ProductFailed) for error in found] == agreed
         for reason, error in zip(reasons, found, strict=True):
             assert (error.kind, error.hint) == (FailureKind.CONTENT, "Look at it")
@@ -169,7 +177,7 @@ async def test_a_failure_without_a_hint_gets_one_when_two_fetches_agree(tmp_path
     async with context_at(tmp_path) as context:
         task = task_for(context)
         for _ in range(2):
-            error = await _wrong(
+            error = await _reject(
                 context, task, await partial_of(context, task), ProductFailed("a", kind=FailureKind.SIZE)
             )
         assert error.hint == "Check the checksum in the manifest, or report it to the archive"
@@ -200,7 +208,7 @@ async def test_a_checksum_that_is_right_at_the_second_look_is_no_evidence(tmp_pa
     async with context_at(tmp_path) as context:
         task = task_for(context, checksums=(SUM,))
         entry = await partial_of(context, task)
-        error = await _wrong(context, task, entry, ProductFailed("a", kind=FailureKind.CHECKSUM))
+        error = await _reject(context, task, entry, ProductFailed("a", kind=FailureKind.CHECKSUM))
         assert isinstance(error, TryAgain)
         assert (context.evidence, task.rejections) == ({}, ["a"])
         assert not (tmp_path / "x.bin.part").exists()
@@ -266,8 +274,8 @@ async def test_a_name_that_is_taken_for_good_is_no_longer_an_earlier_products(
 ):
     async with context_at(tmp_path) as context:
         task = task_for(context, "x.zip", extract=extract)
-        confirm_name(context, task)
-        confirm_name(context, task)
+        confirm_name(context.claims, task.product, task.file or "")
+        confirm_name(context.claims, task.product, task.file or "")
         assert (context.claims.claim("x.zip", 0), context.claims.claim("x", 0)) == (1, folder)
 
 
@@ -389,7 +397,7 @@ async def test_a_file_that_was_there_before_is_recorded_as_the_product(
         assert facts is not None
         if before is not None:
             await context.journal.put(Entry(id="x.bin", phase=Phase.PARTIAL, file="x.bin", note=before))
-        await record_existing(context, task, settled, facts)
+        await record_existing(context, task, settled)
         assert await context.journal.get("x.bin") == Entry(
             id="x.bin",
             phase=Phase.DONE,
@@ -421,7 +429,7 @@ async def test_the_partial_of_a_product_that_is_there_goes_unless_it_may_be_anot
             context.parts["x.bin.part"] = owner
         facts = await context.storage.stat(tmp_path / "x.bin")
         assert facts is not None
-        await record_existing(context, task, ExistingFile(len(BODY)), facts)
+        await record_existing(context, task, ExistingFile(len(BODY)))
         assert (tmp_path / "x.bin.part").exists() is left
         assert ((await context.journal.get("x.bin")) or entry).phase is Phase.DONE
 
@@ -432,5 +440,5 @@ async def test_an_archive_that_was_there_before_is_unpacked_where_that_is_wished
         task = task_for(context, "x.zip", extract=True)
         facts = await context.storage.stat(tmp_path / "x.zip")
         assert facts is not None
-        await record_existing(context, task, ExistingFile(facts.size), facts)
+        await record_existing(context, task, ExistingFile(facts.size))
         assert (tmp_path / "x" / "one").read_text() == "1"

@@ -30,12 +30,6 @@ if TYPE_CHECKING:
     from tests.harness import Done
 
 
-@pytest.fixture(autouse=True)
-def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skip the system's certificates: no server here uses them, and loading them is most of the cost of a small run."""
-    monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
-
-
 ROW = 4
 MANY = [f"/{number:03d}.bin" for number in range(60)]
 

@@ -24,6 +24,25 @@ def test_the_backoff_of_many_workers_is_spread():
     assert len(waits) == 50
 
 
+class Drawn(random.Random):
+    """A random source that gives the number at one share of every span."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__(0)
+        self.share = share
+
+    def random(self) -> float:
+        return self.share
+
+
+@pytest.mark.parametrize(
+    ("attempt", "shortest", "longest"),
+    [(1, 0.5, 1), (2, 1, 2), (3, 2, 4), (6, 16, 32), (7, 30, 60), (8, 30, 60), (5000, 30, 60)],
+)
+def test_the_backoff_is_between_half_of_a_power_of_two_and_all_of_it(attempt, shortest, longest):
+    assert [backoff(attempt, rng=Drawn(share)) for share in (0.0, 1.0)] == [shortest, longest]
+
+
 def attempts_until_failure(retries: int, limit: int | None = None) -> int:
     """Return how many attempts without progress make a failure."""
     budget = AttemptBudget(retries)
