@@ -170,8 +170,8 @@ def test_a_refused_token_is_not_used_up():
         (1.9, 10.0, True),
         (2.0, 10.0, False),
         (2.5, 10.0, False),
-        (0.9, 1.0, True),  # if every token lives one second, the session is not ending
-        (1.0, 1.0, False),
+        (0.9, 1.0, True),
+        (1.0, 1.0, False),  # every token lives one second, so the session is not ending
         (0.0, 0.0, False),
     ],
 )
