@@ -96,7 +96,7 @@ def next_step(fault: TryAgain, budget: AttemptBudget, *, max_wait: float, rng: r
 
 
 def _no_progress(attempts: int) -> str:
-    return "the attempt got no further" if attempts == 1 else f"{attempts} attempts in a row got no further"
+    return "no progress" if attempts == 1 else f"no progress in {attempts} attempts"
 
 
 def _too_long(fault: TryAgain, budget: AttemptBudget, wait: float, max_wait: float) -> str:

@@ -92,18 +92,20 @@ def test_the_next_limit(name: str):
 def test_at_the_cap_nothing_is_learnt_any_more():
     crowd = replace(PROVEN, proven=128, allowed=128, rate=5.0)
     for seen in (
-        sample(lasted=9.0, alone=1.0, among=1.0),
-        sample(lasted=9.0, alone=1.0, among=0.1),
-        sample(lasted=9.0),
+        sample(duration_s=9.0, first_rate=1.0, joined_rate=1.0),
+        sample(duration_s=9.0, first_rate=1.0, joined_rate=0.1),
+        sample(duration_s=9.0),
     ):
         assert next_limit(crowd, seen) == crowd
 
 
 def test_nothing_is_known_at_first():
     assert ConcurrencyLimit.of(16) == ConcurrencyLimit(
-        base=16, proven=16, allowed=16, rate=0.0, quiet_until=0.0, rest_s=60.0
+        base=16, proven=16, allowed=16, rate=0.0, no_trial_until=0.0, cooldown_s=60.0
     )
-    assert ThroughputSample(now=NOW, lasted=0.2, rate=100.0, rising=1.0) == sample(begun=True, alone=None, among=None)
+    assert ThroughputSample(now=NOW, duration_s=0.2, rate=100.0, rise=1.0) == sample(
+        started=True, first_rate=None, joined_rate=None
+    )
 
 
 @pytest.mark.parametrize(

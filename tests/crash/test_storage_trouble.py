@@ -104,7 +104,7 @@ async def test_with_wait_for_space_a_run_pauses_and_goes_on_when_there_is_room(t
         async with scene(tmp_path, items=items(*large), name="disk/products") as place:
             process = await place.start("--wait-for-space")
             said = await until_said(process, "paused until space is free")
-            assert "no room for large-1.bin" in said
+            assert "not enough disk space for large-1.bin" in said
             while place.finished() != {item.name for item in SMALL}:
                 await asyncio.sleep(0.01)
             assert process.returncode is None

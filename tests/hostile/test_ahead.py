@@ -74,7 +74,7 @@ def mode_of(case: Case) -> str:
 @pytest.fixture(autouse=True)
 def _keen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Re-enable pipelining at once after every violation."""
-    monkeypatch.setattr(pipelining_policy, "LONGER", 1)
+    monkeypatch.setattr(pipelining_policy, "VIOLATION_FACTOR", 1)
 
 
 @pytest.mark.parametrize("names", [*CROWDS, tuple(SLOW), tuple(COOKIES)], ids=lambda names: f"{names[0]} and so on")

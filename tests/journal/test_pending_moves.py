@@ -126,7 +126,7 @@ async def test_an_unreadable_row_is_reported_and_affects_only_its_own_products(t
         connection.execute("UPDATE moving SET moves = replace(moves, '.bin', '.xyz') WHERE batch <> 2")
     async with Journal.open(tmp_path, clock=clock) as journal:
         assert set(await journal.entries()) == {"old.bin", "b.bin"}
-        assert journal.recovered.startswith("The journal has 2 unreadable records")
+        assert journal.recovered.startswith("2 journal records are unreadable")
     assert batches(tmp_path) == []
 
 

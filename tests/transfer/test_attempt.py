@@ -230,10 +230,10 @@ SADS = {
     "202 that asks for too long": Failing((reply(202, b"", ("Retry-After", "7200")),), "offline", 1, "--max-wait"),
     "429 that asks for too long": Failing((reply(429, b"", ("Retry-After", "7200")),), "http", 1, "--max-wait"),
     "a cut at the same byte": Failing(
-        (cut(100_000, E1), reset(1, b"")), "network", 4, "got no further", part=BODY[:100_000]
+        (cut(100_000, E1), reset(1, b"")), "network", 4, "no progress", part=BODY[:100_000]
     ),
     "silence": Failing(
-        (stall(SIZE, BODY[:1000], E1),), "network", 4, "sent nothing", part=BODY[:1000], settings={"timeout": 0.15}
+        (stall(SIZE, BODY[:1000], E1),), "network", 4, "sent no data", part=BODY[:1000], settings={"timeout": 0.15}
     ),
     "a page": Failing((html(),), "content", 3, "HTML page"),
     "a page that does not say so": Failing(
@@ -242,7 +242,7 @@ SADS = {
     "a page where a product of known size should be": Failing((html(),), "content", 3, "HTML", product={"size": SIZE}),
     "an error object": Failing((ERROR_JSON,), "content", 3, "JSON error"),
     "a chunked body without its end": Failing(
-        (chunked(b"abc", whole=False),), "network", 4, "got no further", part=b"abc"
+        (chunked(b"abc", whole=False),), "network", 4, "no progress", part=b"abc"
     ),
     "fewer bytes than promised": Failing((cut(10),), "network", 4, "ended", part=BODY[:10]),
     "a coding that was not asked for and is not known": Failing((CODED_BR,), "content", 1, "br"),

@@ -331,7 +331,7 @@ def item_of(entry: Entry | None, standing: LocalFileStatus, file: str = "x.bin")
         (Phase.REQUEUED, LocalFileStatus.IN_PLACE, True),
         (Phase.PARTIAL, LocalFileStatus.IN_PLACE, False),
         (Phase.DONE, LocalFileStatus.IN_PLACE, False),
-        (Phase.PLACING, LocalFileStatus.HASH, False),
+        (Phase.PLACING, LocalFileStatus.NEEDS_CHECKSUM, False),
         (Phase.PLACING, LocalFileStatus.ABSENT, False),
         (Phase.REQUEUED, LocalFileStatus.REPLACE, False),
     ],
@@ -367,9 +367,12 @@ async def test_what_speaks_against_products_in_place_is_forgotten(tmp_path: Path
         for name in ("a.bin", "b.bin"):
             context.evidence[name] = evidence_of(name)
             await context.journal.put_evidence(context.evidence[name])
-        items = [item_of(None, LocalFileStatus.IN_PLACE, "a.bin"), item_of(None, LocalFileStatus.HASH, "b.bin")]
+        items = [
+            item_of(None, LocalFileStatus.IN_PLACE, "a.bin"),
+            item_of(None, LocalFileStatus.NEEDS_CHECKSUM, "b.bin"),
+        ]
         await record_done(context, items)
-        assert set(context.evidence) == set((await context.journal.learnt()).evidence) == {"b.bin"}
+        assert set(context.evidence) == set((await context.journal.learned()).evidence) == {"b.bin"}
 
 
 # A file that was there before

@@ -517,7 +517,7 @@ async def test_the_program_reports_it_in_every_run_and_takes_the_kept_bytes_when
             assert summary["failures"][0]["attempts"] == methods.count("GET")
             assert ".bulkdl/faulty/" in summary["failures"][0]["reason"]
         async with Journal.open(out, clock=SystemClock()) as journal:
-            journal.put_host_soon(ServerFacts(origin=server.origin, range_hits=1, ranges_at=SystemClock().wall()))
+            journal.put_host_unsynced(ServerFacts(origin=server.origin, range_hits=1, ranges_at=SystemClock().wall()))
         status_ = await asyncio.to_thread(program, "status", manifest, "-d", out, "--json")
         (item,) = json.loads(status_.stdout)["items"]
         assert json.loads(status_.stdout)["hosts"] == {server.origin: "honours ranges"}

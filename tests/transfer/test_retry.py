@@ -110,12 +110,12 @@ def test_a_fault_is_tried_again_after_a_backoff_until_the_budget_is_spent():
     steps = [step(fault(), budget) for _ in range(4)]
     assert [bool(s.give_up) for s in steps] == [False, False, False, True]
     assert [0.5 <= steps[0].wait <= 1, 1 <= steps[1].wait <= 2, 2 <= steps[2].wait <= 4] == [True] * 3
-    assert steps[-1].give_up == "4 attempts in a row got no further"
+    assert steps[-1].give_up == "no progress in 4 attempts"
     assert budget.waited_s == 0
 
 
 def test_a_single_attempt_without_progress_is_reported_as_one():
-    assert step(fault(), AttemptBudget(1)).give_up == "the attempt got no further"
+    assert step(fault(), AttemptBudget(1)).give_up == "no progress"
 
 
 def test_a_fault_with_a_limit_of_its_own_ends_sooner():
