@@ -121,7 +121,7 @@ async def test_a_partial_that_is_gone_fails_its_product_and_says_so(tmp_path: Pa
         task = task_for(context)
         entry = await partial_of(context, task)
         (tmp_path / "x.bin.part").unlink()
-        with pytest.raises(ProductFailed, match=r"Could not read 'x\.bin\.part': it is gone") as failed:
+        with pytest.raises(ProductFailed, match=r"Could not read 'x\.bin\.part': it no longer exists") as failed:
             await verify(context, task, entry)
         assert failed.value.kind is FailureKind.STORAGE
 
@@ -131,11 +131,11 @@ async def test_wrong_bytes_are_forgotten_and_fetched_anew(size: int, tmp_path: P
     async with context_at(tmp_path) as context:
         task = task_for(context, size=size)
         entry = await partial_of(context, task)
-        with pytest.raises(TryAgain, match=f"has 100000 bytes where {size} were expected") as again:
+        with pytest.raises(TryAgain, match=f"has 100000 bytes, but {size} were expected") as again:
             await verify(context, task, entry)
         assert (again.value.kind, again.value.restart, again.value.limit) == (FailureKind.SIZE, True, 3)
         assert again.value.hint.startswith("Run again to fetch it anew")
-        assert task.rejections == [again.value.reason]
+        assert task.rejections.reasons == [again.value.reason]
         left = await context.journal.get("x.bin")
         emptied = replace(entry, ranges=(), total=None, etag=None, last_modified=None)
         assert left == replace(emptied, updated=NOW)
@@ -170,7 +170,9 @@ async def test_two_fetches_that_agree_fail_the_product_once_all_sources_were_tri
             if isinstance(error, TryAgain):
                 assert (error.reason, error.restart, error.limit) == (reason, True, 3 * sources)
             else:
-                assert error.reason == f"{reason} (two fetches agree: the product is like that at the source)"
+                assert (
+                    error.reason == f"{reason}. Two downloads gave the same result, so the file is wrong at the source"
+                )
 
 
 async def test_a_failure_without_a_hint_gets_one_when_two_fetches_agree(tmp_path: Path):
@@ -189,7 +191,7 @@ async def test_another_checksum_speaks_against_the_product(tmp_path: Path):
         with pytest.raises(TryAgain, match="does not match its checksum"):
             await verify(context, task, await partial_of(context, task, OTHER))
         assert context.evidence["x.bin"].found == (checksum_of(OTHER),)
-        assert (task.rejections, len(task.rejected_downloads)) == ([], 1)
+        assert (task.rejections.reasons, len(task.rejections.downloads)) == ([], 1)
         with pytest.raises(ProductFailed, match="two fetches agree"):
             await verify(context, task, await partial_of(context, task, OTHER))
 
@@ -201,7 +203,7 @@ async def test_a_page_in_the_products_place_speaks_not_against_its_checksum(page
         with pytest.raises(TryAgain) as again:
             await verify(context, task, await partial_of(context, task, page))
         assert again.value.kind is FailureKind.CONTENT
-        assert (context.evidence, task.rejected_downloads, len(task.rejections)) == ({}, [], 1)
+        assert (context.evidence, task.rejections.downloads, len(task.rejections.reasons)) == ({}, [], 1)
 
 
 async def test_a_checksum_that_is_right_at_the_second_look_is_no_evidence(tmp_path: Path):
@@ -210,7 +212,7 @@ async def test_a_checksum_that_is_right_at_the_second_look_is_no_evidence(tmp_pa
         entry = await partial_of(context, task)
         error = await _reject(context, task, entry, ProductFailed("a", kind=FailureKind.CHECKSUM))
         assert isinstance(error, TryAgain)
-        assert (context.evidence, task.rejections) == ({}, ["a"])
+        assert (context.evidence, task.rejections.reasons) == ({}, ["a"])
         assert not (tmp_path / "x.bin.part").exists()
 
 
@@ -260,7 +262,7 @@ async def test_a_product_whose_name_another_has_taken_for_good_does_not_move(tmp
     async with context_at(tmp_path) as context:
         task = task_for(context)
         entry = await partial_of(context, task)
-        context.claims.finish("X.BIN", 2)
+        context.claims.confirm("X.BIN", 2)
         with pytest.raises(ProductFailed, match=r"^product 3 of the manifest has the name x\.bin\.") as failed:
             await move_into_place(context, task, VerifiedPartial(entry, ()))
         assert (failed.value.kind, failed.value.hint) == (FailureKind.CONFLICT, "Give one of them a `file` of its own")
@@ -276,7 +278,7 @@ async def test_a_name_that_is_taken_for_good_is_no_longer_an_earlier_products(
         task = task_for(context, "x.zip", extract=extract)
         confirm_name(context.claims, task.product, task.file or "")
         confirm_name(context.claims, task.product, task.file or "")
-        assert (context.claims.claim("x.zip", 0), context.claims.claim("x", 0)) == (1, folder)
+        assert (context.claims.reserve("x.zip", 0), context.claims.reserve("x", 0)) == (1, folder)
 
 
 # Unpacking
@@ -290,7 +292,7 @@ async def test_an_archive_is_unpacked_into_a_folder_that_is_its_own_for_good(tmp
         await unpack(context, task)
         assert {p.name: p.read_text() for p in (tmp_path / "a" / "x").iterdir()} == {"one": "1", "two": "2"}
         assert phase_of(context, task) == "extracting"
-        assert context.claims.claim("a/x", 0) == 1
+        assert context.claims.reserve("a/x", 0) == 1
 
 
 async def test_an_archive_that_is_not_to_be_unpacked_is_left_alone(tmp_path: Path):
@@ -305,8 +307,8 @@ async def test_an_archive_whose_folder_is_another_products_is_not_unpacked(tmp_p
     zipped(tmp_path / "x.zip", one="1")
     async with context_at(tmp_path) as context:
         task = task_for(context, "x.zip", extract=True)
-        context.claims.finish("x", 4)
-        with pytest.raises(ProductFailed, match="product 5 of the manifest has that name"):
+        context.claims.confirm("x", 4)
+        with pytest.raises(ProductFailed, match="belongs to product 5 of the manifest"):
             await unpack(context, task)
         assert not (tmp_path / "x").exists()
 
