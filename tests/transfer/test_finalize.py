@@ -134,7 +134,7 @@ async def test_wrong_bytes_are_forgotten_and_fetched_anew(size: int, tmp_path: P
         with pytest.raises(TryAgain, match=f"has 100000 bytes, but {size} were expected") as again:
             await verify(context, task, entry)
         assert (again.value.kind, again.value.restart, again.value.limit) == (FailureKind.SIZE, True, 3)
-        assert again.value.hint.startswith("Run again to fetch it anew")
+        assert again.value.hint.startswith("Run again to download it again")
         assert task.rejections.reasons == [again.value.reason]
         left = await context.journal.get("x.bin")
         emptied = replace(entry, ranges=(), total=None, etag=None, last_modified=None)
