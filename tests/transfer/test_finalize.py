@@ -192,7 +192,7 @@ async def test_another_checksum_speaks_against_the_product(tmp_path: Path):
             await verify(context, task, await partial_of(context, task, OTHER))
         assert context.evidence["x.bin"].found == (checksum_of(OTHER),)
         assert (task.rejections.reasons, len(task.rejections.downloads)) == ([], 1)
-        with pytest.raises(ProductFailed, match="two fetches agree"):
+        with pytest.raises(ProductFailed, match="Two downloads gave identical bytes"):
             await verify(context, task, await partial_of(context, task, OTHER))
 
 
@@ -263,7 +263,7 @@ async def test_a_product_whose_name_another_has_taken_for_good_does_not_move(tmp
         task = task_for(context)
         entry = await partial_of(context, task)
         context.claims.confirm("X.BIN", 2)
-        with pytest.raises(ProductFailed, match=r"^product 3 of the manifest has the name x\.bin\.") as failed:
+        with pytest.raises(ProductFailed, match=r"belongs to product 3 of the manifest") as failed:
             await move_into_place(context, task, VerifiedPartial(entry, ()))
         assert (failed.value.kind, failed.value.hint) == (FailureKind.CONFLICT, "Give one of them a `file` of its own")
         assert await context.journal.get("x.bin") == replace(entry, updated=NOW)
