@@ -73,7 +73,7 @@ class SegmentedReceiver:
         self._live = 1
         """Connections that are fetching, or about to."""
         self._main_is_idle = False
-        """Whether the product's own connection waits, and is not live then: every segment is leased."""
+        """True while the product's own connection waits because every segment is leased; it does not count as live then."""
         self._left = asyncio.Event()
         """Set when a connection has ended or has to: it may leave something to fetch."""
         self._opener: asyncio.Task[None] | None = None
@@ -118,7 +118,7 @@ class SegmentedReceiver:
     async def _main_connection(self, response: Response, compare: bytes, *, splittable: bool) -> None:
         """Read the first response, then fetch further segments on the product's own slot."""
         self._flight.connections += 1
-        lease = self._plan.claim_at(self._start)
+        lease = self._plan.lease_at(self._start)
         try:
             try:
                 ended = await self._reader.read(response, lease, compare=compare)
@@ -208,7 +208,7 @@ class SegmentedReceiver:
     async def _fetch_segments(self, extra: _ExtraConnection | None = None) -> None:
         """Fetch segment after segment, each with its own request, until none is left or the connection has to leave."""
         extra = extra or _ExtraConnection()
-        while not extra.leaving and (lease := self._plan.claim()) is not None:
+        while not extra.leaving and (lease := self._plan.lease()) is not None:
             extra.lease, before = lease, lease.position
             try:
                 async with self._request(lease) as response:

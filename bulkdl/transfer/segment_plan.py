@@ -1,4 +1,4 @@
-"""Which bytes of a product are fetched, and by which connection."""
+"""The missing ranges of a product, leased to the connections that fetch them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["SegmentLease", "SegmentPlan"]
 
 @dataclass(slots=True, eq=False)
 class SegmentLease:
-    """A stretch that one connection fetches: `position` moves on as bytes arrive, `end` may be lowered by a split."""
+    """A range that one connection fetches: `position` advances as bytes arrive, a split may lower `end`."""
 
     position: int
     end: int
     limit: int = 0
-    """Where it ended at first: how far the body that was asked for goes."""
+    """The end that was requested: the body goes that far."""
     rate: float = 0.0
-    """Bytes a second that its connection brings; 0: not measured yet."""
+    """Bytes per second of its connection; 0 until it is measured."""
 
     @property
     def left(self) -> int:
@@ -33,17 +33,17 @@ class SegmentLease:
 
     @property
     def left_s(self) -> float:
-        """Seconds until its end at this rate; 0 where it is not measured yet, and so not worth a split."""
+        """Seconds until its end at this rate; 0 until it is measured: nothing is split before."""
         return self.left / self.rate if self.rate > 0 else 0.0
 
 
 class SegmentPlan:
-    """Shares what is missing of one product among its connections.
+    """Shares the missing ranges of one product among its connections.
 
-    A connection claims a gap; where no gap is free, it takes the second half of the stretch that would take longest, so that
-    the end of a product is never one slow stream. With a `piece` nobody takes much more than that at once, always what is
-    nearest to the front, so that the beginning of the product is soon without gaps. A split costs what the cut connection has under way, and a new
-    request: none is made of less than `min_split` bytes, nor where both halves would not take `min_split_s` seconds.
+    A connection leases a free range. If none is free, it gets the second half of the lease that would take longest, so
+    that the end of a product is never one slow stream. With a `piece`, no lease is much longer than that, and the range
+    nearest to the front comes first, so that hashing finds no gaps. A split wastes what the cut connection has under
+    way, and costs a request: no lease is shorter than `min_split` bytes, nor split below `min_split_s` seconds.
     """
 
     def __init__(self, gaps: Iterable[Range], *, min_split: int, min_split_s: float) -> None:
@@ -62,17 +62,17 @@ class SegmentPlan:
 
     @property
     def fastest(self) -> float:
-        """Bytes a second of the quickest connection; 0 where none is measured yet."""
-        return max((claim.rate for claim in self._active), default=0.0)
+        """Bytes per second of the fastest connection; 0 until one is measured."""
+        return max((lease.rate for lease in self._active), default=0.0)
 
     @property
     def left_s(self) -> float:
-        """Seconds until its end at the rates of now; 0 where none is measured yet."""
-        rate = sum(claim.rate for claim in self._active)
+        """Seconds until the product ends at the current rates; 0 until one is measured."""
+        rate = sum(lease.rate for lease in self._active)
         return self.left / rate if rate else 0.0
 
-    def claim(self) -> SegmentLease | None:
-        """The next stretch to fetch, or None when nothing is worth another connection."""
+    def lease(self) -> SegmentLease | None:
+        """Lease the next range; None when nothing is worth another connection."""
         if not self.offer(1):
             return None
         self._free.sort()
@@ -83,29 +83,29 @@ class SegmentPlan:
         return self._begin(start, end)
 
     def offer(self, count: int) -> int:
-        """Make room for up to `count` more connections, dividing what is fetched evenly; how many would find work."""
+        """Free ranges for up to `count` more connections by splits; return how many would find work."""
         if count > self._pieces():
-            for claim in self._long():
-                self.cut(claim, max(self.piece, int(claim.rate * self.min_split_s)))
-        for claim, number in self._parts(count - self._pieces()).items():
-            self._divide(claim, number)
+            for lease in self._long():
+                self.cut(lease, max(self.piece, int(lease.rate * self.min_split_s)))
+        for lease, number in self._parts(count - self._pieces()).items():
+            self._divide(lease, number)
         return min(count, self._pieces())
 
     def has_work(self) -> bool:
-        """Whether one more connection would find something to fetch."""
+        """Return whether one more connection would find a range."""
         return bool(self._free or self._long() or self._parts(1))
 
     def _pieces(self) -> int:
-        """How many claims there are in what nobody fetches."""
+        """Return how many leases the free ranges make."""
         return sum(1 + max(0, end - start - self.min_split) // self.piece for start, end in self._free)
 
     def _long(self) -> list[SegmentLease]:
-        """What is being fetched and so long that more than a piece can be taken off."""
+        """Return the leases that are long enough to cut off more than a piece."""
         least = 2 * max(self.piece, self.min_split)
         return [c for c in self._active if c.left >= least and c.left_s >= 2 * self.min_split_s]
 
     def _parts(self, lacking: int) -> dict[SegmentLease, int]:
-        """Into how many parts to divide what is under way, so that `lacking` more connections have one."""
+        """Return into how many parts to divide each lease, so that `lacking` more connections have one."""
         parts: dict[SegmentLease, int] = {}
         for _ in range(lacking if self._active else 0):
             victim = max(self._active, key=lambda c: c.left_s / parts.get(c, 1))
@@ -121,32 +121,32 @@ class SegmentPlan:
         victim.end = edges[0]
         self._free += itertools.pairwise(edges)
 
-    def cut(self, claim: SegmentLease, keep: int) -> None:
-        """Leave `claim` no more than the next `keep` bytes; the others can have the rest."""
-        if claim.left > keep:
-            self._free.append((claim.position + keep, claim.end))
-            claim.end = claim.position + keep
+    def cut(self, lease: SegmentLease, keep: int) -> None:
+        """Shorten a lease to its next `keep` bytes; the rest is free again."""
+        if lease.left > keep:
+            self._free.append((lease.position + keep, lease.end))
+            lease.end = lease.position + keep
 
-    def claim_at(self, start: int) -> SegmentLease:
-        """What is missing from `start` on; empty where `start` is not missing. For a response that is already there."""
+    def lease_at(self, start: int) -> SegmentLease:
+        """Lease the missing range from `start` on, for a response that has begun; empty if `start` is not missing."""
         for i, (gap_start, gap_end) in enumerate(self._free):
             if gap_start <= start < gap_end:
                 self._free[i : i + 1] = [(gap_start, start)] if gap_start < start else []
                 return self._begin(start, gap_end)
         return self._begin(start, start)
 
-    def __contains__(self, claim: SegmentLease) -> bool:
-        return claim in self._active
+    def __contains__(self, lease: SegmentLease) -> bool:
+        return lease in self._active
 
-    def release(self, claim: SegmentLease) -> None:
-        """Give back what `claim` did not fetch; it is finished or given up."""
-        self._active.remove(claim)
-        if claim.left:
-            self._free = list(normalise([*self._free, (claim.position, claim.end)]))
+    def release(self, lease: SegmentLease) -> None:
+        """End a lease; its unfetched rest is free again."""
+        self._active.remove(lease)
+        if lease.left:
+            self._free = list(normalise([*self._free, (lease.position, lease.end)]))
 
-    def hand_back(self, claim: SegmentLease) -> None:
-        """Like `release`, for a stretch that was refused: a connection whose body goes on into it takes it back."""
-        self.release(claim)
+    def hand_back(self, lease: SegmentLease) -> None:
+        """End a lease whose range was refused; a connection whose body goes on into that range takes it back."""
+        self.release(lease)
         for other in self._active:
             for start, end in list(self._free):
                 taken = min(end, other.limit)
@@ -156,6 +156,6 @@ class SegmentPlan:
                     other.end = taken
 
     def _begin(self, start: int, end: int) -> SegmentLease:
-        claim = SegmentLease(start, end, limit=end)
-        self._active.append(claim)
-        return claim
+        lease = SegmentLease(start, end, limit=end)
+        self._active.append(lease)
+        return lease

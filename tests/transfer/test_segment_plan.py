@@ -43,7 +43,7 @@ class Plan(RuleBasedStateMachine):
     @rule(target=claims)
     def claim(self):
         promised = self.plan.offer(1)
-        claim = self.plan.claim()
+        claim = self.plan.lease()
         assert bool(promised) == (claim is not None)
         if claim is None:
             # Refused only if the longest-running range is too short to split.
@@ -58,7 +58,7 @@ class Plan(RuleBasedStateMachine):
     @rule(target=claims, start=st.integers(0, 210))
     def claim_at(self, start):
         free = self.unclaimed()
-        claim = self.plan.claim_at(start)
+        claim = self.plan.lease_at(start)
         assert claim.position == start
         assert bool(claim.left) == (start in free)
         self.active.append(claim)
@@ -121,7 +121,7 @@ class Plan(RuleBasedStateMachine):
         """One connection alone can always download the rest."""
         for claim in self.active:
             self.plan.release(claim)
-        while (claim := self.plan.claim()) is not None:
+        while (claim := self.plan.lease()) is not None:
             self.fetched += range(claim.position, claim.end)
             claim.position = claim.end
             self.plan.release(claim)
@@ -131,75 +131,75 @@ class Plan(RuleBasedStateMachine):
 
 def test_gaps_are_leased_in_order_then_the_longest_running_range_is_halved():
     plan = SegmentPlan([(50, 100), (0, 40)], min_split=10, min_split_s=1.0)
-    quick, slow = plan.claim(), plan.claim()
+    quick, slow = plan.lease(), plan.lease()
     assert [(c.position, c.end) for c in (quick, slow)] == [(0, 40), (50, 100)]
     quick.rate, slow.rate = 20.0, 5.0
-    third = plan.claim()
+    third = plan.lease()
     assert (third.position, third.end) == (75, 100)
     assert (quick.end, slow.end) == (40, 75)
 
 
 def test_a_range_is_divided_evenly_among_all_idle_connections():
     plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
-    first = plan.claim()
+    first = plan.lease()
     first.rate = 1.0
     assert plan.offer(3) == 3
-    others = [plan.claim() for _ in range(3)]
+    others = [plan.lease() for _ in range(3)]
     assert [(c.position, c.end) for c in (first, *others)] == [(0, 25), (25, 50), (50, 75), (75, 100)]
 
 
 def test_each_range_is_divided_by_its_remaining_time():
     plan = SegmentPlan([(0, 60), (100, 130)], min_split=10, min_split_s=1.0)
-    long, short = plan.claim(), plan.claim()
+    long, short = plan.lease(), plan.lease()
     long.rate = short.rate = 1.0
     assert (plan.has_work(), plan.offer(2)) == (True, 2)
-    others = [plan.claim() for _ in range(2)]
+    others = [plan.lease() for _ in range(2)]
     assert [(c.position, c.end) for c in (long, *others, short)] == [(0, 20), (20, 40), (40, 60), (100, 130)]
 
 
 def test_the_remaining_time_counts_the_rate_of_all_connections():
     plan = SegmentPlan([(0, 60), (100, 130)], min_split=10, min_split_s=1.0)
-    first = plan.claim()
+    first = plan.lease()
     assert plan.left_s == 0
     first.rate = 10.0
     assert plan.left_s == pytest.approx(9.0)
-    plan.claim().rate = 20.0
+    plan.lease().rate = 20.0
     assert plan.left_s == pytest.approx(3.0)
 
 
 def test_with_pieces_every_connection_takes_the_frontmost_range():
     plan = SegmentPlan([(0, 200)], min_split=5, min_split_s=1.0)
-    first = plan.claim()
+    first = plan.lease()
     first.rate, plan.piece = 1.0, 20
     assert plan.offer(3) == 3
-    others = [plan.claim() for _ in range(3)]
+    others = [plan.lease() for _ in range(3)]
     assert [(c.position, c.end) for c in (first, *others)] == [(0, 20), (20, 40), (40, 60), (60, 80)]
     plan.release(others[1])  # released
-    assert [(c.position, c.end) for c in (plan.claim(), plan.claim())] == [(40, 60), (80, 100)]
+    assert [(c.position, c.end) for c in (plan.lease(), plan.lease())] == [(40, 60), (80, 100)]
 
 
 def test_the_last_piece_includes_a_rest_too_short_for_a_piece():
     plan = SegmentPlan([(0, 44)], min_split=5, min_split_s=1.0)
     plan.piece = 20
     assert plan.offer(9) == 2
-    assert [(c.position, c.end) for c in (plan.claim(), plan.claim())] == [(0, 20), (20, 44)]
+    assert [(c.position, c.end) for c in (plan.lease(), plan.lease())] == [(0, 20), (20, 44)]
 
 
 def test_a_cut_off_part_of_a_range_is_free_for_others():
     plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
-    first = plan.claim()
+    first = plan.lease()
     first.position = 20
     plan.cut(first, 5)
-    second = plan.claim()
+    second = plan.lease()
     assert [(c.position, c.end) for c in (first, second)] == [(20, 25), (25, 100)]
 
 
 @pytest.mark.parametrize("keep", [100, 101, 5000])
 def test_nothing_is_cut_off_a_stretch_that_is_no_longer_than_what_it_keeps(keep):
     plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
-    first = plan.claim()
+    first = plan.lease()
     plan.cut(first, keep)
-    assert (first.end, plan.left, plan.has_work(), plan.claim()) == (100, 100, False, None)
+    assert (first.end, plan.left, plan.has_work(), plan.lease()) == (100, 100, False, None)
 
 
 @pytest.mark.parametrize(
@@ -215,11 +215,11 @@ def test_nothing_is_cut_off_a_stretch_that_is_no_longer_than_what_it_keeps(keep)
 )
 def test_a_response_that_is_there_takes_what_is_missing_from_where_it_begins(start, claimed, others):
     plan = SegmentPlan([(10, 20), (30, 40)], min_split=10, min_split_s=1.0)
-    claim = plan.claim_at(start)
+    claim = plan.lease_at(start)
     assert (claim.position, claim.end, claim in plan) == (*claimed, True)
-    left = [plan.claim() for _ in others]
+    left = [plan.lease() for _ in others]
     assert [(c.position, c.end) for c in left] == others
-    assert plan.claim() is None
+    assert plan.lease() is None
 
 
 @pytest.mark.parametrize(
@@ -238,16 +238,16 @@ def test_a_stretch_that_was_refused_is_taken_back_by_a_connection_whose_body_goe
     position, limit, fetched, end, others
 ):
     plan = SegmentPlan([(0, 100)], min_split=10, min_split_s=1.0)
-    first = plan.claim()
+    first = plan.lease()
     first.rate = 1.0
-    second = plan.claim()
+    second = plan.lease()
     assert (second.position, second.end) == (50, 100)
     first.position, first.limit, first.rate = position, limit, 0.0
     second.position += fetched
     plan.hand_back(second)
     assert (first.end, second in plan) == (end, False)
-    assert [(c.position, c.end) for c in (plan.claim() for _ in others)] == others
-    assert plan.claim() is None
+    assert [(c.position, c.end) for c in (plan.lease() for _ in others)] == others
+    assert plan.lease() is None
 
 
 @pytest.mark.parametrize(
@@ -263,9 +263,9 @@ def test_a_stretch_that_was_refused_is_taken_back_by_a_connection_whose_body_goe
 )
 def test_a_range_that_is_short_or_nearly_done_is_not_split(left, rate, split):
     plan = SegmentPlan([(0, left)], min_split=10, min_split_s=1.0)
-    whole = plan.claim()
+    whole = plan.lease()
     whole.rate = rate
-    part = plan.claim()
+    part = plan.lease()
     assert (part is not None) == split
     if part is not None:
         assert min(whole.left, part.left) >= 10
