@@ -1,4 +1,4 @@
-"""What follows when an attempt has failed: a retry, another source, a wait for disk space, or the product's failure."""
+"""Decisions about a failed attempt: a retry, another source, a wait for disk space, or the product's failure."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class JobQueue:
         self._changed.set()
 
     def is_open(self, task: DownloadTask) -> bool:
-        """Whether the task has no outcome yet."""
+        """Return whether the task has no outcome yet."""
         return task.product.index in self._open
 
     def finish(

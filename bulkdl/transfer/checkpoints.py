@@ -1,4 +1,4 @@
-"""What is on disk of one product during an attempt: written, then synced, then recorded in the journal.
+"""State of one product on disk during an attempt: written, then synced, then recorded in the journal.
 
 A byte range is in the journal only once the partial has been synced, so a crash costs work but never truth.
 """
