@@ -1,4 +1,4 @@
-"""File names from URLs, from `Content-Disposition` and from the manifest.
+"""File names from URLs and from the manifest, and which names are one file.
 
 A name that a server chose is made safe. A `file` in the manifest is the user's choice: it is refused if it would leave
 the destination, and otherwise used unchanged.
@@ -6,11 +6,12 @@ the destination, and otherwise used unchanged.
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 if TYPE_CHECKING:
     from bulkdl.core.urls import Url
@@ -20,12 +21,14 @@ __all__ = [
     "HARMLESS",
     "STATE_FOLDER",
     "check_relative",
+    "decode_name",
     "fold",
-    "from_content_disposition",
+    "from_segment",
     "from_url",
     "is_reserved",
     "normalise",
     "safe_component",
+    "split_suffix",
 ]
 
 STATE_FOLDER = ".bulkdl"
@@ -46,34 +49,34 @@ _RESERVED = re.compile(
     r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])\s*(\..*)?", re.IGNORECASE | re.DOTALL
 )
 _SUFFIX = re.compile(r"((?:\.SAFE|\.SEN3|\.tar)?\.[A-Za-z0-9_-]{1,16})$", re.IGNORECASE)
-_EXTENDED = re.compile(r"([A-Za-z0-9_.:+-]+)'[^']*'(.*)", re.DOTALL)
+_WINDOWS = os.name == "nt"
+_NOT_ON_WINDOWS = re.compile('[<>:"|?*]')
+_C1 = re.compile("[\x80-\x9f]")
+_IGNORED = re.compile("[\xad\u034f\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]")
+"""Characters that case-insensitive file systems ignore when they compare names (Default_Ignorable_Code_Point)."""
 
 
 def from_url(url: Url) -> str:
-    """Return the last path segment, percent-decoded and made safe; `download` if the path has none."""
-    return _from_segment(url.path.rpartition("/")[2])
+    """Return the last path segment that gives a name, percent-decoded and made safe; `download` if none does."""
+    path = url.path
+    name = from_segment(path.rpartition("/")[2])
+    return name or next((name for part in reversed(path.split("/")) if (name := from_segment(part))), FALLBACK)
 
 
 @lru_cache(maxsize=256)
-def _from_segment(segment: str) -> str:
-    return safe_component(unquote(segment, errors="replace"))
+def from_segment(segment: str) -> str:
+    """Return the safe name that a segment of a URL's path gives; "" for an empty one, or one of dots alone."""
+    name = decode_name(unquote_to_bytes(segment)) if "%" in segment else segment
+    return safe_component(name) if name.strip().strip(". ") else ""
 
 
-def from_content_disposition(value: str) -> str | None:
-    """Return the file name of a `Content-Disposition` (RFC 6266 §4.3), made safe; None if it has none.
-
-    `filename*` (RFC 8187) takes precedence over `filename`. Of a path only the last component counts, whether it uses
-    slashes or backslashes.
-    """
-    if not value:
-        return None
-    parameters = _parameters(value)
-    names = (_decode_extended(parameters.get("filename*", "")), _decode_plain(parameters.get("filename", "")))
-    for name in names:
-        last = re.split(r"[/\\]", name.strip())[-1].strip()
-        if last.strip(". "):
-            return safe_component(last)
-    return None
+def decode_name(raw: bytes) -> str:
+    """Return the text of a name in UTF-8, else in Latin-1: two different names never become one by U+FFFD."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        # Control characters would all become `_`; their numbers keep such names apart.
+        return _C1.sub(lambda found: f"%{ord(found[0]):02X}", raw.decode("latin-1"))
 
 
 def safe_component(name: str) -> str:
@@ -94,11 +97,14 @@ def is_reserved(component: str) -> bool:
     return _RESERVED.fullmatch(component) is not None
 
 
-def check_relative(text: str) -> str | None:
+def check_relative(text: str, *, windows: bool = _WINDOWS) -> str | None:
     """Return why `text` is not allowed as a manifest's `file`, as the end of a sentence; None if it is allowed.
 
     Manifests are shared between machines, so a path that would leave the destination on one system is refused on all.
+    A name that only Windows cannot have is refused there (`windows`): `a:b` would be a hidden stream of the file `a`.
     """
+    if windows and (problem := _problem_on_windows(text)) is not None:
+        return problem
     if len(text) <= _MAX_COMPONENT_BYTES and HARMLESS.fullmatch(text):  # fast path: every check below would pass
         return None
     parts = text.split("/")
@@ -120,75 +126,53 @@ def check_relative(text: str) -> str | None:
     return None
 
 
+def _problem_on_windows(text: str) -> str | None:
+    found = None if _DRIVE.match(text) else _NOT_ON_WINDOWS.search(text)
+    if found is not None:
+        return f"contains {found[0]}, which file names on Windows cannot have"
+    device = next((step for step in re.split(r"[/\\]", text) if is_reserved(step)), None)
+    return None if device is None else f"names the device {device} on Windows"
+
+
 def _in_state_folder(steps: list[str]) -> bool:
     """Return whether the path components begin with bulkdl's own folder; Windows ignores trailing dots."""
     first = next((step for step in steps if step not in {"", "."}), "")
     return first.rstrip(". ").casefold() == STATE_FOLDER
 
 
-def normalise(text: str) -> str:
-    """Return a path that passed `check_relative` without empty and `.` components: one spelling for each file."""
+def normalise(text: str, *, windows: bool = _WINDOWS) -> str:
+    """Return a path that passed `check_relative` without empty and `.` components: one spelling for each file.
+
+    A backslash is a letter of the name, as POSIX has it, except on Windows, where it separates components.
+    """
+    if windows and "\\" in text:
+        text = text.replace("\\", "/")
     if "//" not in text and "/." not in text and not text.startswith("."):
         return text
     return "/".join(part for part in text.split("/") if part not in {"", "."})
 
 
 def fold(name: str) -> str:
-    """Return a key that is equal for two names of one file where case or Unicode form is ignored (Windows, macOS)."""
+    """Return a key that is equal for two names that are one file on any common file system.
+
+    Windows and macOS ignore case, macOS also the Unicode form. Windows takes a backslash for a separator, and ignores
+    dots and blanks at the end of a component. Names are compared so on every system: a manifest that works on one
+    machine then works on all, and no two products ever share a file.
+    """
+    if "\\" in name or "./" in name or " /" in name or name.endswith((".", " ")):
+        steps = (step.rstrip(". ") for step in name.replace("\\", "/").split("/"))
+        name = "/".join(step for step in steps if step)
     if name.isascii():
         lower = name.lower()
         return name if name == lower else lower  # share one string: very many names are kept in memory
+    name = _IGNORED.sub("", name)
     return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
 
 
-def _parameters(value: str) -> dict[str, str]:
-    """Return the parameters after the disposition type; the first of each name wins. Broken quoting is tolerated."""
-    found: dict[str, str] = {}
-    rest = value if re.match(r"\s*filename\*?\s*=", value, re.IGNORECASE) else value.partition(";")[2]
-    while rest.strip():
-        name, equals, rest = rest.partition("=")
-        if not equals:
-            break
-        name = name.rpartition(";")[2].strip().lower()
-        text, rest = _value(rest.lstrip())
-        found.setdefault(name, text)
-    return found
-
-
-def _value(rest: str) -> tuple[str, str]:
-    """Return a parameter's unquoted value and the rest of the text."""
-    if not rest.startswith('"'):
-        text, _, after = rest.partition(";")
-        return text.strip(), after
-    quoted = re.match(r'"((?:[^"\\]|\\.)*)"?', rest, re.DOTALL)
-    body = quoted[1] if quoted else rest[1:]
-    after = rest[quoted.end() :] if quoted else ""
-    # Unescape only quotes and backslashes: old servers send `C:\dir\a.zip`, which must keep its separators.
-    return re.sub(r'\\(["\\])', r"\1", body), after.partition(";")[2]
-
-
-def _decode_extended(text: str) -> str:
-    found = _EXTENDED.fullmatch(text.strip())
-    if found is None:
-        return ""
-    try:
-        return unquote_to_bytes(found[2]).decode(found[1])
-    except (LookupError, ValueError):
-        return ""
-
-
-def _decode_plain(text: str) -> str:
-    """Decode a plain `filename`: it arrives as Latin-1 or with surrogates, and many servers mean UTF-8."""
-    try:
-        return text.encode("latin-1").decode("utf-8")
-    except UnicodeDecodeError:
-        return text
-    except UnicodeEncodeError:
-        pass
-    try:
-        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    except UnicodeEncodeError:
-        return text
+def split_suffix(name: str) -> tuple[str, str]:
+    """Return the name without its suffix, and the suffix with its dot (`.tar.gz` and `.SAFE.zip` are one); "" if none."""
+    found = _SUFFIX.search(name)
+    return (name[: found.start()], found[1]) if found is not None and found.start() else (name, "")
 
 
 def _shorten(name: str) -> str:

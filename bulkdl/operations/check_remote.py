@@ -10,12 +10,13 @@ from bulkdl.concurrency.connection_limiter import ConnectionLimiter
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.filenames import from_content_disposition, from_url
+from bulkdl.core.filenames import from_url
 from bulkdl.core.urls import HostList
 from bulkdl.http.probe import probe
 from bulkdl.operations.services import Services
 from bulkdl.planning.plan import selected
 from bulkdl.protocol.content_coding import parse_codings
+from bulkdl.protocol.content_disposition import file_name
 from bulkdl.protocol.headers import strong_etag
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ async def _ask(http: HttpClient, product: Product, signer: Authenticator) -> Rem
     except (ProductFailed, TryAgain) as error:
         return RemoteFacts(file=name, problem=str(error))
     return RemoteFacts(
-        file=product.file or from_content_disposition(head.disposition) or name,
+        file=product.file or file_name(head.disposition) or name,
         status=head.status,
         size=_size(head),
         resumable="bytes" in head.accept_ranges.lower() and strong_etag(head.etag) is not None,

@@ -14,6 +14,7 @@ from bulkdl.concurrency.adaptive_limit import CAP
 from bulkdl.concurrency.connection_limiter import ConnectionLimiter
 from bulkdl.concurrency.rate_limiter import HostBackoff, RateLimit
 from bulkdl.core.errors import first_error
+from bulkdl.core.filenames import fold
 from bulkdl.http.fast_lane.takeover import fast_lane_for
 from bulkdl.operations.prepare import announce
 from bulkdl.planning.local_status import LocalFileStatus
@@ -107,7 +108,7 @@ def _run_context(
         ),
         evidence=dict(prepared.learned.evidence),
         orphans=find_orphans(gone, request.manifest.products),
-        parts={e.part: e.id for e in prepared.unfinished.values() if e.part is not None and e.ranges},
+        parts={fold(e.part): e.id for e in prepared.unfinished.values() if e.part is not None and e.ranges},
     )
 
 

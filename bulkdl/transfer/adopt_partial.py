@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import ProductFailed
+from bulkdl.core.filenames import fold
 from bulkdl.journal.records import Phase
 
 if TYPE_CHECKING:
@@ -31,16 +32,16 @@ async def adopt(context: RunContext, task: DownloadTask, entry: Entry, *, same: 
     own = replace(entry, id=task.product.id, phase=Phase.PARTIAL)
     await context.journal.put(own)
     await context.journal.forget(entry.id)
-    context.parts[own.part or ""] = task.product.id
+    context.parts[fold(own.part or "")] = task.product.id
     return own
 
 
 async def discard_orphans(context: RunContext, file: str) -> None:
     """Remove the orphaned partials of `file`, which is in its place now: no product can resume them any more."""
     for entry in tuple(context.orphans.by_file.get(file, ())):
-        if entry.part is not None and context.parts.get(entry.part) == entry.id:
+        if entry.part is not None and context.parts.get(fold(entry.part)) == entry.id:
             await context.journal.forget(entry.id)
             with suppress(ProductFailed):  # the product is in its place, so a partial that stays does not make it fail
                 await context.storage.remove(context.storage.root / entry.part)
-            del context.parts[entry.part]
+            del context.parts[fold(entry.part)]
     context.orphans.by_file.pop(file, None)

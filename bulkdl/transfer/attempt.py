@@ -13,12 +13,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import StorageStopped
-from bulkdl.core.filenames import from_content_disposition, from_url
+from bulkdl.core.filenames import fold, from_url
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.name_registry import name_taken
 from bulkdl.planning.orphaned_partials import without_last_byte
 from bulkdl.planning.unpack_folders import reserve_folder
 from bulkdl.protocol.byte_ranges import normalise
+from bulkdl.protocol.content_disposition import file_name
 from bulkdl.protocol.headers import strong_date
 from bulkdl.protocol.resume import (
     Action,
@@ -243,7 +244,7 @@ def _is_small(task: DownloadTask, response: Response, decision: Decision, entry:
 
 def _reject_error_page(task: DownloadTask, head: Head, beginning: bytes) -> None:
     """Raise `TryAgain` for a page in the product's place. Check before the bytes on disk are given up for it."""
-    name = task.file or task.product.file or from_content_disposition(head.disposition) or task.shown
+    name = task.file or task.product.file or file_name(head.disposition) or task.shown
     reason = objection_to(task, beginning, name=name, content_type=head.content_type, size=head.content_length)
     if beginning and reason is not None:
         raise not_the_product(reason)
@@ -257,7 +258,7 @@ def _reserve_name(context: RunContext, task: DownloadTask, head: Head, entry: En
     new = task.file is None
     file = task.file or (entry.file if entry is not None else None)
     if file is None:
-        file = from_content_disposition(head.disposition) or from_url(task.product.url)
+        file = file_name(head.disposition) or from_url(task.product.url)
     other = context.claims.reserve(file, task.product.index)
     if other is not None:
         raise name_taken(f"the archive gives this product the name {file}", other)
@@ -283,7 +284,7 @@ def _entry(
     part = before.part if before is not None and kept else None
     if part is None:
         part = context.part_for(task, file)
-    task.part, context.parts[part] = part, task.product.id
+    task.part, context.parts[fold(part)] = part, task.product.id
     return Entry(
         id=task.product.id,
         phase=Phase.REQUEUED if before is not None and before.phase is Phase.REQUEUED else Phase.PARTIAL,

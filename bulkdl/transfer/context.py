@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.filenames import fold
 from bulkdl.core.models import Resume
 from bulkdl.core.urls import HostList
 from bulkdl.planning.orphaned_partials import OrphanedPartials
@@ -67,11 +68,11 @@ class RunContext:
     evidence: dict[str, BadSourceEvidence]
     """Evidence that products are faulty at their sources, by product id."""
     parts: dict[str, str]
-    """Product id of the owner of each partial, by name. No product writes to another's partial, of this run or an earlier one."""
+    """Product id of the owner of each partial, by folded name. No product writes to another's partial, of this run or an earlier one."""
 
     def is_taken(self, name: str, task: DownloadTask) -> bool:
         """Return whether a partial of that name would collide with another product."""
-        return self.claims.holder(name) is not None or self.parts.get(name, task.product.id) != task.product.id
+        return self.claims.holder(name) is not None or self.parts.get(fold(name), task.product.id) != task.product.id
 
     def part_for(self, task: DownloadTask, file: str) -> str:
         """Return a name for a new partial of `file`."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.content.verify import digests
 from bulkdl.core.errors import ProductFailed
+from bulkdl.core.filenames import fold
 from bulkdl.core.models import FailureKind
 from bulkdl.planning.local_status import LocalFileStatus, local_status
 from bulkdl.storage.os_errors import storage_error
@@ -37,7 +38,7 @@ async def resolve_existing_file(
     options, status, facts = context.options, task.local_status, None
     if name_is_new:
         facts = await context.storage.stat(context.storage.final(task.file or ""))
-        if facts is not None and context.parts.get(task.file or "", task.product.id) != task.product.id:
+        if facts is not None and context.parts.get(fold(task.file or ""), task.product.id) != task.product.id:
             # Its size does not matter: the other product will move it away.
             raise _conflict(task.file, "is already there as the partial of another product")
         status = local_status(task.product, None, facts)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.content.verify import check_product
 from bulkdl.core.errors import ProductFailed, TryAgain
+from bulkdl.core.filenames import fold
 from bulkdl.core.models import FailureKind
 from bulkdl.journal.pending_moves import placed_entry
 from bulkdl.journal.records import Entry, Phase
@@ -123,7 +124,7 @@ async def record_existing(context: RunContext, task: DownloadTask, existing: Exi
         )
     await unpack(context, task)
     before = await context.journal.get(task.product.id)
-    if before is not None and before.part is not None and context.parts.get(before.part) == task.product.id:
+    if before is not None and before.part is not None and context.parts.get(fold(before.part)) == task.product.id:
         await context.storage.remove(context.storage.root / before.part)
     await context.journal.put(
         Entry(

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from bulkdl.content.incremental_hash import IncrementalHasher
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.filenames import from_content_disposition, from_url
+from bulkdl.core.filenames import from_url
 from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.protocol.content_coding import is_file_format, parse_codings
+from bulkdl.protocol.content_disposition import file_name
 from bulkdl.protocol.resume import PartialState
 from bulkdl.transfer.state import Rejections
 
@@ -113,7 +114,7 @@ class DownloadTask:
 
     def keeps_coding(self, response: Response) -> bool:
         """Return whether the content coding is the product's own format: a `.gz` served with `Content-Encoding: gzip`."""
-        suggested = from_content_disposition(response.head.disposition)
+        suggested = file_name(response.head.disposition)
         names = (self.shown, suggested or "", from_url(self.source), from_url(response.url))
         return is_file_format(parse_codings((response.head.content_encoding,)), names)
 

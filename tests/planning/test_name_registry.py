@@ -77,6 +77,13 @@ def test_names_that_a_file_system_treats_alike_are_one_name(other):
     assert names.holder(other) == 1
 
 
+@pytest.mark.parametrize(("one", "other"), [("a\\b", "a/b"), ("d./z", "d/z"), ("z. ", "Z")])
+def test_spellings_of_one_path_on_windows_are_one_name(one, other):
+    names = NameRegistry()
+    assert names.confirm(one, 2) is None
+    assert names.reserve(other, 1) == 2
+
+
 def test_a_lower_index_takes_a_name_that_is_not_finished():
     names = NameRegistry()
     names.reserve("a", 5)
