@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import os
 import signal
 import socket
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -135,6 +137,79 @@ def test_git_ignores_the_state_folder(tmp_path: Path) -> None:
         assert (tmp_path / ".bulkdl/.gitignore").read_text() == "*\n"
 
 
+NO_LOCKS = [
+    pytest.param(OSError(errno.ENOLCK, "no locks"), id="ENOLCK"),
+    pytest.param(OSError(errno.ENOSYS, "no locks"), id="ENOSYS"),
+    pytest.param(OSError(errno.EOPNOTSUPP, "no locks"), id="EOPNOTSUPP"),
+    pytest.param(NotImplementedError("no locks"), id="NotImplementedError"),
+]
+
+
+def lock_raises(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+
+
+@pytest.mark.parametrize("error", NO_LOCKS)
+def test_without_locks_a_file_with_the_process_id_admits_one_run_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    lock_raises(monkeypatch, error)
+    with DestinationLock(tmp_path):
+        assert json.loads((tmp_path / ".bulkdl/lock.pid").read_text())["pid"] == os.getpid()
+        with pytest.raises(StorageStopped, match=r"^Another run holds"):
+            DestinationLock(tmp_path).acquire()
+    assert not (tmp_path / ".bulkdl/lock.pid").exists()
+    assert not (tmp_path / ".bulkdl/owner.json").exists()
+    with DestinationLock(tmp_path):
+        pass
+
+
+def test_the_file_with_the_process_id_is_given_back_if_the_holder_cannot_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock_raises(monkeypatch, NotImplementedError())
+    (state_folder(tmp_path) / "owner.json").mkdir()
+    with pytest.raises(StorageStopped, match="Could not lock"):
+        DestinationLock(tmp_path).acquire()
+    assert not (tmp_path / ".bulkdl/lock.pid").exists()
+
+
+def test_another_error_of_the_lock_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock_raises(monkeypatch, PermissionError(errno.EACCES, "no"))
+    with pytest.raises(StorageStopped, match="Could not lock"):
+        DestinationLock(tmp_path).acquire()
+    assert not (tmp_path / ".bulkdl/lock.pid").exists()
+
+
+def test_a_full_disk_is_the_only_error_that_an_owner_file_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it nobody can name the holder; the lock holds all the same."""
+    for code, stops in ((errno.ENOSPC, False), (errno.EDQUOT, False), (errno.EIO, True), (errno.EACCES, True)):
+
+        def write(path: Path, code: int = code) -> None:
+            raise OSError(code, os.strerror(code), str(path))
+
+        monkeypatch.setattr("bulkdl.storage.destination_lock.write_owner", write)
+        lock = DestinationLock(tmp_path)
+        with pytest.raises(StorageStopped) if stops else nullcontext(), lock:
+            pass
+        lock.release()
+
+
+async def test_a_lock_is_released_if_the_task_is_cancelled_while_it_is_taken(tmp_path: Path) -> None:
+    task = asyncio.ensure_future(DestinationLock(tmp_path).__aenter__())
+    await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    with DestinationLock(tmp_path):
+        pass
+
+
 class TestWithoutLocks:
     """On a file system without locks, an exclusively created file replaces them."""
 
@@ -199,3 +274,35 @@ class TestWithoutLocks:
         file.unlink()
         release()
         assert not file.exists()
+
+    def test_of_two_processes_that_find_a_stale_file_the_slower_one_gives_the_others_back(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = state_folder(tmp_path) / "lock.pid"
+        stale = {"pid": os.getpid(), "host": socket.gethostname(), "since": "2026-01-01", "version": "0"}
+        file.write_text(json.dumps(stale))
+        other = {**stale, "pid": 1, "since": "2026-01-02"}
+
+        def rename_after_the_other(path: Path, target: Path) -> Path:
+            if path == file:
+                file.write_text(json.dumps(other))  # the faster one has replaced it
+            os.rename(path, target)  # noqa: PTH104 - the method under test
+            return target
+
+        monkeypatch.setattr("pathlib.Path.rename", rename_after_the_other)
+        with pytest.raises(StorageStopped, match=r"process 1 on .*, since 2026-01-02"):
+            _lock_without_os_locks(file, tmp_path)
+        assert json.loads(file.read_text()) == other
+        assert [path.name for path in file.parent.iterdir() if path.name.startswith("lock.pid")] == ["lock.pid"]
+
+    def test_a_file_that_comes_again_each_time_is_the_others(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = state_folder(tmp_path) / "lock.pid"
+        file.write_text("")
+        tries: list[Path] = []
+        monkeypatch.setattr("bulkdl.storage.destination_lock._remove_if_stale", lambda path, _: tries.append(path))
+        with pytest.raises(StorageStopped, match="Another run holds") as refused:
+            _lock_without_os_locks(file, tmp_path)
+        assert tries == [file, file]
+        assert "bulkdl status" in refused.value.hint

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import hashlib
 import multiprocessing
 import os
 from contextlib import nullcontext
@@ -64,7 +66,60 @@ async def test_a_login_waits_at_most_two_minutes_for_the_lock(tmp_path):
     clock = ImpatientClock()
     lock = LoginLock(tmp_path, clock=clock)
     async with lock.hold(URL, "anna"), lock.hold(URL, "anna"):
-        assert 119 <= sum(clock.slept) <= 121
+        assert sum(clock.slept) == pytest.approx(120, abs=0.2)
+        assert set(clock.slept) == {0.1}
+
+
+async def test_a_login_that_gave_up_waiting_leaves_the_lock_to_its_holder(tmp_path):
+    clock = ImpatientClock()
+    lock = LoginLock(tmp_path, clock=clock)
+    async with lock.hold(URL, "anna"):
+        for _ in range(2):
+            clock.slept.clear()
+            async with lock.hold(URL, "anna"):
+                assert sum(clock.slept) == pytest.approx(120, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("passed", "gap"), [(0.0, 0.3), (0.1, 0.2), (0.301, None), (5.0, None), (-0.1, None), (-3600.0, None)]
+)
+async def test_between_two_logins_there_are_three_tenths_of_a_second(tmp_path, passed, gap):
+    clock = ImpatientClock()
+    async with LoginLock(tmp_path, clock=clock).hold(URL, "anna"):
+        assert clock.slept == []
+        clock.jump_wall(1000.0)
+    clock.jump_wall(passed)
+    async with LoginLock(tmp_path, clock=clock).hold(URL, "anna"):
+        assert clock.slept == ([] if gap is None else [pytest.approx(gap, abs=1e-5)])
+
+
+async def test_the_folder_and_the_lock_are_the_owners_alone_and_named_by_a_hash(tmp_path):
+    async with LoginLock(tmp_path / "state" / "here", clock=SystemClock()).hold(URL, "anna"):
+        (path,) = (tmp_path / "state" / "here").iterdir()
+    digest = hashlib.sha256(f"bulkdl login turns\0{URL.raw}\0anna".encode()).hexdigest()
+    assert path.name == f"login-{digest[:32]}.lock"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("error", [NotImplementedError(), OSError(errno.ENOLCK, "no locks")])
+async def test_on_a_file_system_without_locks_the_login_proceeds_at_once(tmp_path, monkeypatch, error):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    clock = ImpatientClock()
+    async with LoginLock(tmp_path, clock=clock).hold(URL, "anna"):
+        assert clock.slept == []
+
+
+async def test_a_lock_file_that_is_gone_at_the_end_of_the_login_does_no_harm(tmp_path):
+    clock = ImpatientClock()
+    async with LoginLock(tmp_path, clock=clock).hold(URL, "anna"):
+        (path,) = tmp_path.iterdir()
+        path.unlink()
+    async with LoginLock(tmp_path, clock=clock).hold(URL, "anna"):
+        assert clock.slept == []
 
 
 @pytest.mark.parametrize("error", [True, False])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import hmac
+import json
 import multiprocessing
 import random
 from pathlib import Path
 
+import filelock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,8 +66,9 @@ def test_a_code_keeps_its_leading_zero():
     assert code_at(SECRET, 37037036).reveal() == "081804"
 
 
-def test_a_short_secret_of_eighty_bits_gives_the_codes_of_rfc_4226():
-    key, step = b"0123456789", 37037036
+@pytest.mark.parametrize("key", [b"0", b"0123456789", b"0123456789" * 2, b"0123456789" * 4])
+def test_a_secret_of_any_length_gives_the_codes_of_rfc_4226(key):
+    step = 37037036
     digest = hmac.digest(key, step.to_bytes(8), "sha1")
     number = int.from_bytes(digest[digest[-1] & 15 :][:4]) & 0x7FFFFFFF
     assert code_at(normalise(base64.b32encode(key).decode()), step).reveal() == f"{number % 10**6:06}"
@@ -84,6 +88,7 @@ async def test_a_code_with_less_than_two_seconds_left_is_not_used(tmp_path):
     code = await ledger(tmp_path, clock).reserve(SECRET, waiting=waits)
     assert code == code_at(SECRET, 37037037)
     assert waits == [pytest.approx(1.9)]
+    assert clock.slept == [pytest.approx(1.95)]
 
 
 async def test_a_code_with_two_seconds_left_is_used_at_once(tmp_path):
@@ -110,6 +115,46 @@ async def test_two_secrets_do_not_wait_for_each_other(tmp_path):
 async def test_the_servers_clock_decides_if_it_is_known(tmp_path):
     clock = ImpatientClock(wall=RFC_STEP_START)
     assert await ledger(tmp_path, clock).reserve(SECRET, skew=-3600.0) == code_at(SECRET, 37037037 - 120)
+
+
+@pytest.mark.parametrize(("back", "waits"), [(0, 1), (1, 2), (2, 3), (3, 0), (4, 0)])
+async def test_a_step_is_free_if_no_step_up_to_two_later_was_used(tmp_path, back, waits):
+    clock = ImpatientClock(wall=RFC_STEP_START)
+    await ledger(tmp_path, clock).reserve(SECRET)
+    clock.jump_wall(-30 * back)
+    assert await ledger(tmp_path, clock).reserve(SECRET) == code_at(SECRET, 37037037 - back + waits)
+    assert clock.slept == ([pytest.approx(30.05)] + [pytest.approx(30.0)] * 2)[:waits]
+
+
+async def test_the_ledger_has_the_last_eight_steps_under_the_hash_of_the_secret(tmp_path):
+    clock = ImpatientClock(wall=RFC_STEP_START)
+    for _ in range(10):
+        await ledger(tmp_path, clock).reserve(SECRET)
+    digest = hashlib.sha256(b"bulkdl totp steps\0" + SECRET.reveal().encode()).hexdigest()
+    name = f"totp-{digest[:32]}"
+    assert {path.name for path in tmp_path.iterdir()} == {f"{name}.json", f"{name}.lock"}
+    assert json.loads((tmp_path / f"{name}.json").read_text()) == list(range(37037039, 37037047))
+    assert (tmp_path / f"{name}.lock").stat().st_mode & 0o777 == 0o600
+
+
+async def test_of_a_longer_list_the_ledger_reads_the_last_eight_steps(tmp_path):
+    clock = ImpatientClock(wall=RFC_STEP_START)
+    await ledger(tmp_path, clock).reserve(SECRET)
+    file = next(tmp_path.glob("*.json"))
+    file.write_text(json.dumps([37037037, *range(1, 9)]))
+    assert await ledger(tmp_path, clock).reserve(SECRET) == code_at(SECRET, 37037037)
+    file.write_text(json.dumps([1, 37037037, *range(2, 9)]))
+    assert await ledger(tmp_path, clock).reserve(SECRET) == code_at(SECRET, 37037038)
+
+
+async def test_a_ledger_that_another_process_holds_is_told_and_steps_are_tracked_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("bulkdl.auth.oidc.totp._LOCK_TIMEOUT_S", 0.0)
+    clock, warnings = ImpatientClock(wall=RFC_STEP_START), Collected()
+    book = ledger(tmp_path, clock, warnings)
+    await book.reserve(SECRET)
+    with filelock.FileLock(next(tmp_path.glob("*.lock")), thread_local=False):
+        assert await book.reserve(SECRET) == code_at(SECRET, 37037038)
+    assert ["locked by another process" in warning for warning in warnings] == [True]
 
 
 async def test_a_step_used_by_a_clock_an_hour_ahead_blocks_nothing(tmp_path):
