@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.core.models import RunOptions
-from bulkdl.journal.records import Phase
+from bulkdl.core.errors import BulkdlError, ProductFailed
+from bulkdl.core.events import Flight
+from bulkdl.core.models import Checksum, FailureKind, RunOptions
+from bulkdl.journal.records import Entry, Phase
 from bulkdl.operations.verify import verify_products
+from bulkdl.planning.local_status import LocalFileStatus
+from bulkdl.transfer.existing_file import resolve_existing_file
+from bulkdl.transfer.state import ExistingFile
+from tests.contexts import context_at, task_for
 from tests.harness import Place, body_of, sha256
 from tests.servers import RawRequest, RawServer, Responder, Wire, announce, ranges, reply
 
@@ -176,3 +184,145 @@ async def test_a_file_that_is_to_be_replaced_stays_whole_until_then_also_where_i
         assert (cut.code, place.file("a.bin")) == (1, old)
         done = await place.run(wanted, options=OVERWRITE)
     assert (done.code, place.file("a.bin"), place.names()) == (0, new, ["a.bin"])
+
+
+# Single steps, without a run: which value comes back, and what is left in the task
+
+
+@dataclass(frozen=True)
+class Step:
+    """A file at the name, what the plan said of it, and what comes of it."""
+
+    status: LocalFileStatus = LocalFileStatus.UNVERIFIABLE
+    there: bytes | None = BODY
+    product: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, bool] = field(default_factory=dict)
+    name_is_new: bool = False
+    response_size: int | None = None
+    size: int | None = None
+    """Size of the file that is accepted; None if the product has to be downloaded."""
+    note: str = ""
+    conflict: str = ""
+
+
+RIGHT = {"checksums": (Checksum("sha256", sha256(BODY).partition(":")[2]),)}
+MD5 = hashlib.md5(BODY).hexdigest()
+WRONG_MD5 = {"checksums": (*RIGHT["checksums"], Checksum("md5", "0" * 32))}
+NEW = {"name_is_new": True, "status": LocalFileStatus.ABSENT}
+STEPS = {
+    "absent": Step(LocalFileStatus.ABSENT, there=None),
+    "absent, although a file came since": Step(LocalFileStatus.ABSENT),
+    "a new name, nothing there": Step(**NEW, there=None, response_size=50_000),
+    "a new name, the response's size": Step(**NEW, response_size=50_000, size=50_000, note="existing, unverified"),
+    "a new name, one byte more": Step(**NEW, response_size=50_001, conflict="has 50001 bytes"),
+    "a new name, one byte less": Step(
+        **NEW, response_size=49_999, conflict="exists (50000 bytes), but the archive has"
+    ),
+    "a new name, an empty response": Step(**NEW, response_size=0, conflict="has 0 bytes"),
+    "a new name, both empty": Step(**NEW, there=b"", response_size=0, note="existing, unverified", size=0),
+    "a new name, no size": Step(**NEW, conflict="exists (50000 bytes), but the archive gives no size"),
+    "a new name, no size, trusted": Step(
+        **NEW, options={"trust_existing": True}, size=50_000, note="existing, unverified"
+    ),
+    "a new name, no size, overwritten": Step(**NEW, options={"overwrite": True}),
+    "a new name, overwritten and trusted": Step(
+        **NEW, options={"overwrite": True, "trust_existing": True}, size=50_000, note="existing, unverified"
+    ),
+    "a new name, the manifest's size": Step(**NEW, product={"size": 50_000}, size=50_000),
+    "a new name, not the manifest's size": Step(
+        **NEW, product={"size": 50_001}, conflict="its size or content differs"
+    ),
+    "a new name, not the manifest's size, overwritten": Step(
+        **NEW, product={"size": 50_001}, options={"overwrite": True}
+    ),
+    "a new name, the manifest's checksum": Step(**NEW, product=RIGHT, size=50_000),
+    "a new name, a wrong checksum": Step(
+        **NEW, product=WRONG_MD5, conflict=f"already exists, but its md5 is {MD5}, expected {'0' * 32}"
+    ),
+    "the checksum is right": Step(LocalFileStatus.NEEDS_CHECKSUM, product=RIGHT, size=50_000),
+    "nothing to compare": Step(LocalFileStatus.NEEDS_CHECKSUM, size=50_000),
+    "a wrong checksum": Step(LocalFileStatus.NEEDS_CHECKSUM, product=WRONG_MD5, conflict="its md5 is"),
+    "a wrong checksum, overwritten": Step(
+        LocalFileStatus.NEEDS_CHECKSUM, product=WRONG_MD5, options={"overwrite": True}
+    ),
+    "a conflict": Step(LocalFileStatus.CONFLICTS, conflict="its size or content differs"),
+    "a conflict, trusted": Step(
+        LocalFileStatus.CONFLICTS, options={"trust_existing": True}, conflict="its size or content differs"
+    ),
+    "a conflict, overwritten": Step(LocalFileStatus.CONFLICTS, options={"overwrite": True}),
+    "requeued": Step(LocalFileStatus.REPLACE),
+    "unverifiable, trusted": Step(options={"trust_existing": True}, size=50_000, note="existing, unverified"),
+    "unverifiable, trusted, gone since": Step(
+        there=None, options={"trust_existing": True}, size=0, note="existing, unverified"
+    ),
+    "unverifiable, overwritten": Step(options={"overwrite": True}),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+async def test_what_comes_of_a_file_that_is(name: str, tmp_path: Path):
+    step = STEPS[name]
+    async with context_at(tmp_path, **step.options) as context:
+        task = task_for(context, **step.product)
+        task.local_status = step.status
+        if step.there is not None:
+            (tmp_path / "x.bin").write_bytes(step.there)
+        with pytest.raises(ProductFailed) if step.conflict else nullcontext() as failed:
+            found = await resolve_existing_file(
+                context, task, name_is_new=step.name_is_new, response_size=step.response_size
+            )
+        if step.conflict:
+            assert failed.value.reason.startswith("x.bin ")
+            assert step.conflict in failed.value.reason
+            assert failed.value.kind is FailureKind.CONFLICT
+            assert "--overwrite" in failed.value.hint
+            return
+        assert (found.size if found else None, found.note if found else "") == (step.size, step.note)
+        wants_checksums = found is not None and not step.note and step.product.get("checksums")
+        assert (found.digests if found else ()) == (wants_checksums or ())
+        replaced = found is None and (step.status is not LocalFileStatus.ABSENT or "overwritten" in name)
+        assert task.overwrite == replaced
+        assert task.local_status == (LocalFileStatus.ABSENT if replaced else step.status)
+        computed = step.status is LocalFileStatus.NEEDS_CHECKSUM or bool(wants_checksums)
+        assert context.hub.counters.flights[task.product.id].phase == ("verifying" if computed else Flight("").phase)
+
+
+@pytest.mark.parametrize("right", [True, False])
+async def test_without_a_checksum_in_the_manifest_the_journals_is_compared(right: bool, tmp_path: Path):  # noqa: FBT001
+    (tmp_path / "x.bin").write_bytes(BODY if right else SAME_SIZE)
+    async with context_at(tmp_path) as context:
+        task = task_for(context)
+        task.local_status = LocalFileStatus.NEEDS_CHECKSUM
+        await context.journal.put(Entry(id=task.product.id, phase=Phase.DONE, file="x.bin", digests=RIGHT["checksums"]))
+        if right:
+            assert await resolve_existing_file(context, task) == ExistingFile(50_000, RIGHT["checksums"])
+        else:
+            with pytest.raises(ProductFailed, match="its sha256 is"):
+                await resolve_existing_file(context, task)
+
+
+@pytest.mark.parametrize(("owner", "conflict"), [("x.bin", False), ("another", True)])
+async def test_a_new_name_that_is_another_products_partial_is_a_conflict(
+    owner: str,
+    conflict: bool,  # noqa: FBT001
+    tmp_path: Path,
+):
+    async with context_at(tmp_path, overwrite=True) as context:
+        task = task_for(context)
+        context.parts["x.bin"] = owner if conflict else task.product.id
+        assert await resolve_existing_file(context, task, name_is_new=True) is None
+        (tmp_path / "x.bin").write_bytes(BODY)
+        if not conflict:
+            assert await resolve_existing_file(context, task, name_is_new=True) is None
+            return
+        with pytest.raises(ProductFailed, match=r"^x\.bin is already there as the partial of another product"):
+            await resolve_existing_file(context, task, name_is_new=True)
+
+
+async def test_a_file_that_cannot_be_read_is_the_machines_trouble(tmp_path: Path):
+    async with context_at(tmp_path) as context:
+        task = task_for(context, **RIGHT)
+        task.local_status = LocalFileStatus.NEEDS_CHECKSUM
+        (tmp_path / "x.bin").mkdir()
+        with pytest.raises(BulkdlError, match=r"Could not read 'x\.bin'"):
+            await resolve_existing_file(context, task)
