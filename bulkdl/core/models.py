@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.filenames import from_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,7 +111,9 @@ class Product:
     """Position in the manifest, from 0; of two products with the same name the lower index gets it."""
     url: Url
     file: str | None = None
-    """Relative path under the destination, with `/`; None: use Content-Disposition, else the URL's last segment."""
+    """Relative path under the destination, with `/`; None: use Content-Disposition, else `expected_file`."""
+    name: str | None = None
+    """Relative path that tells this product from others whose URLs end in the same name; None: there are none."""
     size: int | None = None
     """Bytes."""
     checksums: tuple[Checksum, ...] = ()
@@ -127,6 +130,11 @@ class Product:
     def id(self) -> str:
         """Key in the journal: the file, or a hash of the URL if only the server knows the file name."""
         return self.file if self.file is not None else f"url:{self.url.fingerprint}"
+
+    @property
+    def expected_file(self) -> str:
+        """`file`, or the relative path that the URL gives; the server may name another where `file` is None."""
+        return self.file or self.name or from_url(self.url)
 
     @property
     def sources(self) -> tuple[Url, ...]:

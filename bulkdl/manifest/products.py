@@ -216,13 +216,25 @@ class Products:
         drafts, no_overrides = self._drafts, _Overrides()
         default_values = _effective(no_overrides, defaults, accounts)
         products: list[Product] = []
+        names = self._names()
         drafts.reverse()
         while drafts:
             draft = drafts.pop()
             overrides = draft.overrides or no_overrides
             values = default_values if overrides is no_overrides else _effective(overrides, defaults, accounts)
-            products.append(_finish(draft, len(products), values, overrides.mirrors))
+            products.append(_finish(draft, len(products), values, overrides.mirrors, names.get(len(products))))
         return tuple(products)
+
+    def _names(self) -> dict[int, str]:
+        """Return the names that tell products without a `file` apart, by index, where the end of their URLs does not."""
+        nameless = [i for i, draft in enumerate(self._drafts) if draft.file is None]
+        if len(nameless) < 2:
+            return {}
+        from bulkdl.manifest.product_names import names_apart  # noqa: PLC0415 - most manifests name their files
+
+        taken = self._files.keys() | self._folders.keys()
+        names = names_apart([self._drafts[i].url for i in nameless], taken)
+        return {nameless[position]: name for position, name in names.items()}
 
     def accounts_used(self) -> Iterable[tuple[str, list[Place]]]:
         """Return each account that products name, with the first 200 positions that name it."""
@@ -242,11 +254,12 @@ def _effective(overrides: _Overrides, defaults: Defaults, accounts: Mapping[str,
     )
 
 
-def _finish(draft: _Draft, index: int, values: Defaults, mirrors: tuple[Url, ...]) -> Product:
+def _finish(draft: _Draft, index: int, values: Defaults, mirrors: tuple[Url, ...], name: str | None) -> Product:
     return Product(
         index=index,
         url=draft.url,
         file=draft.file,
+        name=name,
         size=draft.size,
         checksums=draft.checksums,
         account=values.account,

@@ -10,7 +10,6 @@ from bulkdl.concurrency.connection_limiter import ConnectionLimiter
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.filenames import from_url
 from bulkdl.core.urls import HostList
 from bulkdl.http.probe import probe
 from bulkdl.operations.services import Services
@@ -85,7 +84,7 @@ async def check_remote(
 
 
 async def _ask(http: HttpClient, product: Product, signer: Authenticator) -> RemoteFacts:
-    name = product.file or from_url(product.url)
+    name = product.expected_file
     try:
         head = await _head(http, product, signer)
     except AccountStopped as error:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.filenames import from_url
 from bulkdl.journal.journal import read_learned
 from bulkdl.journal.learned import Learned
 from bulkdl.journal.reader import read
@@ -83,7 +82,7 @@ def _status(product: Product, entry: Entry | None, destination: Path) -> Product
     file = product.file or (entry.file if entry is not None else None)
     size = size_of(destination / file) if file is not None else None
     base = ProductStatus(
-        file=file or from_url(product.url), url=str(product.url), state=ProductState.PENDING, have=0, total=product.size
+        file=file or product.expected_file, url=str(product.url), state=ProductState.PENDING, have=0, total=product.size
     )
     if entry is None:
         agrees = size is not None and size == product.size

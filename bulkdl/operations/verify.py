@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.filenames import from_url
 from bulkdl.journal.journal import Journal
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
@@ -101,7 +100,7 @@ async def _verify_all(
 
 async def _verify(product: Product, entry: Entry | None, destination: Path) -> VerifyResult:
     file = product.file or (entry.file if entry is not None else None)
-    shown = file or from_url(product.url)
+    shown = file or product.expected_file
     if file is None or size_of(destination / file) is None:
         return VerifyResult(file=shown, verdict=ProductVerdict.MISSING, reason="there is no such file")
     path, placed = destination / file, entry if entry is not None and entry.phase is Phase.DONE else None

@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.filenames import from_url
 from bulkdl.core.models import Outcome, State
 from bulkdl.journal.records import Phase
 from bulkdl.planning.local_status import LocalFileStatus, local_status
@@ -44,7 +43,7 @@ class PlannedProduct:
 
     @property
     def shown(self) -> str:
-        return self.file or from_url(self.product.url)
+        return self.file or self.product.expected_file
 
     @property
     def size(self) -> int | None:
@@ -63,7 +62,7 @@ def selected(products: Iterable[Product], patterns: tuple[str, ...]) -> list[Pro
     """Return the products whose file name, or its last part, matches one of the globs; all if there are no globs."""
     if not patterns:
         return list(products)
-    return [p for p in products if any(_matches(p.file or from_url(p.url), pattern) for pattern in patterns)]
+    return [p for p in products if any(_matches(p.expected_file, pattern) for pattern in patterns)]
 
 
 def _matches(name: str, pattern: str) -> bool:

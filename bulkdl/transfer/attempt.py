@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import StorageStopped
-from bulkdl.core.filenames import fold, from_url
+from bulkdl.core.filenames import fold
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.name_registry import name_taken
 from bulkdl.planning.orphaned_partials import without_last_byte
@@ -258,7 +258,7 @@ def _reserve_name(context: RunContext, task: DownloadTask, head: Head, entry: En
     new = task.file is None
     file = task.file or (entry.file if entry is not None else None)
     if file is None:
-        file = file_name(head.disposition) or from_url(task.product.url)
+        file = file_name(head.disposition) or task.product.expected_file
     other = context.claims.reserve(file, task.product.index)
     if other is not None:
         raise name_taken(f"the archive gives this product the name {file}", other)

@@ -110,7 +110,7 @@ class DownloadTask:
     @property
     def shown(self) -> str:
         """Name for messages; it exists before the final name is known."""
-        return self.file or self.product.file or from_url(self.product.url)
+        return self.file or self.product.expected_file
 
     def keeps_coding(self, response: Response) -> bool:
         """Return whether the content coding is the product's own format: a `.gz` served with `Content-Encoding: gzip`."""

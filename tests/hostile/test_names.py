@@ -174,3 +174,64 @@ async def test_a_product_named_like_the_partial_of_another_harms_neither(
     assert place.file("x.bin") is None
     assert place.entry_of("x.bin").ranges == ((0, 9000),)
     assert place.file(place.entry_of("x.bin").part or "") == BODY[:9000]
+
+
+async def test_products_whose_urls_end_in_one_name_all_get_a_place_and_keep_it(tmp_path: Path):
+    place = Place(tmp_path)
+
+    async def serve(request: RawRequest, wire: Wire) -> None:
+        await reply(200, body_of(3000, seed=sum(request.target.encode())))(request, wire)
+
+    async with RawServer(serve) as server:
+        first = server.url("/get?id=1&token=hushhush")
+        alone = await place.run(first)
+        paths = ("/e1/B04.tif.bin", "/e2/B04.tif.bin", "/get?id=2&token=hush", "/get?id=3", "/list/", "/other/list/")
+        urls = [*map(server.url, paths), first]
+        done = await place.run(*urls)
+        again = await place.run(*reversed(urls))
+        asked = len(server.log)
+        later = await place.run(server.url("/e0/B04.tif.bin"), *urls)
+    names = ["e1/B04.tif.bin", "e2/B04.tif.bin", "get", "get_id=2", "get_id=3", "list", "other/list"]
+    assert (alone.code, done.code, done.result.skipped, place.names()[-7:]) == (0, 0, 1, names)
+    assert (again.code, again.result.skipped, asked) == (0, 7, 7)
+    assert (later.code, later.result.skipped, place.names()) == (0, 7, ["e0/B04.tif.bin", *names])
+    assert place.file("get") == body_of(3000, seed=sum(b"/get?id=1&token=hushhush"))
+
+
+async def test_the_archives_name_outranks_the_one_that_tells_urls_apart(tmp_path: Path):
+    place = Place(tmp_path)
+
+    async def serve(request: RawRequest, wire: Wire) -> None:
+        number = request.target[-1]
+        await reply(200, BODY, ("Content-Disposition", f"attachment; filename='x{number}.bin'"))(request, wire)
+
+    async with RawServer(serve) as server:
+        done = await place.run(server.url("/get?id=1"), server.url("/get?id=2"))
+    assert (done.code, place.names()) == (0, ["x1.bin", "x2.bin"])
+
+
+async def test_a_product_that_lost_its_name_before_gets_one_of_its_own_now(tmp_path: Path):
+    place, field = Place(tmp_path), ("Content-Disposition", "attachment; filename=get")
+
+    async def serve(request: RawRequest, wire: Wire) -> None:
+        await reply(200, BODY, *((field,) if len(server.log) <= 2 else ()))(request, wire)
+
+    async with RawServer(serve) as server:
+        urls = server.url("/get?id=1"), server.url("/get?id=2")
+        before = await place.run(*urls, workers=1)
+        done = await place.run(*urls)
+    assert (before.code, done.code, place.names()) == (1, 0, ["get", "get_id=2"])
+
+
+async def test_latin_1_names_that_differ_in_one_byte_do_not_clash(tmp_path: Path):
+    place = Place(tmp_path)
+
+    async def serve(request: RawRequest, wire: Wire) -> None:
+        byte = b"\xe4" if request.path == "/1" else b"\xf6"
+        value = b"Content-Disposition: attachment; filename=foo-" + byte + b".dat\r\n"
+        lines = head(200, ("Content-Length", len(BODY))).replace(b"\r\n\r\n", b"\r\n" + value + b"\r\n")
+        await wire.send(lines + BODY)
+
+    async with RawServer(serve) as server:
+        done = await place.run(server.url("/1"), server.url("/2"))
+    assert (done.code, place.names()) == (0, ["foo-ä.dat", "foo-ö.dat"])
