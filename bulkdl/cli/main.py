@@ -7,7 +7,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from bulkdl._version import __version__
-from bulkdl.cli.output import escape_unencodable, finish, print_error, say, write_out
+from bulkdl.cli.output import (
+    escape_unencodable,
+    finish,
+    open_missing_descriptors,
+    print_error,
+    say,
+    write_out,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -17,21 +24,32 @@ __all__ = ["explain", "main"]
 
 _USAGE = 2
 _ACCOUNT = 3
+_MACHINE = 4
+_SIGNALS = 128
+"""Exit codes from here on tell of a signal; no other cause replaces them."""
 _INTERRUPTED = 130
 _INTERNAL_ERROR = 1
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run one command line (without the program's name); return its exit code."""
+    open_missing_descriptors()
     escape_unencodable()
     argv = sys.argv[1:] if argv is None else argv
     if list(argv) == ["--version"]:  # skip building the parser, which takes longer than everything else here
-        write_out(f"bulkdl {__version__}\n")
-        return 0
+        return _print_version()
     from bulkdl.core.gc_control import disabled_at_startup  # noqa: PLC0415
 
     with disabled_at_startup():
         return _command(argv, os.environ if environ is None else environ)
+
+
+def _print_version() -> int:
+    try:
+        write_out(f"bulkdl {__version__}\n")
+    except Exception as error:  # noqa: BLE001 - loading the error classes takes longer than everything else here
+        return explain(error)
+    return 0
 
 
 def _command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -41,15 +59,15 @@ def _command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     try:
         arguments = parser.parse_args(argv)
     except SystemExit as end:  # argparse has already printed the help, the version or the error
-        finish()
-        return end.code if isinstance(end.code, int) else _USAGE
+        written = finish()
+        return _MACHINE if not written else end.code if isinstance(end.code, int) else _USAGE
     if arguments.command is None:
         parser.print_help(sys.stderr)
         finish()
         return _USAGE
     code = _run(arguments, environ)
-    finish()
-    return code
+    written = finish()
+    return code if written or code >= _SIGNALS else _MACHINE
 
 
 def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

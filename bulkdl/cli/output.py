@@ -11,7 +11,37 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["escape_unencodable", "finish", "print_error", "say", "suggest", "write_out"]
+__all__ = [
+    "escape_unencodable",
+    "finish",
+    "open_missing_descriptors",
+    "print_error",
+    "remember_stalled",
+    "say",
+    "suggest",
+    "write_out",
+]
+
+_STALLED_PATIENCE_S = 1.0
+"""Wait for a reader who took nothing at the end of the run (s)."""
+_stalled: set[tuple[int, int]] = set()
+"""Device and inode of each terminal or pipe whose reader took nothing at the end of the run."""
+
+
+def open_missing_descriptors() -> None:
+    """Open the null device for each standard stream that the parent process has closed.
+
+    Otherwise the next file that is opened, such as the journal, would get its number, and whatever prints to it by number
+    would write into that file.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            with suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)  # the lowest free number is the missing one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - open until the process ends
 
 
 def escape_unencodable() -> None:
@@ -22,9 +52,17 @@ def escape_unencodable() -> None:
                 stream.reconfigure(errors="backslashreplace")
 
 
-def write_out(text: str) -> None:
-    """Write a result to standard output; a closed pipe, as after `head`, is not an error."""
-    _write(sys.stdout, text)
+def write_out(text: str, *, patience_s: float | None = None) -> None:
+    """Write a result to standard output; a closed pipe, as after `head`, is not an error.
+
+    `patience_s`: give up after as many seconds in which the reader took nothing; None: a reader may take its time.
+    Raise `StorageStopped` if the text cannot be written, for instance to a full disk.
+    """
+    error = _write(sys.stdout, text, patience_s)
+    if error is not None:
+        from bulkdl.core.errors import StorageStopped  # noqa: PLC0415 - rarely needed
+
+        raise StorageStopped(f"standard output cannot be written: {error.strerror}")
 
 
 def say(text: str) -> None:
@@ -37,22 +75,76 @@ def print_error(text: str) -> None:
     say(f"bulkdl: {text}")
 
 
-def finish() -> None:
-    """Flush both streams now, so that the interpreter's own flush at exit cannot fail."""
-    _write(sys.stdout, "")
+def finish() -> bool:
+    """Flush both streams now, so that the interpreter's own flush at exit cannot fail.
+
+    Return False if standard output could not be written.
+    """
+    error = _write(sys.stdout, "")
+    if error is not None:
+        print_error(f"standard output cannot be written: {error.strerror}.")
     _write(sys.stderr, "")
+    return error is None
 
 
-def _write(stream: TextIO | None, text: str) -> None:
+def remember_stalled(stream: TextIO) -> None:
+    """Remember that nobody reads `stream`, so that the last words of the program do not wait for ever.
+
+    Standard output is often the same terminal or pipe.
+    """
+    key = _file_of(stream)
+    if key is not None:
+        _stalled.add(key)
+
+
+def _write(stream: TextIO | None, text: str, patience_s: float | None = None) -> OSError | None:
+    """Write and flush; return the error that made it fail, except for a closed pipe."""
     if stream is None:  # pythonw has no streams; a parent process may have closed them
-        return
+        return None
+    if _stalled and _file_of(stream) in _stalled:
+        patience_s = _STALLED_PATIENCE_S
     try:
-        stream.write(text)
-        stream.flush()
+        if not text:  # a write of nothing waits as well for a terminal that is stopped
+            stream.flush()
+        elif patience_s is None:
+            stream.write(text)
+            stream.flush()
+        else:
+            _write_patiently(stream, text, patience_s)
     except BrokenPipeError:
         _redirect_to_devnull(stream)
+    except OSError as error:
+        _redirect_to_devnull(stream)  # the text stays in the buffer, and the flush at exit would fail again
+        return error
     except ValueError:  # the stream is closed
+        return None
+    return None
+
+
+def _write_patiently(stream: TextIO, text: str, patience_s: float) -> None:
+    from bulkdl.cli.background_writer import BackgroundWriter, raw_of  # noqa: PLC0415 - only after an interruption
+
+    stream.flush()
+    raw = raw_of(stream)
+    if raw is None:
+        stream.write(text)
+        stream.flush()
         return
+    writer = BackgroundWriter(lambda: raw, encoding=stream.encoding)
+    writer.put(text if stream.isatty() else text.replace("\n", os.linesep))
+    drained = writer.close(patience_s)
+    if writer.error is not None:
+        raise writer.error
+    if not drained:
+        remember_stalled(stream)
+
+
+def _file_of(stream: TextIO) -> tuple[int, int] | None:
+    try:
+        found = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _redirect_to_devnull(stream: TextIO) -> None:

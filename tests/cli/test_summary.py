@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from bulkdl.cli.commands.report import prepare, save, to_html
+from bulkdl.cli.commands.report import to_html
 from bulkdl.cli.summary import to_json, to_text
 from bulkdl.cli.text import clean, count
-from bulkdl.core.errors import StorageStopped, UsageError
 from bulkdl.core.exit_codes import exit_code
 from bulkdl.core.models import Failure, FailureKind, Manifest, Outcome, Product, State
 from bulkdl.core.urls import Url
@@ -188,17 +187,3 @@ def test_the_report_escapes_everything_masks_queries_and_loads_nothing():
     assert page.links == []
     assert "hushhush" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;.zip" in html
-
-
-def test_the_report_is_written_whole(tmp_path):
-    path = tmp_path / "report.html"
-    prepare(path)
-    save(path, "<p>ok")
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("report.html", "<p>ok")]
-
-
-def test_a_report_that_cannot_be_written_is_reported_before_and_after_the_run(tmp_path):
-    with pytest.raises(UsageError, match="cannot be written"):
-        prepare(tmp_path / "missing" / "report.html")
-    with pytest.raises(StorageStopped, match="cannot be written"):
-        save(tmp_path / "missing" / "report.html", "")

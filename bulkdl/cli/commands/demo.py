@@ -8,9 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from bulkdl.cli.commands.report import prepare
+from bulkdl.cli.commands.report import REPORT
 from bulkdl.cli.commands.run import RunCommand, execute, finish
 from bulkdl.cli.output import say
+from bulkdl.cli.output_file import require_writable
 from bulkdl.cli.progress.factory import Mode
 from bulkdl.cli.text import count
 from bulkdl.core.models import RunOptions
@@ -41,7 +42,7 @@ def demo(invocation: Invocation) -> int:
     """Run the demo; return the exit code of its run."""
     report, chosen_destination = invocation.flags.get("report"), invocation.flags.get("destination")
     if report is not None:
-        prepare(Path(report))
+        require_writable(Path(report), REPORT)
     with TemporaryDirectory(prefix="bulkdl-demo-", ignore_cleanup_errors=True) as folder:
         destination = Path(folder) / "products" if chosen_destination is None else Path(chosen_destination).absolute()
         return asyncio.run(_demo(invocation, Path(folder), destination, kept=chosen_destination is not None))

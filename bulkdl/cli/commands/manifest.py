@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.cli.output import say, write_out
+from bulkdl.cli.output_file import write_file
 from bulkdl.cli.text import clean, count
-from bulkdl.core.errors import ManifestError, StorageStopped, UsageError
+from bulkdl.core.errors import ManifestError, UsageError
 from bulkdl.core.urls import Url
 from bulkdl.formats import convert
 
@@ -41,7 +41,7 @@ def manifest(invocation: Invocation) -> int:
     if arguments.output == "-":
         write_out(text)
     else:
-        _save(Path(arguments.output), text)
+        write_file(Path(arguments.output), text)
     if invocation.verbosity >= 0:
         for warning in found.warnings:
             say(f"warning: {clean(warning)}")
@@ -111,14 +111,3 @@ def _require_valid(text: str, invocation: Invocation) -> None:
         problems = tuple(p for p in error.problems if not p.message.startswith("unknown account"))
         if problems:
             raise ManifestError(f"the generated {name}", problems) from None
-
-
-def _save(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise StorageStopped(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from html import escape
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from bulkdl._version import __version__
 from bulkdl.cli.output import say
+from bulkdl.cli.output_file import require_writable, write_file
 from bulkdl.cli.text import clean, count
-from bulkdl.core.errors import StorageStopped, UsageError
 from bulkdl.core.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
@@ -22,7 +21,9 @@ if TYPE_CHECKING:
     from bulkdl.operations.result import RunResult
     from bulkdl.operations.status import StatusReport
 
-__all__ = ["page", "prepare", "report", "save", "status_html", "table", "to_html"]
+__all__ = ["REPORT", "page", "report", "status_html", "table", "to_html"]
+
+REPORT = "the report"
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -81,9 +82,9 @@ def report(invocation: Invocation) -> int:
     from bulkdl.operations.status import collect_status  # noqa: PLC0415 - `run --report` does not need the journal reader
 
     path = Path(invocation.arguments.output)
-    prepare(path)
+    require_writable(path, REPORT)
     manifest = invocation.load_manifest()
-    save(path, status_html(collect_status(manifest), manifest))
+    write_file(path, status_html(collect_status(manifest), manifest), REPORT)
     if invocation.verbosity >= 0:
         say(f"report: {path}")
     return 0
@@ -141,22 +142,3 @@ def page(manifest: Manifest, body: str) -> str:
 
 def _text(text: str) -> str:
     return escape(clean(text))
-
-
-def prepare(path: Path) -> None:
-    """Raise `UsageError` if the report cannot be written; called before the run, which may take hours."""
-    folder = path.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UsageError(
-            f"the report {path} cannot be written", hint="Choose a file in a folder that you can write to."
-        )
-
-
-def save(path: Path, html: str) -> None:
-    """Write the whole report or none of it; raise `StorageStopped` if this fails."""
-    partial = path.with_name(f"{path.name}.part")
-    try:
-        partial.write_text(html, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise StorageStopped(f"the report {path} cannot be written: {error.strerror}") from error

@@ -16,7 +16,7 @@ from bulkdl.cli.progress.observers import LogFile
 from bulkdl.cli.prompt import prompt_for
 from bulkdl.cli.signals import stop_on_signals
 from bulkdl.cli.summary import to_json, to_text
-from bulkdl.cli.text import clean
+from bulkdl.cli.text import clean, count
 from bulkdl.core import gc_control
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from bulkdl.operations.result import RunResult
 
 __all__ = ["RunCommand", "execute", "finish", "run"]
+
+
+SUMMARY_PATIENCE_S = 5.0
+"""Wait after a signal for a reader of the summary who takes nothing (s)."""
+_SIGNALS = 128
+"""Exit codes from here on tell of a signal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,9 +70,9 @@ def run(invocation: Invocation) -> int:
     wants_json, verbosity = invocation.json, invocation.verbosity
     mode, log_file, report = (invocation.option(name) for name in ("progress", "log_file", "report"))
     if report is not None:
-        from bulkdl.cli.commands.report import prepare  # noqa: PLC0415 - needed only for --report
+        from bulkdl.cli.output_file import require_writable  # noqa: PLC0415 - needed only for --report
 
-        prepare(report)
+        require_writable(report, "the report")
     manifest = invocation.load_manifest()
     invocation.warn(manifest)
     command = RunCommand(
@@ -127,24 +133,37 @@ async def _run_with_signals(command: RunCommand, hub: Hub, stop: StopSignal, pro
 
 def finish(command: RunCommand, result: RunResult) -> int:
     """Print the summary, write the report and return the exit code."""
+    codes = [result.exit_code]
+    for write in (_report, _summary):  # the report first: the reader of the summary may take nothing
+        try:
+            write(command, result)
+        except StorageStopped as error:
+            in_place = result.completed + result.skipped
+            print_error(
+                f"{error}. {in_place:,} of {count(result.total, 'product')} in place; exit code {result.exit_code}"
+            )
+            codes.append(error.exit_code)
+    # Where several exit codes apply, only those of signals rank above the one of this machine.
+    return result.exit_code if result.exit_code >= _SIGNALS else codes[-1]
+
+
+def _summary(command: RunCommand, result: RunResult) -> None:
+    # A reader may take its time, but whoever stopped the run waits for its end.
+    patience_s = SUMMARY_PATIENCE_S if result.exit_code >= _SIGNALS else None
     if command.json:
-        write_out(json.dumps(to_json(result, command.manifest), indent=2) + "\n")
+        write_out(json.dumps(to_json(result, command.manifest), indent=2) + "\n", patience_s=patience_s)
         if result.stopped:  # the text summary starts with it; with --json tell the user on standard error
             print_error(clean(result.stopped))
     else:
-        write_out(to_text(result, command.manifest, repeatable=command.repeatable))
-    return result.exit_code if command.report is None else _report(command, command.report, result)
+        write_out(to_text(result, command.manifest, repeatable=command.repeatable), patience_s=patience_s)
 
 
-def _report(command: RunCommand, path: Path, result: RunResult) -> int:
-    from bulkdl.cli.commands.report import save, to_html  # noqa: PLC0415 - needed only for --report
+def _report(command: RunCommand, result: RunResult) -> None:
+    if command.report is None:
+        return
+    from bulkdl.cli.commands.report import REPORT, to_html  # noqa: PLC0415 - needed only for --report
+    from bulkdl.cli.output_file import write_file  # noqa: PLC0415
 
-    try:
-        save(path, to_html(result, command.manifest))
-    except StorageStopped as error:
-        print_error(str(error))
-        # Where several exit codes apply, only those of signals rank above this one.
-        return result.exit_code if result.exit_code >= 128 else error.exit_code
+    write_file(command.report, to_html(result, command.manifest), REPORT)
     if command.verbosity >= 0:
-        say(f"report: {path}")
-    return result.exit_code
+        say(f"report: {command.report}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from rich.console import Console, Group
 from rich.control import Control
@@ -13,12 +13,14 @@ from rich.text import Text
 
 from bulkdl.cli.progress.layout import Glyphs, lines
 from bulkdl.cli.progress.messages import is_shown, level_of, sentence
+from bulkdl.cli.progress.observers import Screen
 from bulkdl.cli.progress.sampler import Sampler
 from bulkdl.core.events import Level, Retrying, RunFinished, RunStarted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from bulkdl.cli.background_writer import BackgroundStream
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Counters, Event
 
@@ -32,12 +34,17 @@ class BarProgress:
 
     every_s = 0.2
 
-    def __init__(self, *, counters: Counters, clock: Clock, stream: TextIO, verbosity: int = 0) -> None:
+    def __init__(
+        self, *, counters: Counters, clock: Clock, stream: TextIO | BackgroundStream, verbosity: int = 0
+    ) -> None:
         self._counters = counters
         self._clock = clock
         self._verbosity = verbosity
         self._sampler = Sampler(counters)
-        self._console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=False)
+        self._screen = Screen(stream)
+        self._console = Console(
+            file=cast("IO[str]", stream), highlight=False, markup=False, emoji=False, soft_wrap=False
+        )
         self._glyphs = Glyphs(ascii_only=self._console.options.ascii_only)
         self._live: Live | None = None
         self._drawn: list[int] = []
@@ -55,7 +62,7 @@ class BarProgress:
             self._start()
 
     def tick(self) -> None:
-        if self._live is None:
+        if self._live is None or self._screen.is_behind:
             return
         self._forget_wrapped()
         self._live.update(self._view(), refresh=True)

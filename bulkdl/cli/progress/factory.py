@@ -7,10 +7,19 @@ from contextlib import asynccontextmanager, contextmanager
 from enum import StrEnum
 from typing import TYPE_CHECKING, TextIO
 
-from bulkdl.cli.progress.observers import JsonProgress, Observer, PlainProgress, Screen
+from bulkdl.cli.background_writer import BackgroundStream, in_background
+from bulkdl.cli.output import remember_stalled
+from bulkdl.cli.progress.observers import (
+    CLOSE_PATIENCE_S,
+    JsonProgress,
+    Observer,
+    PlainProgress,
+    Screen,
+    left_out,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
@@ -40,8 +49,10 @@ def pick_mode(requested: Mode, *, terminal: bool, environ: Mapping[str, str], ve
 class Progress:
     """The observers of one run; `suspended` frees the terminal for a prompt."""
 
-    def __init__(self, observers: tuple[Observer, ...]) -> None:
+    def __init__(self, observers: tuple[Observer, ...], stream: TextIO, output: TextIO | BackgroundStream) -> None:
         self._observers = observers
+        self._stream = stream
+        self._output = output
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
@@ -53,12 +64,19 @@ class Progress:
             yield
             return
         with bar.suspended():
+            self._drain()
             yield
 
     def close(self) -> None:
         """Restore the terminal; also called just before a second signal ends the process."""
         for observer in self._observers:
             observer.close()
+        if isinstance(self._output, BackgroundStream) and not self._output.end(CLOSE_PATIENCE_S):
+            remember_stalled(self._stream)
+
+    def _drain(self) -> None:
+        if isinstance(self._output, BackgroundStream):
+            self._output.drain(CLOSE_PATIENCE_S)
 
 
 @asynccontextmanager
@@ -78,10 +96,11 @@ async def open_progress(
     closed at the end.
     """
     picked = pick_mode(mode, terminal=stream.isatty(), environ=environ, verbosity=verbosity)
-    observers = (*_observers(picked, hub=hub, clock=clock, stream=stream, verbosity=verbosity), *more)
+    output = in_background(stream, _NOTES.get(picked, _plain_note))
+    observers = (*_observers(picked, hub=hub, clock=clock, stream=output, verbosity=verbosity), *more)
     for observer in observers:
         hub.subscribe(observer.observe)
-    progress = Progress(observers)
+    progress = Progress(observers, stream, output)
     failure: Exception | None = None
     try:
         async with asyncio.TaskGroup() as group:
@@ -99,7 +118,20 @@ async def open_progress(
         raise failure
 
 
-def _observers(mode: Mode, *, hub: Hub, clock: Clock, stream: TextIO, verbosity: int) -> tuple[Observer, ...]:
+def _plain_note(number: int) -> str:
+    return f"({left_out(number)})\n"
+
+
+_NOTES: dict[Mode, Callable[[int], str]] = {
+    Mode.JSON: lambda number: f'{{"event": "left_out", "lines": {number}}}\n',
+    Mode.BAR: lambda number: f"\n({left_out(number)})\n",
+}
+"""Notes in place of what nobody read, where plain text does not fit."""
+
+
+def _observers(
+    mode: Mode, *, hub: Hub, clock: Clock, stream: TextIO | BackgroundStream, verbosity: int
+) -> tuple[Observer, ...]:
     match mode:
         case Mode.BAR:
             from bulkdl.cli.progress.bar import BarProgress  # noqa: PLC0415 - import rich only on a terminal

@@ -5,11 +5,14 @@ Observers receive the events of a run and read its counters; the code that downl
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from bulkdl.cli.background_writer import BackgroundStream, BackgroundWriter
 from bulkdl.cli.progress.messages import fields, is_shown, level_of, sentence
 from bulkdl.cli.progress.sampler import Sampler, progress_line
 from bulkdl.cli.text import count
@@ -25,7 +28,13 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Counters, Event
 
-__all__ = ["JsonProgress", "LogFile", "Observer", "PlainProgress", "Screen"]
+__all__ = ["CLOSE_PATIENCE_S", "JsonProgress", "LogFile", "Observer", "PlainProgress", "Screen", "left_out"]
+
+
+CLOSE_PATIENCE_S = 2.0
+"""Wait at the end of the run for a reader who takes nothing (s)."""
+_MOST_LOGGED = 100_000
+"""Lines of the log that wait at most while its disk hangs."""
 
 
 class Observer(Protocol):
@@ -43,9 +52,14 @@ class Observer(Protocol):
 class Screen:
     """A stream of lines; if its reader closes the pipe, later lines are dropped and the run continues."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO | BackgroundStream) -> None:
         self._stream = stream
         self._closed = False
+
+    @property
+    def is_behind(self) -> bool:
+        """True while the reader has not taken the last line, so that a further sample is of no use."""
+        return isinstance(self._stream, BackgroundStream) and self._stream.is_behind
 
     def line(self, text: str) -> None:
         if self._closed:
@@ -89,7 +103,7 @@ class PlainProgress:
             self._say(sentence(event))
 
     def tick(self) -> None:
-        if not self._running or self._verbosity < 0:
+        if not self._running or self._verbosity < 0 or self._screen.is_behind:
             return
         line = progress_line(self._sampler.sample(self._clock.monotonic()))
         self._say("; ".join((line, *self._retried(), *self._accounts())))
@@ -132,7 +146,7 @@ class JsonProgress:
         self._write(fields(event))
 
     def tick(self) -> None:
-        if not self._running:  # before `RunStarted` the products are not counted yet
+        if not self._running or self._screen.is_behind:  # before `RunStarted` the products are not counted yet
             return
         sample = self._sampler.sample(self._clock.monotonic())
         flights = [
@@ -163,41 +177,43 @@ class JsonProgress:
 
 
 class LogFile:
-    """`--log-file`: append every event as a line with its time (UTC) and level; only the owner can read the file."""
+    """`--log-file`: append every event as a line with its time (UTC) and level; only the owner can read the file.
+
+    A thread writes: the file may be a FIFO or stand on a network disk that hangs.
+    """
 
     every_s = 3600.0
 
     def __init__(self, path: Path, *, clock: Clock) -> None:
         """Open the file for appending; raise `UsageError` if this fails."""
         self._clock = clock
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise UsageError(
-                f"--log-file {path} cannot be written: {error.strerror}", hint="Choose a file in an existing folder."
-            ) from error
-        self._stream = os.fdopen(descriptor, "a", buffering=1, encoding="utf-8", errors="backslashreplace")
-        self._screen = Screen(self._stream)
+        self._raw = None if _is_fifo(path) else _opened(path)
+        self._writer = BackgroundWriter(
+            lambda: self._raw or _open(path),
+            left_out=lambda number: self._line("warning", left_out(number)),
+            most=_MOST_LOGGED,
+        )
 
     def observe(self, event: Event) -> None:
         self.write(level_of(event).value, sentence(event))
 
     def write(self, level: str, text: str) -> None:
         """Write one line; indent further lines of `text`, such as a traceback, below it."""
-        time = datetime.fromtimestamp(self._clock.wall(), UTC)
         first, *rest = text.splitlines() or [""]
-        self._screen.line(f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03d}Z {level.upper():<7} {first}")
-        for line in rest:
-            self._screen.line(f"    {line}")
+        self._writer.put(self._line(level, first) + "".join(f"    {line}\n" for line in rest))
+
+    def _line(self, level: str, text: str) -> str:
+        time = datetime.fromtimestamp(self._clock.wall(), UTC)
+        return f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03d}Z {level.upper():<7} {text}\n"
 
     def tick(self) -> None:
         """Do nothing: the log has no samples."""
 
     def close(self) -> None:
-        try:
-            self._stream.close()
-        except OSError:  # a full disk is reported elsewhere, and a lost log must not end the run
-            return
+        """Write what is left; a full disk is reported elsewhere, and a lost log must not end the run."""
+        if self._writer.close(CLOSE_PATIENCE_S) and self._raw is not None:
+            with suppress(OSError):
+                self._raw.close()
 
     def __enter__(self) -> Self:
         return self
@@ -206,3 +222,30 @@ class LogFile:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_fifo(path: Path) -> bool:
+    """Tell whether opening the file would wait for a reader; then the thread opens it."""
+    try:
+        return path.is_fifo()
+    except (OSError, ValueError):
+        return False
+
+
+def _open(path: Path) -> io.RawIOBase:
+    return io.FileIO(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a")
+
+
+def _opened(path: Path) -> io.RawIOBase:
+    try:
+        return _open(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a valid path"
+        raise UsageError(
+            f"--log-file {path} cannot be written: {reason}", hint="Choose a file in an existing folder."
+        ) from error
+
+
+def left_out(number: int) -> str:
+    """Return the note in place of lines that were dropped because nobody read them."""
+    return f"{count(number, 'line')} left out here: nobody read them in time"
