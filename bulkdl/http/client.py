@@ -18,7 +18,8 @@ from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
 from bulkdl.http.aiohttp_compat import WatchedResponse, read_some, release_connection
-from bulkdl.http.errors import map_exceptions
+from bulkdl.http.cookies import ChainCookies, CookieJar
+from bulkdl.http.errors import map_exceptions, proxy_error
 from bulkdl.http.head_parser import parse_head, parse_small_head
 from bulkdl.http.lightweight.keepalive_pool import FIELD_SIZE, SmallResponse
 from bulkdl.http.lightweight.pipelined_requests import PipelinedRequests
@@ -33,7 +34,9 @@ from bulkdl.http.redirects import (
     without_secret,
 )
 from bulkdl.http.response import Response
+from bulkdl.http.socks import socks_connector
 from bulkdl.protocol.provider_errors import MAX_BODY, Answer, ErrorAction, interpret
+from bulkdl.protocol.proxy import connect_failed
 from bulkdl.protocol.response_head import StatusClass, classify
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.urls import HostList, Url
     from bulkdl.protocol.provider_errors import ErrorInterpretation
+    from bulkdl.protocol.proxy import Proxy, ProxyTrouble
 
 __all__ = ["HttpClient"]
 
@@ -91,7 +95,7 @@ class HttpClient:
         *,
         timeout: float,
         tls: ssl.SSLContext,
-        proxy_for: Callable[[Url], str | None] = lambda _url: None,
+        proxy_for: Callable[[Url], Proxy | None] = lambda _url: None,
         clock: Clock | None = None,
         pipelining: PipeliningConfig | None = _DEFAULT_PIPELINING,
     ) -> None:
@@ -99,10 +103,17 @@ class HttpClient:
         self._pipelining = pipelining
         self._clock = clock or SystemClock()
         self.connector = aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60)
+        self._tls = tls
+        self._socks: dict[Proxy, aiohttp.TCPConnector] = {}
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, timeout), sock_read=timeout)
-        self._sessions: dict[str, aiohttp.ClientSession] = {}
-        self._senders: dict[str, LightweightSender] = {}
+        self._sessions: list[aiohttp.ClientSession] = []
+        self._senders: dict[tuple[str, Proxy | None], LightweightSender] = {}
+        """By account and SOCKS proxy."""
+        self._cookies: dict[str, CookieJar] = {}
+        """By account, so that its cookies never go out with another account's requests."""
         self._proxy_for = proxy_for
+        self._refused_by: dict[Proxy, ProxyTrouble] = {}
+        """Proxies that refused their credentials. More attempts could lock the user's account there."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -110,28 +121,42 @@ class HttpClient:
     async def __aexit__(self, *_: object) -> None:
         for sender in self._senders.values():
             sender.close()
-        for session in self._sessions.values():
+        for session in self._sessions:
             await session.close()
-        await self.connector.close()
+        for connector in (self.connector, *self._socks.values()):
+            await connector.close()
 
-    def _sender(self, account: str) -> LightweightSender:
-        """Return the account's own sender, so that its cookies never go out with another account's requests."""
-        sender = self._senders.get(account)
+    def connector_for(self, proxy: Proxy | None) -> aiohttp.TCPConnector:
+        """Return the connection pool of requests that take `proxy`; raise `RunStopped` if SOCKS is not installed."""
+        if proxy is None or not proxy.is_socks:
+            return self.connector
+        if proxy not in self._socks:
+            self._socks[proxy] = socks_connector(proxy, tls=self._tls)
+        return self._socks[proxy]
+
+    def _sender(self, account: str, proxy: Proxy | None) -> LightweightSender:
+        """Return the account's own sender for requests that take `proxy`."""
+        key = account, proxy if proxy is not None and proxy.is_socks else None
+        sender = self._senders.get(key)
         if sender is None:
-            session = self._sessions[account] = aiohttp.ClientSession(
-                connector=self.connector,
+            session = aiohttp.ClientSession(
+                connector=self.connector_for(proxy),
                 connector_owner=False,
                 response_class=WatchedResponse,
                 timeout=self._timeout,
                 auto_decompress=False,
-                cookie_jar=aiohttp.CookieJar(),
+                cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
                 max_line_size=FIELD_SIZE,
                 max_field_size=FIELD_SIZE,
                 requote_redirect_url=False,
             )
-            sender = self._senders[account] = LightweightSender(
-                session, response_class=WatchedResponse, pipelining=self._pipelining
+            self._sessions.append(session)
+            sender = self._senders[key] = LightweightSender(
+                session,
+                response_class=WatchedResponse,
+                pipelining=self._pipelining,
+                cookies=self._cookies.setdefault(account, CookieJar()),
             )
         return sender
 
@@ -160,7 +185,7 @@ class HttpClient:
 
         None if that is not allowed (see `pipelining_policy`).
         """
-        sender = self._senders.get(signer.name)
+        sender = self._senders.get((signer.name, None))
         if sender is None or self._proxy_for(url) is not None:
             return None
         pool = sender.pipelining_pool(url)
@@ -228,6 +253,7 @@ class HttpClient:
         """
         first, seen_https = url, False
         used: Credential | None = None
+        chain: ChainCookies | None = None
         for _ in range(MAX_REDIRECTS):
             downgraded = seen_https and url.scheme == "http"
             seen_https = seen_https or url.scheme == "https"
@@ -238,7 +264,7 @@ class HttpClient:
                 url = without_secret(url, credential)
             own = (url.origin == request.origin or may) and not downgraded
             proxy = self._proxy_for(url)
-            response = await self._send_hop(url, request, credential, own=own, proxy=proxy)
+            response = await self._send_hop(url, request, credential, own=own, proxy=proxy, chain=chain)
             signed = credential is not None and (credential.header is not None or credential.query is not None)
             if isinstance(response, SmallResponse):
                 body = [response.body]
@@ -248,6 +274,8 @@ class HttpClient:
             if not _is_redirect(response):
                 challenge = response.headers.get("WWW-Authenticate", "")
                 return Response(url, parse_head(response), challenge, signed, response, direct=proxy is None), used
+            if chain is None:
+                chain = self._start_chain(response, request, url, proxy)
             location = response.headers["Location"]
             await release_connection(response)
             url = redirect_target(url, location, used, first=first)
@@ -260,15 +288,46 @@ class HttpClient:
         )
 
     async def _send_hop(
-        self, url: Url, request: _Request, credential: Credential | None, *, own: bool, proxy: str | None
+        self,
+        url: Url,
+        request: _Request,
+        credential: Credential | None,
+        *,
+        own: bool,
+        proxy: Proxy | None,
+        chain: ChainCookies | None,
     ) -> aiohttp.ClientResponse | SmallResponse:
         """Send one hop. `own`: the hop may receive the product's own headers, which may contain keys."""
         headers = request.headers if own else generic_headers(request.headers)
         target, headers = target_with_credential(url, credential), signed_headers(headers, credential)
-        with map_exceptions(url):
-            return await self._sender(request.signer.name).send(
-                request.method, url, target, headers=headers, proxy=proxy, allow_small=request.method == "GET"
+        if proxy is not None and (trouble := self._refused_by.get(proxy)) is not None:
+            raise proxy_error(trouble)
+        with map_exceptions(url, proxy, self._refused_by):
+            response = await self._sender(request.signer.name, proxy).send(
+                request.method,
+                url,
+                target,
+                headers=headers,
+                proxy=proxy,
+                allow_small=request.method == "GET",
+                chain=chain,
             )
+        if proxy is not None and not isinstance(response, SmallResponse) and response.status == 407:
+            challenges = response.headers.getall("Proxy-Authenticate", [])
+            response.close()
+            trouble = connect_failed(proxy, 407, host=url.host, port=url.port, challenges=challenges)
+            self._refused_by[proxy] = trouble
+            raise proxy_error(trouble)
+        return response
+
+    def _start_chain(
+        self, response: aiohttp.ClientResponse, request: _Request, url: Url, proxy: Proxy | None
+    ) -> ChainCookies:
+        """Return the cookies for the rest of a redirect chain, with those of its first response."""
+        chain = ChainCookies(self._sender(request.signer.name, proxy).cookies)
+        if "Set-Cookie" in response.headers:
+            chain.store(response.headers.getall("Set-Cookie"), url, url.target)
+        return chain
 
 
 def _is_redirect(response: aiohttp.ClientResponse) -> bool:

@@ -5,7 +5,7 @@ Only this module builds a session, a token endpoint or an authenticator.
 
 from __future__ import annotations
 
-import urllib.request
+import sys
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,9 @@ from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Account, AuthKind
 from bulkdl.http.client import USER_AGENT, HttpClient
 from bulkdl.http.lightweight.pipelining_policy import pipelining_config
+from bulkdl.http.login_route import LoginRoute
 from bulkdl.http.tls import trusted_context
+from bulkdl.protocol.proxy import ProxyRules
 
 if TYPE_CHECKING:
     import random
@@ -65,9 +67,14 @@ class Services:
         """Open the clients; `tls` None: load the certificates here. Raise `UsageError` if they cannot be read."""
         tls = tls or trusted_context(self.settings, self.environ)
         pipelining = pipelining_config(self.environ.get("BULKDL_ASK_AHEAD"))
+        proxies = ProxyRules(self.environ, system=_system_proxy if sys.platform in ("win32", "darwin") else None)
         async with (
             HttpClient(
-                timeout=self.settings.timeout, tls=tls, proxy_for=_proxies(), clock=self.clock, pipelining=pipelining
+                timeout=self.settings.timeout,
+                tls=tls,
+                proxy_for=proxies.proxy_for,
+                clock=self.clock,
+                pipelining=pipelining,
             ) as http,
             aiohttp.ClientSession(
                 connector=http.connector,
@@ -75,8 +82,9 @@ class Services:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT},
             ) as session,
+            LoginRoute(session, proxy_for=proxies.proxy_for, connector_for=http.connector_for) as route,
         ):
-            yield NetworkClients(http, HttpTokenEndpoint(session, clock=self.clock))
+            yield NetworkClients(http, HttpTokenEndpoint(session, clock=self.clock, route=route))
 
     def find(self, account: Account) -> Credentials:
         """Return the account's secrets; raise `AccountStopped` if one is missing."""
@@ -125,13 +133,11 @@ def state_folder(environ: Mapping[str, str]) -> Path:
     return Path(platformdirs.user_state_dir("bulkdl", appauthor=False))
 
 
-def _proxies() -> Callable[[Url], str | None]:
-    """Return a function from a URL to its proxy by the system's settings and the usual variables."""
+def _system_proxy(url: Url) -> str | None:
+    """Return the proxy for `url` by the settings of Windows or macOS."""
+    import urllib.request  # noqa: PLC0415 - slow to import, and needed on these systems only
+
     found = urllib.request.getproxies()
-
-    def proxy_for(url: Url) -> str | None:
-        if not found or urllib.request.proxy_bypass(f"{url.host}:{url.port}"):
-            return None
-        return found.get(url.scheme) or found.get("all")
-
-    return proxy_for
+    if not found or urllib.request.proxy_bypass(f"{url.host}:{url.port}"):
+        return None
+    return found.get(url.scheme) or found.get("all")

@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import aiohttp
 
 from bulkdl.auth.oidc.messages import EndpointFailed, TokenResponse
+from bulkdl.protocol.proxy import is_socks_error
+from bulkdl.protocol.socket_errors import connection_words
+from bulkdl.protocol.tls_errors import tls_trouble
 
 if TYPE_CHECKING:
     from bulkdl.core.clock import Clock
     from bulkdl.core.secret import Secret
     from bulkdl.core.urls import Url
+    from bulkdl.protocol.proxy import ProxyTrouble
 
-__all__ = ["HttpTokenEndpoint"]
+__all__ = ["HttpTokenEndpoint", "ProxyRoute"]
 
 _MAX_BODY_BYTES = 1 << 20
 _HEADERS = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
 
 
+class ProxyRoute(Protocol):
+    """Decides which proxy a request takes, and says what a proxy has to do with its failure."""
+
+    def request_for(self, url: Url) -> tuple[aiohttp.ClientSession, dict[str, Any]]: ...
+    def trouble(self, url: Url, failed: Exception | aiohttp.ClientResponse) -> ProxyTrouble | None: ...
+
+
 class HttpTokenEndpoint:
     """A `TokenEndpoint` on the caller's aiohttp session, which must keep no cookies (use a `DummyCookieJar`)."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, clock: Clock, timeout: float = 30.0) -> None:
-        """`timeout`: seconds from the DNS lookup to the last byte of the response."""
+    def __init__(
+        self, session: aiohttp.ClientSession, *, clock: Clock, timeout: float = 30.0, route: ProxyRoute | None = None
+    ) -> None:
+        """`timeout`: seconds from the DNS lookup to the last byte of the response; `route` None: no proxies."""
         self._session = session
+        self._route = route
         self._clock = clock
         self._timeout = aiohttp.ClientTimeout(total=timeout)
 
@@ -33,30 +47,47 @@ class HttpTokenEndpoint:
         """Send the encoded form. Raise `EndpointFailed`, which names the host and never quotes the form."""
         try:
             return await self._post(url, form)
-        except aiohttp.ClientSSLError as error:
-            lasting = isinstance(error, aiohttp.ClientConnectorCertificateError)
-            raise EndpointFailed(_tls_text(url, error), lasting=lasting) from None
-        except TimeoutError:
-            seconds = self._timeout.total
-            raise EndpointFailed(f"the token endpoint {url.host} did not answer in {seconds:g} s") from None
-        except aiohttp.InvalidURL:
-            raise EndpointFailed(f"the token URL {url} is not valid", lasting=True) from None
         except (aiohttp.ClientError, OSError) as error:
-            raise EndpointFailed(_connection_text(url, error)) from None
-        except RuntimeError as error:  # aiohttp raises it for a malformed chunked body
-            if error.args != ("Connection closed.",):
+            raise self._failure(url, error) from None
+        except Exception as error:
+            broken_chunk = isinstance(error, RuntimeError) and error.args == ("Connection closed.",)  # aiohttp's
+            if not broken_chunk and not is_socks_error(error):
                 raise
-            raise EndpointFailed(_connection_text(url, error)) from None
+            raise self._failure(url, error) from None
+
+    def _failure(self, url: Url, error: Exception) -> EndpointFailed:
+        self._blame_proxy(url, error)
+        if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
+            cause: Exception = getattr(error, "certificate_error", None) or getattr(error, "os_error", error) or error
+            tls = tls_trouble(cause, host=url.host, port=url.port)
+            lasting = isinstance(cause, ssl.SSLCertVerificationError)
+            return EndpointFailed(
+                f"no trusted TLS connection to the token endpoint: {tls.reason}", lasting=lasting, hint=tls.hint
+            )
+        if isinstance(error, TimeoutError):
+            return EndpointFailed(f"the token endpoint {url.host} did not answer in {self._timeout.total:g} s")
+        if isinstance(error, aiohttp.InvalidURL):
+            return EndpointFailed(f"the token URL {url} is not valid", lasting=True)
+        return EndpointFailed(_connection_text(url, error))
+
+    def _blame_proxy(self, url: Url, failed: Exception | aiohttp.ClientResponse) -> None:
+        """Raise `EndpointFailed` if the proxy is the cause."""
+        trouble = None if self._route is None else self._route.trouble(url, failed)
+        if trouble is not None:
+            raise EndpointFailed(trouble.reason, lasting=trouble.lasting, hint=trouble.hint) from None
 
     async def _post(self, url: Url, form: Secret) -> TokenResponse:
+        session, arguments = (self._session, {}) if self._route is None else self._route.request_for(url)
         sent_at = self._clock.monotonic()
-        async with self._session.post(
+        async with session.post(
             url.raw,
             data=form.reveal().encode(),
             headers=_HEADERS,
             allow_redirects=False,
             timeout=self._timeout,
+            **arguments,
         ) as response:
+            self._blame_proxy(url, response)
             body = bytearray()
             async for chunk in response.content.iter_chunked(65536):
                 body += chunk
@@ -67,18 +98,9 @@ class HttpTokenEndpoint:
 
 def _connection_text(url: Url, error: Exception) -> str:
     """Describe the failure. aiohttp's own text can contain a whole URL, so quote only the operating system's text."""
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    words = cause.strerror if isinstance(cause, OSError) and cause.strerror else ""
     at = f"{url.host}:{url.port}"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the name of the token endpoint {url.host} could not be resolved"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return f"no connection to the token endpoint {at}" + (f": {words}" if words else "")
+        return f"no connection to the token endpoint {at}: {connection_words(error.os_error)}"
     return f"the connection to the token endpoint {at} was lost before the response was complete"
-
-
-def _tls_text(url: Url, error: aiohttp.ClientSSLError) -> str:
-    cause: object = getattr(error, "certificate_error", None) or error.os_error
-    words = getattr(cause, "verify_message", "") if isinstance(cause, ssl.SSLCertVerificationError) else ""
-    detail = f" ({words})" if words else ""
-    return f"no trusted TLS connection to the token endpoint {url.host}{detail}; `ca_file` adds a CA"

@@ -79,9 +79,10 @@ class TokenResponse:
 class EndpointFailed(Exception):  # noqa: N818 - the name says what happened
     """No response: connection, timeout or TLS failure. `lasting`: a retry cannot help (certificate not trusted)."""
 
-    def __init__(self, reason: str, *, lasting: bool = False) -> None:
+    def __init__(self, reason: str, *, lasting: bool = False, hint: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.hint = hint
         self.lasting = lasting
 
 

@@ -91,7 +91,7 @@ class TokenClient:
             response = await self._endpoint.post(url, form)
         except EndpointFailed as error:
             if error.lasting:
-                return Misconfigured(reason=error.reason, hint="Check `token_url` and the certificates")
+                return Misconfigured(reason=error.reason, hint=error.hint or "Check `token_url`")
             return Unavailable(reason=error.reason)
         finally:
             self.in_flight = False

@@ -24,8 +24,10 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.http.cookies import CookieJar
 from bulkdl.http.lightweight.keepalive_pool import KeepAlivePool, SmallResponse, supports_small_responses, write_request
 from bulkdl.http.lightweight.pipelining_policy import PipeliningConfig, PipeliningPolicy
+from bulkdl.protocol.proxy import basic_pair
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,8 +35,10 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
     from bulkdl.core.urls import Url
+    from bulkdl.http.cookies import ChainCookies
+    from bulkdl.protocol.proxy import Proxy
 
-__all__ = ["LightweightSender", "supports_direct_requests"]
+__all__ = ["LightweightSender", "proxy_arguments", "supports_direct_requests"]
 
 _FRAMING: Final = frozenset(
     {"connection", "content-length", "cookie", "expect", "host", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -86,9 +90,14 @@ class LightweightSender:
         *,
         response_class: type[aiohttp.ClientResponse],
         pipelining: PipeliningConfig | None = _DEFAULT_PIPELINING,
+        cookies: CookieJar | None = None,
     ) -> None:
-        """`pipelining`: conditions for pipelining requests to an origin; None: never pipeline."""
+        """`pipelining`: conditions for pipelining requests to an origin; None: never pipeline.
+
+        `cookies`: those of the session's account; `session` itself keeps none.
+        """
         self._pipelining = pipelining
+        self.cookies = CookieJar() if cookies is None else cookies
         self._session = session
         self._response_class = response_class
         self._origins: dict[str, _Origin] = {}
@@ -102,30 +111,56 @@ class LightweightSender:
         target: str,
         *,
         headers: Mapping[str, str],
-        proxy: str | None,
+        proxy: Proxy | None,
         allow_small: bool = False,
+        chain: ChainCookies | None = None,
     ) -> aiohttp.ClientResponse | SmallResponse:
         """Request `target` (path and query) at `url`'s origin, and return the response when its head has arrived.
 
         `allow_small`: the caller accepts a `SmallResponse`, if the response is one. Redirects are not followed.
-        Raises what aiohttp raises.
+        `chain`: the cookies of the redirects so far. Raises what aiohttp raises.
         """
+        cookies = chain or self.cookies
+        cookie = cookies.header(url, target) if chain is not None or self.cookies else ""
+        response = await self._send(
+            method, url, target, headers=headers, proxy=proxy, allow_small=allow_small, cookie=cookie
+        )
+        if not isinstance(response, SmallResponse) and "Set-Cookie" in response.headers:
+            cookies.store(response.headers.getall("Set-Cookie"), url, target)
+        return response
+
+    async def _send(
+        self,
+        method: str,
+        url: Url,
+        target: str,
+        *,
+        headers: Mapping[str, str],
+        proxy: Proxy | None,
+        allow_small: bool,
+        cookie: str,
+    ) -> aiohttp.ClientResponse | SmallResponse:
         beginning = url.beginning
-        if not self._may_send_directly or proxy is not None or not self._is_plain(method, url, target, headers):
+        by_session = not self._may_send_directly or cookie or (proxy is not None and not proxy.is_socks)
+        if by_session or not self._is_plain(method, url, target, headers):
             whole = beginning + target
             return await self._session.request(
-                method, URL(whole, encoded=whole.isascii()), headers=headers, allow_redirects=False, proxy=proxy
+                method,
+                URL(whole, encoded=whole.isascii()),
+                headers=_with_cookie(headers, cookie) if cookie else headers,
+                allow_redirects=False,
+                **proxy_arguments(proxy),
             )
         origin = self._origins.get(beginning) or self._origin(beginning)
         head = _head(method, target, self._fields(origin, headers))
         send = self._send_small if allow_small and method == "GET" else self._send_directly
         try:
-            return await send(origin, method, target, head)
+            return await send(origin, method, head)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
             raise
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
             # The server may close a kept-alive connection at any time (RFC 9112 §9.3.1), so retry once.
-            return await self._send_directly(origin, method, target, head)
+            return await self._send_directly(origin, method, head)
 
     def pipelining_pool(self, url: Url) -> KeepAlivePool | None:
         """Return the pool of `url`'s origin if requests to it may be pipelined; else None."""
@@ -142,11 +177,13 @@ class LightweightSender:
         origin = self._origins.get(url.beginning)
         if origin is None or not self._is_plain("GET", url, "".join(targets), headers):
             return None
+        if self.cookies and any(self.cookies.header(url, target) for target in targets):
+            return None
         fields = self._fields(origin, headers)
         return [_head("GET", target, fields) for target in targets]
 
     def _is_plain(self, method: str, url: Url, target: str, headers: Mapping[str, str]) -> bool:
-        if method not in ("GET", "HEAD") or len(self._session.cookie_jar) or url.has_userinfo:
+        if method not in ("GET", "HEAD") or url.has_userinfo:
             return False
         if not (target.isascii() and url.beginning.isascii()) or _BREAKS.search(target):
             return False
@@ -177,11 +214,9 @@ class LightweightSender:
         merged.update(headers)
         return "".join(f"{name}: {value}\r\n" for name, value in merged.items())
 
-    async def _send_small(
-        self, origin: _Origin, method: str, target: str, head: bytes
-    ) -> aiohttp.ClientResponse | SmallResponse:
+    async def _send_small(self, origin: _Origin, method: str, head: bytes) -> aiohttp.ClientResponse | SmallResponse:
         found = await origin.pool.exchange(head)
-        return found if isinstance(found, SmallResponse) else await self._read_response(origin, method, target, found)
+        return found if isinstance(found, SmallResponse) else await self._read_response(origin, method, found)
 
     def close(self) -> None:
         """Give the kept connections back to aiohttp's pool. Call this before the session is closed."""
@@ -196,18 +231,16 @@ class LightweightSender:
         except TimeoutError as error:
             raise aiohttp.ConnectionTimeoutError from error
 
-    async def _send_directly(self, origin: _Origin, method: str, target: str, head: bytes) -> aiohttp.ClientResponse:
+    async def _send_directly(self, origin: _Origin, method: str, head: bytes) -> aiohttp.ClientResponse:
         connection = origin.pool.take_idle() or await self._connect(origin.request)
         try:
             write_request(connection, head, skip_payload=method == "HEAD", read_timeout=self._session.timeout.sock_read)
         except BaseException:
             connection.close()
             raise
-        return await self._read_response(origin, method, target, connection)
+        return await self._read_response(origin, method, connection)
 
-    async def _read_response(
-        self, origin: _Origin, method: str, target: str, connection: Connection
-    ) -> aiohttp.ClientResponse:
+    async def _read_response(self, origin: _Origin, method: str, connection: Connection) -> aiohttp.ClientResponse:
         try:
             response = self._make_response(origin, method)
             try:
@@ -219,8 +252,6 @@ class LightweightSender:
             connection.close()
             raise
         if "Set-Cookie" in response.headers:
-            url = URL(f"{origin.request.url.origin()}{target}", encoded=True)  # the path limits where a cookie goes
-            self._session.cookie_jar.update_cookies_from_headers(response.headers.getall("Set-Cookie"), url)
             origin.pool.release_idle()  # from now on the session sends the cookie, over connections of aiohttp's pool
         return response
 
@@ -237,6 +268,25 @@ class LightweightSender:
             session=self._session,
             stream_writer=_SENT_WRITER,
         )
+
+
+def proxy_arguments(proxy: Proxy | None) -> dict[str, Any]:
+    """Return the arguments by which a session's request takes `proxy`; a SOCKS proxy is the session's connector's."""
+    if proxy is None or proxy.is_socks:
+        return {}
+    pair = basic_pair(proxy)
+    # aiohttp would encode in Latin-1; curl sends the bytes of the variable, which are UTF-8.
+    return {
+        "proxy": URL(proxy.url),
+        "proxy_auth": None if pair is None else aiohttp.BasicAuth(*pair, encoding="utf-8"),
+    }
+
+
+def _with_cookie(headers: Mapping[str, str], cookie: str) -> dict[str, str]:
+    """Return `headers` with `cookie` behind the product's own `Cookie` field, if it has one."""
+    own = next((value for name, value in headers.items() if name.lower() == "cookie"), "")
+    kept = {name: value for name, value in headers.items() if name.lower() != "cookie"}
+    return {**kept, "Cookie": f"{own}; {cookie}" if own else cookie}
 
 
 def _head(method: str, target: str, fields: str) -> bytes:

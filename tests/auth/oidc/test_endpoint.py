@@ -109,7 +109,7 @@ async def test_an_untrusted_certificate_is_a_lasting_failure_with_its_cause(sess
         server.close()
     assert failed.lasting
     assert "self-signed certificate" in failed.reason
-    assert "ca_file" in failed.reason
+    assert "--ca-file" in failed.hint
 
 
 async def test_a_malformed_chunked_answer_is_a_lost_connection(session, raw_server):

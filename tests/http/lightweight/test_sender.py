@@ -77,7 +77,7 @@ async def site(*answers: bytes | None) -> AsyncIterator[Site]:
 @asynccontextmanager
 async def sender(*, read_s: float = 30.0) -> AsyncIterator[tuple[LightweightSender, aiohttp.ClientSession]]:
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=30, sock_read=read_s)
-    jar = aiohttp.CookieJar(unsafe=True)  # accepts cookies from an IP address
+    jar = aiohttp.DummyCookieJar()
     async with aiohttp.ClientSession(
         headers=USUAL, timeout=timeout, cookie_jar=jar, auto_decompress=False, requote_redirect_url=False
     ) as session:
