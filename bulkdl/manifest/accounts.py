@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from bulkdl.auth import providers
 from bulkdl.core.models import Account, AuthKind, Grant, Resume, SecretRef, TokenIn
 from bulkdl.core.urls import HostList, Url
-from bulkdl.manifest.problems import SECRET_KEYS
+from bulkdl.manifest.problems import SECRET_KEYS, excerpt
 from bulkdl.manifest.validators import check_host, check_url, expand, has_reference, is_loopback, resolve_path
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def _provider(name: str | None, place: Place, findings: Findings) -> providers.P
 
     close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.6)
     advice = f'did you mean "{close[0]}"?' if close else f"expected one of {', '.join(known)}"
-    findings.add(place, f'unknown provider "{name[:60]}"; {advice}')
+    findings.add(place, f'unknown provider "{excerpt(name)}"; {advice}')
     return None
 
 

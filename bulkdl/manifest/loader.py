@@ -15,7 +15,7 @@ from bulkdl.core.errors import ManifestError, Problem
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Manifest, Resume, Verify
 from bulkdl.manifest.plain_data import to_plain
-from bulkdl.manifest.problems import FatalProblem, Findings
+from bulkdl.manifest.problems import FatalProblem, Findings, excerpt
 from bulkdl.manifest.products import Defaults, Products
 from bulkdl.manifest.schema import check_head
 from bulkdl.manifest.settings import by_name
@@ -243,4 +243,4 @@ def _check_accounts(known: Any, defaults: Defaults, products: Products, place: P
 
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
             advice = f'did you mean "{close[0]}"?' if close else "add it under `accounts`, or write null for none"
-            findings.add(there, f'unknown account "{name[:60]}"; {advice}')
+            findings.add(there, f'unknown account "{excerpt(name)}"; {advice}')

@@ -10,7 +10,7 @@ from bulkdl.core.errors import ManifestError, Problem
 if TYPE_CHECKING:
     from bulkdl.manifest.source_position import Place
 
-__all__ = ["SECRET_KEYS", "FatalProblem", "Findings", "describe"]
+__all__ = ["SECRET_KEYS", "FatalProblem", "Findings", "describe", "describe_url", "excerpt"]
 
 SECRET_KEYS = frozenset({"client_secret", "password", "token", "totp_secret"})
 """Keys of an account whose text is never printed."""
@@ -18,6 +18,14 @@ _MAX_PRINTED = 100
 _MAX_KEPT = 5_000
 """Problems kept for sorting; further problems are only counted."""
 _MAX_WARNINGS = 20
+_HIDDEN = "\u2026"
+_MAY_BE_SECRET = re.compile(
+    r"(?i:auth(?!or)|bearer|basic\s|cookie|token|secret|passw|\bpwd|api-?_?key|credential|signature|\bsig=|x-amz-|x-goog-)"
+    r"|eyJ[A-Za-z0-9_-]{6}|gh[a-z]_|AKIA|^[^/\s]*:[^/\s]*@"
+    r"|(?=[A-Za-z0-9+=]*[a-z])(?=[A-Za-z0-9+=]*[A-Z])(?=[A-Za-z0-9+=]*[0-9])[A-Za-z0-9+=]{20}"
+    r"|(?<![0-9A-Fa-f])[0-9A-Fa-f]{32}",
+)
+_SCHEME = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]{0,20}://")
 
 
 class Findings:
@@ -89,9 +97,30 @@ def describe(value: object, *, secret: bool = False) -> str:
     if isinstance(value, int | float):
         return f"the number {value}"
     text = re.sub(r"//[^/@]*@", "//***@", str(value))
+    if _may_be_secret(text.partition("?")[0]):
+        return "text that is not shown, since it may hold a secret"
     text = re.sub(r"\?.*", "?***", text, flags=re.DOTALL) if "://" in text else text
     text = "".join(c if c.isprintable() else "\ufffd" for c in text[:200])
     return f'"{text}"' if len(text) <= 80 else f'"{text[:77]}..."'
+
+
+def describe_url(text: str) -> str:
+    """Describe a text that should be a URL; quote it only if it begins like one.
+
+    A line of a curl or aria2 file may be a header with a token, and any word may be a password.
+    """
+    if _SCHEME.match(text):
+        return describe(text)
+    return "text that is no URL" if text.strip() else "nothing"
+
+
+def excerpt(text: str, length: int = 60) -> str:
+    """Return the beginning of a name for a message; `\u2026` if it may be a secret in the wrong place."""
+    return _HIDDEN if _may_be_secret(text) and not text.replace("_", "").isalpha() else text[:length]
+
+
+def _may_be_secret(text: str) -> bool:
+    return _MAY_BE_SECRET.search(text) is not None
 
 
 class FatalProblem(Exception):  # noqa: N818 - it carries a Problem

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema_rs
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.manifest.problems import SECRET_KEYS, describe
+from bulkdl.manifest.problems import SECRET_KEYS, describe, excerpt
 
 if TYPE_CHECKING:
     from bulkdl.manifest.problems import Findings
@@ -98,7 +98,9 @@ def _explain(checker: _Checker, value: object, place: Place, findings: Findings)
             allowed = sorted(_schema_part(checker.schema, error.schema_path).get("properties", {}))
             for key in kind["unexpected"]:
                 bad.add((*path, key))
-                findings.add(place.key(*path, key), f'unknown key "{key[:60]}" of {where}{_suggestion(key, allowed)}')
+                findings.add(
+                    place.key(*path, key), f'unknown key "{excerpt(key)}" of {where}{_suggestion(key, allowed)}'
+                )
         elif error.kind.name == "required":
             bad.add((*path, kind["property"]))
             findings.add(place.at(*path), f"{where} needs the key `{kind['property']}`")
@@ -113,7 +115,7 @@ def _explain(checker: _Checker, value: object, place: Place, findings: Findings)
 
 def _mismatch(path: Path, schema: dict[str, Any], found: Any) -> str:
     expected = schema.get("x-expected", "something else")
-    secret = bool(path) and path[-1] in SECRET_KEYS
+    secret = _may_be_secret(path)
     name = next((step for step in reversed(path) if isinstance(step, str)), "")
     subject = f"`{name}`: " if path and path != ("products", 0) else ""
     advice = ""
@@ -124,6 +126,13 @@ def _mismatch(path: Path, schema: dict[str, Any], found: Any) -> str:
     elif isinstance(found, str) and found.lower() in {"yes", "no", "on", "off"} and schema.get("type") == "boolean":
         advice = f"; write {'true' if found.lower() in {'yes', 'on'} else 'false'}"
     return f"{subject}expected {expected}, found {describe(found, secret=secret)}{advice}"
+
+
+def _may_be_secret(path: Path) -> bool:
+    """Return whether the value at `path` may be a secret: also text in place of an account or of its list of values."""
+    if not path:
+        return False
+    return path[-1] in SECRET_KEYS or "headers" in path or (path[0] == "accounts" and len(path) <= 2)
 
 
 def _where(path: Path) -> str:

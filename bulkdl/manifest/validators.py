@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum
 from bulkdl.core.urls import Url
-from bulkdl.manifest.problems import describe
+from bulkdl.manifest.problems import describe, describe_url, excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +75,7 @@ def check_url(text: str, place: Place, findings: Findings, *path: str | int) -> 
         url = Url(text)
     except ValueError as error:
         why = f" ({error})" if "space" in str(error) else ""
-        findings.add(place.at(*path), f"expected an absolute http:// or https:// URL, found {describe(text)}{why}")
+        findings.add(place.at(*path), f"expected an absolute http:// or https:// URL, found {describe_url(text)}{why}")
         return None
     if url.has_userinfo:
         findings.add(
@@ -171,7 +171,7 @@ def parse_checksum(text: str) -> Checksum:
     # Intern the name, so that all products share one string.
     algorithm, digits = sys.intern(found[1].lower().replace("-", "")), found[2].lower()
     if algorithm not in _DIGITS:
-        raise ValueError(f'expected md5, sha1, sha256, sha512 or blake3, found the algorithm "{found[1][:40]}"')
+        raise ValueError(f'expected md5, sha1, sha256, sha512 or blake3, found the algorithm "{excerpt(found[1], 40)}"')
     if len(digits) != _DIGITS[algorithm]:
         raise ValueError(f"{algorithm} has {_DIGITS[algorithm]} hexadecimal digits, found {len(digits)}")
     return Checksum(algorithm, digits)

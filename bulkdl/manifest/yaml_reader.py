@@ -23,7 +23,7 @@ from yaml.events import (
 )
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.manifest.problems import FatalProblem
+from bulkdl.manifest.problems import FatalProblem, excerpt
 from bulkdl.manifest.source_position import Mark, Place, place_of
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class _Reader:
 
     def _report_duplicate(self, mapping: _Mapping, key: str, here: Place | Mark) -> None:
         first = place_of(mapping.keys[key])
-        self._note(place_of(here), f'duplicate key "{key[:60]}"; first used in line {first.line}')
+        self._note(place_of(here), f'duplicate key "{excerpt(key)}"; first used in line {first.line}')
 
     def _merged(self, mapping: _Mapping) -> tuple[object, Place]:
         """Add the missing keys from the merged mappings; if several of these have a key, the first one wins."""
@@ -248,7 +248,9 @@ class _Reader:
     def _alias(self, event: Any, depth: int) -> tuple[object, Place]:
         target = self._anchors.get(event.anchor)
         if target is None:
-            self._note(_place(event), f"the alias *{event.anchor[:60]} refers to no earlier anchor")
+            # The name is not quoted: it may be a password that begins with `*`.
+            message = "an alias (*) refers to no earlier anchor; put text that begins with * in quotes"
+            self._note(_place(event), message)
             return None, _place(event)
         self._nodes += target.weight
         self._expanded += target.weight
@@ -277,8 +279,11 @@ class _Reader:
         tag = event.tag
         if tag is None or tag in {"!", _CORE + plain}:
             return
-        shown = f"!!{tag.removeprefix(_CORE)}" if tag.startswith(_CORE) else tag
-        self._note(_place(event), f"the tag {shown[:60]} is not allowed; a manifest is plain data")
+        # Another tag is not quoted: it may be a password that begins with `!`.
+        shown = f"the tag !!{tag.removeprefix(_CORE)[:60]}" if tag.startswith(_CORE) else "a tag (!)"
+        self._note(
+            _place(event), f"{shown} is not allowed; a manifest is plain data: put text that begins with ! in quotes"
+        )
 
 
 def read_yaml(
@@ -333,6 +338,8 @@ def _syntax_problem(error: yaml.MarkedYAMLError, source: Source) -> FatalProblem
         message += "; indent with spaces, and quote text that starts with such a character"
     elif "mapping values are not allowed" in problem:
         message += "; check the indentation, and quote text that contains `: `"
+    elif "expected ','" in problem:
+        message += "; inside { } or [ ] put ${NAME}, and other text with braces, brackets or commas, in quotes"
     start = error.context_mark
     if (
         error.context

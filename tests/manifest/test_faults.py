@@ -113,6 +113,49 @@ def test_a_secret_in_a_url_is_never_shown(url):
         assert "hunter2" not in line
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "  header=Authorization: Bearer eyJhbGciOi.hunter2.x",
+        "hunter2",
+        "Cookie: sid=hunter2",
+        "-H 'Authorization: Basic am86aHVudGVyMg== hunter2'",
+        "me:hunter2@x.example/a",
+        "x.example/a?token=hunter2",
+        "user = me:hunter2",
+        "https://x.example/a -H 'Authorization: Bearer hunter2'",
+        "https://x.example/a\theader=X-Api-Key: hunter2",
+        "ftp://x.example/token/hunter2",
+        "s3://AKIAhunter2@bucket/x",
+        "https://x .example/Ab1hunter2Cd3Ef4Gh5Ij6",
+    ],
+)
+def test_a_line_of_a_list_that_is_no_url_is_never_quoted_where_it_may_hold_a_secret(line):
+    assert "hunter2" not in problem(f"https://x.example/ok\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "accounts: {a: hunter2}",
+        "accounts: [hunter2]",
+        "accounts: {a: {provider: cdse, password: *hunter2}}",
+        "accounts: {a: {provider: cdse, password: !hunter2 x}}",
+        "accounts: {a: {provider: cdse, 'token: hunter2': x}}",
+        "accounts: {a: {auth: basic, hosts: ['me:hunter2@x.example']}}",
+        "accounts: {a: {auth: basic, 'password hunter2': 1, 'password hunter2': 2}}",
+        "defaults: {account: 'password=hunter2'}",
+        "defaults: {headers: {'Authorization: Bearer hunter2': x}}",
+        "defaults: {headers: 'Authorization: Bearer hunter2'}",
+        "defaults: {headers: {X: [hunter2]}}",
+        "x-a: 1\n'Authorization: Bearer hunter2': 1",
+        "token=hunter2: 1",
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_never_shown(text):
+    assert "hunter2" not in "\n".join(problems(f"{text}\n{P}"))
+
+
 def test_all_problems_are_reported_together_in_the_order_of_the_file():
     lines = problems(
         "settings: {workers: 0}\n"
@@ -140,13 +183,16 @@ def test_problems_beyond_the_limit_are_counted_without_a_message():
     [
         ("a: [1\nb: 2", "2:2", "not YAML"),
         ("a:\n\t- b", "2:1", "tab"),
+        ("accounts: {a: {auth: basic, username: ${U}, password: ${P}}}", "1:40", "put ${NAME}, and"),
+        ("accounts: {a: {hosts: [${U}]}}", "1:25", "in quotes"),
+        ("accounts:\n  a: {auth: basic,\n   password: x${P}y}", "3:16", "put ${NAME}"),
         ("a: b: c", "1:5", "indentation"),
         ("products: 'abc", "1:15", "quoted"),
         ("products: []\nproducts: []", "2:1", 'duplicate key "products"; first used in line 1'),
         ("products: [{url: https://x.example/a, url: https://x.example/b}]", "1:39", "duplicate key"),
         ("products: []\n---\nproducts: []", "2:1", "second document"),
         ("products: !!python/object/apply:os.system [ls]", "1:11", "!!python/object/apply:os.system is not allowed"),
-        ("products: [!x https://x.example/a]", "1:12", "!x is not allowed"),
+        ("products: [!x https://x.example/a]", "1:12", "a tag (!) is not allowed"),
         ("products: [*a]", "1:12", "refers to no earlier anchor"),
         ("? [a]\n: b", "1:3", "expected a key"),
         (b"products:\n- caf\xe9\n", "2:6", "not UTF-8 text (byte 0xe9)"),

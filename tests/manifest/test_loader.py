@@ -185,7 +185,7 @@ def test_a_plain_list_of_urls_is_a_manifest(tmp_path, monkeypatch):
 def test_problems_of_a_list_have_positions_too():
     assert problems("https://x.example/a\n ftp://x\nnonsense\n") == [
         'm.yaml:2:2: expected an absolute http:// or https:// URL, found "ftp://x"',
-        'm.yaml:3:1: expected an absolute http:// or https:// URL, found "nonsense"',
+        "m.yaml:3:1: expected an absolute http:// or https:// URL, found text that is no URL",
     ]
 
 
