@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.secret import MASK
 
-__all__ = ["HostList", "Url"]
+__all__ = ["HostList", "Url", "ascii_host"]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _BLANK = re.compile(r"\s")
@@ -43,7 +43,8 @@ class Url:
     """An absolute http(s) URL.
 
     `str()` and `repr()` mask the query and any user information, since either may hold a credential (a presigned
-    URL, a token in the query). `raw` is the unmasked text that is sent.
+    URL, a token in the query). `raw` is the unmasked text that is sent; a host name in other than ASCII is in its ASCII
+    form there (RFC 5891).
     """
 
     __slots__ = ("_fingerprint", "_origin", "raw")
@@ -55,6 +56,8 @@ class Url:
         the host that the client connects to.
         """
         usual = _USUAL.fullmatch(raw)
+        if usual is None and not raw.isascii():
+            raw = _with_ascii_host(raw)
         # The rest of such a URL cannot change the meaning of its origin, so each origin is parsed once and cached.
         self._origin = _usual_origin(usual[1]) if usual is not None else _origin(raw)
         self.raw = raw
@@ -129,8 +132,7 @@ class Url:
         if joined.has_userinfo:
             raise ValueError("a redirect to a URL with user:password@")
         if not joined.host.isascii():
-            # The name to look up depends on the version of IDNA; a URI has only ASCII (RFC 3986 §3.2.2).
-            raise ValueError("a redirect to a non-ASCII host name")
+            raise ValueError("a redirect to a host name without an ASCII form (IDNA 2008)")
         return joined
 
     def __str__(self) -> str:
@@ -165,6 +167,41 @@ class HostList:
         if literal in self._exact or f"{literal}:{url.port}" in self._exact:
             return True
         return any(e.startswith("*.") and host.endswith(e[1:]) and len(host) > len(e) - 1 for e in self._exact)
+
+
+@functools.lru_cache(maxsize=256)
+def ascii_host(name: str) -> str:
+    """Return the ASCII form of a host name as browsers and curl look it up; raise `ValueError` if it has none.
+
+    `str.encode("idna")` of the standard library is IDNA 2003, which gives another host for some names (`faß.de`).
+    """
+    if name.isascii():
+        return name
+    import idna  # noqa: PLC0415 - its tables are large, and few manifests need them
+
+    try:
+        found = idna.encode(name, uts46=True).decode("ascii").lower()
+    except idna.IDNAError:
+        found = ""
+    if "xn--" not in found:  # also for letters that only look like ASCII, such as full-width ones
+        raise ValueError("a host name without an ASCII form (IDNA 2008)")
+    return found
+
+
+def _with_ascii_host(raw: str) -> str:
+    """Return `raw` with its host name in ASCII, so that no part of the program reads it in another way."""
+    try:
+        netloc = urlsplit(raw).netloc
+    except ValueError:
+        return raw  # parsing it again will say what is wrong
+    user, at, rest = netloc.rpartition("@")
+    host, colon, port = rest.partition(":")
+    if host.isascii() or _BLANK.search(netloc):
+        return raw
+    try:
+        return raw.replace(netloc, f"{user}{at}{ascii_host(host)}{colon}{port}", 1)
+    except ValueError:
+        return raw  # it stays another host than any listed one, and a manifest or a redirect may not name it
 
 
 def _origin(raw: str) -> _Origin:

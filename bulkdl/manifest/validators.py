@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum
-from bulkdl.core.urls import Url
+from bulkdl.core.urls import Url, ascii_host
 from bulkdl.manifest.problems import describe, describe_url, excerpt
 
 if TYPE_CHECKING:
@@ -124,6 +124,11 @@ def check_host(text: str) -> tuple[str, str | None]:
     if colon and (problem := _port_problem(port, text)):
         return entry, problem
     name = host.removeprefix("*.")
+    try:
+        host, name = host.removesuffix(name) + ascii_host(name), ascii_host(name)
+    except ValueError as error:
+        return entry, f"{error}, found {describe(text)}"
+    entry = f"{host}{colon}{port}"
     if "*" in name or (name != host and colon):
         return entry, f"expected a host, `host:port` or `*.suffix` (any port), found {describe(text)}"
     return entry, _host_problem(name)
@@ -140,10 +145,7 @@ def _host_problem(host: str) -> str | None:
     if _NAME.fullmatch(host) and len(host) <= 254:
         return None
     if not host.isascii():
-        try:
-            return f'non-ASCII host name; use "{host.encode("idna").decode()}"'
-        except UnicodeError:
-            return "non-ASCII host name; use its xn-- form"
+        return f"a host name without an ASCII form (IDNA 2008), found {describe(host)}"
     return f"expected a host name, found {describe(host)}"
 
 

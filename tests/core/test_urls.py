@@ -128,6 +128,14 @@ HOSTS = [
     ("http://under_score.example.org/", "under_score.example.org", 80),
     ("http://xn--bcher-kva.example/", "xn--bcher-kva.example", 80),
     ("http://127.0.0.1:8080/", "127.0.0.1", 8080),
+    ("https://b\u00fccher.example/x", "xn--bcher-kva.example", 443),
+    ("https://B\u00dcCHER.example:8443/\u00fc?\u00fc", "xn--bcher-kva.example", 8443),
+    ("https://bu\u0308cher.example/", "xn--bcher-kva.example", 443),
+    ("https://me:pw@b\u00fccher.example/", "xn--bcher-kva.example", 443),
+    ("https://a.b\u00fccher.example./", "a.xn--bcher-kva.example", 443),
+    ("https://fa\u00df.example/", "xn--fa-hia.example", 443),
+    ("https://\u4f8b\u3048\u3002\u30c6\u30b9\u30c8/", "xn--r8jz45g.xn--zckzah", 443),
+    ("https://\u0645\u062b\u0627\u0644.example/", "xn--mgbh0fb.example", 443),
 ]
 
 
@@ -245,7 +253,6 @@ def test_a_redirect_is_resolved_against_the_url_that_sent_it(location, target):
         "data:,x",
         "https://user:pw@a.example.org/",
         "//a.example.org\\@evil.com/",
-        "https://b\u00fccher.example/",
         "https://a\uff0eexample.org/",
         "http://[::1/",
         "http://b\udce9cher.example/",
@@ -305,6 +312,19 @@ FOREIGN = [
     "https://\uff41rchive.example.org/x",
     "https://xn--archve-q4a.example.org/x",
 ]
+
+
+@pytest.mark.parametrize("location", ["https://b\u00fccher.example/x", "//B\u00dccher.example/x"])
+def test_a_redirect_to_a_host_in_other_than_ascii_goes_to_its_ascii_form(location):
+    assert Url("https://a.example/").join(location).raw == "https://xn--bcher-kva.example/x"
+
+
+@pytest.mark.parametrize(
+    "location", ["https://\uff41.example/x", "https://\u2603\u20dd.example/x", "https://a\u00fc-.example/"]
+)
+def test_a_redirect_to_a_host_without_an_ascii_form_is_refused(location):
+    with pytest.raises(ValueError, match=r"ASCII|valid"):
+        Url("https://a.example/").join(location)
 
 
 @pytest.mark.parametrize("raw", ALLOWED)

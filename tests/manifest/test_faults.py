@@ -53,7 +53,7 @@ P = "products: [https://x.example/a]\n"
         ("products: [{url: https://x.example/1, checksum: crc32:00}]", '1:49: `checksum`: expected md5, sha1, sha256, sha512 or blake3, found the algorithm "crc32"'),
         ("products: [{url: https://x.example/1, headers: {Range: bytes=0-}}]", "1:49: the header Range is set by bulkdl itself; remove it"),
         ("products: [{url: https://x.example/1, headers: {X-A: '${T}'}}]", "1:49: ${...} is not replaced in headers (found in X-A); secrets belong to an account"),
-        ("products: ['https://bücher.example/a']", '1:12: non-ASCII host name; use "xn--bcher-kva.example" (in "https://bücher.example/a")'),
+        ("products: ['https://\uff41.example/x']", '1:12: a host name without an ASCII form (IDNA 2008), found "\uff41.example" (in "https://\uff41.example/x")'),
         ("products: ['https://x.example/a b']", '1:12: expected an absolute http:// or https:// URL, found "https://x.example/a b" (white space in a URL)'),
     ],
 )  # fmt: skip

@@ -339,3 +339,19 @@ def test_the_example_manifests_load_without_warnings():
         manifest = load(str(path), environ=environ)
         assert manifest.products
         assert manifest.warnings == ()
+
+
+def test_host_names_in_other_than_ascii_are_written_in_ascii_wherever_a_manifest_has_them():
+    text = (
+        "accounts:\n  a: {auth: oidc, client_id: x, token_url: 'https://sso.BÜCHER.example/t', hosts: [Bücher.example, '*.bücher.example', 'bücher.example:81']}\n"
+        "products:\n- {url: 'https://bücher.example/ü.nc', account: a, mirrors: ['http://bu\u0308cher.example:8080/x']}\n"
+    )
+    found = read(text)
+    account, product = found.accounts["a"], found.products[0]
+    assert account.hosts is not None
+    assert account.hosts.entries == ("xn--bcher-kva.example", "*.xn--bcher-kva.example", "xn--bcher-kva.example:81")
+    assert account.token_url is not None
+    assert account.token_url.host == "sso.xn--bcher-kva.example"
+    assert product.url.raw == "https://xn--bcher-kva.example/ü.nc"
+    assert product.mirrors[0].raw == "http://xn--bcher-kva.example:8080/x"
+    assert account.hosts.allows(product.url)
