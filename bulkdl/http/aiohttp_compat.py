@@ -6,6 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
+
+from bulkdl.http.framed_protocol import BrokenChunksError
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -60,7 +63,7 @@ def _forget(closed: asyncio.Future[None]) -> None:
 async def next_chunk(response: aiohttp.ClientResponse) -> bytes:
     try:
         piece = await response.content.readany()
-    except RuntimeError as error:
+    except (RuntimeError, HttpProcessingError) as error:
         raise _framing_error(error) from error
     if not piece and isinstance(response, WatchedResponse) and response.was_cut:
         raise aiohttp.ClientPayloadError("the connection broke")
@@ -70,13 +73,17 @@ async def next_chunk(response: aiohttp.ClientResponse) -> bytes:
 async def read_some(response: aiohttp.ClientResponse, most: int) -> bytes:
     try:
         return await response.content.read(most)
-    except RuntimeError as error:
+    except (RuntimeError, HttpProcessingError) as error:
         raise _framing_error(error) from error
 
 
-def _framing_error(error: RuntimeError) -> Exception:
-    """Return the payload error that aiohttp should raise for a body with broken framing; it raises a `RuntimeError`."""
-    return aiohttp.ClientPayloadError("the framing is broken") if error.args == ("Connection closed.",) else error
+def _framing_error(error: Exception) -> Exception:
+    """Return the payload error that aiohttp should raise for a body with broken framing.
+
+    With llhttp it raises a `RuntimeError`, and with its parser in Python a `HttpProcessingError`.
+    """
+    known = isinstance(error, HttpProcessingError) or error.args == ("Connection closed.",)
+    return BrokenChunksError() if known else error
 
 
 def take_buffered(content: aiohttp.StreamReader) -> bytes:
@@ -102,7 +109,7 @@ async def release_connection(response: aiohttp.ClientResponse) -> None:
                 await response.read()
     except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError
         response.close()
-    except RuntimeError as error:
+    except (RuntimeError, HttpProcessingError) as error:
         response.close()
         if _framing_error(error) is error:
             raise

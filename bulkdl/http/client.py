@@ -20,6 +20,7 @@ from bulkdl.core.models import FailureKind
 from bulkdl.http.aiohttp_compat import WatchedResponse, read_some, release_connection
 from bulkdl.http.cookies import ChainCookies, CookieJar
 from bulkdl.http.errors import map_exceptions, proxy_error
+from bulkdl.http.framed_protocol import new_connector
 from bulkdl.http.head_parser import parse_head, parse_small_head
 from bulkdl.http.lightweight.keepalive_pool import FIELD_SIZE, SmallResponse
 from bulkdl.http.lightweight.pipelined_requests import PipelinedRequests
@@ -102,7 +103,7 @@ class HttpClient:
         """`timeout`: seconds without a byte before a connection is given up; `pipelining`: see `LightweightSender`."""
         self._pipelining = pipelining
         self._clock = clock or SystemClock()
-        self.connector = aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60)
+        self.connector = new_connector(tls)
         self._tls = tls
         self._socks: dict[Proxy, aiohttp.TCPConnector] = {}
         self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=min(30.0, timeout), sock_read=timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import aiohttp
 
 from bulkdl.core.errors import BulkdlError, ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
+from bulkdl.http.framed_protocol import BrokenChunksError, UnusableHeadError
 from bulkdl.protocol.proxy import ProxyTrouble, connect_failed, is_socks_error, proxy_unreachable, socks_failed
 from bulkdl.protocol.socket_errors import connection_words
 from bulkdl.protocol.tls_errors import tls_trouble
@@ -118,15 +120,29 @@ def network_error(
             kind=FailureKind.NETWORK,
             hint="Check the host, the port and this machine's network or proxy",
         )
+    if isinstance(error, UnusableHeadError):
+        return TryAgain(f"{where} sent {error.reason}{through}", kind=FailureKind.NETWORK)
+    if isinstance(error, aiohttp.ClientResponseError) and (cause := _parser_words(error.message)):
+        return TryAgain(f"{where} sent a response that is not valid HTTP{through} ({cause})", kind=FailureKind.NETWORK)
     for known, text in _BROKEN.items():
         if isinstance(error, known):
             return TryAgain(f"{where} {text}{through}", kind=FailureKind.NETWORK)
     return TryAgain(f"the connection to {where}{through} broke ({type(error).__name__})", kind=FailureKind.NETWORK)
 
 
+def _parser_words(message: str) -> str:
+    """Return the parser's own words for what is wrong. Behind them it quotes the server, which is left out."""
+    found = _PARSER_WORDS.match(message)
+    return "" if found is None else found[1].lower()
+
+
+_PARSER_WORDS = re.compile(r"(?:400, message:\s*)?(?:Bad status line:\s*)?([A-Z][A-Za-z ,/0-9-]{3,60}):?\s*(?:\n|$)")
+
+
 _BROKEN: dict[type[Exception], str] = {
     TimeoutError: "sent no data before the timeout",
     aiohttp.ServerDisconnectedError: "closed the connection",
+    BrokenChunksError: "sent a body whose chunks are not valid HTTP",
     aiohttp.ClientPayloadError: "ended the response body early",
     aiohttp.ClientResponseError: "sent a response that is not valid HTTP",
     ConnectionResetError: "reset the connection",

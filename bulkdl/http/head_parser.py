@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulkdl.protocol.byte_ranges import parse_content_range
+from bulkdl.protocol.framing import transfer_codings
 from bulkdl.protocol.response_head import Head
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import aiohttp
     from multidict import CIMultiDictProxy
 
@@ -22,7 +21,7 @@ def parse_head(response: aiohttp.ClientResponse) -> Head:
     """Return the head of any response."""
     fields = response.headers
     length = fields.get("Content-Length", "")
-    chunked = "chunked" in fields.get("Transfer-Encoding", "").lower()  # overrides a length (RFC 9112 §6.3)
+    chunked = "Transfer-Encoding" in fields  # overrides a length (RFC 9112 §6.3)
     codings = (*fields.getall("Content-Encoding", ()), *_transfer_codings(fields))
     return Head(
         status=response.status,
@@ -65,9 +64,9 @@ def _one(fields: CIMultiDictProxy[str], name: str) -> str | None:
     return ", ".join(dict.fromkeys(values)) if len(values) > 1 else values[0]
 
 
-def _transfer_codings(fields: Mapping[str, str]) -> list[str]:
-    """Return the transfer codings (RFC 9112 §7) except `chunked`; aiohttp removes only that one from the body."""
+def _transfer_codings(fields: CIMultiDictProxy[str]) -> list[str]:
+    """Return the transfer codings (RFC 9112 §7) except `chunked` alone, the only one that is removed from the body."""
     if "Transfer-Encoding" not in fields:
         return []
-    words = fields["Transfer-Encoding"].lower().split(",")
-    return [f"transfer {word.strip()}" for word in words if word.strip() not in {"", "chunked", "identity"}]
+    words = transfer_codings(fields.getall("Transfer-Encoding"))
+    return [f"transfer {word}" for word in words if word != "chunked"]

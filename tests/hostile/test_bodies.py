@@ -60,19 +60,26 @@ async def half_a_head(turn: Turn) -> None:
     await turn.wire.send(b"HTTP/1.1 200 OK\r\nContent-Le")
 
 
-def lengths(*told: object, body: bytes = BODY, more: bytes = b""):
+def lengths(*told: object, body: bytes = BODY, more: bytes = b"", fields: tuple[tuple[str, object], ...] = ()):
     """Send a complete response with these `Content-Length` fields."""
 
     async def answer(turn: Turn) -> None:
-        fields = [("Content-Length", value) for value in told]
-        await turn.wire.send(head(200, *fields, ("Connection", "close"), *turn.mode.fields) + body + more)
+        declared = [("Content-Length", value) for value in told]
+        await turn.wire.send(head(200, *declared, *fields, ("Connection", "close"), *turn.mode.fields) + body + more)
 
     return answer
 
 
-def chunked(*pieces: bytes, end: bytes = b"0\r\n\r\n", fields: tuple[tuple[str, object], ...] = ()):
+def chunked(
+    *pieces: bytes,
+    end: bytes = b"0\r\n\r\n",
+    fields: tuple[tuple[str, object], ...] = (),
+    named: tuple[str, ...] = ("chunked",),
+):
     async def answer(turn: Turn) -> None:
-        first = head(200, ("Transfer-Encoding", "chunked"), ("Connection", "close"), *fields, *turn.mode.fields)
+        first = head(
+            200, *(("Transfer-Encoding", name) for name in named), ("Connection", "close"), *fields, *turn.mode.fields
+        )
         await turn.wire.send(first + b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in pieces) + end)
 
     return answer
@@ -114,10 +121,10 @@ CASES = {
     "a length that is too small": Case(answer=lengths(SIZE - 5), but=SIZED | MISTRUSTED, only=KNOWN),
     "two lengths that differ": Case(answer=lengths(SIZE, SIZE - 5), **NETWORK),
     "two lengths that differ, the smaller first": Case(answer=lengths(SIZE - 5, SIZE), **NETWORK),
-    "two lengths that agree": Case(answer=lengths(SIZE, SIZE), **NETWORK),
+    "two lengths that agree": Case(answer=lengths(SIZE, SIZE)),
     "a negative length": Case(answer=lengths(-5), **NETWORK),
     "a length that is no number": Case(answer=lengths("many"), **NETWORK),
-    "a length in a list": Case(answer=lengths(f"{SIZE}, {SIZE}"), **NETWORK),
+    "a length in a list": Case(answer=lengths(f"{SIZE}, {SIZE}")),
     "a length of 2**63": Case(answer=lengths(2**63), always="http"),
     "a length of 40 digits": Case(answer=lengths("9" * 40), **NETWORK),
     "a length with a plus": Case(answer=lengths(f"+{SIZE}"), **NETWORK),
@@ -126,7 +133,22 @@ CASES = {
     ),
     "more bytes than the length": Case(answer=lengths(SIZE, more=b"HTTP/1.1 200 OK\r\n\r\nrubbish")),
     "chunks": Case(answer=chunked(BODY)),
-    "chunks and a length": Case(answer=chunked(BODY, fields=(("Content-Length", 5),)), **NETWORK),
+    "chunks and a length": Case(answer=chunked(BODY, fields=(("Content-Length", 5),))),
+    "chunks named with a tab": Case(answer=chunked(BODY, named=("chunked\t",))),
+    "chunks named in a list": Case(answer=chunked(BODY, named=("Chunked , , identity",))),
+    "chunks named twice": Case(answer=chunked(BODY, named=("chunked", "chunked"))),
+    "chunks named on a second line": Case(answer=chunked(BODY, named=("chunked", "identity"))),
+    "chunks named on a folded line": Case(answer=chunked(BODY, named=("\r\n chunked",))),
+    "chunks below another transfer coding": Case(
+        answer=chunked(BODY, named=("chunked", "gzip")), always="content", once="content"
+    ),
+    "chunks of a transfer coding that is none": Case(
+        answer=chunked(BODY, named=("\x0bchunked",)), always="content", once="content"
+    ),
+    "chunks and more behind their end": Case(answer=chunked(BODY, end=b"0\r\n\r\nrubbish")),
+    "a length and identity": Case(answer=lengths(SIZE, fields=(("Transfer-Encoding", "identity"),))),
+    "rubbish behind the length": Case(answer=lengths(SIZE, more=b"rubbish")),
+    "200 header fields": Case(answer=lengths(SIZE, fields=tuple((f"X-{n}", n) for n in range(200)))),
     "chunks without an end": Case(answer=chunked(BODY[:150_000], end=b""), **NETWORK),
     "chunks that are all there, without an end": Case(
         answer=chunked(BODY, end=b""),
