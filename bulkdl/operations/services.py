@@ -20,6 +20,7 @@ from bulkdl.core.errors import AccountStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Account, AuthKind
 from bulkdl.http.client import USER_AGENT, HttpClient
+from bulkdl.http.framed_protocol import new_connector
 from bulkdl.http.lightweight.pipelining_policy import pipelining_config
 from bulkdl.http.login_route import LoginRoute
 from bulkdl.http.tls import trusted_context
@@ -76,9 +77,10 @@ class Services:
                 clock=self.clock,
                 pipelining=pipelining,
             ) as http,
+            # Logins have their own pool: what happens to products' connections must never end a login, which may already
+            # have used up a one-time code or a refresh token.
             aiohttp.ClientSession(
-                connector=http.connector,
-                connector_owner=False,
+                connector=new_connector(tls),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": USER_AGENT},
             ) as session,

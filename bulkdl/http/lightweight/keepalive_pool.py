@@ -56,6 +56,8 @@ _CHECK_S: Final = 1.0
 time."""
 _CHECKS_PER_TIMEOUT: Final = 8
 """Least number of checks within one timeout."""
+_FIRST_FINAL: Final = 200
+"""Lowest status of a final response; a lower one comes before it (RFC 9110 §15.2)."""
 _PARAMETERS: Final = (
     "skip_payload",
     "read_until_eof",
@@ -190,6 +192,10 @@ class KeepAlivePool:
                     self.keep(pooled)
                     return small
                 protocol.feed_data((message, payload))
+                if payload.is_eof() and message.code >= _FIRST_FINAL:
+                    # Nothing would stop a timer for a body that has arrived, and it would end a later use.
+                    self.policy.record_other()
+                    return connection
             except HttpProcessingError:
                 pass  # `ClientResponse` reads it again and raises aiohttp's own error
             finally:
@@ -298,5 +304,6 @@ def _is_plain(fields: CIMultiDictProxy[str]) -> bool:
         "Content-Length" in fields
         and "Transfer-Encoding" not in fields
         and "Content-Encoding" not in fields
+        and "Content-Range" not in fields
         and "Set-Cookie" not in fields
     )

@@ -256,3 +256,13 @@ async def until(holds: Callable[[], bool]) -> None:
 
     look()
     await seen.wait()
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno", b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\n\r\n"])  # fmt: skip
+async def test_no_timer_goes_on_for_a_body_that_has_arrived(answer: bytes):
+    async with site([answer]) as (there, sender, session):
+        response = await ask(there, sender)
+        assert isinstance(response, aiohttp.ClientResponse)
+        await response.read()
+        ((kept,),) = session.connector._conns.values()  # type: ignore[union-attr]
+        assert kept[0]._read_timeout_handle is None
