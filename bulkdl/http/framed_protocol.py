@@ -24,7 +24,7 @@ from bulkdl.protocol.framing import FramingError, could_be_head, head_end, read_
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["BrokenChunksError", "FramedProtocol", "UnusableHeadError", "new_connector"]
+__all__ = ["BrokenChunksError", "FramedProtocol", "UnusableHeadError", "framed", "new_connector"]
 
 _MAX_HEAD: Final = 300 * 1024
 """Longest head (bytes), as in curl."""
@@ -176,6 +176,10 @@ class FramedProtocol(ResponseHandler):
 
 def new_connector(tls: ssl.SSLContext) -> aiohttp.TCPConnector:
     """Return a pool of connections whose responses are read with `FramedProtocol`."""
-    connector = aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60)
+    return framed(aiohttp.TCPConnector(limit=0, ssl=tls, ttl_dns_cache=60))
+
+
+def framed(connector: aiohttp.TCPConnector) -> aiohttp.TCPConnector:
+    """Return `connector`, whose connections use `FramedProtocol` from now on."""
     connector._factory = partial(FramedProtocol, asyncio.get_running_loop())  # type: ignore[assignment]  # noqa: SLF001
     return connector

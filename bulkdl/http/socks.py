@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from bulkdl.core.errors import RunStopped
+from bulkdl.http.framed_protocol import framed
 
 if TYPE_CHECKING:
     import ssl
@@ -39,4 +40,4 @@ def socks_connector(proxy: Proxy, *, tls: ssl.SSLContext) -> aiohttp.TCPConnecto
         limit=0,
         ssl=tls,
     )
-    return cast("aiohttp.TCPConnector", connector)
+    return framed(cast("aiohttp.TCPConnector", connector))
