@@ -1,4 +1,4 @@
-"""The hash functions of `models.Checksum`, and the thread pool that all hashing shares."""
+"""The hash functions of `models.Checksum` and the CRCs of object stores, and the thread pool that all hashing shares."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from blake3 import blake3
 
+from bulkdl.content.crc import CRCS, crc_hasher
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.thread_pool import CancellableThreadPool
 
@@ -53,5 +54,7 @@ def file_id(facts: os.stat_result) -> tuple[int, int]:
 
 
 def hasher(algorithm: str) -> Hasher:
-    """Return a new hasher; raise `ValueError` if neither BLAKE3 nor hashlib knows the algorithm."""
+    """Return a new hasher; raise `ValueError` if BLAKE3, the CRCs and hashlib do not know the algorithm."""
+    if algorithm in CRCS:
+        return crc_hasher(algorithm)
     return blake3() if algorithm == "blake3" else new(algorithm, usedforsecurity=False)

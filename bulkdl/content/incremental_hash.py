@@ -29,7 +29,7 @@ from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.protocol.byte_ranges import normalise
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from concurrent.futures import Future
     from io import FileIO
     from pathlib import Path
@@ -50,6 +50,8 @@ class ReadSizes:
     """A thread starts when this much is written but not hashed."""
     per_turn: int = 32 * 1024 * 1024
     """After this much the thread takes the file that has waited longest."""
+    cheap: int = 32 * 1024 * 1024
+    """If nobody needs the digests, hashing starts when this much is written, and only if it is affordable then."""
     block: int = BLOCK
 
 
@@ -73,7 +75,7 @@ class IncrementalHasher:
     """
 
     def __init__(self, algorithms: Iterable[str], *, sizes: ReadSizes | None = None) -> None:
-        self._algorithms = tuple(dict.fromkeys(algorithms))
+        self.algorithms = tuple(dict.fromkeys(algorithms))
         self._sizes = sizes or ReadSizes()
         self._lock = threading.Lock()
         self._path: Path | None = None
@@ -87,25 +89,39 @@ class IncrementalHasher:
         self._paused = True
         self._gave_up = False
         self._valid = False
+        self._affordable: Callable[[], bool] | None = None
+        self.skipped = False
+        """True if the digests of this file were not affordable."""
 
     def invalidate(self) -> None:
         """Return no digest until the next `begin`: other code may write the file without `note`."""
         self._valid = False
 
-    def begin(self, path: Path, have: Iterable[Range], *, total: int | None) -> None:
+    def begin(
+        self,
+        path: Path,
+        have: Iterable[Range],
+        *,
+        total: int | None,
+        affordable: Callable[[], bool] | None = None,
+    ) -> None:
         """Start to hash `path`. The bytes `have` are written and final; call `note` after each other write.
 
         If the hashed bytes of an earlier attempt are still valid, keep them. `total`: size of the product in bytes.
+        `affordable`: the digests are only for the record. It is called once, from any thread, when a large product has
+        begun to arrive; if it returns False, there are none.
         """
-        if not self._algorithms or (total is not None and total <= self._sizes.min_product):
+        self.skipped = False
+        if not self.algorithms or (total is not None and total <= self._sizes.min_product):
             self._streams = ()
             return
         prefix, later = _split_prefix(have)
         if self._gave_up or path != self._path or not self._streams or any(s.position > prefix for s in self._streams):
-            self._streams = tuple(_HashStream(algorithm, hasher(algorithm)) for algorithm in self._algorithms)
+            self._streams = tuple(_HashStream(algorithm, hasher(algorithm)) for algorithm in self.algorithms)
             self._file, self._gave_up = None, False
         with self._lock:
             self._path, self._prefix, self._later_ranges = path, prefix, later
+            self._affordable = None if any(s.position for s in self._streams) else affordable
             self._min_batch, self._paused, self._valid = self._sizes.min_batch, False, True
             self._schedule()
 
@@ -173,6 +189,12 @@ class IncrementalHasher:
     # With the lock held
 
     def _schedule(self) -> None:
+        if self._affordable is not None:
+            if self._prefix < self._sizes.cheap and self._min_batch > 1:  # 1: the file is complete
+                return
+            if self._prefix > self._sizes.cheap and not self._affordable():
+                self._gave_up = self.skipped = True
+            self._affordable = None
         for stream in self._streams:
             if (
                 stream.work is None

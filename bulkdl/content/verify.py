@@ -1,36 +1,51 @@
 """Verify that a file on disk is the product.
 
-Checks: size, first bytes, checksums, the archive's structure and, with `verify: deep`, its members. The checks read
+Checks: size, checksums, first bytes, the archive's structure and, with `verify: deep`, its members. The checks read
 whole files, so they run in a thread pool. A cancellation takes effect within one block of 1 MiB.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bulkdl.content.crc import CRCS, computable
 from bulkdl.content.error_pages import HEAD_SIZE, html_or_json_error, objection
 from bulkdl.content.errors import bad_content
 from bulkdl.content.hashing import BLOCK, HASHING, hasher
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.models import FailureKind, Verify
+from bulkdl.core.models import Checksum, FailureKind, Verify
 from bulkdl.core.thread_pool import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from bulkdl.content.hashing import Digests, Hasher
-    from bulkdl.core.models import Checksum, Product
+    from bulkdl.core.models import Product
 
-__all__ = ["check_body", "check_product", "digests", "import_archive_readers"]
+    _Read = Callable[[Collection[str]], Mapping[str, str]]
+    """From algorithms to the digests of the whole file."""
+
+__all__ = [
+    "NO_SERVER_DIGEST",
+    "ServerDigest",
+    "Verified",
+    "algorithms_for",
+    "check_body",
+    "check_product",
+    "digests",
+    "import_archive_readers",
+    "matches",
+]
 
 _ZIP_SUFFIXES = (".zip", ".kmz")
 _TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
-_STRUCTURED = (*_ZIP_SUFFIXES, *_TAR_SUFFIXES, *_PACKED_SUFFIXES)
 _AGAIN = "Run again to download it again. If it fails the same way, the manifest and the archive disagree"
+_DAMAGED = "Run again to download it again. If it fails the same way, report it to the archive"
 _LOOK = "Open its URL in a browser to see what the server sends"
 
 
@@ -46,6 +61,38 @@ async def digests(
     return await HASHING.run(lambda stop: _digests(path, hashers, stop, progress or _no_progress))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """A file that is the product."""
+
+    digests: tuple[Checksum, ...] = ()
+    """Digests to record: those of the manifest, else those that were computed."""
+    notes: tuple[str, ...] = ()
+    """Sentences about what looked wrong although a checksum of the manifest matches."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerDigest:
+    """Digest that the server sent with the bytes; `NO_SERVER_DIGEST` if it sent none."""
+
+    checksums: tuple[Checksum, ...] = ()
+    field: str = ""
+    """Field of the response that brought it; empty if an earlier run saw it."""
+    etag: str | None = None
+    """Entity tag of the version that it belongs to."""
+
+
+NO_SERVER_DIGEST = ServerDigest()
+
+
+def algorithms_for(product: Product, server: ServerDigest) -> tuple[str, ...]:
+    """Return the digests to compute while the product arrives. There is always one, for `bulkdl verify` to compare."""
+    sent = tuple(
+        c.algorithm for c in server.checksums if not product.checksums and computable(c.algorithm, sys.maxsize)
+    )
+    return (*sent, *(algorithm for algorithm in _recorded(product, server) if algorithm not in sent))
+
+
 async def check_product(
     path: Path,
     product: Product,
@@ -53,9 +100,15 @@ async def check_product(
     name: str,
     content_type: str = "",
     known: Digests | None = None,
+    server: ServerDigest = NO_SERVER_DIGEST,
+    record: bool = False,
     progress: Callable[[int], None] | None = None,
-) -> tuple[Checksum, ...]:
-    """Verify the file at `path` and return the checksums it was verified against. `name`: its final file name.
+) -> Verified:
+    """Verify the file at `path`. `name`: its final file name.
+
+    A checksum of the manifest outranks every suspicion: if it matches, what looks wrong becomes a note; if it does not,
+    what looks wrong is the reason. Without one, the digest that the `server` sent must match. `record`: compute a digest
+    for the journal if nothing else needs one.
 
     `known`: digests computed during the download. If they belong to this very file, a checksum that they confirm needs
     no reading; if they do not match, the file is read. Raise `ProductFailed` (size, content or checksum) with the
@@ -64,44 +117,56 @@ async def check_product(
     """
     import_archive_readers(product, name)
 
-    def check(stop: Stop) -> tuple[Checksum, ...]:
+    def check(stop: Stop) -> Verified:
         return _Check(
             path=path,
             product=product,
             name=name,
             content_type=content_type,
-            known=known,
+            server=server,
+            record=_recorded(product, server, always=record),
             stop=stop,
             progress=progress or _no_progress,
-        ).all()
+        ).file(known)
 
     return await HASHING.run(check)
 
 
 def check_body(
-    body: bytes, product: Product, *, path: Path | str, name: str, content_type: str = ""
-) -> tuple[Checksum, ...]:
+    body: bytes,
+    product: Product,
+    *,
+    path: Path | str,
+    name: str,
+    content_type: str = "",
+    server: ServerDigest = NO_SERVER_DIGEST,
+) -> Verified:
     """Verify a file at `path` that was just written from `body`, on the calling thread (see `check_product`).
 
-    The file itself is read only to check an archive's structure, or if `body` does not match.
+    The file itself is read only to check an archive's structure.
     """
-    _check_start(product, name=name, content_type=content_type, head=body[:HEAD_SIZE], size=len(body))
-    matches = _matches(body, product.checksums)
-    if not matches or name.lower().endswith(_STRUCTURED):
-        check = _Check(
-            path=Path(path),
-            product=product,
-            name=name,
-            content_type=content_type,
-            known=None,
-            stop=Stop(),
-            progress=_no_progress,
-        )
-        if not matches:
-            check.sums({})
-        if body:
-            check.structure()
-    return product.checksums
+    return _Check(
+        path=Path(path),
+        product=product,
+        name=name,
+        content_type=content_type,
+        server=server,
+        record=_recorded(product, server),
+        stop=Stop(),
+        progress=_no_progress,
+    ).body(body)
+
+
+def matches(body: bytes, checksums: Collection[Checksum]) -> bool:
+    """Tell whether `body` has all of the checksums."""
+    found = _digests_of(body, {c.algorithm for c in checksums})
+    return all(found[c.algorithm] == c.hex.lower() for c in checksums)
+
+
+def _recorded(product: Product, server: ServerDigest, *, always: bool = True) -> tuple[str, ...]:
+    """Return the algorithms of the digests to record. A CRC finds damage, but another file may have it."""
+    hashes = tuple(c.algorithm for c in product.checksums or server.checksums if c.algorithm not in CRCS)
+    return tuple(dict.fromkeys(hashes)) or (("blake3",) if always else ())
 
 
 def _no_progress(_read: int) -> None:
@@ -122,34 +187,13 @@ def _digests(path: Path, hashers: dict[str, Hasher], stop: Stop, progress: Calla
             progress(count)
 
 
-def _check_start(product: Product, *, name: str, content_type: str, head: bytes, size: int) -> None:
-    """Raise `ProductFailed` if the first bytes or the size cannot be the product's."""
-    declared = product.size
-    accept = next((v for key, v in product.headers if key.lower() == "accept"), None) if product.headers else None
-    found = objection(
-        name=name,
-        head=head,
-        content_type=content_type,
-        size=size or declared,  # an empty file is right only if the manifest says so
-        requested_accept=accept,
-    )
-    is_page = found is not None and html_or_json_error(head, content_type)
-    if (
-        declared is not None and declared != size and not is_page
-    ):  # the text of an error page helps the user more than its size
-        reason = f"{name} has {size} bytes, but {declared} were expected"
-        raise ProductFailed(reason, kind=FailureKind.SIZE, hint=_AGAIN)
-    if found is not None:
-        raise bad_content(f"{name} is not the product: {found}", hint=_LOOK)
-
-
-def _matches(body: bytes, checksums: Collection[Checksum]) -> bool:
-    for checksum in checksums:
-        each = hasher(checksum.algorithm)
+def _digests_of(body: bytes, algorithms: Collection[str]) -> dict[str, str]:
+    found = {}
+    for algorithm in algorithms:
+        each = hasher(algorithm)
         each.update(body)
-        if each.hexdigest() != checksum.hex.lower():
-            return False
-    return True
+        found[algorithm] = each.hexdigest()
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,32 +204,94 @@ class _Check:
     product: Product
     name: str
     content_type: str
-    known: Digests | None
+    server: ServerDigest
+    record: tuple[str, ...]
     stop: Stop
     progress: Callable[[int], None]
 
-    def all(self) -> tuple[Checksum, ...]:
+    def file(self, known: Digests | None) -> Verified:
         with self.path.open("rb", buffering=0) as file:
             facts = os.fstat(file.fileno())
             head = file.read(HEAD_SIZE)
-        _check_start(self.product, name=self.name, content_type=self.content_type, head=head, size=facts.st_size)
-        self.sums(self.known.of(facts) if self.known is not None else {})
-        if facts.st_size:
-            self.structure()
-        return self.product.checksums
 
-    def sums(self, known: Mapping[str, str]) -> None:
-        expected = [c for c in self.product.checksums if known.get(c.algorithm) != c.hex.lower()]
-        if not expected:
-            return
-        found = _digests(self.path, {c.algorithm: hasher(c.algorithm) for c in expected}, self.stop, self.progress)
+        def read(algorithms: Collection[str]) -> Mapping[str, str]:
+            return _digests(self.path, {a: hasher(a) for a in algorithms}, self.stop, self.progress)
+
+        return self._all(head, facts.st_size, {} if known is None else known.of(facts), read)
+
+    def body(self, body: bytes) -> Verified:
+        return self._all(body[:HEAD_SIZE], len(body), {}, lambda algorithms: _digests_of(body, algorithms))
+
+    def _all(self, head: bytes, size: int, known: Mapping[str, str], read: _Read) -> Verified:
+        suspicion = self._suspicion(head, size)
+        if not self.product.checksums:
+            if suspicion is not None:
+                raise self._not_the_product(suspicion)
+            found = self._sums(self._sent(size), known, read)
+            if size:
+                self._structure()
+            return Verified(digests=tuple(Checksum(a, found[a]) for a in self.record))
+        try:
+            self._sums(self.product.checksums, known, read)
+        except ProductFailed as wrong:
+            raise (wrong if suspicion is None else self._not_the_product(suspicion)) from None
+        return Verified(digests=self.product.checksums, notes=self._notes(suspicion, size))
+
+    def _sent(self, size: int) -> tuple[Checksum, ...]:
+        return tuple(c for c in self.server.checksums if computable(c.algorithm, size))
+
+    def _not_the_product(self, suspicion: str) -> ProductFailed:
+        return bad_content(f"{self.name} is not the product: {suspicion}", hint=_LOOK)
+
+    def _notes(self, suspicion: str | None, size: int) -> tuple[str, ...]:
+        """Return what looks wrong with a file that has the manifest's checksums."""
+        found = [] if suspicion is None else [f"{self.name} looks wrong: {suspicion}"]
+        wanted = {c.algorithm: c.hex.lower() for c in self.product.checksums}
+        if any(wanted.get(c.algorithm, c.hex) != c.hex for c in self.server.checksums):
+            found.append(f"{self.name} does not match the {self.server.field or 'digest'} that the server sent")
+        if suspicion is None and size:
+            try:
+                self._structure()
+            except ProductFailed as broken:
+                found.append(broken.reason)
+        return tuple(found)
+
+    def _suspicion(self, head: bytes, size: int) -> str | None:
+        """Return why the first bytes cannot be the product's; raise `ProductFailed` if the size cannot be."""
+        product = self.product
+        declared = product.size
+        accept = next((v for key, v in product.headers if key.lower() == "accept"), None) if product.headers else None
+        found = objection(
+            name=self.name,
+            head=head,
+            content_type=self.content_type,
+            size=size or declared,  # an empty file is right only if the manifest says so
+            requested_accept=accept,
+        )
+        if declared is None or declared == size:
+            return found
+        # The text of an error page helps the user more than its size.
+        if found is not None and html_or_json_error(head, self.content_type):
+            raise self._not_the_product(found)
+        reason = f"{self.name} has {size} bytes, but {declared} were expected"
+        raise ProductFailed(reason, kind=FailureKind.SIZE, hint=_AGAIN)
+
+    def _sums(self, expected: tuple[Checksum, ...], known: Mapping[str, str], read: _Read) -> Mapping[str, str]:
+        """Return the digests to record, after all `expected` ones have been found right."""
+        right = {c.algorithm for c in expected if known.get(c.algorithm) == c.hex.lower()}
+        missing = {c.algorithm for c in expected} - right | set(self.record) - set(known)
+        found = {**known, **(read(missing) if missing else {})}
         wrong = [c for c in expected if found[c.algorithm] != c.hex.lower()]
-        if wrong:
-            differences = "; ".join(f"expected {c}, found {c.algorithm}:{found[c.algorithm]}" for c in wrong)
-            reason = f"{self.name} does not match its checksum: {differences}"
-            raise ProductFailed(reason, kind=FailureKind.CHECKSUM, hint=_AGAIN)
+        if not wrong:
+            return found
+        differences = "; ".join(f"expected {c}, found {c.algorithm}:{found[c.algorithm]}" for c in wrong)
+        if self.product.checksums:
+            what, hint = "its checksum", _AGAIN
+        else:
+            what, hint = f"the {self.server.field or 'digest'} that the server sent", _DAMAGED
+        raise ProductFailed(f"{self.name} does not match {what}: {differences}", kind=FailureKind.CHECKSUM, hint=hint)
 
-    def structure(self) -> None:
+    def _structure(self) -> None:
         deep = self.product.verify is Verify.DEEP
         if not _is_checked_as_archive(self.name, deep=deep):
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from bulkdl.protocol.byte_ranges import parse_content_range
+from bulkdl.protocol.digest_fields import digest_fields
 from bulkdl.protocol.framing import transfer_codings
 from bulkdl.protocol.response_head import Head
 
@@ -35,6 +36,7 @@ def parse_head(response: aiohttp.ClientResponse) -> Head:
         accept_ranges=fields.get("Accept-Ranges", ""),
         disposition=fields.get("Content-Disposition", ""),
         retry_after=fields.get("Retry-After"),
+        digests=digest_fields(fields),
     )
 
 
@@ -50,6 +52,7 @@ def parse_small_head(small: SmallResponse) -> Head:
         date=fields.get("Date"),
         accept_ranges=fields.get("Accept-Ranges", ""),
         disposition=fields.get("Content-Disposition", ""),
+        digests=digest_fields(fields),
     )
 
 

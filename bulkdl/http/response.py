@@ -84,6 +84,16 @@ class Response:
             self._peeked.append(first)
         return first
 
+    async def peek_up_to(self, most: int) -> tuple[bytes, bool]:
+        """Return about `most` first bytes of the body, and whether these are all; `read` returns them again."""
+        pieces, count, ended = [], 0, False
+        while count < most and not ended:
+            pieces.append(piece := await self.read())
+            count, ended = count + len(piece), not piece
+        if body := b"".join(pieces):
+            self._peeked.append(body)
+        return body, ended
+
     async def whole(self, length: int, *, within_s: float) -> bytes | None:
         """Return the body if all of its `length` bytes arrive within `within_s` seconds.
 

@@ -62,7 +62,7 @@ class Entry:
     """Size of the final file in bytes."""
     mtime_ns: int | None = None
     digests: tuple[Checksum, ...] = ()
-    """Checksums that were computed and matched."""
+    """Digests of the final file; of a partial (`size` None) those that the server sent, which nobody has compared yet."""
     note: str = ""
     """Remark for the user, such as `existing, unverified`."""
     failure_kind: FailureKind | None = None

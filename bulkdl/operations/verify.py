@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import FailureKind
 from bulkdl.journal.journal import Journal
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
@@ -33,7 +34,7 @@ VERIFIERS = 4
 class ProductVerdict(StrEnum):
     OK = "ok"
     UNCHECKED = "unchecked"
-    """The file exists, but no size or checksum is known to compare it with."""
+    """The file exists, but no checksum is known to compare its content with; only its size and structure were checked."""
     WRONG = "wrong"
     MISSING = "missing"
 
@@ -114,13 +115,16 @@ async def _verify(product: Product, entry: Entry | None, destination: Path) -> V
     try:
         await check_product(path, expected, name=path.name)
     except ProductFailed as failed:
-        return VerifyResult(file=shown, verdict=ProductVerdict.WRONG, reason=str(failed))
+        changed = failed.kind is FailureKind.CHECKSUM and not product.checksums
+        reason = f"its content has changed since it was downloaded: {failed.reason}" if changed else str(failed)
+        return VerifyResult(file=shown, verdict=ProductVerdict.WRONG, reason=reason)
     except OSError as error:
         return VerifyResult(
             file=shown, verdict=ProductVerdict.WRONG, reason=f"the file cannot be read ({error.strerror})"
         )
-    known = bool(expected.checksums) or expected.size is not None
-    return VerifyResult(file=shown, verdict=ProductVerdict.OK if known else ProductVerdict.UNCHECKED)
+    if not expected.checksums:
+        return VerifyResult(file=shown, verdict=ProductVerdict.UNCHECKED, reason="no checksum of it is known")
+    return VerifyResult(file=shown, verdict=ProductVerdict.OK)
 
 
 async def _requeue(

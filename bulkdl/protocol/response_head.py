@@ -67,11 +67,16 @@ class Head:
     accept_ranges: str = ""
     disposition: str = ""
     retry_after: str | None = None
+    digests: tuple[tuple[str, str], ...] = ()
+    """Fields that carry digests (`digest_fields`), names in lower case."""
 
 
 def uncoded(head: Head) -> Head:
     """Return `head` without the fields that describe only the encoded representation.
 
-    Its length, ranges and validators are not those of the decoded product (RFC 9110 §8.4, §8.6, §8.8.3, §14.2).
+    Its length, ranges and validators are not those of the decoded product (RFC 9110 §8.4, §8.6, §8.8.3, §14.2). Its
+    digests are of the coded bytes too, or do not say of which (RFC 3230 §4.1.1, RFC 9530 §2 and appendix A).
     """
-    return replace(head, content_encoding="", content_length=None, etag=None, last_modified=None, accept_ranges="")
+    return replace(
+        head, content_encoding="", content_length=None, etag=None, last_modified=None, accept_ranges="", digests=()
+    )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bulkdl.content.verify import matches
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.filenames import fold
 from bulkdl.journal.records import Entry, Phase
@@ -20,7 +21,8 @@ from bulkdl.planning.orphaned_partials import without_last_byte
 from bulkdl.planning.unpack_folders import reserve_folder
 from bulkdl.protocol.byte_ranges import normalise
 from bulkdl.protocol.content_disposition import file_name
-from bulkdl.protocol.headers import strong_date
+from bulkdl.protocol.digest_fields import sent_digest
+from bulkdl.protocol.headers import strong_date, strong_etag
 from bulkdl.protocol.resume import (
     Action,
     Decision,
@@ -153,7 +155,9 @@ def _plain_size(task: DownloadTask, head: Head) -> int | None:
 
 def _small_product(context: RunContext, task: DownloadTask, head: Head, body: bytes, *, host: str) -> SmallProduct:
     """Do what `_receive` does, without the steps that only a partial or an unusual response needs."""
-    _reject_error_page(task, head, body)
+    reason = _objection(task, head, body)
+    if reason is not None and not _has_checksum(task, body):
+        raise not_the_product(reason)
     new = _reserve_name(context, task, head, None)
     task.resumed, task.content_type = 0, head.content_type
     if host not in task.served_by:
@@ -183,7 +187,7 @@ async def _receive(
     if decision.coding:
         response = response.decoded(decision.coding)
     if decision.action is Action.RESTART or (decision.why is DecisionReason.WRONG_SIZE and response.head.status == 200):
-        _reject_error_page(task, response.head, await response.peek())
+        await _reject_error_page(task, response, whole=decision.action is Action.RESTART)
     if decision.action not in (Action.APPEND, Action.RESTART):
         raise error_for_response(context, task, response, decision)
     small, new = _is_small(task, response, decision, entry), _reserve_name(context, task, response.head, entry)
@@ -242,12 +246,30 @@ def _is_small(task: DownloadTask, response: Response, decision: Decision, entry:
     return new and 0 < size <= SMALL and size == response.head.content_length
 
 
-def _reject_error_page(task: DownloadTask, head: Head, beginning: bytes) -> None:
-    """Raise `TryAgain` for a page in the product's place. Check before the bytes on disk are given up for it."""
+async def _reject_error_page(task: DownloadTask, response: Response, *, whole: bool) -> None:
+    """Raise `TryAgain` for a page in the product's place. Check before the bytes on disk are given up for it.
+
+    `whole`: the body may be the whole product. Then a checksum of the manifest decides: here if the body is small, and
+    when all of it has arrived if it is large.
+    """
+    reason = _objection(task, response.head, await response.peek())
+    if reason is None:
+        return
+    if whole and task.product.checksums:
+        body, ended = await response.peek_up_to(SMALL)
+        if not ended or _has_checksum(task, body):
+            return
+    raise not_the_product(reason)
+
+
+def _objection(task: DownloadTask, head: Head, beginning: bytes) -> str | None:
     name = task.file or task.product.file or file_name(head.disposition) or task.shown
     reason = objection_to(task, beginning, name=name, content_type=head.content_type, size=head.content_length)
-    if beginning and reason is not None:
-        raise not_the_product(reason)
+    return reason if beginning else None
+
+
+def _has_checksum(task: DownloadTask, body: bytes) -> bool:
+    return bool(task.product.checksums) and matches(body, task.product.checksums)
 
 
 def _reserve_name(context: RunContext, task: DownloadTask, head: Head, entry: Entry | None) -> bool:
@@ -285,6 +307,12 @@ def _entry(
     if part is None:
         part = context.part_for(task, file)
     task.part, context.parts[fold(part)] = part, task.product.id
+    if (sent := sent_digest(head.digests, status=head.status)) is not None:
+        task.expect((sent.checksum,), field=sent.field, etag=head.etag)
+    elif same and before:
+        task.expect(before.digests, etag=before.etag)
+    elif strong_etag(head.etag) is None or head.etag != task.server_digest.etag:
+        task.expect(())
     return Entry(
         id=task.product.id,
         phase=Phase.REQUEUED if before is not None and before.phase is Phase.REQUEUED else Phase.PARTIAL,
@@ -295,6 +323,7 @@ def _entry(
         last_modified=strong_date(head.last_modified, head.date) or (before.last_modified if same and before else None),
         ranges=kept,
         part=part,
+        digests=task.server_digest.checksums,
         attempts=task.attempts,
     )
 

@@ -33,14 +33,14 @@ from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.journal.pending_moves import PendingRename, done_entry
 from bulkdl.storage.batch_files import place_all, write_whole
 from bulkdl.storage.file_info import check_name
-from bulkdl.transfer.finalize import confirm_name
+from bulkdl.transfer.finalize import confirm_name, report_notes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
     from types import TracebackType
 
-    from bulkdl.core.models import Checksum
+    from bulkdl.content.verify import Verified
     from bulkdl.storage.file_info import FileFacts
     from bulkdl.transfer.context import RunContext
     from bulkdl.transfer.state import FinalizeError, SmallProduct
@@ -71,10 +71,10 @@ class _Item:
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    """Complete partial that is durable, and the checksums that it was verified against."""
+    """Complete partial that is durable and the product."""
 
     facts: FileFacts
-    verified: tuple[Checksum, ...]
+    verified: Verified
 
 
 class _Unusual(Enum):
@@ -180,6 +180,7 @@ class BatchFinalizer:
         for item, result in zip(batch, [r for results, _ in found for r in results], strict=True):
             if isinstance(result, _Written):
                 written.append((item, result))
+                report_notes(self._context, item.task, result.verified)
             elif isinstance(result, _Unusual):
                 ranges = ((0, len(item.small.body)),) if result is _Unusual.NOT_THE_PRODUCT else ()
                 self._finish(item, replace(item.small.entry, ranges=ranges))
@@ -214,7 +215,7 @@ class BatchFinalizer:
         if not written:
             return
         journal, storage = self._context.journal, self._context.storage
-        moves = [PendingRename(item.small.entry, result.facts, result.verified) for item, result in written]
+        moves = [PendingRename(item.small.entry, result.facts, result.verified.digests) for item, result in written]
         batch = await journal.put_moves(moves)
         paths = [(item.small.entry.part or "", item.task.file or "", item.task.overwrite) for item, _ in written]
         placed: list[tuple[_Item, PendingRename]] = []
@@ -226,7 +227,7 @@ class BatchFinalizer:
                 failed.append((item, facts))
                 left.append(move)
             else:
-                placed.append((item, PendingRename(item.small.entry, facts, result.verified)))
+                placed.append((item, PendingRename(item.small.entry, facts, result.verified.digests)))
         try:
             await journal.finish_batch(batch, [move for _, move in placed], left)
             for item, error in failed:
@@ -273,6 +274,7 @@ def _write_one(root: Path, item: _Item, known: set[str]) -> _Result:
             path=f"{root}/{small.entry.part}",
             name=file.rpartition("/")[2],
             content_type=item.task.content_type,
+            server=item.task.server_digest,
         )
     except (ProductFailed, OSError):
         return _Unusual.NOT_THE_PRODUCT

@@ -213,14 +213,15 @@ class BodyReader:
         self._task.sniffed = self._task.sniffed or at == 0
 
     def _objection(self, response: Response, at: int, buffer: bytearray) -> str | None:
-        if at != 0 or self._task.sniffed:
+        if at != 0 or self._task.sniffed or self._task.product.checksums:  # a checksum decides, once all has arrived
             return None
+        total = self._checkpoints.entry.total
         return objection_to(
             self._task,
             bytes(buffer),
             name=self._task.shown,
             content_type=response.head.content_type,
-            size=self._checkpoints.entry.total,
+            size=self._task.product.size if total is None else total,
         )
 
     # Both

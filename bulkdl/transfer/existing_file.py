@@ -49,7 +49,7 @@ async def resolve_existing_file(
             return ExistingFile(facts.size)
         case LocalFileStatus.NEEDS_CHECKSUM:
             entry = await context.journal.get(task.product.id)
-            wanted = task.product.checksums or (entry.digests if entry is not None else ())
+            wanted = task.product.checksums or (entry.digests if entry is not None and entry.size is not None else ())
             context.hub.counters.flights[task.product.id].phase = "verifying"
             try:
                 return await _compare_digests(context.storage, task.file or "", wanted)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.content.verify import check_product
 from bulkdl.core.errors import ProductFailed, TryAgain
+from bulkdl.core.events import Level
 from bulkdl.core.filenames import fold
 from bulkdl.core.models import FailureKind
 from bulkdl.journal.pending_moves import placed_entry
@@ -28,6 +29,7 @@ from bulkdl.transfer.state import VerifiedPartial
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from bulkdl.content.verify import Verified
     from bulkdl.core.models import Product
     from bulkdl.planning.name_registry import NameRegistry
     from bulkdl.planning.plan import PlannedProduct
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from bulkdl.transfer.state import ExistingFile
     from bulkdl.transfer.task import DownloadTask
 
-__all__ = ["confirm_name", "move_into_place", "record_done", "record_existing", "unpack", "verify"]
+__all__ = ["confirm_name", "move_into_place", "record_done", "record_existing", "report_notes", "unpack", "verify"]
 
 
 async def verify(context: RunContext, task: DownloadTask, entry: Entry) -> VerifiedPartial:
@@ -47,14 +49,32 @@ async def verify(context: RunContext, task: DownloadTask, entry: Entry) -> Verif
     context.hub.counters.flights[task.product.id].phase = "verifying"
     part, name = context.storage.root / (entry.part or ""), context.storage.final(task.file or "").name
     try:
+        task.expect(entry.digests)
         known = await task.hasher.finish()
-        verified = await check_product(part, task.product, name=name, content_type=task.content_type, known=known)
+        verified = await check_product(
+            part,
+            task.product,
+            name=name,
+            content_type=task.content_type,
+            known=known,
+            server=task.server_digest,
+            record=not task.hasher.skipped,
+        )
+        report_notes(context, task, verified)
         await compare_sample(context, task, entry)
-        return VerifiedPartial(entry, verified)
+        return VerifiedPartial(entry, verified.digests)
     except ProductFailed as error:
         raise await _reject(context, task, entry, error) from error
     except OSError as error:
         raise storage_error(error, path=part, what="read", root=context.storage.root) from error
+
+
+def report_notes(context: RunContext, task: DownloadTask, verified: Verified) -> None:
+    """Report what looked wrong with a product that has its checksum."""
+    for text in verified.notes:
+        context.hub.note(
+            Level.WARNING, f"{text}. It is accepted, because the manifest's checksum matches", task.product
+        )
 
 
 async def move_into_place(context: RunContext, task: DownloadTask, checked: VerifiedPartial) -> Entry:
@@ -148,10 +168,11 @@ async def _reject(
     """Discard bytes that are not the product; return `TryAgain` unless two downloads failed for the same reason."""
     if (
         error.kind is FailureKind.CHECKSUM
+        and task.product.checksums
         and (rejected := await reject_download(context, task, entry, error)) is not None
     ):
         return rejected
-    await context.journal.put(replace(entry, ranges=(), total=None, etag=None, last_modified=None))
+    await context.journal.put(replace(entry, ranges=(), total=None, etag=None, last_modified=None, digests=()))
     await context.storage.remove(context.storage.root / (entry.part or ""))
     failed_before = error.reason in task.rejections.reasons
     task.rejections.reasons.append(error.reason)

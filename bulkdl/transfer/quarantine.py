@@ -55,7 +55,7 @@ async def reject_download(
 
     Return None if the checksums are those of the manifest, so that something else is wrong. Raise `StorageStopped`.
     """
-    emptied = replace(entry, ranges=(), total=None, etag=None, last_modified=None)
+    emptied = replace(entry, ranges=(), total=None, etag=None, last_modified=None, digests=())
     again = TryAgain(error.reason, kind=error.kind, hint=error.hint, restart=True, limit=3 * len(task.product.sources))
     if (entry.part or "").startswith(f"{FOLDER}/"):  # not a download: the kept bytes have changed on disk
         await context.journal.put(replace(emptied, part=None))

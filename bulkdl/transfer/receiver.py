@@ -7,6 +7,7 @@ slots for them and given up at the first refusal, and the product goes on with f
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -26,7 +27,7 @@ from bulkdl.transfer.segment_scaling import SegmentScaling
 from bulkdl.transfer.task import known_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from bulkdl.http.response import Response
     from bulkdl.journal.records import Entry
@@ -39,6 +40,14 @@ __all__ = ["SegmentedReceiver"]
 
 LEAVE, LEAVE_S = 64 * 1024, 0.3
 """A connection whose slot is wanted goes on for so many bytes or seconds, whichever is more: they are under way already."""
+
+
+HASHED_RATE = 128 * 1024 * 1024 * (os.cpu_count() or 1)
+"""Highest rate of a run (bytes/s) at which large products get a digest that only `bulkdl verify` needs.
+
+BLAKE3 takes some 0.35 ms for each MiB with the reading, so this is 5 % of all processors. At a higher rate, which only a
+network above 1 Gbit/s for each core reaches, the processors bound the run.
+"""
 
 
 @dataclass(slots=True)
@@ -86,7 +95,9 @@ class SegmentedReceiver:
         Raise `TryAgain` when something is still missing, with everything that arrived durable and in the journal.
         """
         self._progress.can_resume = response.decoder is None
-        self._task.hasher.begin(self._partial.path, self._kept, total=self._progress.entry.total)
+        self._task.hasher.begin(
+            self._partial.path, self._kept, total=self._progress.entry.total, affordable=self._hash_budget()
+        )
         try:
             with first_error():
                 await self._connect(response, compare, splittable=splittable)
@@ -98,6 +109,14 @@ class SegmentedReceiver:
         finally:
             await self._task.hasher.pause()
         return replace(self._progress.entry, ranges=self._progress.written)
+
+    def _hash_budget(self) -> Callable[[], bool] | None:
+        """Return a function that tells whether hashing costs little at the rate of the run; None if it is necessary."""
+        if self._task.product.checksums or self._task.server_digest.checksums:
+            return None
+        counters, clock = self._context.hub.counters, self._context.clock
+        began, before = clock.monotonic(), counters.received
+        return lambda: counters.received - before <= HASHED_RATE * (clock.monotonic() - began)
 
     def _require_all(self) -> None:
         if not self._progress.is_complete:

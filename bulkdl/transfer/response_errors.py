@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.content.error_pages import objection
+from bulkdl.content.error_pages import HEAD_SIZE, objection
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.models import FailureKind
 from bulkdl.protocol.headers import parse_retry_after
@@ -134,7 +134,7 @@ def apply_interpretation(
 
 
 SNIFF = 1024
-"""Bytes at the beginning of a body that are checked for an error page."""
+"""Bytes of a body that must have arrived before it is checked for an error page."""
 
 
 CONTENT_TRIES = 3
@@ -146,7 +146,7 @@ def objection_to(task: DownloadTask, head: bytes, *, name: str, content_type: st
     accept = None
     if task.product.headers:
         accept = next((value for key, value in task.product.headers if key.lower() == "accept"), None)
-    return objection(name=name, head=head[:SNIFF], content_type=content_type, size=size, requested_accept=accept)
+    return objection(name=name, head=head[:HEAD_SIZE], content_type=content_type, size=size, requested_accept=accept)
 
 
 def not_the_product(reason: str) -> TryAgain:

@@ -6,6 +6,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from bulkdl.content.incremental_hash import IncrementalHasher
+from bulkdl.content.verify import NO_SERVER_DIGEST, ServerDigest, algorithms_for
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import from_url
 from bulkdl.planning.local_status import LocalFileStatus
@@ -15,7 +16,7 @@ from bulkdl.protocol.resume import PartialState
 from bulkdl.transfer.state import Rejections
 
 if TYPE_CHECKING:
-    from bulkdl.core.models import Product
+    from bulkdl.core.models import Checksum, Product
     from bulkdl.core.urls import Url
     from bulkdl.http.response import Response
     from bulkdl.journal.records import Entry
@@ -71,6 +72,8 @@ class DownloadTask:
     old_bytes: OldBytesSample | None = None
     started_at: float = 0.0
     content_type: str = ""
+    server_digest: ServerDigest = NO_SERVER_DIGEST
+    """Digest that the server sent of the representation that is arriving."""
     _rejections: Rejections | None = None
     _hasher: IncrementalHasher | None = None
 
@@ -83,10 +86,16 @@ class DownloadTask:
 
     @property
     def hasher(self) -> IncrementalHasher:
-        """Hasher that computes the product's checksums while it arrives."""
-        if self._hasher is None:
-            self._hasher = IncrementalHasher(checksum.algorithm for checksum in self.product.checksums)
+        """Hasher that computes the product's digests while it arrives."""
+        algorithms = algorithms_for(self.product, self.server_digest)
+        if self._hasher is None or self._hasher.algorithms != algorithms:
+            self._hasher = IncrementalHasher(algorithms)
         return self._hasher
+
+    def expect(self, digests: tuple[Checksum, ...], *, field: str = "", etag: str | None = None) -> None:
+        """Expect the bytes of the version `etag` to have `digests`, which `field` of this or an earlier response brought."""
+        if digests != self.server_digest.checksums:
+            self.server_digest = ServerDigest(digests, field, etag)
 
     def forget_digests(self) -> None:
         """Discard the checksums that were computed so far: the next attempt may write other bytes."""

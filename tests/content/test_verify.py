@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bulkdl.content.hashing import Digests, file_id
-from bulkdl.content.verify import check_product, digests
+from bulkdl.content.verify import Verified, check_product, digests
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.models import Checksum, FailureKind, Product, Verify
 from bulkdl.core.urls import Url
@@ -172,8 +172,8 @@ async def test_a_right_product_returns_the_checksums_it_was_verified_against(tmp
     sums = (Checksum("md5", hashlib.md5(data).hexdigest()), Checksum("blake3", blake3(data).hexdigest()))
     path = saved(tmp_path, data)
     for what in (product(size=len(data), checksums=sums), deep(size=len(data), checksums=sums)):
-        assert await check_product(path, what, name="a.zip") == sums
-    assert await check_product(path, product(), name="a.zip") == ()
+        assert await check_product(path, what, name="a.zip") == Verified(digests=sums)
+    assert await check_product(path, product(), name="a.zip") == Verified()
 
 
 async def test_a_wrong_size_is_named_with_both_sizes(tmp_path):
@@ -195,7 +195,9 @@ async def test_one_wrong_checksum_among_right_ones_is_named_with_expected_and_fo
 
 async def test_a_checksum_in_capitals_matches(tmp_path):
     digest = Checksum("md5", hashlib.md5(b"x").hexdigest().upper())
-    assert await check_product(saved(tmp_path, b"x"), product(checksums=(digest,)), name="a.bin") == (digest,)
+    assert await check_product(saved(tmp_path, b"x"), product(checksums=(digest,)), name="a.bin") == Verified(
+        digests=(digest,)
+    )
 
 
 # --- digests known from the download
@@ -206,7 +208,9 @@ async def test_a_file_with_known_digests_is_not_read_again(tmp_path):
     sums = tuple(Checksum(name, hashlib.new(name, b"12345").hexdigest().upper()) for name in ("md5", "sha1"))
     for names, read in ((("md5", "sha1"), 0), (("md5",), 5), ((), 5)):
         known = known_of(path, **{name: hashlib.new(name, b"12345").hexdigest() for name in names})
-        assert await check_product(path, product(checksums=sums), name="a", known=known, progress=seen.append) == sums
+        assert await check_product(
+            path, product(checksums=sums), name="a", known=known, progress=seen.append
+        ) == Verified(digests=sums)
         assert sum(seen) == read
         seen.clear()
 
@@ -226,7 +230,7 @@ async def test_a_wrong_known_digest_alone_refuses_no_product(tmp_path):
     path = saved(tmp_path, b"12345")
     sums = (Checksum("md5", hashlib.md5(b"12345").hexdigest()),)
     known = known_of(path, md5="0" * 32)
-    assert await check_product(path, product(checksums=sums), name="a.bin", known=known) == sums
+    assert await check_product(path, product(checksums=sums), name="a.bin", known=known) == Verified(digests=sums)
 
 
 def known_of(path: Path, **found: str) -> Digests:
@@ -243,15 +247,15 @@ async def test_a_login_page_of_the_wrong_size_is_reported_as_a_page(tmp_path):
 async def test_a_page_that_was_asked_for_is_a_product(tmp_path):
     page = saved(tmp_path, b"<html><title>Sign in</title>")
     asked_for = product(headers=(("accept", "text/html"),))
-    assert await check_product(page, asked_for, name="page", content_type="text/html") == ()
+    assert await check_product(page, asked_for, name="page", content_type="text/html") == Verified()
 
 
 async def test_an_empty_zip_is_accepted_only_if_the_manifest_says_so(tmp_path):
     path = saved(tmp_path, b"")
     assert (await refusal(path, product(), name="a.zip")).kind is FailureKind.CONTENT
     assert (await refusal(path, product(size=10), name="a.zip")).kind is FailureKind.SIZE
-    assert await check_product(path, deep(size=0), name="a.zip") == ()
-    assert await check_product(path, product(), name="a.bin") == ()
+    assert await check_product(path, deep(size=0), name="a.zip") == Verified()
+    assert await check_product(path, product(), name="a.bin") == Verified()
 
 
 # --- zip
@@ -324,7 +328,7 @@ async def test_a_zip64_archive_passes_and_fails_cut(tmp_path, monkeypatch):
         data = zip_of({"a": b"hello" * 10, "b": b"x" * 30})
     assert b"PK\x06\x06" in data
     assert b"PK\x06\x07" in data
-    assert await check_product(saved(tmp_path, data), deep(), name="a.zip") == ()
+    assert await check_product(saved(tmp_path, data), deep(), name="a.zip") == Verified()
     for missing in (1, 30, 60):
         await refusal(saved(tmp_path, data[:-missing]), product(), name="a.zip")
     await refusal(saved(tmp_path, data[:40] + data[41:]), product(), name="a.zip")
@@ -348,7 +352,7 @@ async def test_a_streamed_zip_passes(tmp_path):
         archive.writestr("a", b"hello" * 100)
         archive.writestr("b", b"there" * 100)
     assert b"PK\x07\x08" in pipe.sent
-    assert await check_product(saved(tmp_path, pipe.sent), deep(), name="a.zip") == ()
+    assert await check_product(saved(tmp_path, pipe.sent), deep(), name="a.zip") == Verified()
 
 
 async def test_members_that_overlap_are_refused(tmp_path):
@@ -399,7 +403,7 @@ ONE = hashlib.md5(FILES["measurement/b1.tif"]).hexdigest()
 @pytest.mark.parametrize("manifest", ["manifest.safe", "xfdumanifest.xml"])
 async def test_a_safe_product_passes_by_its_own_checksums(tmp_path, href, name, digest, manifest):
     path = saved(tmp_path, safe_of(FILES, [(href, name, digest)], manifest=manifest))
-    assert await check_product(path, deep(), name="S.SAFE.zip") == ()
+    assert await check_product(path, deep(), name="S.SAFE.zip") == Verified()
 
 
 async def test_a_safe_product_that_does_not_match_its_own_checksum_names_the_file(tmp_path):
@@ -408,7 +412,7 @@ async def test_a_safe_product_that_does_not_match_its_own_checksum_names_the_fil
     assert error.kind is FailureKind.CHECKSUM
     assert "S.SAFE/measurement/b1.tif" in error.reason
     assert ONE in error.reason
-    assert await check_product(path, product(), name="S.SAFE.zip") == ()
+    assert await check_product(path, product(), name="S.SAFE.zip") == Verified()
 
 
 @pytest.mark.parametrize("href", ["./measurement/b2.tif", "../../etc/passwd"])
@@ -448,10 +452,10 @@ async def test_a_complete_compressed_file_passes_deep_and_a_damaged_one_fails(tm
     body = random.Random(1).randbytes(50_000)
     data = PACKERS[suffix](tar_of({"a": body, "b": body}) if inner == ".tar" else body)
     name = f"a{inner}{suffix}"
-    assert await check_product(saved(tmp_path, data), deep(), name=name) == ()
+    assert await check_product(saved(tmp_path, data), deep(), name=name) == Verified()
     for cut in (len(data) - 1, len(data) // 2):
         path = saved(tmp_path, data[:cut])
-        assert await check_product(path, product(), name=name) == ()
+        assert await check_product(path, product(), name=name) == Verified()
         assert (await refusal(path, deep(), name=name)).kind is FailureKind.CONTENT
     flipped = bytearray(data)
     flipped[len(data) // 2] ^= 0xFF

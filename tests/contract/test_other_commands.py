@@ -190,6 +190,27 @@ def test_the_report_names_every_product_and_loads_nothing(morning: Morning):
     assert not any(word in html for word in ("<script", "<link", "<img", "src="))
 
 
+@pytest.mark.parametrize("size", [64, 65_000, 300_000, 5_000_000])
+def test_verify_finds_a_changed_byte_of_a_product_without_a_checksum(size: int, site: Site, place: Place):
+    item, before = site.item(size=size), site.item()
+    place.put(before.name, before.read())
+    place.write([site.bare(item), site.bare(before)])
+    assert place.run().code == 0
+    looked = place("verify", "m.yaml", "--json")
+    assert looked.code == 0
+    assert looked.summary["products"] == {"total": 2, "ok": 1, "unchecked": 1, "wrong": 0, "missing": 0}
+    assert "1 ok, 1 unchecked" in place("verify", "m.yaml").out
+    data = bytearray(item.read())
+    data[size // 2] ^= 1
+    place.put(item.name, bytes(data))
+    looked = place("verify", "m.yaml", "--json")
+    assert looked.code == 1
+    assert [(f["file"], f["verdict"]) for f in looked.summary["failures"]] == [(item.name, "wrong")]
+    assert place("verify", "m.yaml", "--requeue").code == 1
+    assert place.run().code == 0
+    assert place.get(item.name) == item.read()
+
+
 def test_verify_finds_damage_with_unchanged_size_and_requeue_downloads_it_again(site: Site, place: Place):
     good, bad, gone = (site.item() for _ in range(3))
     place.write([site.entry(item) for item in (good, bad, gone)])

@@ -293,7 +293,8 @@ async def test_without_a_checksum_in_the_manifest_the_journals_is_compared(right
     async with context_at(tmp_path) as context:
         task = task_for(context)
         task.local_status = LocalFileStatus.NEEDS_CHECKSUM
-        await context.journal.put(Entry(id=task.product.id, phase=Phase.DONE, file="x.bin", digests=RIGHT["checksums"]))
+        done = Entry(id=task.product.id, phase=Phase.DONE, file="x.bin", size=50_000, digests=RIGHT["checksums"])
+        await context.journal.put(done)
         if right:
             assert await resolve_existing_file(context, task) == ExistingFile(50_000, RIGHT["checksums"])
         else:

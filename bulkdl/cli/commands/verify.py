@@ -63,6 +63,8 @@ def verify_lines(report: VerifyReport, *, every: bool) -> Iterator[str]:
     verdicts = Counter(result.verdict for result in report.results)
     parts = [f"{verdicts[v]:,} {v.value}" for v in ProductVerdict if verdicts[v]]
     yield f"{count(len(report.results), 'product')}: {', '.join(parts) or 'none'}."
+    if verdicts[ProductVerdict.UNCHECKED]:
+        yield "Unchecked: no checksum of these files is known, so only their size and structure were compared."
     if any(result.requeued for result in report.results):
         yield "Run `bulkdl run` to download the marked files again."
     elif verdicts[ProductVerdict.WRONG]:
