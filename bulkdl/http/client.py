@@ -29,6 +29,7 @@ from bulkdl.http.lightweight.sender import LightweightSender
 from bulkdl.http.redirects import (
     generic_headers,
     redirect_target,
+    sent_secrets,
     signed_headers,
     strip_credentials,
     target_with_credential,
@@ -36,6 +37,7 @@ from bulkdl.http.redirects import (
 )
 from bulkdl.http.response import Response
 from bulkdl.http.socks import socks_connector
+from bulkdl.protocol.error_text import error_text, request_id
 from bulkdl.protocol.provider_errors import MAX_BODY, Answer, ErrorAction, interpret
 from bulkdl.protocol.proxy import connect_failed
 from bulkdl.protocol.response_head import StatusClass, classify
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
     from bulkdl.auth.base import Authenticator, Credential
     from bulkdl.core.clock import Clock
     from bulkdl.core.urls import HostList, Url
-    from bulkdl.protocol.provider_errors import ErrorInterpretation
     from bulkdl.protocol.proxy import Proxy, ProxyTrouble
 
 __all__ = ["HttpClient"]
@@ -202,7 +203,7 @@ class HttpClient:
                 if used is not None:
                     signer.accepted(used)
                 break
-            reply = replace(reply, interpretation=await self._interpret(response, signer.dialect))
+            reply = await self._explained(reply, response, request, used)
             if used is None or not await self._renew(reply, response, used, signer):
                 break
         return reply
@@ -234,8 +235,10 @@ class HttpClient:
             await release_connection(response)
         return again
 
-    async def _interpret(self, response: aiohttp.ClientResponse, dialect: str | None) -> ErrorInterpretation | None:
-        """Read the first bytes of an error's body, and return what the provider's rules say about the error."""
+    async def _explained(
+        self, reply: Response, response: aiohttp.ClientResponse, request: _Request, used: Credential | None
+    ) -> Response:
+        """Read the first bytes of an error's body; add what the provider's rules and the archive itself say."""
         body = bytearray()
         try:
             async with asyncio.timeout(_ERROR_BODY_S):
@@ -244,7 +247,13 @@ class HttpClient:
         except (aiohttp.ClientError, OSError):  # TimeoutError is an OSError; the bytes so far may suffice
             pass
         answer = Answer(status=response.status, headers=response.headers, body=bytes(body))
-        return interpret(dialect, answer, now=self._clock.wall())
+        secrets = sent_secrets(request.headers, used, reply.url)
+        return replace(
+            reply,
+            interpretation=interpret(request.signer.dialect, answer, now=self._clock.wall()),
+            error_text=error_text(answer.body, response.headers.get("Content-Type", ""), secrets=secrets),
+            request_id=request_id(response.headers),
+        )
 
     async def _follow(self, url: Url, request: _Request) -> tuple[Response, Credential | None]:
         """Send the request and follow its redirects (RFC 9110 §15.4); return the response and the credential used last.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_plus
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "generic_headers",
     "redirect_target",
+    "sent_secrets",
     "signed_headers",
     "strip_credentials",
     "target_with_credential",
@@ -94,6 +97,22 @@ _MIN_SECRET_LENGTH = 6
 def _secrets(credential: Credential) -> set[str]:
     held = {s.reveal() for s in (credential.header, credential.query[1] if credential.query else None) if s is not None}
     return held | {s.partition(" ")[2] for s in held if " " in s}
+
+
+def sent_secrets(headers: Mapping[str, str], credential: Credential | None, url: Url) -> set[str]:
+    """Return every secret text that a request may have carried, for masking what the server says.
+
+    A server may echo a header, the user name and password of Basic, and the values of a query.
+    """
+    held = set() if credential is None else _secrets(credential)
+    for text in tuple(held):
+        with suppress(ValueError):
+            user, colon, password = base64.b64decode(text, validate=True).decode().partition(":")
+            held |= {user, password} if colon else set()
+    values = (value for name, value in headers.items() if name.lower() not in _GENERIC)
+    held |= {value for value in values if len(value) >= _MIN_SECRET_LENGTH}
+    fields = (unquote_plus(field.partition("=")[2]) for field in url.query.split("&"))
+    return held | {value for value in fields if len(value) >= _MIN_SECRET_LENGTH}
 
 
 def _contains_secret(text: str, secrets: list[str]) -> bool:

@@ -39,6 +39,10 @@ class Response:
     """None: `_peeked` holds the whole body."""
     interpretation: ErrorInterpretation | None = None
     """Meaning of an error by the provider's rules; None: no rule fits, so the status decides."""
+    error_text: str = ""
+    """The message in the body of an error, masked; "" if there is none."""
+    request_id: str = ""
+    """The id that the server gave a request that failed, as `name=value`."""
     _peeked: list[bytes] = field(default_factory=list)
     """Bytes that were read already and that `read` returns again."""
     decoder: Decoder | None = None

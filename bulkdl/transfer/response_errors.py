@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.content.error_pages import HEAD_SIZE, objection
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
+from bulkdl.core.events import Level
 from bulkdl.core.models import FailureKind
 from bulkdl.protocol.headers import parse_retry_after
 from bulkdl.protocol.provider_errors import ErrorAction
@@ -33,6 +34,7 @@ def error_for_response(
 ) -> TryAgain | ProductFailed | AccountStopped:
     """Return the error for a response whose body cannot be used."""
     account, host = task.product.account, task.source.host
+    _log_request_id(context, task, response)
     if response.interpretation is not None:
         error = apply_interpretation(context, response, response.interpretation, account=account, host=host)
         if error is not None:
@@ -56,7 +58,7 @@ def error_for_response(
         case Action.RETRY if decision.why is DecisionReason.STATUS:
             if status in _RETRY_AFTER_STATUSES:
                 back_off_host(context, status, wait, account=account, host=host)
-            return TryAgain(f"{where} answered {status}", kind=FailureKind.HTTP, wait=wait)
+            return TryAgain(f"{where} answered {status}{_words(response)}", kind=FailureKind.HTTP, wait=wait)
         case Action.RETRY:
             if decision.why is DecisionReason.RANGE_UNSATISFIABLE:
                 reason = f"{where} answered 416 (range not satisfiable) although no range was requested"
@@ -70,8 +72,22 @@ def error_for_response(
             )
         case _:
             return ProductFailed(
-                f"{where} answered {status}", kind=FailureKind.HTTP, hint=_STATUS_HINTS.get(status, "")
+                f"{where} answered {status}{_words(response)}",
+                kind=FailureKind.HTTP,
+                hint=_STATUS_HINTS.get(status, ""),
             )
+
+
+def _words(response: Response) -> str:
+    """Return what the archive itself says about the error, to stand behind the status."""
+    return f": {response.error_text}" if response.error_text else ""
+
+
+def _log_request_id(context: RunContext, task: DownloadTask, response: Response) -> None:
+    """Note the id of a request that failed: the archive's operator finds it in the server's log."""
+    if response.request_id:
+        text = f"{task.shown}: {response.url.host} answered {response.head.status}, {response.request_id}"
+        context.hub.note(Level.DEBUG, text, task.product)
 
 
 _STATUS_HINTS = {
@@ -90,7 +106,7 @@ def _refused(response: Response, *, account: str | None) -> ProductFailed:
         hint = f"The credential of account {account} was not sent: its `hosts` do not list {where}"
     else:
         hint = f"Account {account} is signed in: check that it has access to this product, or accept its licence on the provider's site"
-    return ProductFailed(f"{where} refused access ({status})", kind=FailureKind.AUTH, hint=hint)
+    return ProductFailed(f"{where} refused access ({status}){_words(response)}", kind=FailureKind.AUTH, hint=hint)
 
 
 def back_off_host(context: RunContext, status: int, wait: float | None, *, account: str | None, host: str) -> None:
@@ -112,7 +128,7 @@ def apply_interpretation(
     sent: then the status tells more.
     """
     code = f"{ruling.code}: " if ruling.code else ""
-    reason = f"{response.url.host} answered {response.head.status} ({code}{ruling.text})"
+    reason = f"{response.url.host} answered {response.head.status} ({code}{ruling.text}){_words(response)}"
     match ruling.action:
         case ErrorAction.WAIT | ErrorAction.FEWER:
             if ruling.wait:
