@@ -26,6 +26,7 @@ from bulkdl.http.lightweight.keepalive_pool import FIELD_SIZE, SmallResponse
 from bulkdl.http.lightweight.pipelined_requests import PipelinedRequests
 from bulkdl.http.lightweight.pipelining_policy import PipeliningConfig
 from bulkdl.http.lightweight.sender import LightweightSender
+from bulkdl.http.login_gate import LoginGate
 from bulkdl.http.redirects import (
     generic_headers,
     redirect_target,
@@ -55,12 +56,15 @@ __all__ = ["HttpClient"]
 
 MAX_REDIRECTS = 15
 MAX_RENEWALS = 2
+MAX_LOGINS = 3
+"""Most times that a request is sent whose login by cookies another one's has disturbed."""
 USER_AGENT = f"bulkdl/{__version__}"
 _DEFAULT_PIPELINING = PipeliningConfig()
 _ERROR_BODY_S = 5.0
 """Longest wait for the body of an error response (s)."""
 _FIRST_ERROR = 400
 """Lowest status code of an error (RFC 9110 §15)."""
+_SERVER_ERROR = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +117,8 @@ class HttpClient:
         """By account and SOCKS proxy."""
         self._cookies: dict[str, CookieJar] = {}
         """By account, so that its cookies never go out with another account's requests."""
+        self._gates: dict[tuple[str, str], LoginGate] = {}
+        """By account and origin."""
         self._proxy_for = proxy_for
         self._refused_by: dict[Proxy, ProxyTrouble] = {}
         """Proxies that refused their credentials. More attempts could lock the user's account there."""
@@ -221,7 +227,9 @@ class HttpClient:
             signer.accepted(used)
             return False
         if not reply.signed:
-            return False  # the host that refused never received the credential
+            # The host that refused never received the credential; the one that did answered with a redirect.
+            signer.accepted(used)
+            return False
         # A known error text overrides the status: the signer takes 401 as a refused token and 403 as a refused product.
         status = reply.head.status if action is None else 401 if token_refused else 403
         try:
@@ -256,11 +264,40 @@ class HttpClient:
         )
 
     async def _follow(self, url: Url, request: _Request) -> tuple[Response, Credential | None]:
-        """Send the request and follow its redirects (RFC 9110 §15.4); return the response and the credential used last.
+        """Send the request and follow its redirects; repeat it if parallel logins by cookies refused each other."""
+        gate = self._gates.get((request.signer.name, url.origin))
+        if gate is None:
+            # With a credential for this origin the authenticator lets one request go first.
+            gate = LoginGate(is_open=request.signer.worked or request.allowed.allows(url))
+            self._gates[request.signer.name, url.origin] = gate
+        for _ in range(MAX_LOGINS):
+            is_alone = not gate.is_open and await gate.enter()
+            try:
+                reply, used, login = await self._follow_hops(url, request, gate)
+                refused = _FIRST_ERROR <= reply.head.status < _SERVER_ERROR
+                if not refused or not login:
+                    gate.open()
+            finally:
+                if is_alone:
+                    gate.leave()
+            if not refused or not gate.was_disturbed(login):
+                break
+            gate.close()
+            if reply._response is not None:  # noqa: SLF001
+                await release_connection(reply._response)  # noqa: SLF001
+        return reply, used
+
+    async def _follow_hops(
+        self, url: Url, request: _Request, gate: LoginGate
+    ) -> tuple[Response, Credential | None, int]:
+        """Send the request and follow its redirects (RFC 9110 §15.4).
+
+        Return the response, the credential used last, and the number of the login by cookies, 0 if there was none.
 
         aiohttp does not follow redirects for us, since each hop must be checked before the credential or a header goes
         there.
         """
+        login = 0
         first, seen_https = url, False
         used: Credential | None = None
         chain: ChainCookies | None = None
@@ -278,14 +315,23 @@ class HttpClient:
             signed = credential is not None and (credential.header is not None or credential.query is not None)
             if isinstance(response, SmallResponse):
                 body = [response.body]
-                return Response(
-                    url, parse_small_head(response), "", signed, None, _peeked=body, direct=proxy is None
-                ), used
+                return (
+                    Response(url, parse_small_head(response), "", signed, None, _peeked=body, direct=proxy is None),
+                    used,
+                    login,
+                )
             if not _is_redirect(response):
                 challenge = response.headers.get("WWW-Authenticate", "")
-                return Response(url, parse_head(response), challenge, signed, response, direct=proxy is None), used
+                head = parse_head(response)
+                reply = Response(
+                    url, head, challenge, signed, response, direct=proxy is None, signed_in_at=gate.signed_in_at
+                )
+                return reply, used, login
             if chain is None:
                 chain = self._start_chain(response, request, url, proxy)
+            if not login and "Set-Cookie" in response.headers:
+                login = gate.begin_login()
+            gate.signed_in_at = url.host if signed else gate.signed_in_at
             location = response.headers["Location"]
             await release_connection(response)
             url = redirect_target(url, location, used, first=first)

@@ -49,6 +49,8 @@ class Response:
     """Removes a content coding that the client did not ask for; None: the body has no coding."""
     direct: bool = False
     """There is no proxy between client and server."""
+    signed_in_at: str = ""
+    """Host of an earlier hop, or of an earlier request's to this origin, that took the credential and redirected further."""
 
     def decoded(self, coding: str) -> Response:
         """Return this response with `coding` removed from its body. Call this before the body is read."""

@@ -102,6 +102,9 @@ def _refused(response: Response, *, account: str | None) -> ProductFailed:
     status, where = response.head.status, response.url.host
     if account is None:
         hint = "Name an account for this product in the manifest"
+    elif not response.signed and response.signed_in_at:
+        # Its `hosts` are right: the credential belongs to the login host, and the archive refuses whom it knows.
+        hint = f"Account {account} signed in at {response.signed_in_at}: accept the licence of the product there or at {where}, or ask for access"
     elif not response.signed:
         hint = f"The credential of account {account} was not sent: its `hosts` do not list {where}"
     else:
