@@ -15,6 +15,7 @@ from bulkdl.cli.output import say
 from bulkdl.cli.text import clean
 from bulkdl.core.errors import UsageError
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.filenames import cannot_be_stored
 from bulkdl.manifest.settings import by_name, resolve, resolve_run_options, value_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,13 @@ class Invocation:
         stdin = getattr(sys.stdin, "buffer", None)
         if path == "-" and stdin is None:
             raise UsageError("the manifest is -, but there is no standard input")
-        return load(path, stdin=stdin, destination=destination, environ=self.environ)
+        manifest = load(path, stdin=stdin, destination=destination, environ=self.environ)
+        if lacking := cannot_be_stored(str(manifest.destination)):
+            raise UsageError(
+                f"the destination {clean(manifest.destination_shown)} cannot be used: {lacking}",
+                hint="Run with LC_ALL=C.UTF-8 or PYTHONUTF8=1, or choose another destination with -d",
+            )
+        return manifest
 
     def warn(self, manifest: Manifest) -> None:
         """Print the manifest's warnings, unless `-q` is given."""

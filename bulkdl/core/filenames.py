@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes
+from urllib.parse import quote, unquote_to_bytes
 
 if TYPE_CHECKING:
     from bulkdl.core.urls import Url
@@ -20,6 +21,7 @@ __all__ = [
     "FALLBACK",
     "HARMLESS",
     "STATE_FOLDER",
+    "cannot_be_stored",
     "check_relative",
     "decode_name",
     "fold",
@@ -85,6 +87,9 @@ def safe_component(name: str) -> str:
     It has at most 255 bytes of UTF-8 and keeps the suffix. It is never empty, `.`, `..`, a Windows device or `.bulkdl`.
     """
     safe = _FORBIDDEN.sub("_", name).strip().rstrip(". ")
+    if not safe.isascii() and cannot_be_stored(safe):
+        # Escapes of its bytes keep two names apart, which `_` would not.
+        safe = "".join(quote(c, safe="") if cannot_be_stored(c) else c for c in safe)
     if not safe:
         return FALLBACK
     if is_reserved(safe) or safe.casefold() == STATE_FOLDER:
@@ -124,6 +129,21 @@ def check_relative(text: str, *, windows: bool = _WINDOWS) -> str | None:
     if len(text) * 4 > _MAX_COMPONENT_BYTES and any(len(part.encode()) > _MAX_COMPONENT_BYTES for part in parts):
         return f"has a component of more than {_MAX_COMPONENT_BYTES} bytes, which file systems do not accept"
     return None
+
+
+def cannot_be_stored(path: str) -> str:
+    """Return why the locale of this process lets no file have the name `path`; "" if it does.
+
+    Python encodes names by the locale's encoding: Latin-1 has no arrow. `LC_ALL=C` counts as UTF-8 (PEP 538, PEP 540).
+    """
+    if path.isascii() and "\0" not in path:
+        return ""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError as error:
+        lacking = ascii(path[error.start : error.start + 1])
+        return f"file names of this process are in {sys.getfilesystemencoding()}, which cannot hold {lacking}"
+    return "it contains a NUL character" if b"\0" in encoded else ""
 
 
 def _problem_on_windows(text: str) -> str | None:

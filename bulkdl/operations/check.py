@@ -10,7 +10,7 @@ from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.core.errors import AccountStopped
+from bulkdl.core.errors import AccountStopped, ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import fold
 from bulkdl.core.models import AuthKind
@@ -18,7 +18,7 @@ from bulkdl.journal.reader import read
 from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.planning.name_registry import NameRegistry
 from bulkdl.planning.plan import PlanBuilder, selected
-from bulkdl.storage.file_info import look_at
+from bulkdl.storage.file_info import check_name, look_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -95,7 +95,7 @@ def check_products(
         unknown_sizes=sum(1 for i in download if i.size is None),
         free_bytes=_free(manifest.destination),
         accounts=tuple(_account_facts(a, products, environ, prompt) for a in manifest.accounts.values()),
-        conflicts=tuple(_conflicts(items, overwrite=options.overwrite)),
+        conflicts=(*_unstorable(download), *_conflicts(items, overwrite=options.overwrite)),
         warnings=(*manifest.warnings, *_shared_names(items)),
     )
 
@@ -125,6 +125,17 @@ def _account_facts(
         )
     sources = {name: source.value for name, source in found.sources.items()}
     return replace(facts, sources=sources, warnings=found.warnings)
+
+
+def _unstorable(items: list[PlannedProduct]) -> list[str]:
+    """Return the products whose names the file system encoding of this process cannot hold."""
+    found = []
+    for item in items:
+        try:
+            check_name(item.shown)
+        except ProductFailed as failed:
+            found.append(str(failed))
+    return found
 
 
 def _conflicts(items: list[PlannedProduct], *, overwrite: bool) -> list[str]:

@@ -103,5 +103,5 @@ def _status(product: Product, entry: Entry | None, destination: Path) -> Product
 def size_of(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):  # ValueError: the locale's encoding cannot hold the name
         return None

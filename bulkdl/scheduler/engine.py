@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
 from bulkdl.core.events import Flight, Level, ProductStarted
-from bulkdl.core.models import State
+from bulkdl.core.models import FailureKind, State
 from bulkdl.journal.records import Entry
 from bulkdl.scheduler.failure_policy import FailurePolicy
 from bulkdl.scheduler.job_queue import JobQueue
@@ -127,6 +127,10 @@ class Engine:
                 await self._failures.retry(task, fault)
             except ProductFailed as failed:
                 await self._failures.try_other_source(task, failed)
+            except UnicodeEncodeError as error:  # the locale's encoding cannot hold a name that only the product knew
+                reason = f"a name in {task.shown} cannot be stored in {error.encoding}, the encoding of file names here"
+                hint = "Run with LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+                await self._failures.fail(task, FailureKind.STORAGE, f"{reason}. {hint}")
         except StorageStopped as stopped:
             self._failures.wait_for_space(task, stopped, is_ending=self._is_ending)
         finally:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.models import FailureKind
-from bulkdl.storage.file_info import FileFacts
+from bulkdl.storage.file_info import FileFacts, cannot_be_named
 from bulkdl.storage.filesystem import OPEN_FLAGS, make_folders, move_new, sync_all, sync_folder
 from bulkdl.storage.mount_guard import is_on_mount, require_same_mount
 from bulkdl.storage.offset_writer import write_all
@@ -41,6 +41,8 @@ def write_whole(root: Path, part: str, data: bytes, *, known: set[str]) -> FileF
         found = _write_and_close(fd, data)
     except OSError as error:
         raise storage_error(error, path=root / part, what="write", root=root) from error
+    except UnicodeEncodeError:
+        raise cannot_be_named(part) from None
     return FileFacts(found.st_size, found.st_mtime_ns, is_file=True)
 
 

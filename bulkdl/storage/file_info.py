@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.errors import ProductFailed, StorageStopped
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.filenames import HARMLESS, STATE_FOLDER
+from bulkdl.core.filenames import HARMLESS, STATE_FOLDER, cannot_be_stored
 from bulkdl.core.models import FailureKind
 from bulkdl.storage.os_errors import MISSING, NAME_ERRORS, storage_error
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-__all__ = ["FileFacts", "check_name", "facts_of", "final_of", "look_at"]
+__all__ = ["FileFacts", "cannot_be_named", "check_name", "facts_of", "final_of", "look_at"]
 
 _FILES_PER_ENTRY_FOR_LISTING = 8
 """Wanted files per existing entry of a folder, from which on one listing costs less than a `stat` of each file."""
@@ -52,6 +52,17 @@ def check_name(file: str) -> None:
             kind=FailureKind.STORAGE,
             hint=f"Use a relative path inside the destination folder and outside '{STATE_FOLDER}/'",
         )
+    if cannot_be_stored(file):
+        raise cannot_be_named(file)
+
+
+def cannot_be_named(file: str) -> ProductFailed:
+    """Return the error for a name that the encoding of file names cannot hold: it ends one product, never the run."""
+    return ProductFailed(
+        f"'{file}' cannot be stored: {cannot_be_stored(file)}",
+        kind=FailureKind.STORAGE,
+        hint="Run with LC_ALL=C.UTF-8 or PYTHONUTF8=1, or give the product a `file` of ASCII letters",
+    )
 
 
 def look_at(root: Path, files: Iterable[str]) -> dict[str, FileFacts | None]:
@@ -63,7 +74,7 @@ def look_at(root: Path, files: Iterable[str]) -> dict[str, FileFacts | None]:
         if HARMLESS.fullmatch(file):
             below.setdefault(file.rpartition("/")[0], []).append(file)
         else:
-            facts[file] = facts_of(final_of(root, file), root)
+            facts[file] = None if cannot_be_stored(file) else facts_of(final_of(root, file), root)
     for folder, some in below.items():
         present = _names_if_few(prefix + folder, most=len(some) // _FILES_PER_ENTRY_FOR_LISTING)
         for file in some:  # the first in any case: a folder may permit listing but not `stat`

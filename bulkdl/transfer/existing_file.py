@@ -9,6 +9,7 @@ from bulkdl.core.errors import ProductFailed
 from bulkdl.core.filenames import fold
 from bulkdl.core.models import FailureKind
 from bulkdl.planning.local_status import LocalFileStatus, local_status
+from bulkdl.storage.file_info import check_name
 from bulkdl.storage.os_errors import storage_error
 from bulkdl.transfer.source_probe import ask_size
 from bulkdl.transfer.state import ExistingFile
@@ -35,6 +36,8 @@ async def resolve_existing_file(
 
     Raise `ProductFailed` (conflict) for a file that differs, unless it may be overwritten.
     """
+    if task.file is not None:
+        check_name(task.file)
     options, status, facts = context.options, task.local_status, None
     if name_is_new:
         facts = await context.storage.stat(context.storage.final(task.file or ""))

@@ -64,7 +64,15 @@ _CHECKED_BYTES: Final = 1024
 
 def may_apply(value: str | None, *, limited: bool) -> bool:
     """Return True if there is a fast lane. `value`: of `BULKDL_FAST_LANE`; `limited`: the run has a rate limit."""
-    return not limited and value != "0"
+    return not limited and not _is_zero(value)
+
+
+def _is_zero(value: str | None) -> bool:
+    """Tell whether the value is a zero however it is written, such as `00`, `0K` or ` 0 `; no rest of a body is 0 bytes."""
+    try:
+        return value is not None and value.strip() != "" and parse_size(value.strip()) == 0
+    except ValueError:
+        return False
 
 
 def fast_lane_for(value: str | None, *, limited: bool) -> FastLane | None:
