@@ -95,7 +95,7 @@ def explain(error: BaseException, *, with_traceback: bool = False) -> int:
             for line in error.lines():
                 say(line)
             number = len(error.problems)
-            print_error(f"{number} problem{'' if number == 1 else 's'} in {error.path}; nothing was downloaded.")
+            print_error(f"{number} problem{'' if number == 1 else 's'} in {error.path}; {error.ended}.")
             return _USAGE
         case UsageError():
             print_error(_with_full_stop(str(error)))

@@ -230,6 +230,12 @@ def _add_conversion(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", default="-", help="manifest file to write (default: standard output)"
     )
     parser.add_argument("--base-url", metavar="URL", help="URL to which names and relative links in the list refer")
+    parser.add_argument("--force", action="store_true", help="replace FILE if it exists")
+    parser.add_argument(
+        "--max",
+        metavar="N",
+        help="take only the first N products; then a list that is one page of a result is no problem",
+    )
 
 
 def _add_options(parser: argparse.ArgumentParser, options: Iterable[Option], *, demo: bool) -> None:

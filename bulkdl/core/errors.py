@@ -145,8 +145,10 @@ def _scope_rank(error: BaseException) -> int:
 class ManifestError(BulkdlError):
     """All errors of a manifest at once; exit 2."""
 
-    def __init__(self, path: str, problems: tuple[Problem, ...]) -> None:
+    def __init__(self, path: str, problems: tuple[Problem, ...], *, ended: str = "nothing was downloaded") -> None:
         self.path = path
+        self.ended = ended
+        """What the problems have prevented, in a few words."""
         self.problems = tuple(sorted(problems))
         super().__init__("\n".join(self.lines()))
 

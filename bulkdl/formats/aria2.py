@@ -6,6 +6,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.formats.lines import numbered
 
 if TYPE_CHECKING:
     from bulkdl.formats.collector import Collected
@@ -26,7 +27,7 @@ class _Download:
 def read(text: str, into: Collected) -> None:
     """Add every download; ignore unsupported options with a warning."""
     current: _Download | None = None
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in numbered(text):
         if not line.strip() or line.startswith("#"):
             continue
         if not line[0].isspace():
@@ -42,7 +43,7 @@ def read(text: str, into: Collected) -> None:
 def _option(download: _Download, text: str, line: int, into: Collected) -> None:
     name, equals, value = text.partition("=")
     if not equals:
-        into.add_problem(f'expected `option=value`, found "{text[:40]}"', line)
+        into.add_problem("expected `option=value` on an indented line", line)
     elif name == "header":
         header, _, content = value.partition(":")
         download.headers.append((header, content))

@@ -1,16 +1,21 @@
-"""Collector that every format fills: checked products, problems and warnings."""
+"""Collector that every format fills: checked products, problems and warnings.
+
+An entry that cannot be used does not lose the others: it is left out and stands among the problems.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urljoin
+from urllib.parse import quote, urljoin, urlsplit
 
 from bulkdl.core import filenames, units
 from bulkdl.core.errors import Problem
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.urls import Url
-from bulkdl.manifest.validators import parse_checksum
+from bulkdl.manifest.problems import describe, describe_url
+from bulkdl.manifest.validators import header_problem, host_problem, is_likely_secret, parse_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,6 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["Collected", "ListedProduct"]
 
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
+_BLANK = re.compile(r"[ \t]+")
+_SECOND = re.compile(r"[ \t]+(?:#|[A-Za-z][A-Za-z0-9+.-]*://)")
+"""What follows the first of two URLs on one line, or a URL with a comment: no part of that URL."""
+_DIGITS = re.compile(r"[0-9A-Fa-f]+")
+_BY_LENGTH = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +69,12 @@ class Collected:
     products: list[ListedProduct] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    _seen: dict[tuple[str, str | None], int] = field(default_factory=dict)
+    incomplete: str = ""
+    """Why the list is only a part of a result, as a whole sentence; "" if nothing says that it is."""
+    is_wrong: bool = False
+    """True if the text is probably no list of this format, so that nothing of it should be used."""
+    _seen: dict[tuple[str, str | None], str] = field(default_factory=dict)
+    _files: dict[str, str] = field(default_factory=dict)
 
     def add_problem(self, message: str, line: int = 0) -> None:
         """Record a problem; `line` counts from 1, 0 means no line."""
@@ -75,96 +90,117 @@ class Collected:
         urls: Iterable[str],
         *,
         line: int = 0,
+        where: str = "",
         file: str | None = None,
         size: str | float | None = None,
         checksums: Iterable[str] = (),
         headers: Iterable[tuple[str, str]] = (),
         account: str | None = None,
     ) -> None:
-        """Check one product and add it; ignore other URL schemes if at least one URL is http(s)."""
-        before = len(self.problems)
-        good = self._urls([url.strip() for url in urls if url.strip()], line)
+        """Check one product and add it; ignore other URL schemes if at least one URL is http(s).
+
+        `where` names the product in messages, in a list that has no lines.
+        """
+        wrong: list[str] = []
+        good = self._urls([url.strip() for url in urls if url.strip()], wrong)
         found = ListedProduct(
             urls=good,
-            file=self._file(file, line),
-            size=self._size(size, line),
-            checksums=self._checksums(checksums, line),
+            file=_file(file, wrong),
+            size=_size(size, wrong),
+            checksums=_checksums(checksums, wrong),
             headers=tuple(self._headers(headers)),
             account=account or None,
         )
-        if len(self.problems) > before:
-            return
-        key = (good[0], found.file)
-        if key in self._seen:
-            self.warn(
-                f"{_place(line)}the same product as {_place(self._seen[key]).rstrip(': ') or 'an earlier one'}; "
-                "added only once"
-            )
-            return
-        self._seen[key] = line
-        self.products.append(found)
+        if not wrong and not self._is_repeated(found, line, where, wrong):
+            self.products.append(found)
+        if wrong:
+            self.add_problem(f"{where}: {'; '.join(wrong)}" if where else "; ".join(wrong), line)
 
-    def _urls(self, texts: list[str], line: int) -> tuple[str, ...]:
-        good = []
+    def _is_repeated(self, found: ListedProduct, line: int, where: str, wrong: list[str]) -> bool:
+        """Return whether an earlier product is the same, or has the same file, which is added to `wrong`."""
+        key, here = (found.urls[0], found.file), f"line {line}" if line else where or "another product"
+        if key in self._seen:
+            self.warn(f"{here}: the same product as {self._seen[key]}; added only once")
+            return True
+        self._seen[key] = here
+        if found.file is not None and (other := self._files.setdefault(filenames.fold(found.file), here)) is not here:
+            wrong.append(f"the file {describe(found.file)} is also that of {other}")
+            return True
+        return False
+
+    def _urls(self, texts: list[str], wrong: list[str]) -> tuple[str, ...]:
+        good: list[str] = []
         for text in texts:
-            target = text if self.base_url is None or "://" in text else urljoin(self.base_url, quote(text))
             try:
-                url = Url(target)
+                url = Url(self._absolute(text))
             except ValueError:
                 continue
             if url.has_userinfo:
-                self.add_problem(
-                    f"a user name or password in a URL ({url}) is a literal secret; use an account instead", line
-                )
+                wrong.append(f"a user name or password in a URL ({url}) is a literal secret; use an account instead")
+            elif ":" not in url.host and (problem := host_problem(url.host)) is not None:
+                wrong.append(problem)
             good.append(url.raw)
         if not good:
-            self.add_problem(f"expected an http:// or https:// URL, found {_quoted(texts)}", line)
+            found = describe_url(texts[0]) if texts else "nothing"
+            wrong.append(f"expected an http:// or https:// URL, found {found}")
         elif len(good) < len(texts):
             self.warn("only http(s) URLs are supported; others were ignored")
         return tuple(dict.fromkeys(good))
 
-    def _file(self, file: str | None, line: int) -> str | None:
-        if not file:
-            return None
-        problem = filenames.check_relative(file)
-        if problem is not None:
-            self.add_problem(f"the file {_quoted([file])} {problem}", line)
-        return filenames.normalise(file)
-
-    def _size(self, size: str | float | None, line: int) -> int | None:
-        if size is None or size == "":
-            return None
-        try:
-            return units.parse_size(str(int(size)) if isinstance(size, int | float) else size)
-        except ValueError as error:
-            self.add_problem(f"size: {error}", line)
-            return None
-
-    def _checksums(self, texts: Iterable[str], line: int) -> tuple[Checksum, ...]:
-        found: dict[str, Checksum] = {}
-        for text in texts:
-            try:
-                checksum = parse_checksum(text)
-            except ValueError as error:
-                self.add_problem(f"checksum: {error}", line)
-                continue
-            found.setdefault(checksum.algorithm, checksum)
-        return tuple(found.values())
+    def _absolute(self, text: str) -> str:
+        """Return the URL with its blanks percent-encoded, resolved against the base URL if it is relative."""
+        if "://" not in text.partition("?")[0]:
+            return text if self.base_url is None else urljoin(self.base_url, quote(text, safe="/%?&=:;,+@!$*'()~"))
+        if _BLANK.search(text) is None or _SECOND.search(text) is not None or _BLANK.search(_authority(text)):
+            return text
+        return _BLANK.sub(lambda blank: "%20" * len(blank[0]), text)
 
     def _headers(self, headers: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
-        for name, value in headers:
-            if name.strip().lower() in _SECRET_HEADERS:
-                self.warn(
-                    f"the header {name.strip()} is a secret and was left out; use an account in the manifest instead"
-                )
+        for given, value in headers:
+            name = given.strip()
+            if name.lower() in _SECRET_HEADERS or is_likely_secret(name):
+                self.warn(f"the header {name} is a secret and was left out; use an account in the manifest instead")
+            elif (problem := header_problem(name, value.strip())) is not None:
+                self.warn(f"a header was left out: {problem}")
             else:
-                yield name.strip(), value.strip()
+                yield name, value.strip()
 
 
-def _place(line: int) -> str:
-    return f"line {line}: " if line else ""
+def _authority(text: str) -> str:
+    try:
+        return urlsplit(text).netloc
+    except ValueError:
+        return " "
 
 
-def _quoted(texts: list[str]) -> str:
-    text = texts[0].partition("?")[0] if texts else ""
-    return f'"{text[:80]}"' if text else "nothing"
+def _file(file: str | None, wrong: list[str]) -> str | None:
+    if not file:
+        return None
+    problem = filenames.check_relative(file)
+    if problem is not None:
+        wrong.append(f"the file {describe(file)} {problem}")
+    return filenames.normalise(file)
+
+
+def _size(size: str | float | None, wrong: list[str]) -> int | None:
+    if size is None or size == "":
+        return None
+    try:
+        return units.parse_size(str(int(size)) if isinstance(size, int | float) else size)
+    except ValueError as error:
+        wrong.append(f"size: {error}")
+        return None
+
+
+def _checksums(texts: Iterable[str], wrong: list[str]) -> tuple[Checksum, ...]:
+    """Return the checksums, the first of each algorithm; digits alone have the algorithm of their length."""
+    found: dict[str, Checksum] = {}
+    for text in texts:
+        algorithm = _BY_LENGTH.get(len(text)) if _DIGITS.fullmatch(text) else None
+        try:
+            checksum = parse_checksum(f"{algorithm}:{text}" if algorithm else text)
+        except ValueError as error:
+            wrong.append(f"checksum: {error}")
+            continue
+        found.setdefault(checksum.algorithm, checksum)
+    return tuple(found.values())

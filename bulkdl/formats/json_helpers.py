@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from bulkdl.formats.collector import Collected
 
-__all__ = ["mapping", "mappings", "parse", "text"]
+__all__ = ["count", "mapping", "mappings", "parse", "text"]
 
 
 def parse(source: str, into: Collected) -> Any:
@@ -32,3 +32,10 @@ def mappings(value: Any) -> list[dict[str, Any]]:
 
 def text(value: Any) -> str:
     return value if isinstance(value, str) else ""
+
+
+def count(value: Any) -> int | None:
+    """Return a whole number that is not negative, also one in a string; None for anything else."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

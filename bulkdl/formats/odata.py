@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.core import filenames
-from bulkdl.formats.json_helpers import mapping, mappings, parse, text
+from bulkdl.formats.json_helpers import count, mapping, mappings, parse, text
 
 if TYPE_CHECKING:
     from bulkdl.formats.collector import Collected
@@ -14,6 +15,9 @@ __all__ = ["read"]
 
 _CDSE = "https://download.dataspace.copernicus.eu/odata/v1/"
 _ALGORITHMS = frozenset({"MD5", "SHA1", "SHA256", "SHA512", "BLAKE3"})
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".gz")
+_FOLDERS = (".safe", ".sen3", ".sen6")
+"""Suffixes of products that are folders: the services deliver them as zip files."""
 
 
 def read(source: str, into: Collected) -> None:
@@ -21,31 +25,52 @@ def read(source: str, into: Collected) -> None:
     document = parse(source, into)
     if document is None:
         return
-    entries = mappings(mapping(document).get("value"))
-    if not entries and mapping(document).get("Id"):
-        entries = [document]
+    result = mapping(document)
+    entries = mappings(result.get("value")) or mappings(document)
+    if not entries and result.get("Id"):
+        entries = [result]
     if not entries:
-        into.add_problem("expected an OData result with products under `value`")
+        empty = isinstance(result.get("value"), list)
+        into.add_problem(
+            "the OData result has no products" if empty else "expected an OData result with products under `value`"
+        )
     if into.base_url is None:
         into.warn(f"the products will be downloaded from {_CDSE}; use --base-url for another service")
     base = (into.base_url or _CDSE).rstrip("/")
-    for entry in entries:
-        _add(entry, base, into)
+    files = [_file(entry) for entry in entries]
+    shared = Counter(filenames.fold(file) for file in files)
+    for entry, file in zip(entries, files, strict=True):
+        alone = shared[filenames.fold(file)] == 1
+        _add(
+            entry,
+            base,
+            file if alone or not file else f"{filenames.safe_component(text(entry.get('Id')))}/{file}",
+            into,
+        )
+    _note_other_pages(result, len(entries), into)
 
 
-def _add(entry: dict[str, Any], base: str, into: Collected) -> None:
+def _note_other_pages(result: dict[str, Any], here: int, into: Collected) -> None:
+    total = count(result.get("@odata.count"))
+    if (total is not None and total > here > 0) or text(result.get("@odata.nextLink") or result.get("odata.nextLink")):
+        into.incomplete = (
+            f"this is one page of the OData result: {here} of {total if total is not None else 'more'} products. Ask "
+            "for all of them ($top, or follow @odata.nextLink) and convert every page"
+        )
+
+
+def _add(entry: dict[str, Any], base: str, file: str, into: Collected) -> None:
     key, name = text(entry.get("Id")), text(entry.get("Name"))
     if not key:
         into.add_problem(f"a product without `Id` ({name[:80]})")
         return
     if entry.get("Online") is False:
         into.warn(f"{name or key} is offline at the archive")
-    size = entry.get("ContentLength")
     into.add(
         [f"{base}/Products({key})/$value"],
-        file=_with_zip_suffix(name) if name else None,
-        # This catalogue uses 0 for an unknown size.
-        size=size if isinstance(size, int) and not isinstance(size, bool) and size > 0 else None,
+        where=name or key,
+        file=file or None,
+        size=count(entry.get("ContentLength")) or None,  # this catalogue uses 0 for an unknown size
         checksums=[
             f"{text(c.get('Algorithm'))}:{text(c.get('Value'))}"
             for c in mappings(entry.get("Checksum"))
@@ -54,6 +79,15 @@ def _add(entry: dict[str, Any], base: str, into: Collected) -> None:
     )
 
 
-def _with_zip_suffix(name: str) -> str:
+def _file(entry: dict[str, Any]) -> str:
+    """Return the file name of a product: a folder (`.SAFE`), or what the catalogue calls a zip file, is one; else `Name`."""
+    name = text(entry.get("Name"))
+    if not name:
+        return ""
     safe = filenames.safe_component(name)
-    return safe if safe.lower().endswith((".zip", ".tar", ".nc", ".tif", ".tiff")) else f"{safe}.zip"
+    stem, suffix = filenames.split_suffix(safe)
+    if safe.lower().endswith(_ARCHIVES):
+        return safe
+    is_zip = "zip" in text(entry.get("ContentType")).lower()
+    is_folder = safe.lower().endswith(_FOLDERS) or not suffix or suffix[1:].isdigit() or not stem
+    return filenames.safe_component(f"{safe}.zip") if is_zip or is_folder else safe

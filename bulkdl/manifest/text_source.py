@@ -23,8 +23,9 @@ _URL_LINE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 class Source:
     """Decoded text of a binary stream, with the `read` method that libyaml calls."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, *, allow_controls: bool = False) -> None:
         self._stream = stream
+        self._allow_controls = allow_controls
         self._decoder: codecs.IncrementalDecoder | None = None
         self._read_ahead: list[str] = []
         self._bytes = 0
@@ -94,7 +95,7 @@ class Source:
                 f"not {error.encoding.upper()} text (byte {found}); expected UTF-8: save the file in that encoding"
             )
             raise FatalProblem(self.line, self.column, message) from None
-        if not text.isascii() or len(raw.translate(None, _CONTROLS)) != len(raw):
+        if not self._allow_controls and (not text.isascii() or len(raw.translate(None, _CONTROLS)) != len(raw)):
             self._refuse_controls(text)
         self._advance(text)
         return text
@@ -118,6 +119,8 @@ class Source:
 def _decoder_for(start: bytes) -> codecs.IncrementalDecoder:
     if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         raise FatalProblem(1, 1, "UTF-32 text; expected UTF-8: save the file in that encoding")
+    if len(start) >= 4 and start[0] and start[2] and start[1] == start[3] == 0:  # ASCII text in UTF-16 without a mark
+        return codecs.getincrementaldecoder("utf-16-le")()
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return codecs.getincrementaldecoder("utf-16")()
     return codecs.getincrementaldecoder("utf-8-sig" if start.startswith(codecs.BOM_UTF8) else "utf-8")()

@@ -28,6 +28,9 @@ __all__ = [
     "check_url",
     "expand",
     "has_reference",
+    "header_problem",
+    "host_problem",
+    "is_likely_secret",
     "is_loopback",
     "parse_checksum",
     "resolve_path",
@@ -85,7 +88,7 @@ def check_url(text: str, place: Place, findings: Findings, *path: str | int) -> 
         )
         return None
     host = url.host
-    problem = None if ":" in host else _host_problem(host)
+    problem = None if ":" in host else host_problem(host)
     if problem:
         findings.add(place.at(*path), f"{problem} (in {describe(text)})")
         return None
@@ -131,7 +134,7 @@ def check_host(text: str) -> tuple[str, str | None]:
     entry = f"{host}{colon}{port}"
     if "*" in name or (name != host and colon):
         return entry, f"expected a host, `host:port` or `*.suffix` (any port), found {describe(text)}"
-    return entry, _host_problem(name)
+    return entry, host_problem(name)
 
 
 def _port_problem(port: str, text: str) -> str | None:
@@ -141,7 +144,7 @@ def _port_problem(port: str, text: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=1024)
-def _host_problem(host: str) -> str | None:
+def host_problem(host: str) -> str | None:
     if _NAME.fullmatch(host) and len(host) <= 254:
         return None
     if not host.isascii():
@@ -183,11 +186,11 @@ def check_headers(headers: Mapping[str, str], place: Place, findings: Findings) 
     """Return the headers that may be sent; report literal secrets and headers that bulkdl sets itself."""
     valid: list[tuple[str, str]] = []
     for name, text in headers.items():
-        problem = _header_problem(name, text)
+        problem = header_problem(name, text)
         if problem:
             findings.add(place.key(name), problem)
             continue
-        if _LIKELY_SECRET.search(name):
+        if is_likely_secret(name):
             findings.warn(
                 place.key(name), f"the header {name[:60]} looks like a secret, but manifests are meant to be shared"
             )
@@ -195,7 +198,12 @@ def check_headers(headers: Mapping[str, str], place: Place, findings: Findings) 
     return tuple(valid)
 
 
-def _header_problem(name: str, text: str) -> str | None:
+def is_likely_secret(header: str) -> bool:
+    """Return whether a header of this name usually carries a key."""
+    return _LIKELY_SECRET.search(header) is not None
+
+
+def header_problem(name: str, text: str) -> str | None:
     lower = name.strip().lower()
     if lower in _SECRET_HEADERS:
         return (

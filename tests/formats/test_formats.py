@@ -40,7 +40,7 @@ ITEM = {
             "file:checksum": f"1220{SHA256}",
             "alternate": {"s3": {"href": "s3://bucket/B02.tif"}, "web": {"href": "https://other.example.org/B02.tif"}},
         },
-        "far": {"href": "s3://bucket/far.tif"},
+        "far": {"href": "s3://bucket/far.jpg", "roles": ["thumbnail"]},
     },
 }
 ODATA = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from bulkdl.cli.output import say, write_out
 from bulkdl.cli.output_file import write_file
 from bulkdl.cli.text import clean, count
-from bulkdl.core.errors import ManifestError, UsageError
+from bulkdl.core.errors import ManifestError, Problem, UsageError
 from bulkdl.core.urls import Url
 from bulkdl.formats import convert
+from bulkdl.manifest.problems import FatalProblem
+from bulkdl.manifest.text_source import Source
 
 if TYPE_CHECKING:
     from bulkdl.cli.dispatch import Invocation
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["manifest"]
 
-_MAX_BYTES = 256 * 1024 * 1024
+_MOST_SHOWN = 100
+_NOT_WRITTEN = "no manifest was written"
 _HEAD = """\
 # yaml-language-server: $schema=bulkdl.schema.json
 version: 1
@@ -30,24 +34,63 @@ destination: ./products
 
 
 def manifest(invocation: Invocation) -> int:
-    """Write the whole manifest or none of it; report all problems of the list together."""
+    """Write a manifest of all usable entries of the list; return 1 if it is not the whole list.
+
+    Each entry that is left out is named. Without any usable entry, or where the text is another kind of list, raise
+    `ManifestError` and write nothing.
+    """
     arguments = invocation.arguments
-    source: str = arguments.source
+    source, output = arguments.source, arguments.output
+    _require_new(output, force=arguments.force)
+    most = _most(arguments.max)
     found = convert(arguments.format, _read(source), base_url=_base(arguments.base_url))
-    if found.problems:
-        raise ManifestError(source, tuple(found.problems))
-    text = _HEAD + _yaml(found)
+    if not found.products or found.is_wrong:
+        problems = found.problems or [Problem(0, 0, "the list has no products")]
+        raise ManifestError(source, tuple(problems), ended=_NOT_WRITTEN)
+    if most is not None and len(found.products) >= most:
+        found.products, found.incomplete = found.products[:most], ""
+    text = _HEAD + _yaml(found, ascii_only=output == "-" and not _stdout_is_utf8())
     _require_valid(text, invocation)
-    if arguments.output == "-":
+    if output == "-":
         write_out(text)
     else:
-        write_file(Path(arguments.output), text)
+        _require_new(output, force=arguments.force)
+        write_file(Path(output), text)
+    return _report(found, invocation)
+
+
+def _report(found: Collected, invocation: Invocation) -> int:
+    """Say what is not in the manifest, and what to do next; return the exit code."""
+    arguments = invocation.arguments
     if invocation.verbosity >= 0:
         for warning in found.warnings:
             say(f"warning: {clean(warning)}")
-        if arguments.output != "-":
-            say(f"{count(len(found.products), 'product')} in {arguments.output}; next: bulkdl check {arguments.output}")
-    return 0
+    lines = ManifestError(arguments.source, tuple(found.problems)).lines()
+    for line in lines[:_MOST_SHOWN]:
+        say(clean(line))
+    if lines:
+        are = "is" if len(lines) == 1 else "are"
+        say(f"warning: {count(len(lines), 'entry', 'entries')} of {arguments.source} {are} not in the manifest")
+    if found.incomplete:
+        say(f"warning: the manifest is incomplete: {clean(found.incomplete)}")
+    if arguments.output != "-" and invocation.verbosity >= 0:
+        name = shlex.quote(arguments.output)
+        say(f"{count(len(found.products), 'product')} in {arguments.output}; next: bulkdl check {name}")
+    return 1 if lines or found.incomplete else 0
+
+
+def _require_new(output: str, *, force: bool) -> None:
+    """Raise `UsageError` if a file would be overwritten: the user may have written accounts into it."""
+    if output != "-" and not force and Path(output).is_file():
+        raise UsageError(f"{output} already exists", hint="Choose another name for -o, or replace it with --force")
+
+
+def _most(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) == 0:
+        raise UsageError("--max: expected a whole number from 1")
+    return int(text)
 
 
 def _read(source: str) -> str:
@@ -58,19 +101,18 @@ def _read(source: str) -> str:
         )
     try:
         if source == "-":
-            data = sys.stdin.buffer.read(_MAX_BYTES + 1)
-        else:
-            with Path(source).open("rb") as file:
-                data = file.read(_MAX_BYTES + 1)
+            return _text(sys.stdin.buffer)
+        with Path(source).open("rb") as file:
+            return _text(file)
     except OSError as error:
         raise UsageError(f"{source} cannot be read: {error.strerror}") from error
-    if len(data) > _MAX_BYTES:
-        raise UsageError(f"{source} is larger than 256 MiB", hint="Split it into several files.")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{source}:{line}: not UTF-8 text", hint="Save the file as UTF-8.") from None
+    except FatalProblem as fatal:
+        raise ManifestError(source, (fatal.problem,), ended=_NOT_WRITTEN) from None
+
+
+def _text(stream: Any) -> str:
+    """Return the whole text, in any encoding that a manifest may have, too."""
+    return "".join(iter(Source(stream, allow_controls=True).read, ""))
 
 
 def _base(text: str | None) -> str | None:
@@ -87,12 +129,21 @@ def _base(text: str | None) -> str | None:
     return url.raw if url.raw.endswith("/") else f"{url.raw}/"
 
 
-def _yaml(found: Collected) -> str:
+def _yaml(found: Collected, *, ascii_only: bool) -> str:
     import yaml  # noqa: PLC0415 - only this command writes YAML
 
     dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     entries = [product.entry() for product in found.products]
-    return str(yaml.dump({"products": entries}, Dumper=dumper, allow_unicode=True, sort_keys=False, width=10_000))
+    document = {"products": entries}
+    return str(yaml.dump(document, Dumper=dumper, allow_unicode=not ascii_only, sort_keys=False, width=10_000))
+
+
+def _stdout_is_utf8() -> bool:
+    """Return whether standard output can take any name: a pipe on Windows has the ANSI code page.
+
+    Characters that it lacks would become escapes that are no YAML, and so other names.
+    """
+    return sys.stdout is not None and (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def _require_valid(text: str, invocation: Invocation) -> None:
@@ -110,4 +161,4 @@ def _require_valid(text: str, invocation: Invocation) -> None:
         # The user still has to add the accounts that the list names, so an unknown account is no problem here.
         problems = tuple(p for p in error.problems if not p.message.startswith("unknown account"))
         if problems:
-            raise ManifestError(f"the generated {name}", problems) from None
+            raise ManifestError(f"the generated {name}", problems, ended=_NOT_WRITTEN) from None
