@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from bulkdl.cli.output import say
 from bulkdl.cli.text import clean
-from bulkdl.core.errors import UsageError
+from bulkdl.core.errors import ManifestError, Problem, UsageError
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import cannot_be_stored
 from bulkdl.manifest.settings import by_name, resolve, resolve_run_options, value_of
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Manifest, RunOptions, Settings
 
 __all__ = ["Invocation", "run_command"]
+
+_START_BYTES = 64 * 1024
+"""Bytes of a wrong manifest that are enough to recognize another kind of list."""
 
 
 def run_command(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -79,7 +82,11 @@ class Invocation:
         stdin = getattr(sys.stdin, "buffer", None)
         if path == "-" and stdin is None:
             raise UsageError("the manifest is -, but there is no standard input")
-        manifest = load(path, stdin=stdin, destination=destination, environ=self.environ)
+        copy = _Copy(stdin) if path == "-" and stdin is not None else None
+        try:
+            manifest = load(path, stdin=copy, destination=destination, environ=self.environ)
+        except ManifestError as error:
+            raise _recognized(error, copy) from None
         if lacking := cannot_be_stored(str(manifest.destination)):
             raise UsageError(
                 f"the destination {clean(manifest.destination_shown)} cannot be used: {lacking}",
@@ -92,3 +99,33 @@ class Invocation:
         if self.verbosity >= 0:
             for warning in manifest.warnings:
                 say(f"warning: {clean(warning)}")
+
+
+class _Copy:
+    """Standard input, with a copy of its beginning."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.start = b""
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        if len(self.start) < _START_BYTES:
+            self.start += data[:_START_BYTES]
+        return data
+
+
+def _recognized(error: ManifestError, copy: _Copy | None) -> ManifestError:
+    """Return one problem in place of many if the file is a list that `bulkdl manifest` converts; else `error`."""
+    from bulkdl.formats.recognize import advice  # noqa: PLC0415 - only for a manifest that is wrong
+
+    try:
+        if copy is not None:
+            start = copy.start
+        else:
+            with open(error.path, "rb") as file:  # noqa: PTH123 - pathlib is not needed otherwise
+                start = file.read(_START_BYTES)
+    except (OSError, ValueError):
+        return error
+    found = advice(error.path, start)
+    return error if found is None else ManifestError(error.path, (Problem(0, 0, found),))

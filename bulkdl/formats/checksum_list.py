@@ -11,7 +11,7 @@ from bulkdl.formats.lines import numbered
 if TYPE_CHECKING:
     from bulkdl.formats.collector import Collected
 
-__all__ = ["read"]
+__all__ = ["is_entry", "read"]
 
 _GNU = re.compile(r"(\\?)([0-9A-Fa-f]{32,128})(?:[ \t]+\*?|\*)(\S.*)")
 """`digest  name`, `digest *name` (binary), and one blank or a tab between them. A backslash: the name is escaped."""
@@ -29,6 +29,11 @@ def read(text: str, into: Collected) -> None:
     for number, line in numbered(text):
         if line.strip() and not line.lstrip().startswith(("#", ";")):
             _add(line.strip(), number, into)
+
+
+def is_entry(line: str) -> bool:
+    """Return whether a line is one of a checksum list."""
+    return (_GNU.fullmatch(line.strip()) or _BSD.fullmatch(line.strip())) is not None
 
 
 def _add(line: str, number: int, into: Collected) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bulkdl.formats.collector import Collected
 
-__all__ = ["read"]
+__all__ = ["is_header", "names_delimiter", "read"]
 
 _NAMES = {
     "url": (
@@ -66,6 +66,23 @@ def read(text: str, into: Collected) -> None:
         into.add_problem("expected a table with the column `url`, found an empty file", 1)
 
 
+def names_delimiter(line: str) -> bool:
+    """Return whether a line only names the delimiter, as spreadsheets write it."""
+    return _EXCEL.fullmatch(f"{line}\n") is not None
+
+
+def is_header(line: str) -> bool:
+    """Return whether a line has column names, with one for the URL."""
+    return any(_rank(cell)[0] == "url" for cell in _cells_of(line, _delimiter(line)))
+
+
+def _cells_of(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
+
+
 def _rows(rows: Any, into: Collected) -> Iterator[tuple[int, list[str]]]:
     """Yield each row that is not empty with the number of its last line; a row that is not CSV is a problem."""
     while True:
@@ -85,7 +102,7 @@ def _delimiter(text: str) -> str:
     first = next((line for line in re.split(r"[\r\n]", text[:_LONGEST_HEADER]) if line.strip()), "")
 
     def rank(delimiter: str) -> tuple[bool, int]:
-        cells = next(csv.reader([first], delimiter=delimiter), [])
+        cells = _cells_of(first, delimiter)
         return any(_rank(cell)[0] == "url" for cell in cells), len(cells)
 
     return max(_DELIMITERS, key=rank)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from bulkdl.core import gc_control
 from bulkdl.core.errors import ManifestError, Problem
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 
     from bulkdl.core.models import Account
     from bulkdl.manifest.schema import Path as SchemaPath
+    from bulkdl.manifest.text_source import ByteStream
 
 __all__ = ["from_mapping", "load", "load_text"]
 
 
 def load(
-    path: str, *, stdin: BinaryIO | None = None, destination: Path | None = None, environ: Mapping[str, str]
+    path: str, *, stdin: ByteStream | None = None, destination: Path | None = None, environ: Mapping[str, str]
 ) -> Manifest:
     """Read the manifest or list of URLs at `path`; `-` is standard input (`stdin`, else the process's own).
 
@@ -107,7 +108,7 @@ class _Loader:
     environ: Mapping[str, str]
 
     @gc_control.disabled()
-    def stream(self, stream: BinaryIO) -> Manifest:
+    def stream(self, stream: ByteStream) -> Manifest:
         findings = Findings()
         products = Products(findings)
         try:

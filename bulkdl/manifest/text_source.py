@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import codecs
 import re
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Protocol
 
 from bulkdl.manifest.problems import FatalProblem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Source"]
+__all__ = ["ByteStream", "Source"]
 
 _MAX_BYTES = 512 * 1024 * 1024
 _CHUNK = 64 * 1024
@@ -20,10 +20,16 @@ _NOT_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ufffe\
 _URL_LINE = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]*://")
 
 
+class ByteStream(Protocol):
+    """The part of a binary stream that is used."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 class Source:
     """Decoded text of a binary stream, with the `read` method that libyaml calls."""
 
-    def __init__(self, stream: BinaryIO, *, allow_controls: bool = False) -> None:
+    def __init__(self, stream: ByteStream, *, allow_controls: bool = False) -> None:
         self._stream = stream
         self._allow_controls = allow_controls
         self._decoder: codecs.IncrementalDecoder | None = None

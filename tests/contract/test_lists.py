@@ -95,3 +95,32 @@ def test_no_secret_of_a_line_is_printed(place: Place):
         done = place(*words)
         assert done.code != 0
         assert "hush" not in done.err + done.out
+
+
+LISTS = {
+    "csv": f"url,file\n{A}1,a.nc\n",
+    "aria2": f"{A}1\n  out=a.nc\n",
+    "metalink": f'<?xml version="1.0"?><metalink><file name="a"><url>{A}1</url></file></metalink>',
+    "stac": json.dumps({"type": "FeatureCollection", "features": [{"id": "i", "assets": {"a": {"href": f"{A}1"}}}]}),
+    "odata": json.dumps({"@odata.context": "x", "value": [{"Id": "1", "Name": "a.nc"}]}),
+    "sha256sums": f"{SHA256}  a.nc\n",
+}
+
+
+@pytest.mark.parametrize("command", ["run", "check", "status", "verify"])
+@pytest.mark.parametrize("form", LISTS)
+def test_a_list_in_place_of_a_manifest_is_named_with_the_command_that_converts_it(
+    form: str, command: str, place: Place
+):
+    place.text(LISTS[form], name="list")
+    for words, stdin in (((command, "list"), None), ((command, "-"), LISTS[form])):
+        done = place(*words, stdin=stdin)
+        assert (done.code, len(done.err.splitlines())) == (2, 2), done.err
+        assert f"bulkdl manifest {form} {words[1]} " in done.err
+
+
+def test_an_unquoted_reference_in_braces_is_named(place: Place):
+    place.text("accounts: {a: {auth: basic, username: ${U}, password: ${P}}}\nproducts: [https://a.example.org/1]\n")
+    done = place("check", "m.yaml")
+    assert done.code == 2
+    assert "put ${NAME}" in done.err
