@@ -14,7 +14,7 @@ import aiohttp
 
 from bulkdl._version import __version__
 from bulkdl.core.clock import SystemClock
-from bulkdl.core.errors import ProductFailed
+from bulkdl.core.errors import ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
 from bulkdl.http.aiohttp_compat import WatchedResponse, read_some, release_connection
@@ -26,7 +26,7 @@ from bulkdl.http.lightweight.keepalive_pool import FIELD_SIZE, SmallResponse
 from bulkdl.http.lightweight.pipelined_requests import PipelinedRequests
 from bulkdl.http.lightweight.pipelining_policy import PipeliningConfig
 from bulkdl.http.lightweight.sender import LightweightSender
-from bulkdl.http.login_gate import LoginGate
+from bulkdl.http.login_gate import Login, LoginGate
 from bulkdl.http.redirects import (
     generic_headers,
     redirect_target,
@@ -56,7 +56,7 @@ __all__ = ["HttpClient"]
 
 MAX_REDIRECTS = 15
 MAX_RENEWALS = 2
-MAX_LOGINS = 3
+MAX_LOGINS = 4
 """Most times that a request is sent whose login by cookies another one's has disturbed."""
 USER_AGENT = f"bulkdl/{__version__}"
 _DEFAULT_PIPELINING = PipeliningConfig()
@@ -272,32 +272,34 @@ class HttpClient:
             self._gates[request.signer.name, url.origin] = gate
         for _ in range(MAX_LOGINS):
             is_alone = not gate.is_open and await gate.enter()
+            login = Login()
             try:
-                reply, used, login = await self._follow_hops(url, request, gate)
+                reply, used, logged_in = await self._follow_hops(url, request, gate, login)
                 refused = _FIRST_ERROR <= reply.head.status < _SERVER_ERROR
-                if not refused or not login:
+                if reply.head.status < _FIRST_ERROR or (refused and not logged_in):
                     gate.open()
             finally:
+                gate.end_login(login)
                 if is_alone:
                     gate.leave()
-            if not refused or not gate.was_disturbed(login):
-                break
+            if not refused or not login.was_disturbed:
+                return reply, used
             gate.close()
             if reply._response is not None:  # noqa: SLF001
                 await release_connection(reply._response)  # noqa: SLF001
-        return reply, used
+        raise TryAgain(f"parallel logins at {url.host} disturbed each other", kind=FailureKind.AUTH)
 
     async def _follow_hops(
-        self, url: Url, request: _Request, gate: LoginGate
-    ) -> tuple[Response, Credential | None, int]:
+        self, url: Url, request: _Request, gate: LoginGate, login: Login
+    ) -> tuple[Response, Credential | None, bool]:
         """Send the request and follow its redirects (RFC 9110 §15.4).
 
-        Return the response, the credential used last, and the number of the login by cookies, 0 if there was none.
+        Return the response, the credential used last, and whether a redirect gave a cookie, as in a login.
 
         aiohttp does not follow redirects for us, since each hop must be checked before the credential or a header goes
         there.
         """
-        login = 0
+        logged_in = False
         first, seen_https = url, False
         used: Credential | None = None
         chain: ChainCookies | None = None
@@ -326,11 +328,12 @@ class HttpClient:
                 reply = Response(
                     url, head, challenge, signed, response, direct=proxy is None, signed_in_at=gate.signed_in_at
                 )
-                return reply, used, login
+                return reply, used, logged_in
             if chain is None:
                 chain = self._start_chain(response, request, url, proxy)
-            if not login and "Set-Cookie" in response.headers:
-                login = gate.begin_login()
+            if "Set-Cookie" in response.headers:
+                logged_in = True
+                gate.begin_login(login)
             gate.signed_in_at = url.host if signed else gate.signed_in_at
             location = response.headers["Location"]
             await release_connection(response)

@@ -9,10 +9,20 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-__all__ = ["LoginGate"]
+__all__ = ["Login", "LoginGate"]
 
 _WAIT_S: Final = 15.0
 """Longest wait for the request that goes first (s); after that the others go as well."""
+
+
+class Login:
+    """A request that may have to log in by cookies."""
+
+    __slots__ = ("was_disturbed",)
+
+    def __init__(self) -> None:
+        self.was_disturbed = False
+        """Another login was in progress meanwhile, so the archive may have forgotten this one."""
 
 
 class LoginGate:
@@ -25,7 +35,7 @@ class LoginGate:
         """Host to which the origin redirects, and which took the account's credential and redirected further."""
         self._is_held = False
         self._changed = asyncio.Event()
-        self._begun = 0
+        self._in_progress: set[Login] = set()
 
     async def enter(self) -> bool:
         """Wait for one's turn; return True if this request goes alone, and has to `leave`."""
@@ -56,11 +66,11 @@ class LoginGate:
         self._is_held = False
         self._changed.set()
 
-    def begin_login(self) -> int:
-        """Record that the archive has begun a login for a request; return the number of the login."""
-        self._begun += 1
-        return self._begun
+    def begin_login(self, login: Login) -> None:
+        """Record that the archive has begun a login; it and those in progress may end as the archive's last one or not."""
+        for other in self._in_progress - {login}:
+            other.was_disturbed = login.was_disturbed = True
+        self._in_progress.add(login)
 
-    def was_disturbed(self, login: int) -> bool:
-        """Return True if the archive has begun a later login, so that it may have forgotten this one."""
-        return 0 < login < self._begun
+    def end_login(self, login: Login) -> None:
+        self._in_progress.discard(login)

@@ -97,7 +97,7 @@ def test_sessions_that_end_in_the_run_are_renewed(stage, place, remembers):
     with running(stage, CookieArchive(remembers=remembers, sessions_end_after=10)) as there:
         manifest(place, there, count=60)
         done = place.run("-j", "8")
-        assert (done.code, done.counts) == (0, {"completed": 60}), done.err
+        assert (done.code, done.counts) == (0, {"completed": 60}), done.out
 
 
 REFUSAL = b'{"error":"EULA not accepted","detail":"accept it at https://x.org/eula"}'
