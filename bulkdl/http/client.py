@@ -320,7 +320,7 @@ class HttpClient:
                 return (
                     Response(url, parse_small_head(response), "", signed, None, _peeked=body, direct=proxy is None),
                     used,
-                    login,
+                    logged_in,
                 )
             if not _is_redirect(response):
                 challenge = response.headers.get("WWW-Authenticate", "")
