@@ -55,6 +55,13 @@ class Invocation:
         return value_of(by_name(name), flags=self.flags, environ=self.environ)
 
     @property
+    def words(self) -> tuple[str, ...]:
+        """Return the command line as it was typed, beginning with the program."""
+        from bulkdl.cli.next_step import program  # noqa: PLC0415 - only a run prints its own command
+
+        return (*program(), *self.arguments.words)
+
+    @property
     def json(self) -> bool:
         return bool(self.option("json"))
 

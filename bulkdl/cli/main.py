@@ -61,6 +61,7 @@ def _command(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     except SystemExit as end:  # argparse has already printed the help, the version or the error
         written = finish()
         return _MACHINE if not written else end.code if isinstance(end.code, int) else _USAGE
+    arguments.words = tuple(argv)
     if arguments.command is None:
         parser.print_help(sys.stderr)
         finish()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "escape_unencodable",
     "finish",
+    "one_reader",
     "open_missing_descriptors",
     "print_error",
     "remember_stalled",
@@ -137,6 +138,13 @@ def _write_patiently(stream: TextIO, text: str, patience_s: float) -> None:
         raise writer.error
     if not drained:
         remember_stalled(stream)
+
+
+def one_reader() -> bool:
+    """Tell whether both streams go to one terminal or file, so that what one said need not be repeated on the other."""
+    if sys.stdout is None or sys.stderr is None:
+        return False
+    return _file_of(sys.stdout) is not None and _file_of(sys.stdout) == _file_of(sys.stderr)
 
 
 def _file_of(stream: TextIO) -> tuple[int, int] | None:

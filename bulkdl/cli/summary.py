@@ -5,12 +5,13 @@ from __future__ import annotations
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from bulkdl.cli.next_step import next_step
 from bulkdl.cli.text import clean, count
 from bulkdl.core.models import AuthKind
 from bulkdl.core.units import format_bytes, format_duration, format_rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bulkdl.core.models import Account, Manifest, Outcome
     from bulkdl.operations.result import AccountUse, RunResult
@@ -19,6 +20,8 @@ __all__ = ["FAILURES_SHOWN", "LISTED", "to_json", "to_text"]
 
 FAILURES_SHOWN = 50
 """Limit of failures listed in the text; `bulkdl status` lists all."""
+NOTES_SHOWN = 10
+"""Limit of products listed for one note, and of different notes."""
 LISTED = 50
 """Up to this number every product is listed; above it only those that need attention, unless `-v` is given."""
 
@@ -61,21 +64,20 @@ def _failure_json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def to_text(result: RunResult, manifest: Manifest, *, repeatable: bool = True) -> str:
+def to_text(result: RunResult, manifest: Manifest, *, again: Sequence[str] = (), stops_told: bool = False) -> str:
     """Return the text summary: what is in place, what is not and why, and what to do next.
 
-    `repeatable`: the same command can be run again, so the text says so.
+    `again`: the words of a command line that can be run again. `stops_told`: the reader has just seen on the same
+    terminal why an account was stopped.
     """
     blocks = (
         _headline(result),
         _figures(result),
         _accounts(result, manifest),
         _failures(result, manifest),
-        _section(
-            "Not done yet:", (f"  {clean(reason)}" for reason in result.pending_reasons if reason != result.stopped)
-        ),
-        _section("Notes:", (f"  {clean(note)}" for note in result.notes)),
-        _next_step(result) if repeatable else "",
+        _section("Not done yet:", _pending(result, stops_told=stops_told)),
+        _section("Notes:", _notes(result, manifest)),
+        next_step(result, manifest=manifest.path, again=again) if again else "",
     )
     return "\n\n".join(block for block in blocks if block) + "\n"
 
@@ -124,7 +126,33 @@ def _account_use(use: AccountUse, account: Account | None) -> str:
         used = f"{account.auth.value}, no separate login"
     else:
         used = f"{count(use.logins, 'login')}, {count(use.refreshes, 'token refresh', 'token refreshes')}"
-    return f"{used}; stopped: {clean(use.stopped)}" if use.stopped else used
+    return f"{used}; stopped" if use.stopped else used
+
+
+def _pending(result: RunResult, *, stops_told: bool) -> Iterator[str]:
+    stops = {f"account {name}: {use.stopped}": name for name, use in result.accounts.items() if use.stopped}
+    for reason in result.pending_reasons:
+        if reason in stops and stops_told:
+            yield f"  products of account {clean(stops[reason])}, which was stopped for the reason above"
+        elif reason != result.stopped:
+            yield f"  {clean(reason)}"
+
+
+def _notes(result: RunResult, manifest: Manifest) -> Iterator[str]:
+    """Yield the notes about products; many equal ones give a count and the first names, the same in every run."""
+    groups: dict[str, list[str]] = {}
+    for note in result.notes:
+        file, _, text = note.rpartition(": ")
+        groups.setdefault(text, []).append(file)
+    for text, files in list(groups.items())[:NOTES_SHOWN]:
+        if len(files) <= NOTES_SHOWN:
+            yield from (f"  {clean(file)}: {clean(text)}" for file in files)
+            continue
+        yield f"  {clean(text)}: {count(len(files), 'product')}"
+        yield from (f"    {clean(file)}" for file in files[:NOTES_SHOWN])
+        yield f"    … and {len(files) - NOTES_SHOWN:,} more: {_status_command(manifest)} -v"
+    if len(groups) > NOTES_SHOWN:
+        yield f"  … and {len(groups) - NOTES_SHOWN:,} other notes: {_status_command(manifest)} -v"
 
 
 def _failures(result: RunResult, manifest: Manifest) -> str:
@@ -142,13 +170,6 @@ def _failure(outcome: Outcome) -> Iterator[str]:
         tried = f" after {count(attempts, 'attempt')}" if attempts > 1 else ""
         yield f"    {outcome.failure.kind.value}{tried}: {clean(outcome.failure.reason)}"
     yield f"    from {outcome.product.url}"
-
-
-def _next_step(result: RunResult) -> str:
-    if result.exit_code == 0:
-        return ""
-    # The command line itself is not printed: its other flags and the environment are not known here.
-    return "Run the same command again to continue. Products in place are not downloaded again."
 
 
 def _status_command(manifest: Manifest) -> str:

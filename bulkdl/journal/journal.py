@@ -17,7 +17,16 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from bulkdl.core.filenames import STATE_FOLDER
-from bulkdl.journal.learned import drop_evidence, load_learned, put_evidence, put_host
+from bulkdl.journal.learned import (
+    AccountStop,
+    Learned,
+    drop_account_stop,
+    drop_evidence,
+    load_learned,
+    put_account_stop,
+    put_evidence,
+    put_host,
+)
 from bulkdl.journal.pending_moves import PendingRename, drop_moves, load_moves, not_superseded, placing_entry, put_moves
 from bulkdl.journal.reader import NAME
 from bulkdl.journal.records import STEPS, Entry, load, load_some, load_unfinished, text_of
@@ -174,6 +183,15 @@ class Journal:
     def put_host_unsynced(self, facts: ServerFacts) -> None:
         """Put `facts` with the next commit without waiting; the next call, or the end, raises a failure."""
         self._writer.run_unsynced(lambda connection: put_host(connection, facts))
+
+    def put_account_stop_unsynced(self, account: str, reason: str) -> None:
+        """Record with the next commit why the account's products stay pending, for `bulkdl status`."""
+        stop = AccountStop(account, reason, self._clock.wall())
+        self._writer.run_unsynced(lambda connection: put_account_stop(connection, stop))
+
+    def drop_account_stop_unsynced(self, account: str) -> None:
+        """Delete the record of an account that works again, with the next commit."""
+        self._writer.run_unsynced(lambda connection: drop_account_stop(connection, account))
 
     def _put_statement(self, entry: Entry) -> Callable[[sqlite3.Connection], None]:
         self._known_absent.discard(entry.id)

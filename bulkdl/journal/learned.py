@@ -1,4 +1,4 @@
-"""Facts learned across runs: evidence of bad sources and quirks of servers, as JSON rows with a CRC each.
+"""Facts learned across runs: bad sources, quirks of servers and stopped accounts, as JSON rows with a CRC each.
 
 An unreadable row affects only itself: that product is downloaded again, or that host is treated as a new one. Facts
 about a host expire after 30 days. They save requests or withdraw trust from a validator; they never make two byte
@@ -21,9 +21,28 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-__all__ = ["Learned", "drop_evidence", "load_learned", "put_evidence", "put_host"]
+__all__ = [
+    "AccountStop",
+    "Learned",
+    "drop_account_stop",
+    "drop_evidence",
+    "load_learned",
+    "put_account_stop",
+    "put_evidence",
+    "put_host",
+]
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStop:
+    """Reason why a run left the products of an account pending."""
+
+    name: str
+    reason: str
+    at: float
+    """Unix time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +55,8 @@ class Learned:
     """By origin."""
     unreadable: int = 0
     """Number of products with unreadable evidence."""
+    account_stops: dict[str, AccountStop] = field(default_factory=dict)
+    """By account, of the last run that used the account."""
 
 
 def load_learned(connection: sqlite3.Connection, *, now: float) -> Learned:
@@ -46,6 +67,7 @@ def load_learned(connection: sqlite3.Connection, *, now: float) -> Learned:
         {e.id: e for e in evidence},
         {h.origin: h for h in hosts if now - h.at < EXPIRES_S},
         unreadable,
+        {stop.name: stop for stop in _load(connection, "SELECT facts, crc FROM account", _account_stop)[0]},
     )
 
 
@@ -61,6 +83,15 @@ def drop_evidence(connection: sqlite3.Connection, id: str) -> None:  # noqa: A00
 def put_host(connection: sqlite3.Connection, facts: ServerFacts) -> None:
     values = (_key(facts.origin), *_row(asdict(facts)))
     connection.execute("INSERT OR REPLACE INTO host (origin, facts, crc) VALUES (?, ?, ?)", values)
+
+
+def put_account_stop(connection: sqlite3.Connection, stop: AccountStop) -> None:
+    values = (_key(stop.name), *_row(asdict(stop)))
+    connection.execute("INSERT OR REPLACE INTO account (name, facts, crc) VALUES (?, ?, ?)", values)
+
+
+def drop_account_stop(connection: sqlite3.Connection, name: str) -> None:
+    connection.execute("DELETE FROM account WHERE name = ?", (_key(name),))
 
 
 def _key(text: str) -> str | bytes:
@@ -101,6 +132,10 @@ def _facts(text: bytes, crc: int) -> dict[str, Any]:
 def _evidence(facts: dict[str, Any]) -> BadSourceEvidence:
     sums = {name: tuple(Checksum(**c) for c in facts[name]) for name in ("expected", "found")}
     return BadSourceEvidence(**{**facts, **sums, "seen": tuple(ValidatorSnapshot(**s) for s in facts["seen"])})
+
+
+def _account_stop(facts: dict[str, Any]) -> AccountStop:
+    return AccountStop(name=str(facts["name"]), reason=str(facts["reason"]), at=float(facts["at"]))
 
 
 _FORMER_HOST_FACTS = frozenset({"validated", "bare", "validators_at"})

@@ -95,6 +95,7 @@ STEPS: Final[Steps] = (
         )
         """,
     ),
+    ("CREATE TABLE account (name TEXT PRIMARY KEY NOT NULL, facts TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",),
 )
 """Schema of the journal as migration steps; see `Steps`."""
 STORED: Final = (*Entry.__annotations__, "crc")

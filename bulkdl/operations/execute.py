@@ -75,6 +75,7 @@ async def execute(
             await _until_stopped(engine, stop=stop, deadline=ends_at, clock=request.clock, ending=ending)
         finally:
             engine.leave()
+            _forget_account_stops(prepared, authenticators)
         ending.machine = engine.full
 
 
@@ -110,6 +111,14 @@ def _run_context(
         orphans=find_orphans(gone, request.manifest.products),
         parts={fold(e.part): e.id for e in prepared.unfinished.values() if e.part is not None and e.ranges},
     )
+
+
+def _forget_account_stops(prepared: PreparedDestination, authenticators: Mapping[str | None, Authenticator]) -> None:
+    """Delete the record of each account that an earlier run stopped and that has worked in this one."""
+    for name in prepared.learned.account_stops:
+        authenticator = authenticators.get(name)
+        if authenticator is not None and authenticator.worked and authenticator.stopped is None:
+            prepared.journal.drop_account_stop_unsynced(name)
 
 
 async def _until_stopped(

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.core.models import Manifest, Product
+    from bulkdl.journal.learned import AccountStop
 
 __all__ = ["ProductState", "ProductStatus", "StatusReport", "collect_status"]
 
@@ -71,10 +72,22 @@ def collect_status(manifest: Manifest) -> StatusReport:
     now = SystemClock().wall()
     learned = read_learned(manifest.destination, now=now) or Learned()
     return StatusReport(
-        products=tuple(_status(p, known.get(p.id), manifest.destination) for p in manifest.products),
+        products=tuple(
+            _with_stop(_status(p, known.get(p.id), manifest.destination), learned.account_stops.get(p.account or ""))
+            for p in manifest.products
+        ),
         running=str(running) if running is not None else "",
         journal=entries is not None,
         hosts={host: text for host, facts in sorted(learned.hosts.items()) if (text := describe(facts, now=now))},
+    )
+
+
+def _with_stop(status: ProductStatus, stop: AccountStop | None) -> ProductStatus:
+    """Add why the last run left a product pending: its account was stopped."""
+    if stop is None or status.reason or status.state not in (ProductState.PENDING, ProductState.PARTIAL):
+        return status
+    return replace(
+        status, kind="auth", reason=f"account {stop.name}: {stop.reason}", updated=max(stop.at, status.updated or 0.0)
     )
 
 

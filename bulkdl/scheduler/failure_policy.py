@@ -93,7 +93,9 @@ class FailurePolicy:
 
     def stop_account(self, task: DownloadTask, stopped: AccountStopped) -> None:
         """Leave every product of the account pending: this one now, the others as they come up."""
-        self.account_stops.setdefault(stopped.account, stopped)
+        if stopped.account not in self.account_stops:
+            self.account_stops[stopped.account] = stopped
+            self._context.journal.put_account_stop_unsynced(stopped.account, str(stopped))
         self._queue.release_account(stopped.account)
         self._queue.finish(task, State.PENDING)
 

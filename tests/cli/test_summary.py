@@ -122,14 +122,15 @@ def test_a_bad_run_names_each_failure_its_reason_and_the_next_step():
         pending_reasons=("account own: wrong password",),
         notes=("b.zip: existing, unverified",),
     )
-    text = to_text(run, MANIFEST)
+    text = to_text(run, MANIFEST, again=("bulkdl", "run", "m.yaml"))
     assert text.startswith("3 of 6 products in place, 1 failed, 2 not done yet.\n")
     for expected in (
         "  0.zip\n    checksum after 3 attempts: md5 differs: delete it at the source\n    from https://archive.example.org/0?***\n",
         "Not done yet:\n  account own: wrong password\n",
-        "own: 0 logins, 0 token refreshes; stopped: wrong password",
+        "own: 0 logins, 0 token refreshes; stopped\n",
         "Notes:\n  b.zip: existing, unverified\n",
-        "\n\nRun the same command again to continue. Products in place are not downloaded again.\n",
+        "\n\nBefore running again, check that account own can log in:\n  bulkdl login m.yaml own\n",
+        "Then run the same command again to continue:\n  bulkdl run m.yaml\n",
     ):
         assert expected in text
 
@@ -156,6 +157,28 @@ def test_only_the_first_fifty_failures_are_named(number, more):
 )
 def test_the_first_line_counts_the_products_in_place(values, headline):
     assert to_text(result(**values), MANIFEST).startswith(headline)
+
+
+def test_the_stop_of_an_account_is_told_once():
+    stopped = AccountUse(logins=0, refreshes=0, stopped="wrong password")
+    run = result(exit_code=3, pending=2, accounts={"own": stopped}, pending_reasons=("account own: wrong password",))
+    assert to_text(run, MANIFEST).count("wrong password") == 1
+    assert "wrong password" not in to_text(run, MANIFEST, stops_told=True)
+
+
+@pytest.mark.parametrize(("number", "lines"), [(1, 1), (10, 10), (11, 12), (300, 12)])
+def test_equal_notes_of_many_products_are_counted(number, lines):
+    notes = tuple(f"{n}.bin: existing, unverified" for n in range(number))
+    section = to_text(result(total=number, notes=notes), MANIFEST).partition("Notes:\n")[2]
+    assert len(section.splitlines()) == lines
+    if number > 10:
+        assert f"existing, unverified: {number} products" in section
+        assert f"and {number - 10} more: bulkdl status m.yaml -d products -v" in section
+
+
+def test_many_different_notes_are_bounded():
+    text = to_text(result(notes=tuple(f"{n}.bin: note {n}" for n in range(300))), MANIFEST)
+    assert "and 290 other notes" in text
 
 
 def test_a_name_cannot_control_the_terminal():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
+import sqlite3
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -304,3 +306,26 @@ def test_retry_after_is_obeyed(site: Site, place: Place):
     place.write([site.entry(waiting), site.entry(preparing)])
     done = place.run("--retries", "2")
     assert (done.code, done.counts) == (0, {"completed": 2})
+
+
+def test_the_morning_after_an_account_was_stopped_says_why_its_products_are_pending(site: Site, place: Place):
+    items = [site.item("header-") for _ in range(2)]
+    wrong = {"PASSWORD": "wrong"}
+    place.write(
+        [site.entry(item, account="own") for item in items], accounts={"own": site.oidc(password="${PASSWORD}")}
+    )
+    done = place("run", "m.yaml", "--retries", "3", env=wrong)
+    assert done.code == 3
+    assert "bulkdl login m.yaml own" in done.out
+    assert "bulkdl run m.yaml --retries 3" in done.out
+    rows = json.loads(place("status", "m.yaml", "--json").out)["items"]
+    assert [row["state"] for row in rows] == ["pending", "pending"]
+    assert all(row["kind"] == "auth" and row["reason"].startswith("account own: ") for row in rows)
+    assert rows[0]["reason"] in place("status", "m.yaml").out.replace("\n", " ")
+    assert place("report", "m.yaml", "-o", "r.html").code == 0
+    assert "account own: " in (place.cwd / "r.html").read_text()
+    assert place.run(env={"PASSWORD": SECRETS["JO_PASSWORD"]}).code == 0
+    assert "account own" not in place("status", "m.yaml").out
+    with sqlite3.connect(place.products / ".bulkdl" / "journal.sqlite") as journal:
+        assert journal.execute("SELECT count(*) FROM account").fetchone() == (0,)
+    journal.close()

@@ -78,7 +78,6 @@ def _run_command(invocation: Invocation, manifest: Manifest, archive: DemoArchiv
         log_file=None if flags.get("log_file") is None else Path(flags["log_file"]),
         report=None if flags.get("report") is None else Path(flags["report"]),
         json=invocation.json,
-        repeatable=False,
     )
 
 

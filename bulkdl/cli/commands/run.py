@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.cli.output import print_error, say, write_out
+from bulkdl.cli.output import one_reader, print_error, say, write_out
 from bulkdl.cli.progress.factory import Mode, Progress, open_progress
 from bulkdl.cli.progress.observers import LogFile
 from bulkdl.cli.prompt import prompt_for
@@ -56,8 +56,8 @@ class RunCommand:
     log_file: Path | None
     report: Path | None
     json: bool
-    repeatable: bool = True
-    """False if the same command cannot resume: the folder of a demo is deleted."""
+    again: tuple[str, ...] = ()
+    """Words of this command line; empty if it cannot resume, since the folder of a demo is deleted."""
 
 
 def run(invocation: Invocation) -> int:
@@ -85,6 +85,7 @@ def run(invocation: Invocation) -> int:
         log_file=log_file,
         report=report,
         json=wants_json,
+        again=invocation.words,
     )
     return finish(command, asyncio.run(execute(command)))
 
@@ -155,7 +156,9 @@ def _summary(command: RunCommand, result: RunResult) -> None:
         if result.stopped:  # the text summary starts with it; with --json tell the user on standard error
             print_error(clean(result.stopped))
     else:
-        write_out(to_text(result, command.manifest, repeatable=command.repeatable), patience_s=patience_s)
+        stops_told = command.mode not in {Mode.NONE, Mode.JSON} and one_reader()
+        text = to_text(result, command.manifest, again=command.again, stops_told=stops_told)
+        write_out(text, patience_s=patience_s)
 
 
 def _report(command: RunCommand, result: RunResult) -> None:

@@ -52,6 +52,8 @@ def status_lines(report: StatusReport, *, every: bool) -> Iterator[str]:
     for product in report.products:
         if product.state not in routine:
             yield from _product_lines(product)
+    pending = Counter(p.reason for p in report.products if p.state in routine and p.reason)
+    yield from (f"  pending  {count(number, 'product')}: {clean(reason)}" for reason, number in pending.items())
 
 
 def _product_lines(product: ProductStatus) -> Iterator[str]:

@@ -63,7 +63,8 @@ def is_shown(event: Event, verbosity: int) -> bool:
         return True
     if level is Level.DEBUG:
         return False
-    routine = isinstance(event, Retrying | RunFinished) or (
+    # The summary names the files that were accepted as they are; a line for each would repeat them in every run.
+    routine = isinstance(event, Retrying | RunFinished | ProductFinished) or (
         isinstance(event, AccountEvent) and event.action is not AccountAction.WAITING
     )
     return verbosity == 1 or not routine

@@ -99,7 +99,7 @@ async def test_a_failed_product_is_named_while_the_others_arrive_and_the_run_end
     assert done.code == 1
     assert done.out.startswith("3 of 4 products in place, 1 failed.\n")
     assert "404" in done.out
-    assert "Run the same command again to continue." in done.out
+    assert "Running again will not help with the failures above" in done.out
     assert "missing.zip: FAILED (http)" in done.err
     assert "hushhush" not in done.out + done.err
 
@@ -163,7 +163,7 @@ async def test_a_signal_ends_the_run_with_its_code_and_a_summary_that_tells_how_
         out, err = await process.communicate()
     assert process.returncode == code, err.decode()
     assert b"Stopping: saving progress. Run the same command to resume." in err
-    assert b"Run the same command again to continue." in out
+    assert b"Run the same command again to continue:\n" in out
     archive.rate = None
     assert (await bulkdl(tmp_path, "run", "m.yaml")).code == 0
 
