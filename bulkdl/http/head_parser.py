@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bulkdl.protocol.byte_ranges import parse_content_range
+from bulkdl.protocol.byte_ranges import ContentRange, parse_content_range
 from bulkdl.protocol.digest_fields import digest_fields
 from bulkdl.protocol.framing import transfer_codings
 from bulkdl.protocol.response_head import Head
@@ -27,7 +27,7 @@ def parse_head(response: aiohttp.ClientResponse) -> Head:
     return Head(
         status=response.status,
         content_length=int(length) if length.isdecimal() and length.isascii() and not chunked else None,
-        content_range=parse_content_range(_one(fields, "Content-Range")),
+        content_range=_content_range(fields),
         content_type=fields.get("Content-Type", ""),
         content_encoding=", ".join(codings),
         etag=_one(fields, "ETag"),
@@ -54,6 +54,12 @@ def parse_small_head(small: SmallResponse) -> Head:
         disposition=fields.get("Content-Disposition", ""),
         digests=digest_fields(fields),
     )
+
+
+def _content_range(fields: CIMultiDictProxy[str]) -> ContentRange | None:
+    """Return the Content-Range; one that cannot be parsed still shows that the body may be a part."""
+    value = _one(fields, "Content-Range")
+    return None if value is None else parse_content_range(value) or ContentRange(None, None)
 
 
 def _one(fields: CIMultiDictProxy[str], name: str) -> str | None:

@@ -54,6 +54,7 @@ class DecisionReason(StrEnum):
     VERSION_CHANGED = "the server has another version now"
     RANGE_UNSATISFIABLE = "the server has no such range"
     UNASKED_RANGE = "a range that was not requested"
+    PART_AS_WHOLE = "a part of the product as if it were the whole (200 with Content-Range)"
     WRONG_RANGE = "another range than requested"
     NO_CONTENT_RANGE = "a partial response without a usable Content-Range"
     MULTIPART = "a multipart response to a single range"
@@ -179,8 +180,10 @@ def evaluate_response(
         )
     if coding and head.status == 200:
         return replace(_evaluate_coded(head, ask=ask, known=known, source=source), coding=coding)
-    if coding and ask.range is not None:
+    if coding:
         # A range of the encoded bytes is not a range of the product.
+        if ask.range is None:
+            return Decision(action=Action.RETRY, why=DecisionReason.UNASKED_RANGE)
         return Decision(action=Action.REQUEST_WHOLE, why=DecisionReason.CODED)
     if head.status == 200:
         return _evaluate_whole(head, ask=ask, known=known, source=source, expected_size=expected_size)
@@ -193,7 +196,7 @@ def is_plain_full_response(head: Head, *, expected_size: int | None) -> int | No
     This is the shortcut for products without a partial; a property test compares it with `evaluate_response`.
     """
     length = head.content_length
-    if head.status != 200 or head.content_encoding or not length or length > MAX_BYTES:
+    if head.status != 200 or head.content_encoding or head.content_range or not length or length > MAX_BYTES:
         return None
     return length if expected_size is None or length == expected_size else None
 
@@ -206,37 +209,64 @@ def _printable(text: str) -> str:
 def _evaluate_coded(head: Head, *, ask: RangeRequest, known: PartialState, source: str) -> Decision:
     if head.content_length is not None and head.content_length > MAX_BYTES:
         return Decision(action=Action.RETRY, why=DecisionReason.ABSURD_LENGTH)
+    if not _covers_whole(head.content_range, length=head.content_length, expected_size=None):
+        return _part_as_whole(ask)
     return _evaluate_whole(uncoded(head), ask=ask, known=known, source=source, expected_size=None)
 
 
 def _evaluate_whole(
     head: Head, *, ask: RangeRequest, known: PartialState, source: str, expected_size: int | None
 ) -> Decision:
+    if not _covers_whole(head.content_range, length=head.content_length, expected_size=expected_size):
+        return _part_as_whole(ask)
     total = head.content_length
+    if total is None and head.content_range is not None:
+        total = head.content_range.total
     if total is not None and total > MAX_BYTES:
         return Decision(action=Action.RETRY, why=DecisionReason.ABSURD_LENGTH)
+    if total == 0 and known.ranges and not _differ(total, expected_size):
+        return Decision(action=Action.RETRY, why=DecisionReason.EMPTY)  # more likely than an empty new version
+    if ask.range is not None and known.ranges and (total is None or total not in (known.total, expected_size)):
+        # Some servers send the rest in a 200, and their validators may be those of the whole or of the rest. Only the
+        # expected length shows that this is the whole.
+        return Decision(action=Action.REQUEST_WHOLE, why=DecisionReason.RANGE_IGNORED)
     if _differ(total, expected_size):
         return _wrong_size(total, expected_size)
     if not known.ranges:
         return Decision(action=Action.RESTART, why=DecisionReason.WHOLE, total=total)
-    if total == 0:  # more likely a server error than an empty new version
-        return Decision(action=Action.RETRY, why=DecisionReason.EMPTY)
-    if _same_version(head, known, source) and not _differ(total, known.total):
+    if total is not None and _same_version(head, known, source) and not _differ(total, known.total):
         # Overwrite the same bytes and keep the partial, so that a dropped connection loses nothing (RFC 9110 §14.2).
-        return Decision(
-            action=Action.APPEND,
-            why=DecisionReason.SAME_VERSION_FROM_ZERO,
-            total=total if total is not None else known.total,
-        )
+        return Decision(action=Action.APPEND, why=DecisionReason.SAME_VERSION_FROM_ZERO, total=total)
     return Decision(
         action=Action.RESTART, why=DecisionReason.RANGE_IGNORED if ask.range else DecisionReason.WHOLE, total=total
     )
+
+
+def _part_as_whole(ask: RangeRequest) -> Decision:
+    action = Action.RETRY if ask.range is None else Action.REQUEST_WHOLE
+    return Decision(action=action, why=DecisionReason.PART_AS_WHOLE)
+
+
+def _covers_whole(part: ContentRange | None, *, length: int | None, expected_size: int | None) -> bool:
+    """Return whether a body is the whole product, as far as its Content-Range says.
+
+    A 200 has none (RFC 9110 §14.4), but some servers send a part as a 200, and others send the whole as a 206.
+    """
+    if part is None:
+        return True
+    total = part.total if part.total is not None else expected_size
+    if total is None or _differ(length, total):
+        return False
+    return part.range == (0, total) or (part.range is None and length == total)
 
 
 def _evaluate_part(
     head: Head, *, ask: RangeRequest, known: PartialState, source: str, expected_size: int | None
 ) -> Decision:
     if ask.range is None:
+        whole = head.content_range
+        if whole is not None and _covers_whole(whole, length=head.content_length, expected_size=expected_size):
+            return _evaluate_whole(head, ask=ask, known=known, source=source, expected_size=expected_size)
         return Decision(action=Action.RETRY, why=DecisionReason.UNASKED_RANGE)
     if head.content_type.strip().lower().startswith("multipart/byteranges"):
         return Decision(action=Action.REQUEST_WHOLE, why=DecisionReason.MULTIPART)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bulkdl.content.error_pages import html_or_json_error
 from bulkdl.content.verify import matches
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.filenames import fold
@@ -39,7 +40,7 @@ from bulkdl.transfer.disk_space import require_free_space, reserve_if_plenty
 from bulkdl.transfer.etag_check import capture_sample
 from bulkdl.transfer.existing_file import resolve_existing_file
 from bulkdl.transfer.receiver import SegmentedReceiver
-from bulkdl.transfer.response_errors import error_for_response, not_the_product, objection_to
+from bulkdl.transfer.response_errors import SNIFF, error_for_response, not_the_product, objection_to
 from bulkdl.transfer.state import CompletePartial, SmallProduct
 from bulkdl.transfer.task import known_of
 
@@ -72,13 +73,14 @@ async def attempt(context: RunContext, task: DownloadTask) -> CompletePartial | 
         task.resumed = known.have if task.resumed is None else task.resumed
         return CompletePartial(entry)
     ask = RangeRequest() if entry is None else _request_for(context, task, entry)
-    async with (
-        context.connections.slot(account=task.product.account, host=task.source.host),
-        context.open(task, headers=ask.headers) as response,
-    ):
-        if entry is None and (small := await _receive_at_once(context, task, response)) is not None:
-            return small
-        return await _receive(context, task, response, ask=ask, entry=entry)
+    async with context.connections.slot(account=task.product.account, host=task.source.host):
+        while True:
+            async with context.open(task, headers=ask.headers) as response:
+                if entry is None and (small := await _receive_at_once(context, task, response)) is not None:
+                    return small
+                if (done := await _receive(context, task, response, ask=ask, entry=entry)) is not None:
+                    return done
+            ask = RangeRequest()
 
 
 def _request_for(context: RunContext, task: DownloadTask, entry: Entry) -> RangeRequest:
@@ -167,7 +169,8 @@ def _small_product(context: RunContext, task: DownloadTask, head: Head, body: by
 
 async def _receive(
     context: RunContext, task: DownloadTask, response: Response, *, ask: RangeRequest, entry: Entry | None
-) -> CompletePartial | SmallProduct | ExistingFile:
+) -> CompletePartial | SmallProduct | ExistingFile | None:
+    """Receive what the response brings; None: the range was requested in vain, so the whole has to be requested."""
     known, source = context.known(task, entry), task.source.source
     decision = evaluate_response(
         response.head,
@@ -181,6 +184,11 @@ async def _receive(
         task.source.origin,
         *observations(response.head, ask=ask, known=known_of(entry), decision=decision, source=source),
     )
+    if decision.action is Action.REQUEST_WHOLE and response.head.status == 200:
+        # The partial stays until a response is known to be the whole. A page says nothing about the server's ranges.
+        if html_or_json_error((await response.peek())[:SNIFF], response.head.content_type):
+            await _reject_error_page(task, response, whole=False)
+        return None
     if entry is not None and entry.id != task.product.id:
         entry = await _adopt_orphan(context, task, entry, decision)
         known = context.known(task, entry)
@@ -194,8 +202,9 @@ async def _receive(
     if new and not small and (existing := await _existing(context, task, decision)) is not None:
         return existing
     kept = known.ranges if decision.action is Action.APPEND else ()
-    if task.resumed is None or not kept:
-        task.resumed = known.have if kept else 0
+    if task.resumed is None or not kept or decision.why is DecisionReason.SAME_VERSION_FROM_ZERO:
+        # A body from the first byte on brings again what is on disk.
+        task.resumed = known.have if kept and decision.why is not DecisionReason.SAME_VERSION_FROM_ZERO else 0
     current = _entry(context, task, response.head, entry, total=decision.total, kept=kept)
     await _require_space(context, task, current)
     flight = context.hub.counters.flights[task.product.id]

@@ -159,6 +159,7 @@ NO_RANGE, WRONG_RANGE = (
     (Action.REQUEST_WHOLE, DecisionReason.WRONG_RANGE),
 )
 RESTART, IGNORED = (Action.RESTART, DecisionReason.WHOLE), (Action.RESTART, DecisionReason.RANGE_IGNORED)
+IN_VAIN = (Action.REQUEST_WHOLE, DecisionReason.RANGE_IGNORED)
 FROM_ZERO, SIZE = (Action.APPEND, DecisionReason.SAME_VERSION_FROM_ZERO), (Action.REJECT, DecisionReason.WRONG_SIZE)
 
 # what · head · ask · known · options · action, why
@@ -179,7 +180,7 @@ DECISIONS = [
     ("a coding that comes off", whole(content_encoding="gzip"), WHOLE, PartialState(), {}, RESTART),
     ("a coding that comes off, whatever its length", whole(7, content_encoding="gzip"), WHOLE, PartialState(), {"expected_size": 100}, RESTART),
     ("a coding that comes off, of an absurd length", whole(2**63, content_encoding="deflate"), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.ABSURD_LENGTH)),
-    ("a coding of what is on disk plain (§8.8.3)", whole(content_encoding="gzip", etag=STRONG), REST, HALF, {}, IGNORED),
+    ("a coding of what is on disk plain (§8.8.3)", whole(content_encoding="gzip", etag=STRONG), REST, HALF, {}, IN_VAIN),
     ("another coding", whole(content_encoding="zstd"), WHOLE, PartialState(), {}, (Action.REJECT, DecisionReason.CODED)),
     ("two codings", whole(content_encoding="gzip, gzip"), WHOLE, PartialState(), {}, (Action.REJECT, DecisionReason.CODED)),
     ("a part of a coding", part("bytes 50-99/100", content_encoding="gzip", etag=STRONG), REST, HALF, {}, (Action.REQUEST_WHOLE, DecisionReason.CODED)),
@@ -206,8 +207,29 @@ DECISIONS = [
     ("ignored, no ETag now", whole(), REST, HALF, {}, IGNORED),
     ("ignored, a weak ETag now", whole(etag=WEAK), REST, HALF, {}, IGNORED),
     ("ignored, the same version", whole(etag=STRONG), REST, HALF, {}, FROM_ZERO),
-    ("ignored, the same version, chunked", whole(None, etag=STRONG), REST, HALF, {}, FROM_ZERO),
-    ("ignored, the same ETag, another length", whole(99, etag=STRONG), REST, HALF, {}, IGNORED),
+    ("ignored, the same version, chunked", whole(None, etag=STRONG), REST, HALF, {}, IN_VAIN),
+    ("ignored, the same ETag, another length", whole(99, etag=STRONG), REST, HALF, {}, IN_VAIN),
+    ("the rest as a 200", whole(50), REST, HALF, {}, IN_VAIN),
+    ("the rest as a 200, the same version", whole(50, etag=STRONG), REST, HALF, {}, IN_VAIN),
+    ("the rest as a 200, its own ETag", whole(50, etag=OTHER), REST, HALF, {}, IN_VAIN),
+    ("the rest as a 200, the manifest has the size", whole(50, etag=STRONG), REST, HALF, {"expected_size": 100}, IN_VAIN),
+    ("a 200 to a range, the total unknown", whole(100, etag=STRONG), REST, NO_TOTAL, {}, IN_VAIN),
+    ("a 200 to a range, the size of the manifest", whole(100), REST, NO_TOTAL, {"expected_size": 100}, IGNORED),
+    ("the rest as a 200 with its range", whole(50, content_range=ContentRange((50, 100), 100), etag=STRONG), REST, HALF, {}, (Action.REQUEST_WHOLE, DecisionReason.PART_AS_WHOLE)),
+    ("the rest as a 200 with a broken range", whole(50, content_range=ContentRange(None, None)), REST, HALF, {}, (Action.REQUEST_WHOLE, DecisionReason.PART_AS_WHOLE)),
+    # Content-Range where the whole was requested
+    ("a part as the whole", whole(100, content_range=ContentRange((0, 100), 300)), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.PART_AS_WHOLE)),
+    ("a part as the whole, chunked", whole(None, content_range=ContentRange((0, 100), 300)), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.PART_AS_WHOLE)),
+    ("a part of an unknown total as the whole", whole(100, content_range=ContentRange((0, 100), None)), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.PART_AS_WHOLE)),
+    ("the whole with its range", whole(100, content_range=ContentRange((0, 100), 100)), WHOLE, PartialState(), {}, RESTART),
+    ("the whole with its range, chunked", whole(None, content_range=ContentRange((0, 100), 100)), WHOLE, PartialState(), {}, RESTART),
+    ("the whole with the range of a 416", whole(100, content_range=ContentRange(None, 100)), WHOLE, PartialState(), {}, RESTART),
+    ("the whole with a range that the manifest completes", whole(100, content_range=ContentRange((0, 100), None)), WHOLE, PartialState(), {"expected_size": 100}, RESTART),
+    ("a part of a coding as the whole", whole(100, content_encoding="gzip", content_range=ContentRange((0, 100), 300)), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.PART_AS_WHOLE)),
+    ("the whole as a part (206)", part("bytes 0-99/100", content_length=100), WHOLE, PartialState(), {}, RESTART),
+    ("the whole as a part, chunked", part("bytes 0-99/100"), WHOLE, PartialState(), {}, RESTART),
+    ("the whole as a part, its length wrong", part("bytes 0-99/100", content_length=99), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.UNASKED_RANGE)),
+    ("the whole as a part, another size than the manifest's", part("bytes 0-99/100"), WHOLE, PartialState(), {"expected_size": 7}, SIZE),
     ("ignored, the same ETag at a mirror", whole(etag=STRONG), UNCONDITIONAL, replace(HALF, source=MIRROR), {}, IGNORED),
     ("ignored, the same date", whole(last_modified=DATE), DATED_REST, DATED, {}, FROM_ZERO),
     ("ignored, another date", whole(last_modified=LATER), DATED_REST, DATED, {}, IGNORED),
@@ -223,7 +245,7 @@ DECISIONS = [
     ("from zero", part("bytes 0-99/100", etag=STRONG), REST, HALF, {}, WRONG_RANGE),
     ("too early by one", part("bytes 49-99/100"), REST, HALF, {}, WRONG_RANGE),
     ("too late by one", part("bytes 51-99/100"), REST, HALF, {}, WRONG_RANGE),
-    ("not requested", part("bytes 0-99/100"), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.UNASKED_RANGE)),
+    ("not requested", part("bytes 0-98/100"), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.UNASKED_RANGE)),
     ("not requested, though something is there", part("bytes 50-99/100"), WHOLE, HALF, {}, (Action.RETRY, DecisionReason.UNASKED_RANGE)),
     ("not requested and without a range", Head(status=206), WHOLE, PartialState(), {}, (Action.RETRY, DecisionReason.UNASKED_RANGE)),
     ("without Content-Range (§14.4)", Head(status=206), REST, HALF, {}, NO_RANGE),
@@ -311,7 +333,7 @@ def test_a_coding_that_is_refused_is_shown_in_letters_that_fit_a_message(coding,
 @pytest.mark.parametrize("coding", ["gzip", "x-gzip", "GZIP ", "deflate", "identity, gzip"])
 def test_length_validators_and_ranges_of_an_encoded_response_are_ignored(coding):
     head = whole(7, content_encoding=coding, etag=STRONG, last_modified=DATE, accept_ranges="bytes", content_type="x/y")
-    decision = decide(head, REST, HALF)
+    decision = decide(head, WHOLE, HALF)
     assert (decision.action, decision.total, decision.start) == (Action.RESTART, None, 0)
     assert decision.coding in {"gzip", "deflate"}
     assert uncoded(head) == Head(status=200, content_type="x/y")
@@ -320,9 +342,9 @@ def test_length_validators_and_ranges_of_an_encoded_response_are_ignored(coding)
 def test_the_offset_of_the_body_and_the_length_of_the_whole():
     rest = decide(part("bytes 50-99/*"), REST, HALF)
     assert (rest.start, rest.total) == (50, 100)
-    again = decide(whole(None, etag=STRONG), REST, HALF)
+    again = decide(whole(etag=STRONG), REST, HALF)
     assert (again.start, again.total) == (0, 100)
-    restart = decide(whole(None), REST, HALF)
+    restart = decide(whole(None), WHOLE, HALF)
     assert (restart.start, restart.total) == (0, None)
     assert decide(part("bytes 50-59/*"), REST, NO_TOTAL, expected_size=100).total == 100
     assert decide(whole(7), WHOLE, PartialState(), expected_size=100).detail == "expected 100 bytes, the server has 7"

@@ -259,7 +259,7 @@ SADS = {
     "a redirect to nowhere": Failing((reply(302),), "http", 1, "302"),
     "a redirect to a file": Failing((redirect("file:///etc/passwd"),), "http", 1, "not a usable URL"),
     "a redirect to a URL with a password": Failing((redirect("http://u:p@127.0.0.1/"),), "http", 1, "not a usable URL"),
-    "a huge head": Failing((huge_head(),), "network", 3, "not valid HTTP"),
+    "a huge head": Failing((huge_head(),), "network", 3, "a head of more than 300 KiB"),
     "no HTTP at all": Failing((lambda _r, wire: wire.send(b"SSH-2.0-x\r\n\r\n"),), "network", 3, "not valid HTTP"),
     "an empty archive": Failing((reply(200),), "content", 2, "empty", product={"file": "x.zip"}),
 }
