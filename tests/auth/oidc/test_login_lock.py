@@ -12,7 +12,7 @@ from contextlib import nullcontext
 import pytest
 
 from bulkdl.auth.factory import make_authenticator
-from bulkdl.auth.oidc.login_lock import LoginLock
+from bulkdl.auth.oidc.login_lock import LoginLock, _last_end
 from bulkdl.auth.oidc.token_manager import RetryLimits
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped
@@ -76,8 +76,11 @@ async def test_a_login_that_gave_up_waiting_leaves_the_lock_to_its_holder(tmp_pa
     async with lock.hold(URL, "anna"):
         for _ in range(2):
             clock.slept.clear()
+            (path,) = tmp_path.iterdir()
+            os.utime(path, (1000.0, 1000.0))
             async with lock.hold(URL, "anna"):
                 assert sum(clock.slept) == pytest.approx(120, abs=0.2)
+            assert path.stat().st_mtime == 1000.0
 
 
 @pytest.mark.parametrize(
@@ -107,10 +110,28 @@ async def test_on_a_file_system_without_locks_the_login_proceeds_at_once(tmp_pat
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
     clock = ImpatientClock()
     async with LoginLock(tmp_path, clock=clock).hold(URL, "anna"):
+        (path,) = tmp_path.iterdir()
+    os.utime(path, (1000.0, 1000.0))
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    async with LoginLock(tmp_path, clock=clock).hold(URL, "anna"):
         assert clock.slept == []
+    assert path.stat().st_mtime == 1000.0
+
+
+async def test_the_lock_is_released_while_somebody_still_looks_at_the_error(tmp_path):
+    lock = LoginLock(tmp_path, clock=(clock := ImpatientClock()))
+    with pytest.raises(RuntimeError) as kept:
+        async with lock.hold(URL, "anna"):
+            raise RuntimeError
+    async with lock.hold(URL, "anna"):
+        assert sum(clock.slept) < 1
+    assert kept.value is not None
+
+
+def test_a_lock_file_that_nobody_has_written_ended_long_ago(tmp_path):
+    assert _last_end(str(tmp_path / "none")) == 0.0
 
 
 async def test_a_lock_file_that_is_gone_at_the_end_of_the_login_does_no_harm(tmp_path):
