@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bulkdl.core.errors import AccountStopped
     from bulkdl.core.secret import Secret
-    from bulkdl.core.urls import HostList
+    from bulkdl.core.urls import HostList, Url
 
 
 __all__ = ["Authenticator", "Credential", "says_invalid_token"]
@@ -31,9 +33,15 @@ class Credential:
     generation: int
     """Number of the token, higher for each new one. A response is reported with the credential of its request."""
     header: Secret | None = None
-    """The value of `Authorization`."""
+    """The value of the header field."""
     query: tuple[str, Secret] | None = None
     """Name and value of a query parameter; the value is not yet percent-encoded."""
+    field: str = "Authorization"
+    """Name of the header field."""
+    bind: Callable[[str, Url], Credential | None] | None = None
+    """Makes the credential of one request from its method and URL; None: that URL gets none. It is called at each hop."""
+    origin: str = ""
+    """Origin of the request that a bound credential is for; its answer is reported also where it has no header yet."""
 
 
 class Authenticator(Protocol):

@@ -11,7 +11,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from bulkdl.auth.secret_files import NetrcEntry, SecretFileError, netrc_entry, read_login_file, readable_by_others
+from bulkdl.auth.secret_files import SecretFileError, read_login_file, read_netrc, readable_by_others
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import AuthKind, Grant, SecretSource
@@ -20,9 +20,10 @@ from bulkdl.core.secret import Secret
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bulkdl.auth.netrc_file import Netrc, NetrcEntry
     from bulkdl.core.models import Account, SecretRef
 
-__all__ = ["Credentials", "KeyringLookup", "NoKeyring", "Prompt", "keyring_lookup", "resolve"]
+__all__ = ["Credentials", "KeyringLookup", "MissingSecret", "NoKeyring", "Prompt", "keyring_lookup", "resolve", "tidy"]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _LABELS = {
@@ -57,6 +58,10 @@ class _NotInstalled(NoKeyring):
     """The optional `keyring` package is not installed, so the messages do not mention a keyring."""
 
 
+class MissingSecret(AccountStopped):
+    """A secret was found nowhere; a prompt could ask for a user name, a password, a client secret or a token."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
     """The secrets found for one account, and their places."""
@@ -68,6 +73,12 @@ class Credentials:
     token: Secret | None = None
     sources: Mapping[str, SecretSource] = field(default_factory=dict)
     """Name of the field -> the place where we found it."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Name of the field -> the place in words, such as the name of the variable."""
+    by_host: Mapping[str, tuple[str, Secret]] = field(default_factory=dict, repr=False)
+    """User name and password for single hosts, if `.netrc` has them; other hosts get `username` and `password`."""
+    only_by_host: bool = False
+    """Only the hosts in `by_host` may get a credential: the manifest lists no hosts, and `.netrc` none but these."""
     warnings: tuple[str, ...] = ()
 
 
@@ -114,6 +125,9 @@ class _Search:
         self._found: dict[str, tuple[Secret, SecretSource]] = {}
         self._searched: dict[str, list[str]] = {}
         self._warnings: list[str] = []
+        self._places: dict[str, str] = {}
+        self._by_host: dict[str, tuple[str, Secret]] = {}
+        self._only_by_host = False
 
     def run(self) -> Credentials:
         required = _required(self._account)
@@ -137,14 +151,24 @@ class _Search:
             username=None if username is None else username.reveal(),
             **values,
             sources={name: source for name, (_, source) in self._found.items()},
+            places=self._places,
+            by_host=self._by_host,
+            only_by_host=self._only_by_host,
             warnings=tuple(self._warnings),
         )
 
-    def _keep(self, name: str, value: str, source: SecretSource) -> None:
-        """Keep a value. Strip spaces around a token or TOTP secret (a copying accident); a password may need them."""
-        text = value.strip() if name in ("token", "totp_secret") else value
+    def _keep(self, name: str, value: str, source: SecretSource, place: str = "") -> None:
+        """Keep a value as it is sent. Raise `AccountStopped` for a value that cannot be one."""
+        try:
+            text = value if source is SecretSource.NETRC else tidy(name, value)  # its escapes may name line ends
+        except ValueError as error:
+            where = f"{source} {place}".strip()
+            hint = "Copy it again from the page that shows the QR code" if name == "totp_secret" else "Correct it there"
+            reason = f"{_LABELS[name]} from {where}: {error}"
+            raise AccountStopped(reason, account=self._account.name, hint=hint) from None
         if text:
             self._found[name] = (Secret(text), source)
+            self._places[name] = f"{source} {place}".strip()
 
     def _missing_names(self, wanted: tuple[str, ...]) -> list[str]:
         return [name for name in wanted if name not in self._found]
@@ -167,7 +191,8 @@ class _Search:
                     self._not_found(name, f"the variable {variable} ({state})")
                 continue
             text = _VARIABLE.sub(lambda match: self._environ[match[1]], reference.template)
-            self._keep(name, text, SecretSource.ENVIRONMENT if variables else SecretSource.GIVEN)
+            place = "variable " + ", ".join(variables) if variables else ""
+            self._keep(name, text, SecretSource.ENVIRONMENT if variables else SecretSource.GIVEN, place)
 
     def _from_file(self, wanted: tuple[str, ...]) -> None:
         path = self._account.secrets
@@ -181,7 +206,7 @@ class _Search:
         self._warn_if_readable(path)
         for name in self._missing_names(wanted):
             if name in values:
-                self._keep(name, values[name].reveal(), SecretSource.SECRETS_FILE)
+                self._keep(name, values[name].reveal(), SecretSource.SECRETS_FILE, str(path))
             else:
                 self._not_found(name, f"{path} ({'user' if name == 'username' else name})")
 
@@ -194,7 +219,7 @@ class _Search:
                 for service, entry in self._keyring_entries(services, name):
                     value = self._keyring(service, entry)
                     if value:
-                        self._keep(name, value, SecretSource.KEYRING)
+                        self._keep(name, value, SecretSource.KEYRING, f"({service})")
                         break
                 else:
                     self._not_found(name, f"the keyring (service {services[0]}, user {name})")
@@ -224,23 +249,41 @@ class _Search:
             self._not_found(secret, ".netrc (there is none)")
             return
         try:
-            entry = netrc_entry(path, machines)
+            netrc = read_netrc(path)
         except SecretFileError as error:
             self._warnings.append(f".netrc: {error}")
             self._not_found(secret, f"{path} (cannot be read as .netrc)")
             return
-        if entry is None or not self._same_user(entry):
-            self._not_found(secret, f"{path} (machine {' or '.join(machines)})")
+        if netrc.bad_lines:
+            self._warnings.append(_bad_lines_text(path, netrc.bad_lines))
+        login = self._found["username"][0].reveal() if "username" in self._found else None
+        entry = netrc.find(machines, login)
+        if entry is None:
+            user = "" if login is None else f", login {login}"
+            self._not_found(secret, f"{path} (machine {' or '.join(machines)}{user})")
             return
         self._warn_if_readable(path)
-        self._keep(secret, entry.password.reveal(), SecretSource.NETRC)
-        if "username" in self._missing_names(wanted):
-            self._keep("username", entry.login, SecretSource.NETRC)
+        self._keep_netrc_entry(entry, secret, path, wanted)
+        if self._account.auth is AuthKind.BASIC:
+            self._keep_by_host(netrc, machines, login)
 
-    def _same_user(self, entry: NetrcEntry) -> bool:
-        """False if the entry is for another user name: its password would be wrong."""
-        known = self._found.get("username")
-        return known is None or known[0].reveal() == entry.login
+    def _keep_netrc_entry(self, entry: NetrcEntry, secret: str, path: Path, wanted: tuple[str, ...]) -> None:
+        assert entry.password is not None  # `find` returns only such entries
+        self._keep(secret, entry.password.reveal(), SecretSource.NETRC, str(path))
+        if entry.login and "username" in self._missing_names(wanted):
+            self._keep("username", entry.login, SecretSource.NETRC, str(path))
+
+    def _keep_by_host(self, netrc: Netrc, machines: tuple[str, ...], login: str | None) -> None:
+        """Keep the entry of each host: where no `hosts` say so, the password of one host never goes to another."""
+        for machine in machines:
+            entry = netrc.find([machine], login)
+            user = (entry.login if entry is not None else None) or login
+            if entry is not None and entry.password is not None and user:
+                self._by_host[machine] = (user, entry.password)
+        self._only_by_host = self._account.hosts is None
+        without = [machine for machine in machines if machine not in self._by_host]
+        if without and self._only_by_host:
+            self._warnings.append(f".netrc has no entry for {', '.join(without)}, which gets no password")
 
     def _netrc_path(self) -> Path | None:
         named = self._environ.get("NETRC")
@@ -268,7 +311,7 @@ class _Search:
         if readable_by_others(path):
             self._warnings.append(f"other users of this machine can read {path}; run `chmod 600 {path}`")
 
-    def _missing_error(self, names: list[str]) -> AccountStopped:
+    def _missing_error(self, names: list[str]) -> MissingSecret:
         parts = [
             f"no {_LABELS[name]} (looked at: {'; '.join(self._searched.get(name, ['the manifest, which has none']))})"
             for name in names
@@ -277,9 +320,20 @@ class _Search:
         variable = re.sub(r"\W", "_", f"{account}_{names[0]}").upper()
         hint = (
             f"Set it in one of these places, or write `{names[0]}: ${{{variable}}}` for account {account} in the "
-            f"manifest and set that variable, or store it: keyring set bulkdl:{account} {names[0]}"
+            f"manifest and set that variable, or store it: {_keyring_advice()}keyring set bulkdl:{account} {names[0]}"
         )
-        return AccountStopped(", ".join(parts), account=account, hint=hint)
+        return MissingSecret(", ".join(parts), account=account, hint=hint)
+
+
+def _keyring_advice() -> str:
+    """Return what to do before `keyring` can be used."""
+    from importlib.util import find_spec  # noqa: PLC0415 - only for this message
+
+    try:
+        found = find_spec("keyring") is not None
+    except ValueError:
+        found = False
+    return "" if found else "pip install 'bulkdl[keyring]', then "
 
 
 def _reference(account: Account, name: str) -> SecretRef | None:
@@ -290,7 +344,7 @@ def _reference(account: Account, name: str) -> SecretRef | None:
 def _required(account: Account) -> tuple[str, ...]:
     if account.auth is AuthKind.NONE:
         return ()
-    if account.auth is AuthKind.BEARER:
+    if account.auth in (AuthKind.BEARER, AuthKind.HEADER):
         return ("token",)
     if account.auth is AuthKind.OIDC and account.grant is Grant.CLIENT_CREDENTIALS:
         return ("client_secret",) if account.client_id else ("username", "client_secret")
@@ -303,11 +357,34 @@ def _optional(account: Account) -> tuple[str, ...]:
     return ()
 
 
+def tidy(name: str, value: str) -> str:
+    """Return a value without what a copy adds: line ends; around a token or TOTP secret, spaces and the word Bearer.
+
+    A password may begin or end with spaces. Raise `ValueError`, which does not quote the value, for a line end inside.
+    """
+    text = value.rstrip("\r\n")
+    if name in ("token", "totp_secret"):
+        text = text.strip()
+    if name == "totp_secret" and text:
+        from bulkdl.auth.oidc.totp_secret import normalise  # noqa: PLC0415 - few accounts have one
+
+        normalise(text)
+    if name == "token":
+        text = re.sub(r"\Abearer\s+", "", text, flags=re.IGNORECASE)
+    if name != "totp_secret" and ("\n" in text or "\r" in text):
+        raise ValueError("it has more than one line; keep only the secret itself")
+    return text
+
+
+def _bad_lines_text(path: Path, lines: tuple[int, ...]) -> str:
+    numbers = ", ".join(map(str, lines[:5])) + (", …" if len(lines) > 5 else "")
+    return f"{path}: unknown words in line {numbers} were skipped; expected machine, login, password"
+
+
 def _machines(account: Account) -> tuple[str, ...]:
     """Return the machines for `.netrc`: `netrc_hosts`, else the token endpoint, else the hosts without wildcards."""
-    if account.netrc_hosts or account.auth in (AuthKind.BEARER, AuthKind.NONE):
+    if account.netrc_hosts or account.auth in (AuthKind.BEARER, AuthKind.HEADER, AuthKind.NONE):
         return account.netrc_hosts
     if account.token_url is not None:
         return (account.token_url.host,)
-    entries = () if account.hosts is None else account.hosts.entries
-    return tuple(entry.partition(":")[0] for entry in entries if not entry.startswith(("*", "[")))
+    return () if account.hosts is None else account.hosts.names()

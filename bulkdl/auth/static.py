@@ -1,4 +1,4 @@
-"""Authenticate with a fixed credential: Basic, a bearer token, or none.
+"""Authenticate with a fixed credential: a user name and password, a bearer token, a key in a header, or none.
 
 If fifty workers use a wrong password at once, the provider locks the account. So one request tries a fixed credential
 first (the probe), and the others wait for its response.
@@ -7,10 +7,11 @@ first (the probe), and the others wait for its response.
 from __future__ import annotations
 
 import asyncio
-import base64
 from typing import TYPE_CHECKING
 
 from bulkdl.auth.base import Credential, says_invalid_token
+from bulkdl.auth.basic import PasswordScheme
+from bulkdl.auth.challenges import parse_challenges
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.events import AccountAction, AccountEvent
 from bulkdl.core.models import AuthKind, TokenIn
@@ -89,7 +90,7 @@ class NoAuthenticator(_WithoutLogin):
 
 
 class StaticAuthenticator(_WithoutLogin):
-    """Basic (RFC 7617, UTF-8) or a fixed bearer token (RFC 6750)."""
+    """A user name and password (`auth/basic`), a fixed bearer token (RFC 6750), or a key in a header of its own."""
 
     def __init__(
         self, account: Account, resolve: Callable[[], Credentials], *, hub: Hub, probe_wait: float = _PROBE_WAIT_S
@@ -99,14 +100,15 @@ class StaticAuthenticator(_WithoutLogin):
         self._resolve = resolve
         self._hub = hub
         self._probe_wait = probe_wait
-        self._credential: Credential | None = None
+        self._credential: Callable[[], Credential] | None = None
+        self._password: PasswordScheme | None = None
         self._prober: asyncio.Task[object] | None = None
         self._probe_ended = asyncio.Event()
         self.worked = False
         self.stopped: AccountStopped | None = None
 
     async def credential(self) -> Credential:
-        credential = self._resolved()
+        make = self._resolved()
         me = asyncio.current_task()
         while not self.worked:
             self._raise_if_stopped()
@@ -115,10 +117,12 @@ class StaticAuthenticator(_WithoutLogin):
                 break
             await self._wait_for_probe()
         self._raise_if_stopped()
-        return credential
+        return make()
 
-    def accepted(self, used: Credential) -> None:  # noqa: ARG002 - there is only one
-        if not self.worked:
+    def accepted(self, used: Credential) -> None:
+        if self._password is not None:
+            self._password.accepted(used)
+        if not self.worked and (used.header is not None or used.query is not None):
             self.worked = True
             self._hub.counters.accounts[self.name] = "accepted"
         self._end_probe()
@@ -130,16 +134,22 @@ class StaticAuthenticator(_WithoutLogin):
 
     async def rejected(
         self,
-        used: Credential,  # noqa: ARG002
+        used: Credential,
         *,
         status: int,
         challenge: str = "",
         session_over: bool = False,  # noqa: ARG002
     ) -> bool:
-        """See `Authenticator.rejected`. If no request was accepted before, one 401 stops the account."""
+        """See `Authenticator.rejected`. If no request was accepted before, one 401 stops the account.
+
+        A 401 that asks for another scheme, or for a new nonce, is answered once more by the same worker.
+        """
         unauthorised = status == 401 or says_invalid_token(challenge)
-        if unauthorised and not self.worked and self.stopped is None:
-            self._stop(self._refused_error(status))
+        if unauthorised and self.stopped is None:
+            if self._may_answer(used, challenge):
+                return True
+            if not self.worked and self.stopped is None:
+                self._stop(self._refused_error(status, challenge))
         self._end_probe()
         return self.stopped is not None
 
@@ -175,20 +185,40 @@ class StaticAuthenticator(_WithoutLogin):
 
     # The credential.
 
-    def _resolved(self) -> Credential:
+    def _may_answer(self, used: Credential, challenge: str) -> bool:
+        try:
+            return self._password is not None and self._password.may_answer(used, challenge, worked=self.worked)
+        except AccountStopped as stop:
+            self._stop(stop)
+            return False
+
+    def _resolved(self) -> Callable[[], Credential]:
         self._raise_if_stopped()
         if self._credential is None:
             try:
-                self._credential = _credential(self._account, self._resolve())
+                self._credential = self._make_credential(self._resolve())
             except AccountStopped as stop:
                 self._stop(stop)
                 raise
         return self._credential
 
-    def _refused_error(self, status: int) -> AccountStopped:
-        what = "user name and password" if self._account.auth is AuthKind.BASIC else "token"
-        hint = "Check them before running again: repeated failures lock accounts"
-        hint = hint if self._account.auth is AuthKind.BASIC else "Get a new one: it may have expired"
+    def _make_credential(self, given: Credentials) -> Callable[[], Credential]:
+        if self._account.auth is AuthKind.BASIC:
+            self._password = PasswordScheme(self._account, given)
+            return self._password.credential
+        credential = _token_credential(self._account, given.token or Secret(""))
+        return lambda: credential
+
+    def _refused_error(self, status: int, challenge: str) -> AccountStopped:
+        asked = [c.scheme for c in parse_challenges(challenge)]
+        if self._password is None:
+            what, hint = "token", "Get a new one: it may have expired"
+        elif asked and not {"basic", "digest"} & set(asked):
+            what, hint = "user name and password", "Use an account of the kind that the archive asks for"
+            status_text = f"{status}; it asks for {', '.join(dict.fromkeys(asked))}"
+            return AccountStopped(f"the archive refused the {what} ({status_text})", account=self.name, hint=hint)
+        else:
+            what, hint = "user name and password", "Check them before running again: repeated failures lock accounts"
         return AccountStopped(f"the archive refused the {what} ({status})", account=self.name, hint=hint)
 
     def _stop(self, stop: AccountStopped) -> None:
@@ -201,16 +231,12 @@ class StaticAuthenticator(_WithoutLogin):
             raise AccountStopped(self.stopped.reason, account=self.name, hint=self.stopped.hint)
 
 
-def _credential(account: Account, given: Credentials) -> Credential:
-    if account.auth is AuthKind.BEARER:
-        token = given.token or Secret("")
-        if not token.reveal().isascii() or any(c.isspace() or not c.isprintable() for c in token.reveal()):
-            raise AccountStopped("the token contains spaces or non-ASCII characters", account=account.name)
-        if account.token_in is TokenIn.QUERY:
-            return Credential(1, query=(account.token_param, token))
-        return Credential(1, header=Secret(f"Bearer {token.reveal()}"))
-    user, password = given.username or "", given.password or Secret("")
-    if ":" in user:
-        raise AccountStopped("the user name for Basic must not contain a colon (RFC 7617 §2)", account=account.name)
-    pair = base64.b64encode(f"{user}:{password.reveal()}".encode()).decode()
-    return Credential(1, header=Secret(f"Basic {pair}"))
+def _token_credential(account: Account, token: Secret) -> Credential:
+    text = token.reveal()
+    if not text.isascii() or any(c.isspace() or not c.isprintable() for c in text):
+        raise AccountStopped("the token contains spaces or non-ASCII characters", account=account.name)
+    if account.auth is AuthKind.HEADER:
+        return Credential(1, header=token, field=account.header)
+    if account.token_in is TokenIn.QUERY:
+        return Credential(1, query=(account.token_param, token))
+    return Credential(1, header=Secret(f"Bearer {text}"))

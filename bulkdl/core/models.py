@@ -20,6 +20,7 @@ __all__ = [
     "Account",
     "AuthKind",
     "Checksum",
+    "ClientAuth",
     "Failure",
     "FailureKind",
     "Grant",
@@ -42,6 +43,7 @@ class AuthKind(StrEnum):
     OIDC = "oidc"
     BASIC = "basic"
     BEARER = "bearer"
+    HEADER = "header"
     NONE = "none"
 
 
@@ -50,6 +52,13 @@ class Grant(StrEnum):
 
     PASSWORD = "password"
     CLIENT_CREDENTIALS = "client_credentials"
+
+
+class ClientAuth(StrEnum):
+    """How an OAuth client sends its secret (RFC 6749 §2.3.1): in the Authorization header, or in the form."""
+
+    BASIC = "basic"
+    POST = "post"
 
 
 class TokenIn(StrEnum):
@@ -170,13 +179,17 @@ class Account:
     client_id: str | None = None
     client_secret: SecretRef | None = None
     grant: Grant = Grant.PASSWORD
+    client_auth: ClientAuth | None = None
+    """None: in the form, and in the header if the token endpoint asks for that."""
     scope: str | None = None
     username: SecretRef | None = None
     password: SecretRef | None = None
     totp_secret: SecretRef | None = None
     totp_field: str = "totp"
     token: SecretRef | None = None
-    """The fixed token of `auth: bearer`."""
+    """The fixed token of `auth: bearer`, or the key of `auth: header`."""
+    header: str = "Authorization"
+    """Name of the field that carries the key of `auth: header`."""
     token_in: TokenIn = TokenIn.HEADER
     token_param: str = "token"
     hosts: HostList | None = None

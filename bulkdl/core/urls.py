@@ -168,6 +168,17 @@ class HostList:
             return True
         return any(e.startswith("*.") and host.endswith(e[1:]) and len(host) > len(e) - 1 for e in self._exact)
 
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the single hosts, without ports and brackets. `*.suffix` names no single host."""
+        entries = [entry for entry in map(_canonical, self.entries) if not entry.startswith("*.")]
+        return tuple(dict.fromkeys(_name_of(entry) for entry in entries))
+
+
+def _name_of(entry: str) -> str:
+    if entry.startswith("["):
+        return entry[1:].partition("]")[0]
+    return entry if entry.count(":") > 1 else entry.partition(":")[0]
+
 
 @functools.lru_cache(maxsize=256)
 def ascii_host(name: str) -> str:

@@ -13,9 +13,10 @@ from urllib.parse import quote, urljoin, urlsplit
 from bulkdl.core import filenames, units
 from bulkdl.core.errors import Problem
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.secret_headers import carries_secret, may_carry_secret
 from bulkdl.core.urls import Url
 from bulkdl.manifest.problems import describe, describe_url
-from bulkdl.manifest.validators import header_problem, host_problem, is_likely_secret, parse_checksum
+from bulkdl.manifest.validators import header_problem, host_problem, parse_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Collected", "ListedProduct"]
 
-_SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
 _BLANK = re.compile(r"[ \t]+")
 _SECOND = re.compile(r"[ \t]+(?:#|[A-Za-z][A-Za-z0-9+.-]*://)")
 """What follows the first of two URLs on one line, or a URL with a comment: no part of that URL."""
@@ -158,7 +158,7 @@ class Collected:
     def _headers(self, headers: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
         for given, value in headers:
             name = given.strip()
-            if name.lower() in _SECRET_HEADERS or is_likely_secret(name):
+            if carries_secret(name) or may_carry_secret(name):
                 self.warn(f"the header {name} is a secret and was left out; use an account in the manifest instead")
             elif (problem := header_problem(name, value.strip())) is not None:
                 self.warn(f"a header was left out: {problem}")

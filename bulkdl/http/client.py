@@ -308,13 +308,15 @@ class HttpClient:
             seen_https = seen_https or url.scheme == "https"
             may = request.allowed.allows(url) and not downgraded
             credential = await request.signer.credential() if may else None
+            if credential is not None and credential.bind is not None:
+                credential = credential.bind(request.method, url)
             used = credential or used
             if credential is not None and url.query:
                 url = without_secret(url, credential)
             own = (url.origin == request.origin or may) and not downgraded
             proxy = self._proxy_for(url)
             response = await self._send_hop(url, request, credential, own=own, proxy=proxy, chain=chain)
-            signed = credential is not None and (credential.header is not None or credential.query is not None)
+            signed = credential is not None and bool(credential.header or credential.query or credential.origin)
             if isinstance(response, SmallResponse):
                 body = [response.body]
                 return (
@@ -323,7 +325,7 @@ class HttpClient:
                     logged_in,
                 )
             if not _is_redirect(response):
-                challenge = response.headers.get("WWW-Authenticate", "")
+                challenge = ", ".join(response.headers.getall("WWW-Authenticate", ()))
                 head = parse_head(response)
                 reply = Response(
                     url, head, challenge, signed, response, direct=proxy is None, signed_in_at=gate.signed_in_at

@@ -51,7 +51,7 @@ def signed_headers(headers: Mapping[str, str], credential: Credential | None) ->
     """Return the headers of a request to a host that may receive `credential`."""
     if credential is None or credential.header is None:
         return headers
-    return {**headers, "Authorization": credential.header.reveal()}
+    return {**headers, credential.field: credential.header.reveal()}
 
 
 def redirect_target(url: Url, location: str, credential: Credential | None, *, first: Url) -> Url:

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.auth import providers
-from bulkdl.core.models import Account, AuthKind, Grant, Resume, SecretRef, TokenIn
+from bulkdl.core.models import Account, AuthKind, ClientAuth, Grant, Resume, SecretRef, TokenIn
 from bulkdl.core.urls import HostList, Url
 from bulkdl.manifest.problems import SECRET_KEYS, excerpt
-from bulkdl.manifest.validators import check_host, check_url, expand, has_reference, is_loopback, resolve_path
+from bulkdl.manifest.validators import (
+    check_host,
+    check_url,
+    expand,
+    has_reference,
+    header_name_problem,
+    is_loopback,
+    is_reference,
+    resolve_path,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from bulkdl.core.models import Product
     from bulkdl.manifest.problems import Findings
     from bulkdl.manifest.source_position import Place
     from bulkdl.manifest.validators import Environment
 
-__all__ = ["read_account"]
+__all__ = ["read_account", "with_product_hosts"]
 
 _UNUSED_KEYS = {
     AuthKind.OIDC: ("token",),
     AuthKind.BASIC: ("token", "token_url", "client_id", "client_secret", "totp_secret"),
     AuthKind.BEARER: ("password", "token_url", "client_id", "client_secret", "totp_secret"),
+    AuthKind.HEADER: ("username", "password", "token_url", "client_id", "client_secret", "totp_secret", "token_in"),
     AuthKind.NONE: ("token", "username", "password", "client_secret", "totp_secret"),
 }
 
@@ -37,7 +50,7 @@ def read_account(name: str, own: dict[str, Any], place: Place, environment: Envi
     values.update(own)
     if "auth" not in values:
         if own.get("provider") is None and not {"auth", "provider"} & set(place.items or ()):
-            message = f'the account "{name}" needs `auth` (oidc, basic, bearer or none) or a `provider`'
+            message = f'the account "{name}" needs `auth` (oidc, basic, bearer, header or none) or a `provider`'
             environment.findings.add(place, message)
         return None
     auth = AuthKind(values["auth"])
@@ -52,11 +65,13 @@ def read_account(name: str, own: dict[str, Any], place: Place, environment: Envi
         token_url=token_url,
         client_id=_expanded(values.get("client_id"), place.at("client_id"), environment),
         grant=Grant(values.get("grant", Grant.PASSWORD)),
+        client_auth=ClientAuth(values["client_auth"]) if "client_auth" in values else None,
         scope=_expanded(values.get("scope"), place.at("scope"), environment),
         username=_username(values.get("username"), place.at("username"), environment.findings),
         totp_field=values.get("totp_field", "totp"),
         token_in=TokenIn(values.get("token_in", TokenIn.HEADER)),
         token_param=values.get("token_param", "token"),
+        header=_header(name, auth, values.get("header"), place, environment.findings),
         hosts=hosts,
         max_connections=_int_or_none(values.get("max_connections")),
         resume=Resume(values["resume"]) if "resume" in values else None,
@@ -100,6 +115,17 @@ def _token_url(name: str, auth: AuthKind, text: str | None, place: Place, enviro
     return url
 
 
+def _header(name: str, auth: AuthKind, field: str | None, place: Place, findings: Findings) -> str:
+    if auth is AuthKind.HEADER:
+        if field is None:
+            findings.add(place, f'the account "{name}" needs a `header`: the name of the field that carries its key')
+        elif problem := header_name_problem(field):
+            findings.add(place.at("header"), f"`header`: {problem}")
+    elif field is not None:
+        findings.warn(place.key("header"), f'`header` of the account "{name}" is not used by `auth: {auth}`')
+    return field or "Authorization"
+
+
 def _hosts(entries: list[str] | None, place: Place, findings: Findings) -> HostList | None:
     if entries is None:
         return None
@@ -118,15 +144,16 @@ def _hosts(entries: list[str] | None, place: Place, findings: Findings) -> HostL
 def _secret(key: str, text: str | None, place: Place, findings: Findings) -> SecretRef | None:
     if text is None:
         return None
-    if not has_reference(text):
+    if key == "token" and text.lower().startswith("bearer ") and is_reference(text[7:]):
+        findings.add(place, "`token`: expected only the token; remove the word Bearer")
+        return None
+    if not is_reference(text):
+        found = "literal text beside it" if has_reference(text) else "literal text"
         message = (
-            f"`{key}`: expected a reference such as ${{NAME}}, found literal text (not shown); put the secret in an "
+            f"`{key}`: expected a reference such as ${{NAME}}, found {found} (not shown); put the whole secret in an "
             "environment variable or in an INI file named by `secrets:`, because manifests are meant to be shared"
         )
         findings.add(place, message)
-        return None
-    if key == "token" and text.lower().startswith("bearer "):
-        findings.add(place, "`token`: expected only the token; remove the word Bearer")
         return None
     return SecretRef(text)
 
@@ -154,19 +181,30 @@ def _int_or_none(value: Any) -> int | None:
 
 
 def _netrc_hosts(provider: providers.Provider | None, token_url: Url | None, hosts: HostList | None) -> tuple[str, ...]:
-    """Return the hosts to look up in `.netrc`: the preset's, else the token endpoint's, else the account's own hosts.
-
-    An entry `*.suffix` of the account is left out: it names no single host.
-    """
+    """Return the hosts to look up in `.netrc`: the preset's, else the token endpoint's, else the account's own hosts."""
     if provider is not None and provider.netrc_hosts:
         return provider.netrc_hosts
     if token_url is not None:
         return (token_url.host,)
-    entries = hosts.entries if hosts is not None else ()
-    return tuple(dict.fromkeys(_host_of(entry) for entry in entries if not entry.startswith("*.")))
+    return hosts.names() if hosts is not None else ()
 
 
-def _host_of(entry: str) -> str:
-    if entry.startswith("["):
-        return entry[1:].partition("]")[0]
-    return entry if entry.count(":") > 1 else entry.partition(":")[0]
+def with_product_hosts(accounts: dict[str, Account], products: Iterable[Product]) -> dict[str, Account]:
+    """Add the products' hosts to those that `.netrc` is asked for, where they may get an account's `auth: basic`."""
+    found: dict[str, dict[str, None]] = {
+        name: {} for name, account in accounts.items() if account.auth is AuthKind.BASIC and account.provider is None
+    }
+    if found:
+        for product in products:
+            hosts = found.get(product.account or "")
+            if hosts is None or product.account is None:
+                continue
+            listed = accounts[product.account].hosts
+            if listed is None:
+                hosts[product.url.host] = None
+            else:
+                hosts.update((url.host, None) for url in product.sources if listed.allows(url))
+    return {
+        name: replace(account, netrc_hosts=tuple(dict.fromkeys((*account.netrc_hosts, *found.get(name, ())))))
+        for name, account in accounts.items()
+    }

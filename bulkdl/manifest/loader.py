@@ -150,13 +150,18 @@ class _Loader:
         if not len(products) and ("products",) not in bad:
             findings.warn(place.at("products"), "the list of products is empty")
         findings.raise_if_any(self.path)
+        finished = products.finish(defaults, accounts)
+        if accounts:
+            from bulkdl.manifest.accounts import with_product_hosts  # noqa: PLC0415 - as in `_accounts`
+
+            accounts = with_product_hosts(accounts, finished)
         return Manifest(
             path=self.path,
             destination=destination,
             destination_shown=str(PurePath(shown)),
             settings=settings,
             accounts=accounts,
-            products=products.finish(defaults, accounts),
+            products=finished,
             warnings=findings.warnings(),
         )
 

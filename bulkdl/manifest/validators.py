@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum
+from bulkdl.core.secret_headers import carries_secret, may_carry_secret
 from bulkdl.core.urls import Url, ascii_host
 from bulkdl.manifest.problems import describe, describe_url, excerpt
 
@@ -28,10 +29,11 @@ __all__ = [
     "check_url",
     "expand",
     "has_reference",
+    "header_name_problem",
     "header_problem",
     "host_problem",
-    "is_likely_secret",
     "is_loopback",
+    "is_reference",
     "parse_checksum",
     "resolve_path",
 ]
@@ -43,8 +45,6 @@ _NAME = re.compile(
 _CHECKSUM = re.compile(r"\s*([A-Za-z0-9-]+)\s*[:=]\s*([0-9A-Fa-f]*)\s*")
 _DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128, "blake3": 64}
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization"})
-_LIKELY_SECRET = re.compile(r"token|secret|password|api-?key|credential", re.IGNORECASE)
 _RESERVED_HEADERS = frozenset(
     {
         "accept-encoding",
@@ -157,6 +157,11 @@ def has_reference(text: str) -> bool:
     return _REFERENCE.search(text) is not None and "${" not in _REFERENCE.sub("", text)
 
 
+def is_reference(text: str) -> bool:
+    """Return True if `text` is nothing but one or more `${NAME}`."""
+    return has_reference(text) and not _REFERENCE.sub("", text).strip()
+
+
 def expand(text: str, environ: Mapping[str, str], place: Place, findings: Findings) -> str | None:
     """Replace each `${NAME}` by its environment variable; if one is unset or malformed, report it and return None."""
     missing = [name for name in dict.fromkeys(_REFERENCE.findall(text)) if not environ.get(name)]
@@ -190,7 +195,7 @@ def check_headers(headers: Mapping[str, str], place: Place, findings: Findings) 
         if problem:
             findings.add(place.key(name), problem)
             continue
-        if is_likely_secret(name):
+        if may_carry_secret(name):
             findings.warn(
                 place.key(name), f"the header {name[:60]} looks like a secret, but manifests are meant to be shared"
             )
@@ -198,26 +203,31 @@ def check_headers(headers: Mapping[str, str], place: Place, findings: Findings) 
     return tuple(valid)
 
 
-def is_likely_secret(header: str) -> bool:
-    """Return whether a header of this name usually carries a key."""
-    return _LIKELY_SECRET.search(header) is not None
-
-
 def header_problem(name: str, text: str) -> str | None:
     lower = name.strip().lower()
-    if lower in _SECRET_HEADERS:
-        return (
-            f"a literal {name.strip()} header is a secret; name an account instead, "
-            "such as one with `auth: bearer` and `token: ${NAME}`"
+    if carries_secret(lower):
+        shown = name.strip()[:60]
+        kind = (
+            "`auth: bearer` and `token: ${NAME}`"
+            if lower in ("authorization", "cookie", "proxy-authorization")
+            else f"`auth: header`, `header: {shown}` and `token: ${{NAME}}`"
         )
-    if not _TOKEN.fullmatch(name):
-        return f"expected a header name, found {describe(name)}"
-    if lower in _RESERVED_HEADERS:
-        return f"the header {name} is set by bulkdl itself; remove it"
+        return f"a literal {shown} header is a secret; name an account instead, such as one with {kind}"
+    if problem := header_name_problem(name):
+        return problem
     if any(ord(c) < 32 and c != "\t" for c in text) or "\x7f" in text:
         return f"the header {name} contains a line break or a control character"
     if "${" in text:
         return f"${{...}} is not replaced in headers (found in {name}); secrets belong to an account"
+    return None
+
+
+def header_name_problem(name: str) -> str | None:
+    """Return what is wrong with the name of a header that is to be sent."""
+    if not _TOKEN.fullmatch(name):
+        return f"expected a header name, found {describe(name)}"
+    if name.lower() in _RESERVED_HEADERS:
+        return f"the header {name} is set by bulkdl itself; remove it"
     return None
 
 

@@ -44,9 +44,11 @@ class AccountFacts:
     products: int
     sources: Mapping[str, str] = field(default_factory=dict)
     """Place where each secret was found, by name of the secret."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """The place in words, such as the name of the variable."""
     warnings: tuple[str, ...] = ()
     error: str = ""
-    """Missing secret of an account that products need; "" if none."""
+    """Missing or unusable secret of an account that products need; "" if none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,17 +116,18 @@ def _account_facts(
     )
     if account.auth is AuthKind.NONE:
         return facts
-    from bulkdl.auth.credentials import keyring_lookup, resolve  # noqa: PLC0415 - not needed without accounts
+    from bulkdl.auth.credentials import MissingSecret, keyring_lookup, resolve  # noqa: PLC0415 - not needed without accounts
 
     try:
         found = resolve(account, environ=environ, prompt=None, keyring=keyring_lookup)
     except AccountStopped as stopped:
-        error = "" if prompt is not None or not used else str(stopped)
+        can_prompt = prompt is not None and isinstance(stopped, MissingSecret)
+        error = "" if can_prompt or not used else str(stopped)
         return replace(
-            facts, error=error, warnings=("bulkdl will prompt for the missing secret",) if prompt is not None else ()
+            facts, error=error, warnings=("bulkdl will prompt for the missing secret",) if can_prompt else ()
         )
     sources = {name: source.value for name, source in found.sources.items()}
-    return replace(facts, sources=sources, warnings=found.warnings)
+    return replace(facts, sources=sources, places=found.places, warnings=found.warnings)
 
 
 def _unstorable(items: list[PlannedProduct]) -> list[str]:

@@ -6,6 +6,7 @@ import math
 from dataclasses import field
 from typing import TYPE_CHECKING
 
+from bulkdl.auth.credentials import Credentials
 from bulkdl.auth.factory import make_authenticator
 from bulkdl.auth.oidc.authenticator import OidcAuthenticator
 from bulkdl.auth.oidc.token_lifetime import RenewalReason
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from bulkdl.auth.credentials import Credentials
     from bulkdl.auth.oidc.messages import TokenEndpoint
     from bulkdl.auth.oidc.token_lifetime import ActiveToken
     from bulkdl.auth.oidc.token_manager import TokenManager
@@ -31,6 +31,7 @@ __all__ = ["LoginReport", "rehearse", "try_login"]
 _UNTRIED = {
     AuthKind.BASIC: "user and password are sent with each request; they cannot be tested without a product",
     AuthKind.BEARER: "the token is sent with each request; it cannot be tested without a product",
+    AuthKind.HEADER: "the key is sent with each request; it cannot be tested without a product",
     AuthKind.NONE: "no credential is used",
 }
 
@@ -44,6 +45,8 @@ class LoginReport:
     """`password`, `client_credentials`, or the kind of authentication if there is no login."""
     sources: Mapping[str, SecretSource] = field(default_factory=dict)
     """Place where each secret was found, by name of the secret."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """The place in words, such as the name of the variable."""
     access_lifetime: float | None = None
     """Seconds, as in all fields below; None if not tried, or not sent by the server."""
     refresh_lifetime: float | None = None
@@ -145,11 +148,13 @@ class _Trial:
     def untried(self) -> LoginReport:
         account = self._account
         try:
-            sources = {} if account.auth is AuthKind.NONE else self.resolve().sources
+            found = Credentials() if account.auth is AuthKind.NONE else self.resolve()
         except AccountStopped as stop:
             return LoginReport(account=account.name, grant=account.auth.value, error=stop)
         note = _UNTRIED[account.auth]
-        return LoginReport(account=account.name, grant=account.auth.value, sources=sources, note=note)
+        return LoginReport(
+            account=account.name, grant=account.auth.value, sources=found.sources, places=found.places, note=note
+        )
 
     def report(
         self,
@@ -168,6 +173,7 @@ class _Trial:
             account=self._account.name,
             grant=self._account.grant.value,
             sources={} if self._found is None else self._found.sources,
+            places={} if self._found is None else self._found.places,
             access_lifetime=None if token is None else token.lifetime,
             refresh_lifetime=None if token is None else token.refresh_lifetime,
             has_refresh_token=token is not None and token.refresh is not None,

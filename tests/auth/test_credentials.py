@@ -7,9 +7,10 @@ import sys
 
 import pytest
 
-from bulkdl.auth.credentials import NoKeyring, keyring_lookup, resolve
+from bulkdl.auth.credentials import MissingSecret, NoKeyring, keyring_lookup, resolve
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.models import Account, AuthKind, Grant, SecretRef, SecretSource
+from bulkdl.core.secret import Secret
 from bulkdl.core.urls import HostList, Url
 
 BASIC = Account(name="own", auth=AuthKind.BASIC)
@@ -47,8 +48,11 @@ def test_variables_that_the_manifest_names_come_first(tmp_path):
         "50%off%(x)s",
         "a=b:c",
         "x # y ; z",
-        '"quoted"',
+        '"',
         "'",
+        '"open',
+        """it's "quoted'""",
+        '"a" and "b"',
         "pÄss wörd+&=%€",
         "#hash",
         "[login]",
@@ -57,11 +61,90 @@ def test_variables_that_the_manifest_names_come_first(tmp_path):
     ],
 )
 def test_a_password_in_the_file_is_read_unchanged(tmp_path, password):
-    path = conf(tmp_path, f"[login]\nuser = me@example.org\npassword = {password}\ntotp_secret = 1234 ABCD\n")
+    path = conf(tmp_path, f"[login]\nuser = me@example.org\npassword = {password}\ntotp_secret = 2345 ABCD\n")
     found = resolve(with_(OIDC, secrets=path), environ={})
-    assert shown(found) == {"username": "me@example.org", "password": password, "totp_secret": "1234 ABCD"}
+    assert shown(found) == {"username": "me@example.org", "password": password, "totp_secret": "2345 ABCD"}
     assert set(found.sources.values()) == {SecretSource.SECRETS_FILE}
     assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("written", "password"),
+    [
+        ('"quoted"', "quoted"),
+        ("'quoted'", "quoted"),
+        ('" p "', " p "),
+        ("""'"p"'""", '"p"'),
+        ("""\"it's\"""", "it's"),
+        ('"p\\n%(x)s"', "p\\n%(x)s"),
+    ],
+)
+def test_quotes_around_a_value_do_not_belong_to_it(tmp_path, written, password):
+    found = resolve(with_(OIDC, secrets=conf(tmp_path, f'[login]\nuser = "me"\npassword = {written}\n')), environ={})
+    assert shown(found) == {"username": "me", "password": password}
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("totp", 'unknown key "totp"; did you mean "totp_secret"?'),
+        ("pass", 'unknown key "pass"; did you mean "password"?'),
+        ("Passwort", 'unknown key "passwort"; did you mean "password"?'),
+        ("otp", 'did you mean "totp_secret"?'),
+        ("totp-secret", 'unknown key "totp-secret"; did you mean "totp_secret"?'),
+        ("totpsecret", 'did you mean "totp_secret"?'),
+        ("user name", 'did you mean "username"?'),
+        ("login", 'did you mean "user"?'),
+        ("usr", 'did you mean "user"?'),
+        ("client_id", "set it in the manifest"),
+        ("realm", 'unknown key "realm"; expected user, password'),
+        ("hunter2==", ":4: unknown key; expected user, password"),
+        ("ey" * 20, ":4: unknown key; expected user, password"),
+    ],
+)
+@pytest.mark.parametrize("account", [BASIC, OIDC])
+def test_an_unknown_key_is_named_and_nothing_is_found(tmp_path, key, said, account):
+    path = conf(tmp_path, f"[login]\nuser = me\npassword = p\n{key} = hunter2\n")
+    with pytest.raises(AccountStopped) as stop:
+        resolve(with_(account, secrets=path), environ={})
+    assert f"{path}:4: unknown key" in str(stop.value)
+    assert said in str(stop.value)
+    assert "hunter2" not in str(stop.value)
+
+
+def test_keys_of_other_sections_are_not_ours(tmp_path):
+    path = conf(tmp_path, "[other]\ntotp = 1\n[login]\nuser = me\npassword = p\n[more]\npass = 2\n")
+    assert shown(resolve(with_(OIDC, secrets=path), environ={})) == {"username": "me", "password": "p"}
+
+
+TOTP_URI = "otpauth://totp/L?secret=GEZDGNBVGY3TQOJQ&digits=8&period=60&algorithm=SHA256&issuer=%C3%A4"
+
+
+@pytest.mark.parametrize("source", ["variable", "file", "keyring"])
+def test_an_otpauth_uri_is_taken_wherever_a_totp_secret_is(tmp_path, source):
+    path = conf(
+        tmp_path, f"[login]\nuser = me\npassword = p\n{f'totp_secret = {TOTP_URI}' if source == 'file' else ''}\n"
+    )
+    account = with_(OIDC, secrets=path, totp_secret=SecretRef("${T}"))
+    entries = {("bulkdl:own", "totp_secret"): TOTP_URI}
+    found = resolve(
+        account,
+        environ={"T": f"{TOTP_URI}\n"} if source == "variable" else {},
+        keyring=(lambda *asked: entries.get(asked)) if source == "keyring" else None,
+    )
+    assert found.totp_secret.reveal() == TOTP_URI
+
+
+@pytest.mark.parametrize(
+    "text", ["geheim1890", "otpauth://hotp/L?secret=GEZDGNBVGY3TQOJQ", "https://x/?secret=GEZDGNBV"]
+)
+def test_a_totp_secret_that_is_none_is_refused_with_its_place_and_never_shown(text):
+    account = with_(OIDC, username=SecretRef("me"), password=SecretRef("${P}"), totp_secret=SecretRef("${T}"))
+    with pytest.raises(AccountStopped, match="TOTP secret from environment variable T: ") as stop:
+        resolve(account, environ={"P": "p", "T": text})
+    assert not isinstance(stop.value, MissingSecret)
+    assert "geheim" not in str(stop.value)
+    assert "GEZD" not in str(stop.value)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-8"])
@@ -157,7 +240,7 @@ def test_the_keyring_is_not_read_if_all_required_secrets_are_found():
 
 
 def test_the_keyring_is_read_for_a_totp_secret_whose_variable_is_not_set():
-    entries = {("bulkdl:own", "totp_secret"): "from the ring"}
+    entries = {("bulkdl:own", "totp_secret"): "GEZDGNBVGY3TQOJQ"}
     account = with_(OIDC, username=SecretRef("${U}"), password=SecretRef("${P}"), totp_secret=SecretRef("${T}"))
     found = resolve(account, environ={"U": "me", "P": "p"}, keyring=lambda *asked: entries.get(asked))
     assert found.sources["totp_secret"] is SecretSource.KEYRING
@@ -174,15 +257,53 @@ def test_netrc_is_found_by_its_usual_names_and_by_its_variable(tmp_path, name):
     assert found.sources["password"] is SecretSource.NETRC
 
 
-def test_netrc_machines_are_tried_in_the_accounts_order_and_the_default_entry_never(tmp_path):
+def netrc(tmp_path, text):
     path = tmp_path / "netrc"
-    path.write_text("default login d password d\nmachine b login b password b\nmachine a login a password a\n")
+    path.write_text(text)
     path.chmod(0o600)
-    environ = {"NETRC": str(path)}
+    return {"NETRC": str(path)}
+
+
+def test_netrc_machines_are_tried_in_the_accounts_order_and_the_default_entry_last(tmp_path):
+    text = "default login d password d\nmachine b login b password b\nmachine a login a password a\n"
+    environ = netrc(tmp_path, text)
     assert resolve(with_(BASIC, netrc_hosts=("a", "b")), environ=environ).username == "a"
     assert resolve(with_(BASIC, hosts=HostList(("*.x", "b:8080"))), environ=environ).username == "b"
+    assert resolve(with_(BASIC, hosts=HostList(("*.x", "[::1]:8080"))), environ=environ).username == "d"
+    environ = netrc(tmp_path, text.partition("\n")[2])
     with pytest.raises(AccountStopped, match="machine c"):
         resolve(with_(BASIC, netrc_hosts=("c",)), environ=environ)
+
+
+def test_without_hosts_in_the_manifest_each_host_has_the_password_of_its_own_netrc_entry(tmp_path):
+    environ = netrc(tmp_path, "machine a login ua password pa\nmachine b login ub password pb\n")
+    found = resolve(with_(BASIC, netrc_hosts=("a", "b", "c")), environ=environ)
+    assert found.by_host == {"a": ("ua", Secret("pa")), "b": ("ub", Secret("pb"))}
+    assert found.only_by_host
+    assert any("no entry for c" in warning for warning in found.warnings)
+    listed = resolve(with_(BASIC, netrc_hosts=("a", "c"), hosts=HostList(("a", "c"))), environ=environ)
+    assert (listed.only_by_host, listed.username, listed.warnings) == (False, "ua", ())
+
+
+def test_a_password_from_elsewhere_goes_to_every_host_of_the_account():
+    account = with_(BASIC, username=SecretRef("me"), password=SecretRef("${P}"), netrc_hosts=("a", "b"))
+    found = resolve(account, environ={"P": "p"})
+    assert (found.by_host, found.only_by_host) == ({}, False)
+
+
+@pytest.mark.parametrize(("login", "expected"), [("u", "1"), ("v", "2"), ("w", "3")])
+def test_of_several_netrc_entries_the_one_of_the_manifests_user_counts(tmp_path, login, expected):
+    text = "machine a login u password 1\nmachine a login v password 2\nmachine a password 3\n"
+    account = with_(BASIC, username=SecretRef(login), netrc_hosts=("a",))
+    assert shown(resolve(account, environ=netrc(tmp_path, text))) == {"username": login, "password": expected}
+
+
+def test_a_netrc_password_is_used_as_it_is_written(tmp_path):
+    environ = netrc(tmp_path, 'machine a login "u x" password "p\\n\\\\q \\t"\n')
+    assert shown(resolve(with_(BASIC, netrc_hosts=("a",)), environ=environ)) == {
+        "username": "u x",
+        "password": "p\n\\q \t",
+    }
 
 
 def test_the_password_of_another_user_in_netrc_is_not_used(tmp_path):
@@ -235,9 +356,56 @@ def test_client_credentials_need_no_user_if_the_client_id_is_set():
     assert shown(resolve(account, environ={"S": "s3cr:et +%"})) == {"username": None, "client_secret": "s3cr:et +%"}
 
 
-def test_spaces_around_a_token_are_stripped_and_those_of_a_password_kept():
-    bearer = Account(name="b", auth=AuthKind.BEARER, token=SecretRef("${T}"))
-    assert resolve(bearer, environ={"T": " tok\n"}).token.reveal() == "tok"
+BEARER = Account(name="b", auth=AuthKind.BEARER, token=SecretRef("${T}"))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (" tok\n", "tok"),
+        ("Bearer tok", "tok"),
+        ("bearer  tok\r\n", "tok"),
+        ("BEARER\ttok", "tok"),
+        ("bearertok", "bearertok"),
+        ("tok Bearer", "tok Bearer"),
+    ],
+)
+def test_what_a_copy_adds_to_a_token_is_dropped(value, expected):
+    assert resolve(BEARER, environ={"T": value}).token.reveal() == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("p\n", "p"),
+        ("p\r\n", "p"),
+        ("p\n\n", "p"),
+        ("p\r", "p"),
+        (" p ", " p "),
+        ("p \n", "p "),
+        ("Bearer p", "Bearer p"),
+    ],
+)
+def test_of_a_password_only_the_line_ends_are_dropped(value, expected):
+    account = with_(BASIC, username=SecretRef("${U}"), password=SecretRef("${P}"))
+    found = resolve(account, environ={"U": "me\n", "P": value})
+    assert shown(found) == {"username": "me", "password": expected}
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize("value", ["top\nsecret", "top\rsecret\n", "top\n\nsecret"])
+@pytest.mark.parametrize("auth", [BASIC, BEARER])
+def test_a_secret_of_several_lines_is_refused_without_being_shown(auth, value):
+    account = with_(auth, username=SecretRef("me"), password=SecretRef("${P}"), token=SecretRef("${P}"))
+    with pytest.raises(AccountStopped, match=r"from environment variable P: it has more than one line") as stop:
+        resolve(account, environ={"P": value})
+    assert "top" not in str(stop.value)
+
+
+def test_the_place_of_a_secret_names_the_variable_or_the_file(tmp_path):
+    path = conf(tmp_path, "[login]\npassword = p\n")
+    found = resolve(with_(OIDC, username=SecretRef("${OWN_USER}"), secrets=path), environ={"OWN_USER": "me"})
+    assert found.places == {"username": "environment variable OWN_USER", "password": f"secrets file {path}"}
 
 
 def test_an_account_without_authentication_needs_nothing():

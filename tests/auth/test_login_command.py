@@ -49,7 +49,7 @@ async def test_a_login_shows_grant_lifetimes_clock_and_the_logins_of_a_night(tmp
         "anna: logged in",
         "  grant           password",
         "  username        from given",
-        "  password        from environment",
+        "  password        from environment variable P",
         "  access token    valid 10m00s",
         "  refresh token   yes, valid 1h00m",
         "  server clock    agrees with this machine's clock",

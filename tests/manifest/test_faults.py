@@ -35,7 +35,7 @@ P = "products: [https://x.example/a]\n"
         ("just text\n", '1:1: expected a mapping with the key `products`, or a plain list of URLs, one a line, found "just text"'),
         ("- https://x.example/a\n", "1:1: expected a mapping with the key `products`, or a plain list of URLs, one a line, found a list"),
         ("accounts: {a: {provider: terascope}}\n" + P, '1:26: unknown provider "terascope"; did you mean "terrascope"?'),
-        ("accounts: {a: {username: me}}\n" + P, '1:15: the account "a" needs `auth` (oidc, basic, bearer or none) or a `provider`'),
+        ("accounts: {a: {username: me}}\n" + P, '1:15: the account "a" needs `auth` (oidc, basic, bearer, header or none) or a `provider`'),
         ("accounts: {a: {auth: oidc}}\n" + P, '1:15: the account "a" needs a `token_url`, or a `provider` that has one'),
         ("accounts: {own: {auth: none}}\ndefaults: {account: onw}\n" + P, '2:21: unknown account "onw"; did you mean "own"?'),
         ("products: [{url: https://x.example/a, account: me}]", '1:48: unknown account "me"; add it under `accounts`, or write null for none'),

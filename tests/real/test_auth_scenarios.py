@@ -11,7 +11,8 @@ import pytest
 
 from bulkdl.auth.credentials import Credentials
 from bulkdl.auth.oidc.token_lifetime import RenewalReason
-from bulkdl.auth.oidc.totp import code_at, normalise
+from bulkdl.auth.oidc.totp import code_at
+from bulkdl.auth.oidc.totp_secret import normalise
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.models import Grant
 from bulkdl.core.secret import Secret

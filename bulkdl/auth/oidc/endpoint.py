@@ -13,6 +13,8 @@ from bulkdl.protocol.socket_errors import connection_words
 from bulkdl.protocol.tls_errors import tls_trouble
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bulkdl.core.clock import Clock
     from bulkdl.core.secret import Secret
     from bulkdl.core.urls import Url
@@ -43,10 +45,11 @@ class HttpTokenEndpoint:
         self._clock = clock
         self._timeout = aiohttp.ClientTimeout(total=timeout)
 
-    async def post(self, url: Url, form: Secret) -> TokenResponse:
+    async def post(self, url: Url, form: Secret, *, authorization: Secret | None = None) -> TokenResponse:
         """Send the encoded form. Raise `EndpointFailed`, which names the host and never quotes the form."""
+        headers = _HEADERS if authorization is None else {**_HEADERS, "Authorization": authorization.reveal()}
         try:
-            return await self._post(url, form)
+            return await self._post(url, form, headers)
         except (aiohttp.ClientError, OSError) as error:
             raise self._failure(url, error) from None
         except Exception as error:
@@ -76,13 +79,13 @@ class HttpTokenEndpoint:
         if trouble is not None:
             raise EndpointFailed(trouble.reason, lasting=trouble.lasting, hint=trouble.hint) from None
 
-    async def _post(self, url: Url, form: Secret) -> TokenResponse:
+    async def _post(self, url: Url, form: Secret, headers: Mapping[str, str]) -> TokenResponse:
         session, arguments = (self._session, {}) if self._route is None else self._route.request_for(url)
         sent_at = self._clock.monotonic()
         async with session.post(
             url.raw,
             data=form.reveal().encode(),
-            headers=_HEADERS,
+            headers=headers,
             allow_redirects=False,
             timeout=self._timeout,
             **arguments,

@@ -11,7 +11,8 @@ from bulkdl.auth.oidc.login_lock import LoginLock
 from bulkdl.auth.oidc.messages import Client
 from bulkdl.auth.oidc.token_client import TokenClient
 from bulkdl.auth.oidc.token_manager import TokenManager
-from bulkdl.auth.oidc.totp import UsedCodeLedger, normalise
+from bulkdl.auth.oidc.totp import UsedCodeLedger
+from bulkdl.auth.oidc.totp_secret import normalise
 from bulkdl.core.errors import AccountStopped
 from bulkdl.core.events import Level
 from bulkdl.core.models import Grant
@@ -64,7 +65,7 @@ def login_for(account: Account, credentials: Credentials) -> LoginRequest:
     if account.grant is Grant.CLIENT_CREDENTIALS:
         client_id = _require(account, account.client_id or credentials.username, "client_id")
         secret = _require(account, credentials.client_secret, "client_secret")
-        client = Client(id=client_id, secret=secret, scope=account.scope)
+        client = Client(id=client_id, secret=secret, scope=account.scope, auth=account.client_auth)
         return LoginRequest(account=account.name, token_url=url, client=client, password=None)
     client_id = _require(account, account.client_id, "client_id")
     try:
@@ -78,7 +79,7 @@ def login_for(account: Account, credentials: Credentials) -> LoginRequest:
         totp_secret=totp,
         totp_field=account.totp_field,
     )
-    client = Client(id=client_id, secret=credentials.client_secret, scope=account.scope)
+    client = Client(id=client_id, secret=credentials.client_secret, scope=account.scope, auth=account.client_auth)
     return LoginRequest(account=account.name, token_url=url, client=client, password=password)
 
 

@@ -9,6 +9,7 @@ from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from bulkdl.auth.oidc.messages import Client
+    from bulkdl.auth.oidc.totp_secret import TotpSecret
     from bulkdl.core.secret import Secret
     from bulkdl.core.urls import Url
 
@@ -18,11 +19,11 @@ __all__ = ["LoginRequest", "PasswordLogin"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PasswordLogin:
-    """Password grant (RFC 6749 §4.3), with a one-time code if there is a (normalised) TOTP secret."""
+    """Password grant (RFC 6749 §4.3), with a one-time code if there is a TOTP secret."""
 
     username: str = field(repr=False)
     password: Secret
-    totp_secret: Secret | None = None
+    totp_secret: TotpSecret | None = None
     totp_field: str = "totp"
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import field
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import ClientAuth
 from bulkdl.core.secret import Secret
 from bulkdl.core.urls import Url
 
@@ -29,11 +31,21 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """The OAuth client (RFC 6749 §2). A public client has no secret; a secret is sent in the form (§2.3.1)."""
+    """The OAuth client (RFC 6749 §2). A public client has no secret."""
 
     id: str
     secret: Secret | None = None
     scope: str | None = None
+    auth: ClientAuth | None = None
+    """How the secret is sent (§2.3.1). None: in the form until the server asks for the header."""
+
+    @property
+    def authorization(self) -> Secret | None:
+        """The value of `Authorization`, if the secret is sent there: both parts are form-encoded before base64."""
+        if self.secret is None or self.auth is not ClientAuth.BASIC:
+            return None
+        pair = f"{quote_plus(self.id)}:{quote_plus(self.secret.reveal())}"
+        return Secret(f"Basic {base64.b64encode(pair.encode()).decode()}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +99,7 @@ class EndpointFailed(Exception):  # noqa: N818 - the name says what happened
 
 
 class TokenEndpoint(Protocol):
-    async def post(self, url: Url, form: Secret) -> TokenResponse:
+    async def post(self, url: Url, form: Secret, *, authorization: Secret | None = None) -> TokenResponse:
         """Send an encoded form without following redirects; raise `EndpointFailed` if there is no response."""
         ...
 
@@ -116,9 +128,10 @@ def logout_form(client: Client, refresh: Secret) -> Secret:
 
 def _form(client: Client, fields: list[tuple[str, str]], *, scope: bool) -> Secret:
     """Encode as `application/x-www-form-urlencoded` in UTF-8 (RFC 6749 appendix B). Keep spaces around a value."""
-    fields = [*fields, ("client_id", client.id)]
-    if client.secret is not None:
-        fields.append(("client_secret", client.secret.reveal()))
+    if client.authorization is None:
+        fields = [*fields, ("client_id", client.id)]
+        if client.secret is not None:
+            fields.append(("client_secret", client.secret.reveal()))
     if scope and client.scope:
         fields.append(("scope", client.scope))
     return Secret(urlencode(fields, encoding="utf-8"))

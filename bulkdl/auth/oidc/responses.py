@@ -13,6 +13,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
+from bulkdl.auth.challenges import parse_challenges
 from bulkdl.auth.oidc.messages import Token
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.secret import MASK, Secret
@@ -33,6 +34,7 @@ __all__ = [
     "clean",
     "clock_skew",
     "interpret_response",
+    "wants_client_in_header",
 ]
 
 DEFAULT_LIFETIME_S = 300.0
@@ -97,6 +99,9 @@ _TOO_MANY_SESSIONS = re.compile(
     r"(?:too many|maximum|max|limit).{0,40}\bsessions?\b|\bsessions?\b.{0,40}(?:limit|exceeded)", re.IGNORECASE
 )
 """Sent with the status of a wrong password, but it is temporary: it ends when other sessions end."""
+_CLIENT_REFUSED = frozenset({"", "invalid_client", "invalid_request", "unauthorized", "unauthorized_client"})
+"""Errors of a server that has not looked at the user's part of the form."""
+_HEADER_WANTED = re.compile(r"client_secret_basic|authorization header|\bhttp[ -]basic|\bbasic auth", re.IGNORECASE)
 _NAMED_REFUSALS = {
     "account disabled": "The provider has disabled this user: ask its support",
     "not fully set up": "Sign in once on the provider's website: it asks this user for something there (terms, e-mail, a new password)",
@@ -108,7 +113,9 @@ _KNOWN_ERRORS = (
         "direct access",
         "Ask the service to allow direct access grants for this client, or set another client_id",
     ),
-    _KnownError("invalid_client|unauthorized_client", "", "Check client_id and client_secret"),
+    _KnownError(
+        "invalid_client|unauthorized_client", "", "Check client_id and client_secret, and `client_auth` (basic or post)"
+    ),
     _KnownError("unsupported_grant_type|unsupported_response_type", "", "Check `grant` and `token_url`"),
     _KnownError("invalid_scope", "", "Check `scope`"),
 )
@@ -128,6 +135,22 @@ def interpret_response(response: TokenResponse, *, url: Url, secrets: Iterable[S
     if status in (400, 401, 403):
         return _refusal(status, document, url, secrets)
     return _not_an_oauth_answer(response, url)
+
+
+def wants_client_in_header(response: TokenResponse) -> bool:
+    """Tell whether the server refuses the client in a way that the Authorization header may mend.
+
+    `invalid_client` means an unknown client or an unsupported way to send its secret (RFC 6749 §5.2).
+    """
+    if response.status not in (400, 401):
+        return False
+    error, description = _oauth(_json(response.body))
+    if error.lower() not in _CLIENT_REFUSED:
+        return False  # the client was accepted
+    asked = {c.scheme for c in parse_challenges(response.header("WWW-Authenticate") or "")}
+    if error == "invalid_client" or (response.status == 401 and "basic" in asked):
+        return True
+    return _HEADER_WANTED.search(description) is not None
 
 
 def clock_skew(response: TokenResponse, *, wall: float) -> float | None:

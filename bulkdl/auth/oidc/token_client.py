@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.auth.oidc.messages import (
@@ -12,18 +13,26 @@ from bulkdl.auth.oidc.messages import (
     password_form,
     refresh_form,
 )
-from bulkdl.auth.oidc.responses import Misconfigured, Unavailable, clock_skew, interpret_response
+from bulkdl.auth.oidc.responses import (
+    Misconfigured,
+    Unavailable,
+    clock_skew,
+    interpret_response,
+    wants_client_in_header,
+)
+from bulkdl.core.models import ClientAuth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bulkdl.auth.oidc.login import LoginRequest, PasswordLogin
     from bulkdl.auth.oidc.login_lock import LoginLock
-    from bulkdl.auth.oidc.messages import TokenEndpoint
+    from bulkdl.auth.oidc.messages import Client, TokenEndpoint, TokenResponse
     from bulkdl.auth.oidc.responses import Verdict
     from bulkdl.auth.oidc.totp import UsedCodeLedger
     from bulkdl.core.clock import Clock
     from bulkdl.core.secret import Secret
+    from bulkdl.core.urls import Url
 
 __all__ = ["TokenClient"]
 
@@ -49,6 +58,8 @@ class TokenClient:
         self._login_lock = login_lock
         self._clock = clock
         self._logout_url = logout_url(login.token_url)
+        self._client = login.client
+        """The client, with the way to send its secret that works."""
         self.skew: float | None = None
         """Seconds by which the server's clock is ahead of this machine's; None if not known yet."""
         self.in_flight = False
@@ -58,12 +69,12 @@ class TokenClient:
         """Log in. If the account uses TOTP, wait for an unused one-time code first."""
         login = self._login.password
         if login is None:
-            return await self._ask(client_credentials_form(self._login.client))
+            return await self._ask(client_credentials_form)
         # Create the code while holding the lock, so that it cannot expire while another login is in progress.
         async with self._login_lock.hold(self._login.token_url, login.username):
             code = await self._code(login, waiting)
             totp = None if code is None else (login.totp_field, code)
-            return await self._ask(password_form(self._login.client, login.username, login.password, totp), code)
+            return await self._ask(lambda c: password_form(c, login.username, login.password, totp), code)
 
     async def _code(self, login: PasswordLogin, waiting: Callable[[float], None]) -> Secret | None:
         if login.totp_secret is None:
@@ -72,23 +83,34 @@ class TokenClient:
         return await self._ledger.reserve(login.totp_secret, skew=skew, waiting=waiting)
 
     async def refresh(self, refresh: Secret) -> Verdict:
-        return await self._ask(refresh_form(self._login.client, refresh), refresh)
+        return await self._ask(lambda client: refresh_form(client, refresh), refresh)
 
     async def log_out(self, refresh: Secret) -> bool:
         """End the session at a Keycloak. Return True if it has ended, or if the server offers no logout."""
         if self._logout_url is None:
             return True
         try:
-            response = await self._endpoint.post(self._logout_url, logout_form(self._login.client, refresh))
+            response = await self._post(self._logout_url, logout_form(self._client, refresh))
         except EndpointFailed:
             return False
         return response.status < 500 and response.status != 429
 
-    async def _ask(self, form: Secret, *also: Secret | None) -> Verdict:
+    async def _ask(self, form: Callable[[Client], Secret], *also: Secret | None) -> Verdict:
+        """Send the form; send it once more if the server wants the client's secret in the header.
+
+        Such a server has not looked at the rest of the form (RFC 6749 §3.2.1), so neither a password attempt nor a
+        one-time code is spent. The way that worked is kept for the run.
+        """
         url = self._login.token_url
         self.in_flight = True
         try:
-            response = await self._endpoint.post(url, form)
+            response = await self._post(url, form(self._client))
+            other = replace(self._client, auth=ClientAuth.BASIC)
+            if self._client.auth is None and other.authorization is not None and wants_client_in_header(response):
+                again = await self._post(url, form(other), other)
+                if not wants_client_in_header(again):
+                    self._client = other
+                response = again
         except EndpointFailed as error:
             if error.lasting:
                 return Misconfigured(reason=error.reason, hint=error.hint or "Check `token_url`")
@@ -102,9 +124,15 @@ class TokenClient:
             response, url=url, secrets=[*self._secrets(), *(s for s in also if s is not None)], now=wall
         )
 
+    async def _post(self, url: Url, form: Secret, client: Client | None = None) -> TokenResponse:
+        authorization = (client or self._client).authorization
+        if authorization is None:
+            return await self._endpoint.post(url, form)
+        return await self._endpoint.post(url, form, authorization=authorization)
+
     def _secrets(self) -> list[Secret]:
         login = self._login.password
-        mine = [self._login.client.secret]
+        mine = [self._login.client.secret, replace(self._client, auth=ClientAuth.BASIC).authorization]
         if login is not None:
             mine += [login.password, login.totp_secret]
         return [s for s in mine if s is not None]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import json
 import os
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from bulkdl.auth.oidc.totp_secret import TotpSecret
     from bulkdl.core.clock import Clock
 
-__all__ = ["PERIOD_S", "UsedCodeLedger", "code_at", "normalise"]
+__all__ = ["UsedCodeLedger", "code_at"]
 
-PERIOD_S = 30
-"""Seconds of one time step."""
+_USUAL_PERIOD_S = 30
 _MIN_LEFT_S = 2.0
 """If a step has less than 2 s left, wait for the next one: the code could expire on its way."""
 _MAX_STEPS_KEPT = 8
@@ -41,30 +40,15 @@ _KEY_BYTES = 20
 _LOCK_TIMEOUT_S = 10.0
 
 
-def normalise(text: str) -> Secret:
-    """Return a base32 secret as pyotp needs it: upper case, padded, without spaces and dashes.
-
-    Raise `ValueError`, which does not quote the secret, if it is not base32 (RFC 4648 §6).
-    """
-    letters = "".join(c for c in text if not c.isspace() and c not in "-=").upper()
-    padded = letters + "=" * (-len(letters) % 8)
-    try:
-        key = base64.b32decode(padded)
-    except (binascii.Error, ValueError):
-        raise ValueError("the TOTP secret is not base32 (letters A to Z and digits 2 to 7)") from None
-    if not key:
-        raise ValueError("the TOTP secret is empty")
-    return Secret(padded)
-
-
-def code_at(secret: Secret, step: int) -> Secret:
-    """Return the six digits of a time step, with leading zeros; `secret` must be normalised.
+def code_at(secret: TotpSecret, step: int) -> Secret:
+    """Return the digits of a time step, with leading zeros.
 
     Some services still issue secrets of 80 bits, which pyotp refuses. HMAC pads a short key with zero bytes
     (RFC 2104 §2), so a key that we pad gives the same codes.
     """
-    key = base64.b32decode(secret.reveal()).ljust(_KEY_BYTES, b"\0")
-    return Secret(pyotp.TOTP(base64.b32encode(key).decode()).generate_otp(step))
+    key = base64.b32encode(base64.b32decode(secret.reveal()).ljust(_KEY_BYTES, b"\0")).decode()
+    totp = pyotp.TOTP(key, digits=secret.digits, digest=getattr(hashlib, secret.algorithm), interval=secret.period)
+    return Secret(totp.generate_otp(step))
 
 
 class UsedCodeLedger:
@@ -81,18 +65,18 @@ class UsedCodeLedger:
         self._in_process_only = False
 
     async def reserve(
-        self, secret: Secret, *, skew: float = 0.0, waiting: Callable[[float], None] | None = None
+        self, secret: TotpSecret, *, skew: float = 0.0, waiting: Callable[[float], None] | None = None
     ) -> Secret:
         """Return the code of the earliest unused step that has at least 2 s left; wait for that step if necessary.
 
         `skew`: seconds by which the server's clock is ahead. `waiting` is called with the seconds before each wait.
         """
-        key = _key(secret)
+        key, period = _key(secret), secret.period
         while True:
             now = self._clock.wall() + skew
-            step = int(now // PERIOD_S)
-            left = (step + 1) * PERIOD_S - now
-            if left >= _MIN_LEFT_S and await self._record(key, step):
+            step = int(now // period)
+            left = (step + 1) * period - now
+            if left >= min(_MIN_LEFT_S, period / 2) and await self._record(key, step):
                 return code_at(secret, step)
             if waiting is not None:
                 waiting(left)
@@ -146,6 +130,11 @@ def _read(path: Path) -> list[int]:
     return [s for s in steps if type(s) is int][-_MAX_STEPS_KEPT:] if isinstance(steps, list) else []
 
 
-def _key(secret: Secret) -> str:
-    """Return a name for the secret. It has at least 80 random bits, so nobody can find it from a plain hash."""
-    return hashlib.sha256(b"bulkdl totp steps\0" + secret.reveal().encode()).hexdigest()[:32]
+def _key(secret: TotpSecret) -> str:
+    """Return a name for the secret. It has at least 80 random bits, so nobody can find it from a plain hash.
+
+    Steps of another length have other numbers, so they have a name of their own. The number of digits and the hash make
+    no difference: a server that has seen a step does not take it again.
+    """
+    steps = "" if secret.period == _USUAL_PERIOD_S else f"\0{secret.period}"
+    return hashlib.sha256(b"bulkdl totp steps\0" + secret.reveal().encode() + steps.encode()).hexdigest()[:32]

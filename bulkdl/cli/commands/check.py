@@ -117,7 +117,7 @@ def _account_lines(account: AccountFacts) -> Iterator[str]:
     hosts = ", ".join(account.hosts) or "the host of each product's own URL"
     yield f"  {'credential sent to':<20}{clean(hosts)}"
     for name, source in account.sources.items():
-        yield f"  {name.replace('_', ' '):<20}from {source}"
+        yield f"  {name.replace('_', ' '):<20}from {clean(account.places.get(name, source))}"
     for warning in account.warnings:
         yield f"  {'warning':<20}{clean(warning)}"
     if account.error:

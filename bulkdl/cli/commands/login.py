@@ -119,7 +119,7 @@ def report_lines(report: LoginReport, *, hours: float = DEFAULT_HOURS) -> Iterat
 def _rows(report: LoginReport, hours: float) -> Iterator[tuple[str, str]]:
     yield "grant", f"{report.grant}{' with TOTP' if report.totp_used else ''}"
     for name, source in report.sources.items():
-        yield name.replace("_", " "), f"from {source.value}"
+        yield name.replace("_", " "), f"from {clean(report.places.get(name, source.value))}"
     if report.access_lifetime is not None:
         yield "access token", f"valid {format_duration(report.access_lifetime)}"
         yield "refresh token", _refresh(report)

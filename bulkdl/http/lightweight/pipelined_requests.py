@@ -126,6 +126,8 @@ class PipelinedRequests:
     async def _signed(self, urls: Sequence[Url]) -> tuple[Credential | None, list[bytes]] | None:
         """Return the credential and the requests signed with it; None if the session must send one of them."""
         credential = await self._signer.credential() if self._may_sign else None
+        if credential is not None and credential.bind is not None and credential.header is None:
+            return None  # each request has a header of its own
         targets = [target_with_credential(url, credential) for url in urls]
         heads = self._sender.request_heads(urls[0], targets, headers=signed_headers({}, credential))
         return None if heads is None else (credential, heads)

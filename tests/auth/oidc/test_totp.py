@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bulkdl.auth.oidc.totp import UsedCodeLedger, code_at, normalise
+from bulkdl.auth.oidc.totp import UsedCodeLedger, code_at
+from bulkdl.auth.oidc.totp_secret import TotpSecret, normalise
 from bulkdl.core.errors import AccountStopped
 from tests.auth.realm import TOTP, Realm
 from tests.clocks import ImpatientClock
@@ -72,6 +73,101 @@ def test_a_secret_of_any_length_gives_the_codes_of_rfc_4226(key):
     digest = hmac.digest(key, step.to_bytes(8), "sha1")
     number = int.from_bytes(digest[digest[-1] & 15 :][:4]) & 0x7FFFFFFF
     assert code_at(normalise(base64.b32encode(key).decode()), step).reveal() == f"{number % 10**6:06}"
+
+
+URI = "otpauth://totp/Archive:me@example.org?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+
+
+@pytest.mark.parametrize(
+    ("text", "digits", "period", "algorithm"),
+    [
+        (URI, 6, 30, "sha1"),
+        (f"{URI}&digits=8&period=60&algorithm=SHA256&issuer=Archive", 8, 60, "sha256"),
+        (f"{URI}&issuer=A%20B&digits=7&algorithm=sha512", 7, 30, "sha512"),
+        (f"{URI}&algorithm=SHA-1&period=&digits=", 6, 30, "sha1"),
+        (f"{URI}&algorithm=HmacSHA256", 6, 30, "sha256"),
+        (f"  {URI.replace('otpauth', 'OTPAUTH').replace('totp/', 'TOTP/')}&unknown=1#x \n", 6, 30, "sha1"),
+        ("otpauth://totp/?issuer=&secret=gezd+gnbv+gy3t%20qojq%20gezdgnbvgy3tqojq%3D%3D", 6, 30, "sha1"),
+        (URI.replace("secret", "SECRET"), 6, 30, "sha1"),
+        ("otpauth://totp?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&period=15", 6, 15, "sha1"),
+    ],
+)
+def test_an_otpauth_uri_is_a_secret_with_its_own_way_to_make_codes(text, digits, period, algorithm):
+    secret = normalise(text)
+    assert (secret.reveal(), secret.digits, secret.period, secret.algorithm) == (
+        SECRET.reveal(),
+        digits,
+        period,
+        algorithm,
+    )
+    assert (secret == SECRET) == ((digits, period, algorithm) == (6, 30, "sha1"))
+    assert str(secret) == "***"
+    assert len(code_at(secret, 1).reveal()) == digits
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (URI.replace("totp/", "hotp/") + "&counter=1", "hotp"),
+        (URI.replace("totp/", "steam/"), "of another kind"),
+        ("otpauth://totp/Label", "no secret="),
+        ("otpauth://totp/Label?secret=", "no secret="),
+        ("otpauth://totp/Label?secret=geheim1890", "not base32"),
+        ("otpauth://totp/Label?secret=%20-", "is empty"),
+        (f"{URI}&algorithm=MD5", "found MD5"),
+        (f"{URI}&digits=3", "4 to 10"),
+        (f"{URI}&digits=11", "4 to 10"),
+        (f"{URI}&digits=six", "found six"),
+        (f"{URI}&period=0", "1 to 3600"),
+        (f"{URI}&period=-30", "1 to 3600"),
+        (f"{URI}&period=GEZDGNBVGY3TQOJQ", "found something else"),
+        (f"{URI}&encoder=steam", "not digits"),
+        ("otpauth:GEZDGNBVGY3TQOJQ", "of another kind"),
+        ("otpauth://[totp/?secret=GEZDGNBVGY3TQOJQ", "not a valid"),
+    ],
+)
+def test_an_otpauth_uri_that_cannot_be_used_is_refused_without_being_quoted(text, said):
+    with pytest.raises(ValueError, match="TOTP secret") as refusal:
+        normalise(text)
+    assert said in str(refusal.value)
+    assert "GEZD" not in str(refusal.value)
+    assert "geheim" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "algorithm", "code"),
+    [
+        (b"12345678901234567890", "SHA1", "94287082"),
+        (b"12345678901234567890123456789012", "SHA256", "46119246"),
+        (b"1234567890" * 6 + b"1234", "SHA512", "90693936"),
+    ],
+)
+def test_the_codes_are_those_of_rfc_6238_appendix_b(key, algorithm, code):
+    uri = f"otpauth://totp/x?secret={base64.b32encode(key).decode().rstrip('=')}&digits=8&algorithm={algorithm}"
+    assert code_at(normalise(uri), 59 // 30).reveal() == code
+
+
+async def test_the_ledger_counts_the_steps_of_the_secrets_own_period(tmp_path):
+    clock = ImpatientClock(wall=60.0 * 1_000_000)
+    minute = normalise(f"{URI}&period=60&digits=8")
+    book = ledger(tmp_path, clock)
+    assert await book.reserve(minute) == code_at(minute, 1_000_000)
+    assert await ledger(tmp_path, clock).reserve(minute) == code_at(minute, 1_000_001)
+    assert clock.slept == [pytest.approx(60.05)]
+    assert await book.reserve(SECRET) == code_at(SECRET, 2_000_002)
+
+
+async def test_the_same_secret_with_other_digits_has_the_same_used_steps(tmp_path):
+    clock = ImpatientClock(wall=RFC_STEP_START)
+    await ledger(tmp_path, clock).reserve(SECRET)
+    await ledger(tmp_path, clock).reserve(normalise(f"{URI}&digits=8"))
+    assert clock.slept == [pytest.approx(30.05)]
+
+
+async def test_a_secret_with_very_short_steps_gets_a_code_too(tmp_path):
+    secret = TotpSecret(SECRET.reveal(), period=2)
+    clock = ImpatientClock(wall=1000.5)
+    assert await ledger(tmp_path, clock).reserve(secret) == code_at(secret, 500)
 
 
 async def test_each_login_has_a_code_of_its_own(tmp_path):
