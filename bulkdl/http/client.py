@@ -39,6 +39,7 @@ from bulkdl.http.redirects import (
 from bulkdl.http.response import Response
 from bulkdl.http.socks import socks_connector
 from bulkdl.protocol.error_text import error_text, request_id
+from bulkdl.protocol.known_refusals import is_bot_check, known_refusal
 from bulkdl.protocol.provider_errors import MAX_BODY, Answer, ErrorAction, interpret
 from bulkdl.protocol.proxy import connect_failed
 from bulkdl.protocol.response_head import StatusClass, classify
@@ -205,11 +206,13 @@ class HttpClient:
         for _ in range(MAX_RENEWALS + 1):
             reply, used = await self._follow(url, request)
             response = reply._response  # noqa: SLF001
-            if response is None or response.status < _FIRST_ERROR:
+            if response is None or (
+                response.status < _FIRST_ERROR and not (response.status == 202 and is_bot_check(response.headers))
+            ):
                 if used is not None:
                     signer.accepted(used)
                 break
-            reply = await self._explained(reply, response, request, used)
+            reply = await self._explained(reply, response, url, request, used)
             if used is None or not await self._renew(reply, response, used, signer):
                 break
         return reply
@@ -244,7 +247,7 @@ class HttpClient:
         return again
 
     async def _explained(
-        self, reply: Response, response: aiohttp.ClientResponse, request: _Request, used: Credential | None
+        self, reply: Response, response: aiohttp.ClientResponse, url: Url, request: _Request, used: Credential | None
     ) -> Response:
         """Read the first bytes of an error's body; add what the provider's rules and the archive itself say."""
         body = bytearray()
@@ -256,9 +259,11 @@ class HttpClient:
             pass
         answer = Answer(status=response.status, headers=response.headers, body=bytes(body))
         secrets = sent_secrets(request.headers, used, reply.url)
+        now = self._clock.wall()
         return replace(
             reply,
-            interpretation=interpret(request.signer.dialect, answer, now=self._clock.wall()),
+            interpretation=known_refusal(reply.url, answer, asked=url, now=now)
+            or interpret(request.signer.dialect, answer, now=now),
             error_text=error_text(answer.body, response.headers.get("Content-Type", ""), secrets=secrets),
             request_id=request_id(response.headers),
         )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bulkdl.core.events import Hub
     from bulkdl.core.models import Manifest, Product, RunOptions, Settings
     from bulkdl.http.client import HttpClient
+    from bulkdl.http.response import Response
     from bulkdl.protocol.response_head import Head
 
 __all__ = ["RemoteFacts", "check_remote"]
@@ -86,31 +87,35 @@ async def check_remote(
 async def _ask(http: HttpClient, product: Product, signer: Authenticator) -> RemoteFacts:
     name = product.expected_file
     try:
-        head = await _head(http, product, signer)
+        response = await _response(http, product, signer)
     except AccountStopped as error:
         return RemoteFacts(file=name, problem=str(error), account_stopped=True)
     except (ProductFailed, TryAgain) as error:
         return RemoteFacts(file=name, problem=str(error))
+    head = response.head
     return RemoteFacts(
         file=product.file or file_name(head.disposition) or name,
         status=head.status,
         size=_size(head),
         resumable="bytes" in head.accept_ranges.lower() and strong_etag(head.etag) is not None,
-        problem=_problem(head, product),
+        problem=_problem(response, product),
     )
 
 
-async def _head(http: HttpClient, product: Product, signer: Authenticator) -> Head:
+async def _response(http: HttpClient, product: Product, signer: Authenticator) -> Response:
     allowed = signer.hosts or HostList((product.url.host,))
     headers = dict(product.headers)
-    response = await probe(
+    return await probe(
         lambda method: http.open(product.url, signer=signer, allowed=allowed, headers=headers, method=method),
         is_enough=lambda response: _size(response.head) is not None,
     )
-    return response.head
 
 
-def _problem(head: Head, product: Product) -> str:
+def _problem(response: Response, product: Product) -> str:
+    head = response.head
+    if (meaning := response.interpretation) is not None:
+        hint = f". {meaning.hint}" if meaning.hint else ""
+        return f"the archive answered {head.status} ({meaning.text}){hint}"
     if head.status == 202:
         return "the archive must prepare it first (202)"
     if head.status != 200:

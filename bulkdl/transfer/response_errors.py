@@ -58,7 +58,12 @@ def error_for_response(
         case Action.RETRY if decision.why is DecisionReason.STATUS:
             if status in _RETRY_AFTER_STATUSES:
                 back_off_host(context, status, wait, account=account, host=host)
-            return TryAgain(f"{where} answered {status}{_words(response)}", kind=FailureKind.HTTP, wait=wait)
+            return TryAgain(
+                f"{where} answered {status}{_words(response)}",
+                kind=FailureKind.HTTP,
+                wait=wait,
+                hint=_LATER if status >= 500 else "",
+            )
         case Action.RETRY:
             if decision.why is DecisionReason.RANGE_UNSATISFIABLE:
                 reason = f"{where} answered 416 (range not satisfiable) although no range was requested"
@@ -90,7 +95,9 @@ def _log_request_id(context: RunContext, task: DownloadTask, response: Response)
         context.hub.note(Level.DEBUG, text, task.product)
 
 
+_LATER = "Run the same command again later; if it stays so, report it to the archive"
 _STATUS_HINTS = {
+    204: "The server says that there is no content: check the URL, or ask the archive",
     400: "Check the URL in the manifest",
     404: "Check the URL: the product may have moved or been withdrawn",
     410: "The product has been withdrawn",
