@@ -18,6 +18,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from bulkdl.content.errors import bad_content
+from bulkdl.content.single_file import SINGLE_SUFFIX, unpack_single
 from bulkdl.content.tar_files import open_tar
 from bulkdl.content.zip_files import open_zip, read_member
 from bulkdl.core.errors import ProductFailed
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from bulkdl.core.thread_pool import Stop
 
-__all__ = ["DEFAULT_LIMITS", "Limits", "extract", "folder_for"]
+__all__ = ["DEFAULT_LIMITS", "Limits", "extract", "folder_for", "is_single"]
 
 _SUFFIX = re.compile(r"\.(zip|kmz|tgz|tbz2|txz|tar(\.(gz|bz2|xz))?)$", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:")
@@ -61,9 +62,17 @@ DEFAULT_LIMITS = Limits()
 
 
 def folder_for(name: str) -> str:
-    """Return the folder for the archive `name`: the name without its suffix, never the same name."""
-    folder = _SUFFIX.sub("", name)
+    """Return the folder for the archive `name`: the name without its suffix, never the same name.
+
+    For a single compressed file, such as `a.nc.gz`, it is the name of the file.
+    """
+    folder = (SINGLE_SUFFIX if is_single(name) else _SUFFIX).sub("", name)
     return folder if folder != name and folder.rpartition("/")[2] else f"{name}.extracted"
+
+
+def is_single(name: str) -> bool:
+    """Tell whether the name is that of a single compressed file, not of an archive."""
+    return _SUFFIX.search(name) is None and SINGLE_SUFFIX.search(name) is not None
 
 
 async def extract(
@@ -74,6 +83,8 @@ async def extract(
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Unpack a zip or a tar (plain, gzip, bzip2, xz) into `target_folder`; return the bytes of its files.
+
+    The name of a single compressed file tells that it becomes a file of that name instead (`unpack_single`).
 
     If `target_folder` exists, an earlier run unpacked it completely: leave it and return 0. If the archive's only top
     folder has the target's name, it becomes the target. `progress` is called on a worker thread with the bytes of the
@@ -88,6 +99,12 @@ def _no_progress(_read: int) -> None:
 
 
 def _extract(archive: Path, target: Path, limit: Limits, stop: Stop, progress: Callable[[int], None]) -> int:
+    temporary = target.with_name(_temporary_name(target.name))
+    if is_single(archive.name):
+        most = max(limit.floor, limit.ratio * archive.stat().st_size)
+        with _naming(archive):
+            _remove(temporary)  # left by a killed run
+            return unpack_single(archive, target, temporary=temporary, most=most, stop=stop, progress=progress)
     if target.is_dir():
         return 0
     if os.path.lexists(target):
@@ -96,19 +113,25 @@ def _extract(archive: Path, target: Path, limit: Limits, stop: Stop, progress: C
             kind=FailureKind.CONFLICT,
             hint="Move that file away and run again",
         )
-    temporary = target.with_name(_temporary_name(target.name))
     _remove(temporary)  # left by a killed run
     temporary.mkdir(parents=True)
     try:
-        unpacking = _Unpacking(temporary, archive, limit, stop)
-        _unpack(archive, unpacking, progress)
-        unpacked = unpacking.finish(target.name)
-        _move_into_place(temporary, unpacked, target)
-    except ProductFailed as exc:
-        raise ProductFailed(f"{archive.name} cannot be unpacked: {exc.reason}", kind=exc.kind, hint=exc.hint) from exc
+        with _naming(archive):
+            unpacking = _Unpacking(temporary, archive, limit, stop)
+            _unpack(archive, unpacking, progress)
+            unpacked = unpacking.finish(target.name)
+            _move_into_place(temporary, unpacked, target)
     finally:
         _remove(temporary)
     return unpacking.total
+
+
+@contextmanager
+def _naming(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except ProductFailed as exc:
+        raise ProductFailed(f"{archive.name} cannot be unpacked: {exc.reason}", kind=exc.kind, hint=exc.hint) from exc
 
 
 def _temporary_name(name: str) -> str:
@@ -119,9 +142,11 @@ def _temporary_name(name: str) -> str:
     )
 
 
-def _remove(folder: Path) -> None:
-    if os.path.lexists(folder):
-        shutil.rmtree(folder, ignore_errors=True)
+def _remove(temporary: Path) -> None:
+    if temporary.is_dir() and not temporary.is_symlink():
+        shutil.rmtree(temporary, ignore_errors=True)
+    else:
+        temporary.unlink(missing_ok=True)
 
 
 def _move_into_place(temporary: Path, unpacked: Path, target: Path) -> None:

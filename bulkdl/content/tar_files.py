@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import importlib
 import lzma
 import tarfile
 from contextlib import contextmanager
@@ -21,15 +22,27 @@ if TYPE_CHECKING:
 
     from bulkdl.core.thread_pool import Stop
 
-__all__ = ["TarReader", "open_tar", "read_through"]
+__all__ = ["TarReader", "open_tar", "read_single", "read_through"]
 
 BLOCK = 1024 * 1024
 _MAX_HEADER_BYTES = 16 * 1024 * 1024  # bytes; a long name or PAX header is read into memory completely
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZERO_BLOCK = bytes(tarfile.BLOCKSIZE)
+
+
+def _zstd_opener() -> tuple[tuple[bytes, Callable[[BinaryIO], IO[bytes]]], ...]:
+    try:
+        module = importlib.import_module("compression.zstd")  # since Python 3.14
+    except ImportError:
+        return ()
+    return ((_ZSTD_MAGIC, lambda file: cast("IO[bytes]", module.ZstdFile(file))),)
+
+
 _OPENERS: tuple[tuple[bytes, Callable[[BinaryIO], IO[bytes]]], ...] = (
     (b"\x1f\x8b", lambda file: cast("IO[bytes]", gzip.GzipFile(fileobj=file, mode="rb"))),
     (b"BZh", lambda file: cast("IO[bytes]", bz2.BZ2File(file))),
     (b"\xfd7zXZ\0", lambda file: cast("IO[bytes]", lzma.LZMAFile(file))),  # noqa: SIM115
+    *_zstd_opener(),
 )
 
 
@@ -42,7 +55,7 @@ class _ForwardStream:
         opener = next((opener for start, opener in _OPENERS if magic.startswith(start)), None)
         self._file = file
         self._stream: IO[bytes] = file if opener is None else opener(file)
-        self._plain = opener is None
+        self.is_plain = opener is None
         self._stop = stop
         self._progress = progress
         self._reported = 0
@@ -64,7 +77,7 @@ class _ForwardStream:
     def seek(self, target: int) -> int:
         if target < self._position:
             raise tarfile.ReadError("its headers point backwards")
-        if self._plain:
+        if self.is_plain:
             self._position = self._stream.seek(target)
             self._report()
         while self._position < target and self.read(min(BLOCK, target - self._position)):
@@ -121,6 +134,30 @@ def open_tar(path: Path, *, stop: Stop, progress: Callable[[int], None]) -> Iter
             archive = tarfile.open(fileobj=cast("IO[bytes]", stream), mode="r:")  # noqa: SIM115 - closed below
         with archive:
             yield TarReader(archive, stream)
+
+
+def read_single(path: Path, *, stop: Stop, progress: Callable[[int], None]) -> Iterator[bytes]:
+    """Yield the decompressed contents of a gzip, bzip2 or xz file in blocks.
+
+    Raise `ProductFailed` (content) if it is damaged or another type of file.
+    """
+    with path.open("rb") as file:
+        with unreadable("the compressed file is broken"):
+            stream = _ForwardStream(file, stop=stop, progress=progress)
+        if stream.is_plain:
+            file.seek(0)
+            if file.read(4) == _ZSTD_MAGIC:
+                raise bad_content(
+                    "this Python cannot unpack Zstandard",
+                    hint="Use Python 3.14, or remove `extract` and unpack it yourself",
+                )
+            raise bad_content("it is not compressed by gzip, bzip2 or xz")
+        while True:
+            with unreadable("the compressed file is broken"):
+                block = stream.read()
+            if not block:
+                return
+            yield block
 
 
 def read_through(path: Path, *, stop: Stop, progress: Callable[[int], None]) -> None:

@@ -1,4 +1,4 @@
-"""Folders into which archives are unpacked, and their owners: no two archives, and no archive and file, share one."""
+"""Folders (of single compressed files: the files) into which archives are unpacked, and their owners: no two archives, and no archive and file, share one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,10 @@ def reserve_folder(names: NameRegistry, product: Product, file: str, *, for_good
         return
     other = (names.confirm if for_good else names.reserve)(folder, product.index)
     if other is not None:
-        raise name_taken(f"{file} would be unpacked into the folder {folder}", other)
+        from bulkdl.content.extract import is_single  # noqa: PLC0415
+
+        what = "file" if is_single(file) else "folder"
+        raise name_taken(f"{file} would be unpacked into the {what} {folder}", other)
 
 
 def occupy_folders(names: NameRegistry, named: Iterable[tuple[Product, str]]) -> None:

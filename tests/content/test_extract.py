@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import bz2
 import errno
+import gzip
 import io
+import lzma
 import os
 import stat
 import tarfile
@@ -77,6 +80,11 @@ async def refused(archive: Path, target: Path, **options) -> ProductFailed:
         ("a.b.kmz", "a.b"),
         ("product", "product.extracted"),
         ("a.bin", "a.bin.extracted"),
+        ("a.nc.gz", "a.nc"),
+        ("sub/a.csv.BZ2", "sub/a.csv"),
+        ("a.xz", "a"),
+        ("a.grib.zst", "a.grib"),
+        (".gz", ".gz.extracted"),
         (".zip", ".zip.extracted"),
         ("sub/.zip", "sub/.zip.extracted"),
     ],
@@ -358,3 +366,53 @@ async def test_a_folder_that_cannot_be_created_raises_an_os_error(tmp_path):
     archive = make_zip(tmp_path / "p.zip", {"a": b""})
     with pytest.raises(NotADirectoryError):
         await extract(archive, archive / "p")
+
+
+COMPRESS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+SINGLE = bytes(range(256)) * 20_000
+
+
+@pytest.mark.parametrize("content", [SINGLE, b"", b"x"])
+@pytest.mark.parametrize("suffix", COMPRESS)
+async def test_a_single_compressed_file_becomes_the_file_beside_it(tmp_path, suffix, content):
+    archive = tmp_path / f"a.nc.{suffix}"
+    archive.write_bytes(COMPRESS[suffix](content))
+    target = tmp_path / folder_for(archive.name)
+    (tmp_path / ".a.nc.extracting").write_bytes(b"left by a killed run")
+    assert await extract(archive, target) == len(content)
+    assert tree(tmp_path) == {"a.nc": content, archive.name: archive.read_bytes()}
+    assert await extract(archive, target) == 0
+
+
+async def test_a_gzip_file_of_two_members_is_unpacked_completely(tmp_path):
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"one\n") + gzip.compress(b"two\n"))
+    await extract(tmp_path / "a.csv.gz", tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes() == b"one\ntwo\n"
+
+
+@pytest.mark.parametrize("other", [b"", b"other", SINGLE[:-1], SINGLE + b"x"])
+async def test_a_file_with_other_content_is_never_replaced_by_a_single_one(tmp_path, other):
+    (tmp_path / "a.nc.gz").write_bytes(gzip.compress(SINGLE))
+    (tmp_path / "a.nc").write_bytes(other)
+    assert (await refused(tmp_path / "a.nc.gz", tmp_path / "a.nc")).kind is FailureKind.CONFLICT
+    assert (tmp_path / "a.nc").read_bytes() == other
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        gzip.compress(SINGLE)[:-5],
+        gzip.compress(SINGLE)[:40] + b"xxx" + gzip.compress(SINGLE)[43:],
+        b"plain",
+        b"",
+        b"PK\x03\x04",
+        gzip.compress(bytes(30_000_000), 1),
+        b"\x28\xb5\x2f\xfd broken",
+    ],
+    ids=["cut", "damaged", "plain", "empty", "zip", "bomb", "zstd"],
+)
+async def test_a_broken_single_file_leaves_nothing(tmp_path, data):
+    (tmp_path / "a.nc.gz").write_bytes(data)
+    error = await refused(tmp_path / "a.nc.gz", tmp_path / "a.nc", limit=Limits(floor=1 << 20))
+    assert error.kind is FailureKind.CONTENT
+    assert "a.nc.gz cannot be unpacked" in error.reason
