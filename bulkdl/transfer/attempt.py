@@ -9,12 +9,13 @@ test compares it with `evaluate_response`). If it is small, its body stays in me
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.content.error_pages import html_or_json_error
 from bulkdl.content.verify import matches
-from bulkdl.core.errors import StorageStopped
+from bulkdl.core.errors import BulkdlError, ProductFailed, StorageStopped
 from bulkdl.core.filenames import fold
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.name_registry import name_taken
@@ -225,14 +226,34 @@ async def _receive(
         return SmallProduct(current, body, unseen=new)
     if small and new and (existing := await _existing(context, task, decision)) is not None:
         return existing
-    async with context.storage.open_partial(current.part or "", truncate=not kept) as partial:
+    try:
+        return await _receive_into_partial(context, task, response, ask=ask, decision=decision, entry=current)
+    except BulkdlError:
+        await _remove_if_empty(context, current)
+        raise
+
+
+async def _receive_into_partial(
+    context: RunContext, task: DownloadTask, response: Response, *, ask: RangeRequest, decision: Decision, entry: Entry
+) -> CompletePartial:
+    kept = entry.ranges
+    async with context.storage.open_partial(entry.part or "", truncate=not kept) as partial:
         if not kept:
             task.sniffed = False
-        compare = await _overlap(context, current, ask) if kept and ask.overlap else b""
-        receiver = SegmentedReceiver(context, task, entry=current, partial=partial, start=decision.start + len(compare))
-        splittable = _splittable(response.head, decision, current, has_checksum=bool(task.product.checksums))
+        compare = await _overlap(context, entry, ask) if kept and ask.overlap else b""
+        receiver = SegmentedReceiver(context, task, entry=entry, partial=partial, start=decision.start + len(compare))
+        splittable = _splittable(response.head, decision, entry, has_checksum=bool(task.product.checksums))
         splittable = splittable and not context.hosts.ignores_ranges(task.source.origin)
         return CompletePartial(await receiver.receive(response, compare=compare, splittable=splittable))
+
+
+async def _remove_if_empty(context: RunContext, entry: Entry) -> None:
+    """Remove a partial that no byte has reached, for example because a page came instead of the product."""
+    path = context.storage.root / (entry.part or "")
+    with suppress(ProductFailed, StorageStopped):  # the error of the attempt is the more useful one
+        facts = await context.storage.stat(path)
+        if facts is not None and facts.is_file and not facts.size:
+            await context.storage.remove(path)
 
 
 async def _existing(context: RunContext, task: DownloadTask, decision: Decision) -> ExistingFile | None:

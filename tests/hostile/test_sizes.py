@@ -46,3 +46,25 @@ async def test_a_tiny_product_is_completed_after_a_cut(first: Responder, tmp_pat
     async with RawServer(first, ranges(b"xy")) as server:
         done = await place.run({"url": server.url(), "file": "x.bin"})
     assert (done.code, place.file("x.bin")) == (0, b"xy")
+
+
+@pytest.mark.parametrize("known", ["size", "checksum", "both"])
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("name", ["x.json", "x.nc", "x.zip", "x.gz"])
+async def test_an_empty_product_is_right_under_any_name_if_the_manifest_says_so(
+    name: str, framing: str, known: str, tmp_path: Path
+):
+    facts = {"size": {"size": 0}, "checksum": {"checksum": sha256(b"")}}
+    wish = facts.get(known) or facts["size"] | facts["checksum"]
+    place = Place(tmp_path)
+    async with RawServer(framed(framing, b"")) as server:
+        done = await place.run({"url": server.url(), "file": name, **wish})
+    assert (done.code, place.names(), place.file(name)) == (0, [name], b"")
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+async def test_an_empty_body_in_place_of_a_product_leaves_no_partial(framing: str, tmp_path: Path):
+    place = Place(tmp_path)
+    async with RawServer(framed(framing, b"")) as server:
+        done = await place.run({"url": server.url(), "file": "x.json"})
+    assert (done.failure[0], place.names()) == ("content", [])
