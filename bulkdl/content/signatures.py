@@ -14,9 +14,10 @@ from bulkdl.core.fast_dataclass import dataclass
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FileType", "Fit", "Language", "as_text", "file_type_of"]
+__all__ = ["FileType", "Fit", "Language", "as_text", "file_type_of", "is_data_file"]
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00PK")
+_PROGRAMS = (b"MZ", b"\x7fELF", b"#!")
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _HDF4 = b"\x0e\x03\x13\x01"
@@ -29,6 +30,26 @@ _ZSTD = (
     b"\x28\xb5\x2f\xfd",
     *(bytes([0x50 + n]) + b"\x2a\x4d\x18" for n in range(16)),
 )  # RFC 8878 §3.1: includes skippable frames
+
+
+_7Z, _PNG, _JPEG = b"7z\xbc\xaf\x27\x1c", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_DATA = (
+    *_ZIP,
+    *_TIFF,
+    _HDF5,
+    _HDF4,
+    *_NETCDF3,
+    *_JPEG2000,
+    *_GZIP,
+    *_BZIP2,
+    *_XZ,
+    *_ZSTD,
+    _7Z,
+    _PNG,
+    _JPEG,
+    b"%PDF-",
+    b"GRIB",
+)
 
 
 class Fit(Enum):
@@ -62,6 +83,15 @@ def _starts(*signatures: bytes) -> Callable[[bytes, bool], Fit]:
         return Fit.UNKNOWN if not whole and any(s.startswith(head) for s in signatures) else Fit.NO
 
     return fits
+
+
+def _zip(head: bytes, whole: bool) -> Fit:  # noqa: FBT001
+    """Look for a member or an end record. A program that unpacks the archive may stand in front of it (APPNOTE 4.1.9)."""
+    if head.startswith(_ZIP) or b"PK\x03\x04" in head or b"PK\x05\x06" in head:
+        return Fit.YES
+    if not whole and head.startswith(_PROGRAMS):
+        return Fit.UNKNOWN
+    return _starts(*_ZIP)(head, whole)
 
 
 def _hdf5(head: bytes, whole: bool) -> Fit:  # noqa: FBT001
@@ -126,13 +156,24 @@ def _text_starts(pattern: str) -> Callable[[bytes, bool], Fit]:
     return fits
 
 
+_JSON = r'[\[{"\-0-9]|true\b|false\b|null\b'
+
+
+def _json_lines(head: bytes, whole: bool) -> Fit:  # noqa: FBT001
+    """Match values one after the other, also in JSON text sequences (RFC 7464), and a file of empty lines."""
+    text = as_text(head).lstrip("\x1e \t\r\n")
+    if not text:
+        return Fit.YES if whole else Fit.UNKNOWN
+    return Fit.YES if re.match(_JSON, text) else Fit.NO
+
+
 def _anything(head: bytes, whole: bool) -> Fit:  # noqa: ARG001, FBT001
     return Fit.YES
 
 
 _FILE_TYPES: dict[str, FileType] = {}
 for _file_type, _suffixes in (
-    (FileType("a ZIP archive", _starts(*_ZIP)), "zip kmz"),
+    (FileType("a ZIP archive", _zip), "zip kmz"),
     (FileType("a TIFF image", _starts(*_TIFF)), "tif tiff"),
     (FileType("a NetCDF file", _hdf(*_NETCDF3, _HDF4)), "nc nc4"),
     (FileType("an HDF5 file", _hdf5), "h5 hdf5 he5"),
@@ -143,12 +184,13 @@ for _file_type, _suffixes in (
     (FileType("a bzip2 file", _starts(*_BZIP2)), "bz2 tbz2"),
     (FileType("an xz file", _starts(*_XZ)), "xz txz"),
     (FileType("a Zstandard file", _starts(*_ZSTD)), "zst"),
-    (FileType("a 7z archive", _starts(b"7z\xbc\xaf\x27\x1c")), "7z"),
-    (FileType("a PNG image", _starts(b"\x89PNG\r\n\x1a\n")), "png"),
-    (FileType("a JPEG image", _starts(b"\xff\xd8\xff")), "jpg jpeg"),
+    (FileType("a 7z archive", _starts(_7Z)), "7z"),
+    (FileType("a PNG image", _starts(_PNG)), "png"),
+    (FileType("a JPEG image", _starts(_JPEG)), "jpg jpeg"),
     (FileType("a PDF document", _contains(rb"%PDF-\d")), "pdf"),
     (FileType("a GRIB file", _contains(rb"GRIB...[\x00-\x02]")), "grib grib2 grb grb2"),
-    (FileType("JSON", _text_starts(r'[\[{"\-0-9]|true\b|false\b|null\b'), Language.JSON), "json geojson"),
+    (FileType("JSON", _text_starts(_JSON), Language.JSON), "json geojson topojson jsonld czml ipynb"),
+    (FileType("JSON lines", _json_lines, Language.JSON, may_be_empty=True), "ndjson jsonl geojsonl geojsons jsonlines"),
     (FileType("XML", _text_starts("<"), Language.XML), "xml gml kml"),
     (FileType("an HTML page", _text_starts("<"), Language.HTML, may_be_empty=True), "html htm xhtml"),
     (FileType("text", _anything, Language.TEXT, may_be_empty=True), "txt csv tsv md log md5 sha1 sha256"),
@@ -162,6 +204,11 @@ def file_type_of(name: str) -> FileType | None:
     base = name.replace("\\", "/").rpartition("/")[2]
     stem, dot, suffix = base.rpartition(".")
     return _FILE_TYPES.get(suffix.lower()) if dot and stem else None
+
+
+def is_data_file(head: bytes) -> bool:
+    """Tell whether the bytes begin with the signature of a known binary type, whatever the file's name is."""
+    return head.startswith(_DATA)
 
 
 def as_text(head: bytes) -> str:

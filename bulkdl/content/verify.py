@@ -15,6 +15,7 @@ from bulkdl.content.crc import CRCS, computable
 from bulkdl.content.error_pages import HEAD_SIZE, html_or_json_error, objection
 from bulkdl.content.errors import bad_content
 from bulkdl.content.hashing import BLOCK, HASHING, hasher
+from bulkdl.content.signatures import is_data_file
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum, FailureKind, Verify
@@ -228,7 +229,7 @@ class _Check:
             if suspicion is not None:
                 raise self._not_the_product(suspicion)
             found = self._sums(self._sent(size), known, read)
-            if size:
+            if size and not self._has_another_type(head):
                 self._structure()
             return Verified(digests=tuple(Checksum(a, found[a]) for a in self.record))
         try:
@@ -236,6 +237,10 @@ class _Check:
         except ProductFailed as wrong:
             raise (wrong if suspicion is None else self._not_the_product(suspicion)) from None
         return Verified(digests=self.product.checksums, notes=self._notes(suspicion, size))
+
+    def _has_another_type(self, head: bytes) -> bool:
+        """Tell whether the name is only a guess, and the bytes are of another type than a ZIP archive."""
+        return self.product.file is None and is_data_file(head) and not head.startswith(b"PK")
 
     def _sent(self, size: int) -> tuple[Checksum, ...]:
         return tuple(c for c in self.server.checksums if computable(c.algorithm, size))
@@ -267,6 +272,7 @@ class _Check:
             content_type=self.content_type,
             size=size or declared,  # an empty file is right only if the manifest says so
             requested_accept=accept,
+            name_is_guess=product.file is None,
         )
         if declared is None or declared == size:
             return found

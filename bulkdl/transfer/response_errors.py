@@ -172,7 +172,14 @@ def objection_to(task: DownloadTask, head: bytes, *, name: str, content_type: st
     accept = None
     if task.product.headers:
         accept = next((value for key, value in task.product.headers if key.lower() == "accept"), None)
-    return objection(name=name, head=head[:HEAD_SIZE], content_type=content_type, size=size, requested_accept=accept)
+    return objection(
+        name=name,
+        head=head[:HEAD_SIZE],
+        content_type=content_type,
+        size=size,
+        requested_accept=accept,
+        name_is_guess=task.product.file is None,
+    )
 
 
 def not_the_product(reason: str) -> TryAgain:

@@ -164,7 +164,88 @@ def test_a_body_that_only_resembles_an_error_is_accepted_under_an_unknown_name(h
     assert asked("product", head, content_type, size) is None
 
 
-def test_text_that_the_server_calls_html_is_refused_under_an_unknown_name():
+@pytest.mark.parametrize("name", ["a.csv", "a.txt", "a.tsv", "a.md", "a.log", "a.dat", "a", "a.json", "a.nc", "a.xml"])
+def test_a_declared_type_alone_is_no_reason(name):
+    bodies = {"a.json": b'{"a": 1}', "a.nc": b"CDF\x01" + bytes(50), "a.xml": b"<?xml version='1.0'?><gml/>"}
+    assert asked(name, bodies.get(name, b"time,value\n1,2\n"), "text/html; charset=UTF-8") is None
+
+
+@pytest.mark.parametrize("name", ["works", "a.ndjson", "a.jsonl", "a.json", "a.geojson", "a.dat"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"status":"ok","message-type":"work-list","message-version":"1.0.0","message":{"total-results":1}}',
+        b'{"status": "ok", "message": {"items": []}}',
+        b'{"status": "success", "message": "12 granules"}',
+        b'{"code": 0, "message": "ok", "rows": [1, 2]}',
+        b'{"code": 200, "message": "fine"}',
+        b'{"code": "B04", "gain": 1.5}',
+        b'{"code": "B04", "message": "x"}\n{"code": "B08", "message": "y"}\n',
+        b'{"errors": [], "data": [1]}',
+        b'{"errors": [], "count": 0}',
+        b'{"error": null, "result": 17}',
+        b'{"error": 0.25, "estimate": 17.5}',
+        b'{"errors": 0, "warnings": 3}',
+        b'{"detail": {"a": 1}}',
+        b'{"message": {"hello": "world"}}',
+        b'{"data": {"a": 1}, "errors": [{"message": "partial"}]}',
+        b'[{"code": 1}, {"code": 2}]',
+        b'{"error": "mean error of the model", "b": 1, "c": 2, "d": 3, "e": 4}',
+        b'"text"',
+        b"17",
+    ],
+)
+def test_a_json_product_that_uses_words_of_errors_is_accepted(name, body):
+    assert asked(name, body, "application/json", len(body)) is None
+    assert asked(name, body, "application/json; charset=utf-8") is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": "invalid_token", "error_description": "expired"}',
+        b'{"error": {"code": 403, "message": "Forbidden"}}',
+        b'{"timestamp": 1, "status": 404, "error": "Not Found", "message": "No message", "path": "/x"}',
+        b'{"code": 401, "message": "Unauthorized"}',
+        b'{"detail": "Authentication credentials were not provided."}',
+        b'{"message": "Forbidden"}',
+        b'{"success": false, "message": "quota exceeded"}',
+        b'{"errors": [{"status": "404", "title": "Not found"}]}',
+        b'{"error": true, "reason": "no such product"}',
+        b'{"status": 500}',
+        b'[{"message": "Session expired or invalid", "errorCode": "INVALID_SESSION_ID"}]',
+    ],
+)
+@pytest.mark.parametrize("name", ["works", "a.zip", "a.dat", "a.nc"])
+def test_a_json_object_that_says_nothing_but_an_error_is_refused(name, body):
+    assert asked(name, body, "application/json", len(body)) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("a.zip", b"\n" + zip_bytes()),
+        ("a.zip", bytes(3000) + zip_bytes()),
+        ("a.zip", b"#!/usr/bin/env python3\n" + zip_bytes()),
+        ("a.zip", b"MZ" + bytes(2000)),
+        ("a.kmz", b"\x7fELF" + bytes(100)),
+        ("a.zip", b"PK\x05\x06" + bytes(18)),
+    ],
+)
+def test_a_zip_archive_with_bytes_in_front_of_it_is_accepted(name, head):
+    assert asked(name, head, "application/zip") is None
+
+
+@pytest.mark.parametrize("name", ["S5P_L2.nc", "a.tif", "a.json", "a.csv", "a.zip"])
+@pytest.mark.parametrize("head", [zip_bytes(), b"\x89HDF\r\n\x1a\n" + bytes(100), b"\x1f\x8b\x08" + bytes(50)])
+def test_another_data_type_than_a_guessed_name_says_is_accepted(name, head):
+    known = {"name": name, "head": head, "content_type": "application/octet-stream", "size": None}
+    assert objection(**known, name_is_guess=True) is None
+    assert objection(**known | {"head": PAGE, "name": "a.nc"}, name_is_guess=True) is not None
+    assert objection(**known | {"head": b"garbage", "name": "a.nc", "size": 7}, name_is_guess=True) is not None
+
+
+def test_an_element_of_html_that_the_server_calls_html_is_refused_under_an_unknown_name():
     assert "HTML" in asked("product", b"<p>Session expired</p>", "text/html")
 
 
