@@ -239,8 +239,9 @@ class _Check:
         return Verified(digests=self.product.checksums, notes=self._notes(suspicion, size))
 
     def _has_another_type(self, head: bytes) -> bool:
-        """Tell whether the name is only a guess, and the bytes are of another type than a ZIP archive."""
-        return self.product.file is None and is_data_file(head) and not head.startswith(b"PK")
+        """Tell whether the name of a ZIP archive is only a guess, and the bytes are of another type."""
+        guess = self.product.file is None and self.name.lower().endswith(_ZIP_SUFFIXES)
+        return guess and is_data_file(head) and not head.startswith(b"PK")
 
     def _sent(self, size: int) -> tuple[Checksum, ...]:
         return tuple(c for c in self.server.checksums if computable(c.algorithm, size))

@@ -1,4 +1,7 @@
-"""Folders (of single compressed files: the files) into which archives are unpacked, and their owners: no two archives, and no archive and file, share one."""
+"""Folders into which archives are unpacked, and their owners: no two archives, and no archive and file, share one.
+
+A single compressed file is unpacked to a file; it takes the place of the folder here.
+"""
 
 from __future__ import annotations
 

@@ -250,7 +250,7 @@ SADS = {
         (reply(200, BODY),), "size", 1, "expected 5 bytes", product={"size": 5}
     ),
     "more than the manifest's size, without a length": Failing(
-        (chunked(BODY),), "size", 1, "expected 5 bytes", part=b"", product={"size": 5}
+        (chunked(BODY),), "size", 1, "expected 5 bytes", product={"size": 5}
     ),
     "another checksum twice": Failing(
         (reply(200, OTHER),), "checksum", 2, "Two downloads gave identical bytes", product=CHECKED
