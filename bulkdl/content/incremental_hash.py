@@ -50,7 +50,7 @@ class ReadSizes:
     """A thread starts when this much is written but not hashed."""
     per_turn: int = 32 * 1024 * 1024
     """After this much the thread takes the file that has waited longest."""
-    cheap: int = 32 * 1024 * 1024
+    cheap: int = 64 * 1024 * 1024
     """If nobody needs the digests, hashing starts when this much is written, and only if it is affordable then."""
     block: int = BLOCK
 
@@ -192,7 +192,7 @@ class IncrementalHasher:
         if self._affordable is not None:
             if self._prefix < self._sizes.cheap and self._min_batch > 1:  # 1: the file is complete
                 return
-            if self._prefix > self._sizes.cheap and not self._affordable():
+            if self._prefix >= self._sizes.cheap and not self._affordable():
                 self._gave_up = self.skipped = True
             self._affordable = None
         for stream in self._streams:

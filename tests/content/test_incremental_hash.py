@@ -467,3 +467,18 @@ def test_digests_are_of_one_file_of_one_size(tmp_path):
     assert known.of(other.stat()) == {}
     write(one, len(BODY), b"x")
     assert known.of(one.stat()) == {}
+
+
+@pytest.mark.parametrize(("count", "affordable", "found"), [(99, False, True), (100, False, False), (100, True, True)])
+async def test_digests_for_the_record_are_left_out_only_of_large_files_that_arrive_too_fast(
+    count, affordable, found, tmp_path
+):
+    path, asked = tmp_path / "x", []
+    hasher = IncrementalHasher(("blake3",), sizes=ReadSizes(min_product=0, min_batch=10, cheap=100))
+    path.write_bytes(bytes(count))
+    hasher.begin(path, (), total=count, affordable=lambda: asked.append(1) or affordable)
+    for at in range(0, count, 9):
+        hasher.note(at, min(at + 9, count))
+    digests = await hasher.finish()
+    assert (digests is not None, hasher.skipped) == (found, not found)
+    assert len(asked) == (count >= 100)
