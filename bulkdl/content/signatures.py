@@ -14,7 +14,7 @@ from bulkdl.core.fast_dataclass import dataclass
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["FileType", "Fit", "Language", "as_text", "file_type_of", "is_data_file"]
+__all__ = ["FileType", "Fit", "Language", "as_text", "file_type_of", "fitting_name", "is_data_file"]
 
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08", b"PK00PK")
 _PROGRAMS = (b"MZ", b"\x7fELF", b"#!")
@@ -209,6 +209,14 @@ def file_type_of(name: str) -> FileType | None:
 def is_data_file(head: bytes) -> bool:
     """Tell whether the bytes begin with the signature of a known binary type, whatever the file's name is."""
     return head.startswith(_DATA)
+
+
+def fitting_name(name: str, head: bytes) -> str:
+    """Return the name with a suffix that fits a product with these first bytes: `a.nc` that is a zip file is `a.nc.zip`."""
+    suffix = ".zip" if head.startswith(_ZIP) else ".gz" if head.startswith(_GZIP) else ""
+    file_type = file_type_of(name)
+    is_another = file_type is None or file_type.fits(head, True) is Fit.NO
+    return f"{name}{suffix}" if suffix and is_another else name
 
 
 def as_text(head: bytes) -> str:

@@ -123,6 +123,8 @@ class Product:
     """Relative path under the destination, with `/`; None: use Content-Disposition, else `expected_file`."""
     name: str | None = None
     """Relative path that tells this product from others whose URLs end in the same name; None: there are none."""
+    hint: str | None = None
+    """The manifest's `name`: relative path for a product whose archive suggests none; its suffix follows the bytes."""
     size: int | None = None
     """Bytes."""
     checksums: tuple[Checksum, ...] = ()
@@ -142,8 +144,8 @@ class Product:
 
     @property
     def expected_file(self) -> str:
-        """`file`, or the relative path that the URL gives; the server may name another where `file` is None."""
-        return self.file or self.name or from_url(self.url)
+        """`file`, or the path that the manifest or the URL suggests; the server may name another where `file` is None."""
+        return self.file or self.hint or self.name or from_url(self.url)
 
     @property
     def sources(self) -> tuple[Url, ...]:

@@ -39,6 +39,8 @@ class ListedProduct:
     urls: tuple[str, ...]
     """The product's URL, then its mirrors."""
     file: str | None = None
+    is_hint: bool = False
+    """True if `file` is only a name that the list suggests."""
     size: int | None = None
     checksums: tuple[Checksum, ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
@@ -48,7 +50,7 @@ class ListedProduct:
         """Return the manifest entry, in the short form if only the URL is known."""
         known: dict[str, object] = {
             "url": self.urls[0],
-            "file": self.file,
+            "name" if self.is_hint else "file": self.file,
             "size": self.size,
             "checksum": [str(c) for c in self.checksums]
             if len(self.checksums) > 1
@@ -92,6 +94,7 @@ class Collected:
         line: int = 0,
         where: str = "",
         file: str | None = None,
+        is_hint: bool = False,
         size: str | float | None = None,
         checksums: Iterable[str] = (),
         headers: Iterable[tuple[str, str]] = (),
@@ -99,13 +102,15 @@ class Collected:
     ) -> None:
         """Check one product and add it; ignore other URL schemes if at least one URL is http(s).
 
-        `where` names the product in messages, in a list that has no lines.
+        `where` names the product in messages, in a list that has no lines. `is_hint`: the bytes may be of another type
+        than `file` says.
         """
         wrong: list[str] = []
         good = self._urls([url.strip() for url in urls if url.strip()], wrong)
         found = ListedProduct(
             urls=good,
             file=_file(file, wrong),
+            is_hint=is_hint,
             size=_size(size, wrong),
             checksums=_checksums(checksums, wrong),
             headers=tuple(self._headers(headers)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from bulkdl.content.signatures import file_type_of
 from bulkdl.core import filenames
 from bulkdl.formats.json_helpers import count, mapping, mappings, parse, text
 
@@ -70,6 +71,7 @@ def _add(entry: dict[str, Any], base: str, file: str, into: Collected) -> None:
         [f"{base}/Products({key})/$value"],
         where=name or key,
         file=file or None,
+        is_hint=_is_hint(file, text(entry.get("ContentType")).lower()),
         size=count(entry.get("ContentLength")) or None,  # this catalogue uses 0 for an unknown size
         checksums=[
             f"{text(c.get('Algorithm'))}:{text(c.get('Value'))}"
@@ -77,6 +79,12 @@ def _add(entry: dict[str, Any], base: str, file: str, into: Collected) -> None:
             if text(c.get("Algorithm")).upper().replace("-", "") in _ALGORITHMS and text(c.get("Value"))
         ],
     )
+
+
+def _is_hint(file: str, content_type: str) -> bool:
+    """Return whether what arrives may be of another type than the name: this catalogue names what is in a zip file."""
+    known = file_type_of(file) is not None and not file.lower().endswith(_ARCHIVES)
+    return known and content_type in {"", "application/octet-stream", "binary/octet-stream"}
 
 
 def _file(entry: dict[str, Any]) -> str:

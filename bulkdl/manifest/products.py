@@ -46,6 +46,7 @@ class _Overrides:
     """Rare keys of a product, and those that override a default or the account; None means not set."""
 
     names_account: bool = False
+    hint: str | None = None
     account: str | None = None
     mirrors: tuple[Url, ...] = ()
     headers: Headers | None = None
@@ -130,6 +131,7 @@ class Products:
                 places.append(place.at("account"))
         return _Overrides(
             names_account="account" in value,
+            hint=None if value.get("name") is None else self._hint(value["name"], place),
             account=account,
             mirrors=tuple(dict.fromkeys(m for m in mirrors if m is not None and m != url)),
             headers=check_headers(value["headers"], place.at("headers"), findings) if "headers" in value else None,
@@ -137,6 +139,12 @@ class Products:
             verify=Verify(value["verify"]) if "verify" in value else None,
             resume=Resume(value["resume"]) if "resume" in value else None,
         )
+
+    def _hint(self, text: str, place: Place) -> str | None:
+        problem = filenames.check_relative(text)
+        if problem is not None:
+            self._findings.add(place.at("name"), f"`name`: {describe(text)} {problem}")
+        return filenames.normalise(text)
 
     def _size(self, value: Any, place: Place) -> int | None:
         if not isinstance(value, str):
@@ -222,7 +230,7 @@ class Products:
             draft = drafts.pop()
             overrides = draft.overrides or no_overrides
             values = default_values if overrides is no_overrides else _effective(overrides, defaults, accounts)
-            products.append(_finish(draft, len(products), values, overrides.mirrors, names.get(len(products))))
+            products.append(_finish(draft, len(products), values, overrides, names.get(len(products))))
         return tuple(products)
 
     def _names(self) -> dict[int, str]:
@@ -254,16 +262,17 @@ def _effective(overrides: _Overrides, defaults: Defaults, accounts: Mapping[str,
     )
 
 
-def _finish(draft: _Draft, index: int, values: Defaults, mirrors: tuple[Url, ...], name: str | None) -> Product:
+def _finish(draft: _Draft, index: int, values: Defaults, overrides: _Overrides, name: str | None) -> Product:
     return Product(
         index=index,
         url=draft.url,
         file=draft.file,
         name=name,
+        hint=overrides.hint,
         size=draft.size,
         checksums=draft.checksums,
         account=values.account,
-        mirrors=mirrors,
+        mirrors=overrides.mirrors,
         headers=values.headers,
         extract=values.extract,
         verify=values.verify,

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bulkdl.content.error_pages import html_or_json_error
+from bulkdl.content.signatures import fitting_name
 from bulkdl.content.verify import matches
 from bulkdl.core.errors import BulkdlError, ProductFailed, StorageStopped
 from bulkdl.core.filenames import fold
@@ -161,7 +162,7 @@ def _small_product(context: RunContext, task: DownloadTask, head: Head, body: by
     reason = _objection(task, head, body)
     if reason is not None and not _has_checksum(task, body):
         raise not_the_product(reason)
-    new = _reserve_name(context, task, head, None)
+    new = _reserve_name(context, task, head, None, body)
     task.resumed, task.content_type = 0, head.content_type
     if host not in task.served_by:
         task.served_by.append(host)
@@ -199,7 +200,9 @@ async def _receive(
         await _reject_error_page(task, response, whole=decision.action is Action.RESTART)
     if decision.action not in (Action.APPEND, Action.RESTART):
         raise error_for_response(context, task, response, decision)
-    small, new = _is_small(task, response, decision, entry), _reserve_name(context, task, response.head, entry)
+    beginning = await response.peek() if task.product.hint is not None and decision.action is Action.RESTART else b""
+    new = _reserve_name(context, task, response.head, entry, beginning)
+    small = _is_small(task, response, decision, entry)
     if new and not small and (existing := await _existing(context, task, decision)) is not None:
         return existing
     kept = known.ranges if decision.action is Action.APPEND else ()
@@ -293,7 +296,7 @@ async def _reject_error_page(task: DownloadTask, response: Response, *, whole: b
 
 
 def _objection(task: DownloadTask, head: Head, beginning: bytes) -> str | None:
-    name = task.file or task.product.file or file_name(head.disposition) or task.shown
+    name = task.file or task.product.file or _suggested_name(task, head, beginning)
     reason = objection_to(task, beginning, name=name, content_type=head.content_type, size=head.content_length)
     return reason if beginning else None
 
@@ -302,7 +305,15 @@ def _has_checksum(task: DownloadTask, body: bytes) -> bool:
     return bool(task.product.checksums) and matches(body, task.product.checksums)
 
 
-def _reserve_name(context: RunContext, task: DownloadTask, head: Head, entry: Entry | None) -> bool:
+def _suggested_name(task: DownloadTask, head: Head, beginning: bytes) -> str:
+    """Return the name that the archive, the manifest or the URL suggests. That of a catalogue has to fit the bytes."""
+    name = file_name(head.disposition) or task.product.expected_file
+    return name if task.product.hint is None else fitting_name(name, beginning)
+
+
+def _reserve_name(
+    context: RunContext, task: DownloadTask, head: Head, entry: Entry | None, beginning: bytes = b""
+) -> bool:
     """Decide and reserve the product's file name; return whether it had none, so that a file with it may exist.
 
     Raise `ProductFailed` (conflict) if another product has the name.
@@ -310,7 +321,7 @@ def _reserve_name(context: RunContext, task: DownloadTask, head: Head, entry: En
     new = task.file is None
     file = task.file or (entry.file if entry is not None else None)
     if file is None:
-        file = file_name(head.disposition) or task.product.expected_file
+        file = _suggested_name(task, head, beginning)
     other = context.claims.reserve(file, task.product.index)
     if other is not None:
         raise name_taken(f"the archive gives this product the name {file}", other)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import zipfile
 from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
+from tests.servers import reply
+
 if TYPE_CHECKING:
-    from tests.contract.program import Place
+    from tests.contract.program import Place, Site
 
 SHA256 = "d7a8fbb307d7809469ca9abcb0082e4f8d5651e46d3cdb762d02d0bf37c9e592"
 A = "https://a.example.org/"
@@ -124,3 +128,35 @@ def test_an_unquoted_reference_in_braces_is_named(place: Place):
     done = place("check", "m.yaml")
     assert done.code == 2
     assert "put ${NAME}" in done.err
+
+
+@pytest.mark.parametrize("padding", [0, 400_000], ids=["small", "large"])
+@pytest.mark.parametrize(
+    ("begin", "disposition", "file"),
+    [
+        (b"zip", "", "S5P_X.nc.zip"),
+        (b"zip", "attachment; filename=S5P_X.nc", "S5P_X.nc.zip"),
+        (b"zip", "attachment; filename=S5P_X.zip", "S5P_X.zip"),
+        (b"\x89HDF\r\n\x1a\n", "", "S5P_X.nc"),
+    ],
+)
+def test_a_product_of_a_catalogue_gets_a_name_that_fits_its_bytes(
+    begin: bytes, disposition: str, file: str, padding: int, site: Site, place: Place
+):
+    body = zip_of(b"x" * padding) if begin == b"zip" else begin + bytes(1000 + padding)
+    fields = (("Content-Disposition", disposition),) if disposition else ()
+    site.routes["/s5p/Products(1)/$value"] = reply(200, body, *fields)
+    place.text(json.dumps({"value": [{"Id": "1", "Name": "S5P_X.nc", "ContentLength": len(body)}]}), name="list")
+    base = site.raw.url("/s5p")
+    assert place("manifest", "odata", "list", "--base-url", base, "-o", "m.yaml").code == 0
+    done = place.run()
+    assert (done.code, place.names()) == (0, {file}), done.err
+    assert place.get(file) == body
+    assert place.run().counts == {"skipped": 1}
+
+
+def zip_of(data: bytes) -> bytes:
+    made_of = io.BytesIO()
+    with zipfile.ZipFile(made_of, "w") as archive:
+        archive.writestr("S5P_X/S5P_X.nc", data)
+    return made_of.getvalue()

@@ -355,3 +355,9 @@ def test_host_names_in_other_than_ascii_are_written_in_ascii_wherever_a_manifest
     assert product.url.raw == "https://xn--bcher-kva.example/ü.nc"
     assert product.mirrors[0].raw == "http://xn--bcher-kva.example:8080/x"
     assert account.hosts.allows(product.url)
+
+
+def test_a_name_is_only_what_a_product_is_called_without_another():
+    (product,) = read("products: [{url: https://x.example/get?id=1, name: ./S5P.nc}]").products
+    assert (product.file, product.hint, product.expected_file) == (None, "S5P.nc", "S5P.nc")
+    assert "leaves" in problem("products: [{url: https://x.example/a, name: ../x}]")
