@@ -36,8 +36,8 @@ _LABELS = {
 
 
 class Prompt(Protocol):
-    def __call__(self, question: str, /) -> str | None:
-        """Ask the user without echoing the input. None or empty: no answer."""
+    def __call__(self, question: str, /, *, hidden: bool = True) -> str | None:
+        """Ask the user; `hidden`: without an echo of the input. Empty: no answer; None: the user ended the input."""
         ...
 
 
@@ -294,14 +294,21 @@ class _Search:
         return next((path for path in candidates if path.is_file()), None)
 
     def _from_prompt(self, required: tuple[str, ...]) -> None:
+        ended = False
         for name in self._missing_names(required):
+            if ended:
+                self._not_found(name, "a prompt (the input ended)")
+                continue
             if self._prompt is None:
                 self._not_found(name, "a prompt (not on a terminal)")
                 continue
             question = f"{_LABELS[name]} for account {self._account.name}"
-            answer = self._prompt(question)
+            answer = self._prompt(question, hidden=name != "username")
             if answer:
                 self._keep(name, answer, SecretSource.PROMPT)
+            elif answer is None:
+                ended = True
+                self._not_found(name, "a prompt (the input ended)")
             else:
                 self._not_found(name, "a prompt (no answer)")
 

@@ -204,7 +204,7 @@ def test_a_locked_keyring_is_a_warning_and_the_search_continues():
     def locked(service, name):
         raise LookupError("KeyringLocked")
 
-    found = resolve(BASIC, environ={}, keyring=locked, prompt=lambda question: "typed")
+    found = resolve(BASIC, environ={}, keyring=locked, prompt=lambda question, hidden: "typed")
     assert found.sources["password"] is SecretSource.PROMPT
     assert "KeyringLocked" in found.warnings[0]
 
@@ -214,7 +214,7 @@ def no_keyring(service, name):
 
 
 def test_a_machine_without_a_keyring_gives_no_warning():
-    found = resolve(BASIC, environ={}, keyring=no_keyring, prompt=lambda question: "typed")
+    found = resolve(BASIC, environ={}, keyring=no_keyring, prompt=lambda question, hidden: "typed")
     assert found.warnings == ()
 
 
@@ -228,7 +228,7 @@ def test_the_message_for_a_missing_secret_omits_a_keyring_that_is_not_installed(
     with pytest.raises(AccountStopped) as stopped:
         resolve(BASIC, environ={}, keyring=keyring_lookup)
     assert "keyring" not in stopped.value.reason
-    assert resolve(BASIC, environ={}, keyring=keyring_lookup, prompt=lambda question: "typed").warnings == ()
+    assert resolve(BASIC, environ={}, keyring=keyring_lookup, prompt=lambda question, hidden: "typed").warnings == ()
 
 
 def test_the_keyring_is_not_read_if_all_required_secrets_are_found():
@@ -318,7 +318,7 @@ def test_a_broken_netrc_is_a_warning_with_its_line_and_without_its_text(tmp_path
     path = tmp_path / "netrc"
     path.write_text("machine a login me\npasword hunter2\n")
     account = with_(BASIC, netrc_hosts=("a",))
-    found = resolve(account, environ={"NETRC": str(path)}, prompt=lambda question: "typed")
+    found = resolve(account, environ={"NETRC": str(path)}, prompt=lambda question, hidden: "typed")
     assert str(path) in found.warnings[0]
     assert "hunter2" not in str(found.warnings)
 
@@ -326,13 +326,20 @@ def test_a_broken_netrc_is_a_warning_with_its_line_and_without_its_text(tmp_path
 def test_the_user_is_prompted_last_and_only_for_required_secrets():
     asked = []
 
-    def prompt(question):
-        asked.append(question)
+    def prompt(question, hidden):
+        asked.append((question, hidden))
         return "typed"
 
-    found = resolve(with_(OIDC, username=SecretRef("me")), environ={}, prompt=prompt)
-    assert asked == ["password for account own"]
+    found = resolve(OIDC, environ={}, prompt=prompt)
+    assert asked == [("user name for account own", False), ("password for account own", True)]
     assert found.totp_secret is None
+
+
+def test_the_end_of_the_input_ends_the_questions():
+    asked = []
+    with pytest.raises(MissingSecret, match=r"a prompt \(the input ended\).*a prompt \(the input ended\)"):
+        resolve(OIDC, environ={}, prompt=lambda question, hidden: asked.append(question))
+    assert asked == ["user name for account own"]
 
 
 def test_a_missing_secret_names_every_place_and_what_to_set(tmp_path):

@@ -95,9 +95,11 @@ def test_check_imports_no_keyring_preset_or_secret_file_that_its_accounts_do_not
     assert not modules & {
         *ONLY_FOR_FEW,
         "configparser",
-        "netrc",
+        "bulkdl.auth.netrc_file",
+        "bulkdl.auth.oidc.totp_secret",
         "hashlib",
         "getpass",
+        "termios",
     }
 
 

@@ -58,7 +58,12 @@ def dry_run(invocation: Invocation) -> int:
 def _checked(invocation: Invocation) -> tuple[Manifest, CheckReport]:
     manifest = invocation.load_manifest()
     invocation.settings(manifest)  # report a wrong flag or variable now, not when the run starts
-    plan = check_products(manifest, options=invocation.options(), environ=invocation.environ, prompt=prompt_for())
+    plan = check_products(
+        manifest,
+        options=invocation.options(),
+        environ=invocation.environ,
+        prompt=prompt_for(manifest=invocation.arguments.manifest),
+    )
     return manifest, plan
 
 

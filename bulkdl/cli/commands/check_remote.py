@@ -44,7 +44,7 @@ def query_archives(invocation: Invocation, manifest: Manifest) -> tuple[RemoteFa
         options=options,
         hub=Hub(observe),
         environ=invocation.environ,
-        prompt=prompt_for(),
+        prompt=prompt_for(manifest=invocation.arguments.manifest),
         on_done=_counter(len(manifest.products)) if verbosity >= 0 and not invocation.json else lambda _facts: None,
     )
     gc_control.enable_after_startup()

@@ -90,7 +90,7 @@ async def try_accounts(
     services = Services(
         settings=settings,
         environ=invocation.environ,
-        prompt=prompt_for(),
+        prompt=prompt_for(manifest=invocation.arguments.manifest),
         hub=Hub(observe),
         clock=SystemClock(),
         rng=random.Random(),  # noqa: S311 - jitter

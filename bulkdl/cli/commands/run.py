@@ -126,7 +126,7 @@ async def _run_with_signals(command: RunCommand, hub: Hub, stop: StopSignal, pro
             options=command.options,
             hub=hub,
             environ=command.environ,
-            prompt=prompt_for(progress),
+            prompt=prompt_for(progress, manifest=command.manifest.path),
             stop=stop,
             alone=True,
         )
