@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,7 +30,7 @@ from bulkdl.manifest.settings import resolve, resolve_run_options
 from bulkdl.operations.run import run
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Iterator
     from types import TracebackType
 
     from bulkdl.core.events import Event, Observer
@@ -89,10 +91,14 @@ class Downloads:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._stop is not None and self._result is None:
-            self._stop.request(StopReason.SIGINT)
+        self.stop()
         with first_error():
             await self._group.__aexit__(kind, error, trace)
+
+    def stop(self) -> None:
+        """Stop the run early, from its own event loop; its state is saved, and the next run resumes from there."""
+        if self._stop is not None and self._result is None:
+            self._stop.request(StopReason.SIGINT)
 
     def __aiter__(self) -> AsyncIterator[Outcome]:
         return self._iterate()
@@ -124,21 +130,91 @@ def download(manifest: ManifestSource, **options: Any) -> RunResult:
     """Run a manifest and wait for its end; works in a notebook, too, where an event loop is already running.
 
     The arguments are those of `Downloads`. Raise `ManifestError` or `UsageError` before the first download; every other
-    problem is in the result.
+    problem is in the result. An interruption (Ctrl-C, or that of a notebook's cell) saves the state of the run before
+    `KeyboardInterrupt` is raised.
     """
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(_run_to_end(manifest, options))
-    with ThreadPoolExecutor(1, thread_name_prefix="bulkdl") as pool:
-        return pool.submit(asyncio.run, _run_to_end(manifest, options)).result()
+        return asyncio.run(_RunOnThread(manifest, options).run())
+    with _interruptible():
+        return _RunOnThread(manifest, options).result()
 
 
-async def _run_to_end(manifest: ManifestSource, options: Mapping[str, Any]) -> RunResult:
-    async with Downloads(manifest, **options) as downloads:
-        async for _ in downloads:
+class _RunOnThread:
+    """A run on the event loop of another thread, while the caller's thread, which has a loop of its own, waits."""
+
+    def __init__(self, manifest: ManifestSource, options: Mapping[str, Any]) -> None:
+        self._manifest = manifest
+        self._options = options
+        self._ended = threading.Event()
+        self._interrupted = False
+        self._running: tuple[asyncio.AbstractEventLoop, Downloads] | None = None
+        self._result: RunResult | None = None
+        self._error: BaseException | None = None
+
+    def result(self) -> RunResult:
+        """Run to the end; on an interruption stop the run, wait until its state is saved, and raise the interruption."""
+        threading.Thread(target=self._work, name="bulkdl", daemon=True).start()
+        try:
+            self._wait()
+        except KeyboardInterrupt:
+            self._interrupted = True
+            if self._running is not None:
+                loop, downloads = self._running
+                with suppress(RuntimeError):  # the loop has just been closed
+                    loop.call_soon_threadsafe(downloads.stop)
+            self._wait()
+            raise
+        if self._error is not None:
+            raise self._error
+        assert self._result is not None
+        return self._result
+
+    async def run(self) -> RunResult:
+        async with Downloads(self._manifest, **self._options) as downloads:
+            self._running = asyncio.get_running_loop(), downloads
+            if self._interrupted:
+                downloads.stop()
+            async for _ in downloads:
+                pass
+        return downloads.result
+
+    def _work(self) -> None:
+        try:
+            self._result = asyncio.run(self.run())
+        except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
+            self._error = error
+        finally:
+            self._ended.set()
+
+    def _wait(self) -> None:
+        # On Windows an interruption does not end a wait without a limit.
+        while not self._ended.wait(_INTERRUPTION_CHECK_S):
             pass
-    return downloads.result
+
+
+_INTERRUPTION_CHECK_S = 0.2
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Have Ctrl-C raise `KeyboardInterrupt` inside the block.
+
+    The handler that `asyncio.run` installs cancels its main task instead, which does nothing while this thread waits.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if getattr(getattr(before, "func", None), "__name__", "") != "_on_sigint":
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _manifest(
