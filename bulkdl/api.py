@@ -17,6 +17,7 @@ import os
 import signal
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +32,7 @@ from bulkdl.operations.run import run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
+    from concurrent.futures import Future
     from types import TracebackType
 
     from bulkdl.core.events import Event, Observer
@@ -147,29 +149,26 @@ class _RunOnThread:
     def __init__(self, manifest: ManifestSource, options: Mapping[str, Any]) -> None:
         self._manifest = manifest
         self._options = options
-        self._ended = threading.Event()
         self._interrupted = False
         self._running: tuple[asyncio.AbstractEventLoop, Downloads] | None = None
-        self._result: RunResult | None = None
-        self._error: BaseException | None = None
 
     def result(self) -> RunResult:
         """Run to the end; on an interruption stop the run, wait until its state is saved, and raise the interruption."""
-        threading.Thread(target=self._work, name="bulkdl", daemon=True).start()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="bulkdl")
+        future = pool.submit(asyncio.run, self.run())
         try:
-            self._wait()
+            _wait_for(future)
         except KeyboardInterrupt:
             self._interrupted = True
             if self._running is not None:
                 loop, downloads = self._running
                 with suppress(RuntimeError):  # the loop has just been closed
                     loop.call_soon_threadsafe(downloads.stop)
-            self._wait()
+            _wait_for(future)
             raise
-        if self._error is not None:
-            raise self._error
-        assert self._result is not None
-        return self._result
+        finally:
+            pool.shutdown(wait=False)
+        return future.result()
 
     async def run(self) -> RunResult:
         async with Downloads(self._manifest, **self._options) as downloads:
@@ -180,18 +179,11 @@ class _RunOnThread:
                 pass
         return downloads.result
 
-    def _work(self) -> None:
-        try:
-            self._result = asyncio.run(self.run())
-        except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
-            self._error = error
-        finally:
-            self._ended.set()
 
-    def _wait(self) -> None:
-        # On Windows an interruption does not end a wait without a limit.
-        while not self._ended.wait(_INTERRUPTION_CHECK_S):
-            pass
+def _wait_for(future: Future[RunResult]) -> None:
+    # On Windows an interruption does not end a wait without a limit.
+    while not wait([future], timeout=_INTERRUPTION_CHECK_S).done:
+        pass
 
 
 _INTERRUPTION_CHECK_S = 0.2

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from bulkdl.http.response import Response
@@ -24,15 +24,21 @@ async def probe(
     open_: Callable[[str], AbstractAsyncContextManager[Response]],
     *,
     is_enough: Callable[[Response], bool] = lambda _response: True,
+    look: Callable[[Response], Awaitable[None]] | None = None,
 ) -> Response:
     """Return the closed response to a HEAD, or to a GET if the HEAD does not tell enough. Its body is not read.
 
     `open_` sends a request with the given method. `is_enough` says if a 200 to the HEAD holds what the caller needs.
+    `look` may read the first bytes of the response to a GET.
     """
     async with open_("HEAD") as response:
         status = response.head.status
     if status in _FINAL_STATUSES or (status == 200 and is_enough(response)):
         return response
     async with open_("GET") as response:
-        response.close()
+        try:
+            if look is not None:
+                await look(response)
+        finally:
+            response.close()
     return response

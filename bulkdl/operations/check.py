@@ -6,6 +6,7 @@ It uses no event loop and no network, whose import would take longer than the ch
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from bulkdl.core.errors import AccountStopped, ProductFailed
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.filenames import fold
 from bulkdl.core.models import AuthKind
+from bulkdl.core.urls import Url
 from bulkdl.journal.reader import read
 from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.planning.name_registry import NameRegistry
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
     from bulkdl.auth.credentials import Prompt
     from bulkdl.core.models import Account, Manifest, Product, RunOptions
     from bulkdl.planning.plan import PlannedProduct
+
+_Origins = Counter[tuple[str | None, str, str, int]]
+"""Number of products by account, scheme, host and port."""
 
 __all__ = ["AccountFacts", "CheckReport", "check_products"]
 
@@ -71,9 +76,27 @@ class CheckReport:
     conflicts: tuple[str, ...]
     warnings: tuple[str, ...]
 
+    unknown: tuple[int, ...] = ()
+    """Indices (`Product.index`) of the products of unknown size."""
+
     @property
-    def fits(self) -> bool:
-        return self.free_bytes is None or self.bytes_todo <= self.free_bytes
+    def fits(self) -> bool | None:
+        """False if the products do not fit; None if sizes are unknown and those that are known fit."""
+        if self.free_bytes is None:
+            return None
+        if self.bytes_todo > self.free_bytes:
+            return False
+        return None if self.unknown_sizes else True
+
+    def with_sizes(self, sizes: Mapping[int, int]) -> CheckReport:
+        """Return the report with the sizes that the archives gave, by `Product.index`."""
+        learnt = {index: sizes[index] for index in self.unknown if index in sizes}
+        return replace(
+            self,
+            bytes_todo=self.bytes_todo + sum(learnt.values()),
+            unknown_sizes=self.unknown_sizes - len(learnt),
+            unknown=tuple(index for index in self.unknown if index not in learnt),
+        )
 
 
 def check_products(
@@ -84,6 +107,7 @@ def check_products(
     builder = PlanBuilder(partial(look_at, manifest.destination), NameRegistry())
     builder.add(products, read(manifest.destination) or {})
     items = builder.build()
+    origins = Counter((p.account, p.url.scheme, p.url.host, p.url.port) for p in manifest.products)
     todo = [i for i in items if i.local_status is not LocalFileStatus.IN_PLACE]
     download = [i for i in todo if i.local_status is not LocalFileStatus.NEEDS_CHECKSUM]
     return CheckReport(
@@ -95,8 +119,12 @@ def check_products(
         bytes_todo=sum(max(0, i.size - i.have) for i in download if i.size is not None),
         bytes_kept=sum(i.have for i in download),
         unknown_sizes=sum(1 for i in download if i.size is None),
+        unknown=tuple(i.product.index for i in download if i.size is None),
         free_bytes=_free(manifest.destination),
-        accounts=tuple(_account_facts(a, products, environ, prompt) for a in manifest.accounts.values()),
+        accounts=tuple(
+            _with_host_warnings(_account_facts(a, products, environ, prompt), a, origins)
+            for a in manifest.accounts.values()
+        ),
         conflicts=(*_unstorable(download), *_conflicts(items, overwrite=options.overwrite)),
         warnings=(*manifest.warnings, *_shared_names(items)),
     )
@@ -139,6 +167,35 @@ def _unstorable(items: list[PlannedProduct]) -> list[str]:
         except ProductFailed as failed:
             found.append(str(failed))
     return found
+
+
+def _with_host_warnings(facts: AccountFacts, account: Account, origins: _Origins) -> AccountFacts:
+    """Add a warning where the account and the hosts of the products do not go together."""
+    if account.hosts is None or account.auth is AuthKind.NONE:
+        return facts
+    own = {origin: number for origin, number in origins.items() if origin[0] == account.name}
+    if not own:
+        free = {o[2]: n for o, n in origins.items() if o[0] is None and account.hosts.allows(_url_of(o))}
+        if not free:
+            return facts
+        warning = (
+            f"no product uses this account, although its `hosts` match {', '.join(sorted(free))} "
+            f"({sum(free.values()):,} without an account): add `account: {account.name}` to them, or to `defaults`"
+        )
+        return replace(facts, warnings=(*facts.warnings, warning))
+    outside = {o[2]: n for o, n in own.items() if not account.hosts.allows(_url_of(o))}
+    if not outside:
+        return facts
+    warning = (
+        f"the credential is not sent to {', '.join(sorted(outside))}, the host of {sum(outside.values()):,} of its "
+        "products: its `hosts` do not list it. Add it there if it belongs to the archive"
+    )
+    return replace(facts, warnings=(*facts.warnings, warning))
+
+
+def _url_of(origin: tuple[str | None, str, str, int]) -> Url:
+    _, scheme, host, port = origin
+    return Url(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/")
 
 
 def _conflicts(items: list[PlannedProduct], *, overwrite: bool) -> list[str]:

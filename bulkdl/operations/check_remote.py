@@ -7,6 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 from bulkdl.concurrency.connection_limiter import ConnectionLimiter
+from bulkdl.content.error_pages import objection
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
@@ -31,11 +32,16 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteFacts", "check_remote"]
 
+_LOOKED_AT = 1024
+"""Bytes at the beginning of a body that are checked for an error page."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteFacts:
     """An archive's response about one product."""
 
+    index: int
+    """Index of the product in the manifest."""
     file: str
     """File name that the product would get."""
     status: int | None = None
@@ -87,39 +93,74 @@ async def check_remote(
 async def _ask(http: HttpClient, product: Product, signer: Authenticator) -> RemoteFacts:
     name = product.expected_file
     try:
-        response = await _response(http, product, signer)
+        response, page = await _response(http, product, signer)
     except AccountStopped as error:
-        return RemoteFacts(file=name, problem=str(error), account_stopped=True)
+        return RemoteFacts(index=product.index, file=name, problem=str(error), account_stopped=True)
     except (ProductFailed, TryAgain) as error:
-        return RemoteFacts(file=name, problem=str(error))
+        return RemoteFacts(index=product.index, file=name, problem=str(error))
     head = response.head
     return RemoteFacts(
+        index=product.index,
         file=product.file or file_name(head.disposition) or name,
         status=head.status,
         size=_size(head),
         resumable="bytes" in head.accept_ranges.lower() and strong_etag(head.etag) is not None,
-        problem=_problem(response, product),
+        problem=page or _problem(response, product),
     )
 
 
-async def _response(http: HttpClient, product: Product, signer: Authenticator) -> Response:
+async def _response(http: HttpClient, product: Product, signer: Authenticator) -> tuple[Response, str]:
+    """Return the response about the product, and why its body cannot be the product ("" if it can, or was not read)."""
     allowed = signer.hosts or HostList((product.url.host,))
     headers = dict(product.headers)
-    return await probe(
+    page = ""
+
+    async def look(response: Response) -> None:
+        nonlocal page
+        if response.head.status == 200 and not parse_codings((response.head.content_encoding,)):
+            page = await _objection(response, product)
+
+    response = await probe(
         lambda method: http.open(product.url, signer=signer, allowed=allowed, headers=headers, method=method),
-        is_enough=lambda response: _size(response.head) is not None,
+        is_enough=lambda response: _size(response.head) is not None and not _may_be_a_page(response.head),
+        look=look,
+    )
+    return response, page
+
+
+def _may_be_a_page(head: Head) -> bool:
+    """Tell whether the type is that of login pages and error messages, so that only the first bytes can tell more."""
+    media = head.content_type.partition(";")[0].strip().lower()
+    return media in {"text/html", "application/xhtml+xml"} or media.endswith(("json", "xml"))
+
+
+async def _objection(response: Response, product: Product) -> str:
+    first = await response.peek()
+    accept = next((value for key, value in product.headers if key.lower() == "accept"), None)
+    name = product.file or file_name(response.head.disposition) or product.expected_file
+    return (
+        objection(
+            name=name,
+            head=first[:_LOOKED_AT],
+            content_type=response.head.content_type,
+            size=_size(response.head),
+            requested_accept=accept,
+            name_is_guess=product.file is None,
+        )
+        or ""
     )
 
 
 def _problem(response: Response, product: Product) -> str:
     head = response.head
+    words = f": {response.error_text}" if response.error_text else ""
     if (meaning := response.interpretation) is not None:
         hint = f". {meaning.hint}" if meaning.hint else ""
-        return f"the archive answered {head.status} ({meaning.text}){hint}"
+        return f"the archive answered {head.status} ({meaning.text}){words}{hint}"
     if head.status == 202:
         return "the archive must prepare it first (202)"
     if head.status != 200:
-        return f"the archive answered {head.status}"
+        return f"the archive answered {head.status}{words}"
     if product.size is not None and _size(head) not in (None, product.size):
         return f"expected {product.size} bytes, the archive has {head.content_length}"
     return ""

@@ -14,7 +14,9 @@ from bulkdl.concurrency.adaptive_limit import CAP
 from bulkdl.concurrency.connection_limiter import ConnectionLimiter
 from bulkdl.concurrency.rate_limiter import HostBackoff, RateLimit
 from bulkdl.core.errors import first_error
+from bulkdl.core.events import Level
 from bulkdl.core.filenames import fold
+from bulkdl.core.units import format_bytes
 from bulkdl.http.fast_lane.takeover import fast_lane_for
 from bulkdl.operations.prepare import announce
 from bulkdl.planning.local_status import LocalFileStatus
@@ -68,6 +70,7 @@ async def execute(
         ending.authenticators = authenticators
         stack.push_async_callback(_log_out, authenticators, ending)
         announce(request, prepared)
+        await _warn_of_little_space(request, prepared)
         context = _run_context(stack, request, prepared, network, authenticators)
         await record_done(context, items)
         engine = Engine(context, _drained(items))
@@ -111,6 +114,25 @@ def _run_context(
         orphans=find_orphans(gone, request.manifest.products),
         parts={fold(e.part): e.id for e in prepared.unfinished.values() if e.part is not None and e.ranges},
     )
+
+
+async def _warn_of_little_space(request: RunRequest, prepared: PreparedDestination) -> None:
+    """Say at the start that the known sizes do not fit; the run downloads what fits all the same."""
+    here = (LocalFileStatus.IN_PLACE, LocalFileStatus.NEEDS_CHECKSUM)
+    items = (item for item in prepared.items if item.local_status not in here)
+    needed = sum(max(0, item.size - item.have) for item in items if item.size is not None)
+    if not needed:
+        return
+    free = await prepared.storage.free_bytes(enough=needed)
+    if needed <= free:
+        return
+    then = (
+        "with --wait-for-space the run waits for more"
+        if request.options.wait_for_space
+        else "the run downloads the products that fit and leaves the others pending (exit code 4)"
+    )
+    text = f"disk space: {format_bytes(needed)} needed, {format_bytes(free)} free; {then}"
+    request.hub.note(Level.WARNING, text)
 
 
 def _forget_account_stops(prepared: PreparedDestination, authenticators: Mapping[str | None, Authenticator]) -> None:

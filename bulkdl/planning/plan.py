@@ -6,6 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from bulkdl.core.errors import UsageError
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Outcome, State
 from bulkdl.journal.records import Phase
@@ -59,10 +60,20 @@ class PlannedProduct:
 
 
 def selected(products: Iterable[Product], patterns: tuple[str, ...]) -> list[Product]:
-    """Return the products whose file name, or its last part, matches one of the globs; all if there are no globs."""
-    if not patterns:
-        return list(products)
-    return [p for p in products if any(_matches(p.expected_file, pattern) for pattern in patterns)]
+    """Return the products whose file name, or its last part, matches one of the globs; all if there are no globs.
+
+    Raise `UsageError` if none matches: a run of nothing would end as a success.
+    """
+    every = list(products)
+    if not patterns or not every:
+        return every
+    found = [p for p in every if any(_matches(p.expected_file, pattern) for pattern in patterns)]
+    if not found:
+        raise UsageError(
+            f"no product matches --select {' '.join(map(repr, patterns))}",
+            hint=f"The manifest has {len(every):,} products, such as {every[0].expected_file!r}",
+        )
+    return found
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -29,30 +29,35 @@ __all__ = ["check", "check_json", "check_lines", "dry_run"]
 def check(invocation: Invocation) -> int:
     """Print the plan; exit code 0 if a run can do all of it."""
     manifest, report = _checked(invocation)
-    code = exit_code(
-        machine=not report.fits, account=any(a.error for a in report.accounts), failed=len(report.conflicts)
-    )
     if not invocation.arguments.remote:
         _print_plan(invocation, manifest, report)
-        return code
+        return _code(report)
     from bulkdl.cli.commands.check_remote import query_archives, remote_json, remote_lines  # noqa: PLC0415 - needed only for --remote
 
     found = query_archives(invocation, manifest)
+    report = report.with_sizes({facts.index: facts.size for facts in found if facts.size is not None})
     _print_plan(invocation, manifest, report, remote=remote_json(found))
     if not invocation.json:
         every = invocation.verbosity > 0 or len(found) <= LISTED
         write_out("\nAt the archives:\n" + "\n".join(remote_lines(found, every=every)) + "\n")
     return exit_code(
-        machine=not report.fits,
+        machine=report.fits is False,
         account=any(facts.account_stopped for facts in found),
         failed=len(report.conflicts) + sum(1 for facts in found if facts.problem),
     )
 
 
 def dry_run(invocation: Invocation) -> int:
-    """Print the same plan for `run --dry-run`."""
-    _print_plan(invocation, *_checked(invocation))
-    return 0
+    """Print the same plan for `run --dry-run`, with the same exit code."""
+    manifest, report = _checked(invocation)
+    _print_plan(invocation, manifest, report)
+    return _code(report)
+
+
+def _code(report: CheckReport) -> int:
+    return exit_code(
+        machine=report.fits is False, account=any(a.error for a in report.accounts), failed=len(report.conflicts)
+    )
 
 
 def _checked(invocation: Invocation) -> tuple[Manifest, CheckReport]:
@@ -84,18 +89,22 @@ def check_lines(report: CheckReport, manifest: Manifest) -> Iterator[str]:
     yield f"{'products':<13}{report.products:,}: {', '.join(_counts(report))}"
     yield f"{'to download':<13}{', '.join(_sizes(report))}"
     if report.free_bytes is not None:
-        short = report.bytes_todo - report.free_bytes
-        enough = (
-            "enough"
-            if report.fits
-            else f"NOT ENOUGH, {format_bytes(short)} short. Free some space or choose another destination (-d)"
-        )
-        yield f"{'free space':<13}{format_bytes(report.free_bytes)}: {enough}"
+        yield f"{'free space':<13}{format_bytes(report.free_bytes)}: {_enough(report, report.free_bytes)}"
     for account in report.accounts:
         yield ""
         yield from _account_lines(account)
     yield from titled("Conflicts:", report.conflicts)
     yield from titled("Warnings:", report.warnings)
+
+
+def _enough(report: CheckReport, free: int) -> str:
+    if report.fits:
+        return "enough"
+    if report.fits is None:
+        unknown = count(report.unknown_sizes, "product")
+        return f"whether it is enough cannot be told, since the size of {unknown} is unknown (`--remote` asks for it)"
+    short = format_bytes(report.bytes_todo - free)
+    return f"NOT ENOUGH, {short} short. Free some space or choose another destination (-d)"
 
 
 def _counts(report: CheckReport) -> Iterator[str]:
