@@ -20,8 +20,8 @@ _MAX_KEPT = 5_000
 _MAX_WARNINGS = 20
 _HIDDEN = "\u2026"
 _MAY_BE_SECRET = re.compile(
-    r"(?i:auth(?!or)|bearer|basic\s|cookie|token|secret|passw|\bpwd|api-?_?key|credential|signature|\bsig=|x-amz-|x-goog-)"
-    r"|eyJ[A-Za-z0-9_-]{6}|gh[a-z]_|AKIA|^[^/\s]*:[^/\s]*@"
+    r"(?i:authorization|bearer|basic|cookie|token|secret|passw(?:or)?d|passphrase|pwd|api[-_ ]?key|credential|signature|sig)"
+    r"[\"']?[\s:=/]+[^\s:=/]|(?i:x-amz-|x-goog-)|eyJ[A-Za-z0-9_-]{6}|gh[a-z]_|AKIA|^[^/\s]*:[^/\s]*@"
     r"|(?=[A-Za-z0-9+=]*[a-z])(?=[A-Za-z0-9+=]*[A-Z])(?=[A-Za-z0-9+=]*[0-9])[A-Za-z0-9+=]{20}"
     r"|(?<![0-9A-Fa-f])[0-9A-Fa-f]{32}",
 )
@@ -116,7 +116,7 @@ def describe_url(text: str) -> str:
 
 def excerpt(text: str, length: int = 60) -> str:
     """Return the beginning of a name for a message; `\u2026` if it may be a secret in the wrong place."""
-    return _HIDDEN if _may_be_secret(text) and not text.replace("_", "").isalpha() else text[:length]
+    return _HIDDEN if _may_be_secret(text) else text[:length]
 
 
 def _may_be_secret(text: str) -> bool:

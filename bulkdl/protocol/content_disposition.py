@@ -45,7 +45,7 @@ def file_name(value: str) -> str | None:
         "" if "'" in extended else decode_name(unquote_to_bytes(_bytes(extended))),  # without its charset
     )
     for name in names:
-        last = re.split(r"[/\\]", name.strip())[-1].strip()
+        last = re.split(r"[/\\]", _unquoted(name))[-1].strip()
         if last.strip(". "):
             return safe_component(last)
     return None

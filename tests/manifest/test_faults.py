@@ -156,6 +156,21 @@ def test_a_secret_in_the_wrong_place_is_never_shown(text):
     assert "hunter2" not in "\n".join(problems(f"{text}\n{P}"))
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("accounts: {a: {auth: basic, hosts: ['https://auth.example.org']}}", '"https://auth.example.org"'),
+        ("accounts: {a: {auth: basic, hosts: ['token.example.org:x']}}", '"token.example.org:x"'),
+        ("accounts: {a: {auth: basic, token_ulr: x}}", 'did you mean "token_url"?'),
+        ("accounts: {a: {auth: basic, passwd: x}}", '"passwd"'),
+        ("settings: {until: S2A_MSIL2A_20240101T101031_N0510_R022_T32TQM}", "S2A_MSIL2A"),
+        ("defaults: {account: cookies}", '"cookies"'),
+    ],
+)
+def test_what_is_no_secret_is_shown(text, shown):
+    assert shown in "\n".join(problems(f"{text}\n{P}"))
+
+
 def test_all_problems_are_reported_together_in_the_order_of_the_file():
     lines = problems(
         "settings: {workers: 0}\n"

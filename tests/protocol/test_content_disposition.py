@@ -123,6 +123,7 @@ def test_the_public_table_of_cases_gives_the_names_that_browsers_take(case):
         ("attachment; filename='it''s.nc'", "it''s.nc"),
         ("attachment; filename=it's.nc", "it's.nc"),
         ("attachment; filename*=UTF-8''\"x.nc\"", "x.nc"),
+        ("attachment; filename*=UTF-8''%22x.nc%22", "x.nc"),
         ("attachment; filename*=utf-8'en'x%20y.nc", "x y.nc"),
         ("attachment; filename*=x.nc", "x.nc"),
         ("attachment; filename*=UTF-8''%ff.zip; filename=x.zip", "x.zip"),
