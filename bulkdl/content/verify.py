@@ -46,7 +46,7 @@ _ZIP_SUFFIXES = (".zip", ".kmz")
 _TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 _PACKED_SUFFIXES = (".gz", ".bz2", ".xz")
 _AGAIN = "Run again to download it again. If it fails the same way, the manifest and the archive disagree"
-_DAMAGED = "Run again to download it again. If it fails the same way, report it to the archive"
+_DAMAGED = "Run again to download it again. If it fails the same way, report it to the archive, or name the checksum in the manifest"
 _LOOK = "Open its URL in a browser to see what the server sends"
 
 
@@ -147,13 +147,13 @@ def check_body(
     The file itself is read only to check an archive's structure.
     """
     return _Check(
-        path=Path(path),
+        path=path,
         product=product,
         name=name,
         content_type=content_type,
         server=server,
         record=_recorded(product, server),
-        stop=Stop(),
+        stop=_NO_STOP,
         progress=_no_progress,
     ).body(body)
 
@@ -166,8 +166,15 @@ def matches(body: bytes, checksums: Collection[Checksum]) -> bool:
 
 def _recorded(product: Product, server: ServerDigest, *, always: bool = True) -> tuple[str, ...]:
     """Return the algorithms of the digests to record. A CRC finds damage, but another file may have it."""
+    if not product.checksums and not server.checksums:
+        return _OWN if always else ()
     hashes = tuple(c.algorithm for c in product.checksums or server.checksums if c.algorithm not in CRCS)
-    return tuple(dict.fromkeys(hashes)) or (("blake3",) if always else ())
+    return tuple(dict.fromkeys(hashes)) or (_OWN if always else ())
+
+
+_OWN = ("blake3",)
+"""Algorithm of a digest that nobody but `bulkdl verify` needs."""
+_NO_STOP = Stop()
 
 
 def _no_progress(_read: int) -> None:
@@ -201,7 +208,7 @@ def _digests_of(body: bytes, algorithms: Collection[str]) -> dict[str, str]:
 class _Check:
     """The checks of one file; each method is one check. Runs on a worker thread."""
 
-    path: Path
+    path: Path | str
     product: Product
     name: str
     content_type: str
@@ -211,12 +218,13 @@ class _Check:
     progress: Callable[[int], None]
 
     def file(self, known: Digests | None) -> Verified:
-        with self.path.open("rb", buffering=0) as file:
+        path = Path(self.path)
+        with path.open("rb", buffering=0) as file:
             facts = os.fstat(file.fileno())
             head = file.read(HEAD_SIZE)
 
         def read(algorithms: Collection[str]) -> Mapping[str, str]:
-            return _digests(self.path, {a: hasher(a) for a in algorithms}, self.stop, self.progress)
+            return _digests(path, {a: hasher(a) for a in algorithms}, self.stop, self.progress)
 
         return self._all(head, facts.st_size, {} if known is None else known.of(facts), read)
 
@@ -285,6 +293,8 @@ class _Check:
 
     def _sums(self, expected: tuple[Checksum, ...], known: Mapping[str, str], read: _Read) -> Mapping[str, str]:
         """Return the digests to record, after all `expected` ones have been found right."""
+        if not expected and not known:
+            return read(self.record) if self.record else {}
         right = {c.algorithm for c in expected if known.get(c.algorithm) == c.hex.lower()}
         missing = {c.algorithm for c in expected} - right | set(self.record) - set(known)
         found = {**known, **(read(missing) if missing else {})}
@@ -305,7 +315,7 @@ class _Check:
         from bulkdl.content.archive_check import check_archive  # noqa: PLC0415 - see `import_archive_readers`
 
         try:
-            check_archive(self.path, self.name, deep=deep, stop=self.stop, progress=self.progress)
+            check_archive(Path(self.path), self.name, deep=deep, stop=self.stop, progress=self.progress)
         except ProductFailed as exc:
             raise ProductFailed(f"{self.name}: {exc.reason}", kind=exc.kind, hint=exc.hint or _AGAIN) from exc
 
