@@ -104,7 +104,9 @@ def check_products(
 ) -> CheckReport:
     """Return the plan of a run, without writing anything and without requests."""
     products = selected(manifest.products, options.select)
-    builder = PlanBuilder(partial(look_at, manifest.destination), NameRegistry())
+    builder = PlanBuilder(
+        partial(look_at, manifest.destination), NameRegistry(FolderLinks(manifest.destination).real_folder)
+    )
     builder.add(products, read(manifest.destination) or {})
     items = builder.build()
     origins = Counter((p.account, p.url.scheme, p.url.host, p.url.port) for p in manifest.products)

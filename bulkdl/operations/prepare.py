@@ -15,6 +15,7 @@ from bulkdl.planning.plan import BATCH, PlanBuilder
 from bulkdl.storage.destination import Storage
 from bulkdl.storage.destination_lock import DestinationLock
 from bulkdl.storage.file_info import look_at
+from bulkdl.storage.folder_links import FolderLinks
 
 if TYPE_CHECKING:
     import random
@@ -77,7 +78,7 @@ async def prepare(stack: AsyncExitStack, request: RunRequest, products: list[Pro
         text = f"the previous run ({lock.took_over}) was interrupted; resuming from its saved state"
         hub.note(Level.INFO, text)
     journal = await stack.enter_async_context(Journal.open(folder, clock=request.clock))
-    names, batch = NameRegistry(), products[:BATCH]
+    names, batch = NameRegistry(FolderLinks(folder).real_folder), products[:BATCH]
     builder = PlanBuilder(partial(look_at, folder), names)
     # Request all three at once: the journal reads them together, and before it creates its space reserve.
     unfinished, learned, known = await asyncio.gather(

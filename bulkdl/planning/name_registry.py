@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bulkdl.core.errors import ProductFailed
 from bulkdl.core.filenames import fold
 from bulkdl.core.models import FailureKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["NameRegistry", "name_taken"]
 
@@ -16,7 +21,9 @@ class NameRegistry:
     product never loses its name. The other product is a conflict.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, real_folder: Callable[[str], str] = str) -> None:
+        """`real_folder` returns the folder to which a folder leads, where links make two folders one."""
+        self._real_folder = real_folder
         self._reserved: dict[str, int | tuple[int, ...]] = {}
         """Products that reserved each name, in order; the first holds it.
 
@@ -24,9 +31,16 @@ class NameRegistry:
         """
         self._confirmed: dict[str, int] = {}
 
+    def _key(self, file: str) -> str:
+        """Return a key that is equal for two names of one file."""
+        folder, slash, name = file.rpartition("/")
+        if slash and (real := self._real_folder(folder)) != folder:
+            file = f"{real}/{name}"
+        return fold(file)
+
     def reserve(self, file: str, index: int) -> int | None:
         """Reserve `file` for product `index`; return None, or the index of the product that holds it instead."""
-        return self._reserve(fold(file), index)
+        return self._reserve(self._key(file), index)
 
     def _reserve(self, key: str, index: int) -> int | None:
         confirmed = self._confirmed.get(key)
@@ -42,7 +56,7 @@ class NameRegistry:
 
     def confirm(self, file: str, index: int) -> int | None:
         """Reserve `file` permanently for a finished product; return as `reserve` does."""
-        key = fold(file)
+        key = self._key(file)
         other = self._reserve(key, index)
         if other is None:
             self._reserved.pop(key, None)
@@ -51,11 +65,11 @@ class NameRegistry:
 
     def occupy(self, folder: str, index: int) -> None:
         """Block `folder`, which is in the path of product `index`, as a name for any product that has not finished."""
-        self._confirmed.setdefault(fold(folder), index)
+        self._confirmed.setdefault(self._key(folder), index)
 
     def holder(self, file: str) -> int | None:
         """Return the index of the product that holds the name; None if it is free."""
-        key = fold(file)
+        key = self._key(file)
         if key in self._confirmed:
             return self._confirmed[key]
         reserved = self._reserved.get(key)
@@ -63,7 +77,7 @@ class NameRegistry:
 
     def release(self, file: str, index: int) -> None:
         """Release the name for the next product that reserved it and was displaced; no effect once confirmed."""
-        key = fold(file)
+        key = self._key(file)
         reserved = self._reserved.get(key)
         if reserved is None or key in self._confirmed:
             return

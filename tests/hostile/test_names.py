@@ -235,3 +235,20 @@ async def test_latin_1_names_that_differ_in_one_byte_do_not_clash(tmp_path: Path
     async with RawServer(serve) as server:
         done = await place.run(server.url("/1"), server.url("/2"))
     assert (done.code, place.names()) == (0, ["foo-ä.dat", "foo-ö.dat"])
+
+
+async def test_two_files_that_are_one_by_a_link_are_never_mixed(tmp_path: Path):
+    place = Place(tmp_path)
+    (place.root / "y").mkdir(parents=True)
+    (place.root / "x").symlink_to("y")
+    bodies = {"/a": BODY, "/b": BODY[::-1]}
+
+    async def serve(request: RawRequest, wire: Wire) -> None:
+        await reply(200, bodies[request.path])(request, wire)
+
+    async with RawServer(serve) as server:
+        products = {"url": server.url("/a"), "file": "x/a.bin"}, {"url": server.url("/b"), "file": "y/a.bin"}
+        done = await place.run(*products)
+        again = await place.run(*products)
+    assert (done.code, done.failure[0], place.file("x/a.bin")) == (1, "conflict", BODY)
+    assert (again.code, again.failure[0], again.result.skipped) == (1, "conflict", 1)
