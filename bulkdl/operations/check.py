@@ -21,6 +21,7 @@ from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.planning.name_registry import NameRegistry
 from bulkdl.planning.plan import PlanBuilder, selected
 from bulkdl.storage.file_info import check_name, look_at
+from bulkdl.storage.folder_links import FolderLinks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
