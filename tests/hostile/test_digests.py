@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import zipfile
@@ -166,3 +167,42 @@ async def test_a_page_in_place_of_a_product_with_a_checksum_is_named_as_a_page(k
     assert "HTML page" in reason
     if kept and not size:
         assert place.part("a.zip") == body[:200_000]
+
+
+@pytest.mark.parametrize("field", ["Content-MD5", "Digest", "Repr-Digest", "x-goog-hash"])
+@pytest.mark.parametrize("of", ["coded", "plain"])
+async def test_a_digest_beside_a_coding_that_is_removed_loses_no_product(field, of, tmp_path):
+    """The digest is of the coded bytes or of the others; servers differ."""
+    body, place = body_of(300_000), Place(tmp_path)
+    coded = gzip.compress(body)
+    sent = (field, FIELDS[field](coded if of == "coded" else body))
+    async with RawServer(reply(200, coded, ("Content-Encoding", "gzip"), sent)) as server:
+        done = await place.run({"url": f"{server.origin}/a", "file": "a.bin"})
+    assert (done.code, place.file("a.bin")) == (0, body)
+
+
+async def test_a_digest_beside_a_coding_that_is_kept_is_checked(tmp_path):
+    body, place = gzip.compress(body_of(300_000)), Place(tmp_path)
+    fields = ("Content-Encoding", "gzip"), ("Content-MD5", b64("md5", body))
+    async with RawServer(reply(200, flipped(body), *fields), reply(200, body, *fields)) as server:
+        done = await place.run({"url": f"{server.origin}/a.csv.gz", "file": "a.csv.gz"})
+    assert (done.code, place.file("a.csv.gz"), len(server.log)) == (0, body, 2)
+
+
+async def test_the_next_source_is_asked_when_a_mirror_sends_other_bytes_than_its_digest(tmp_path):
+    body, place = body_of(300_000), Place(tmp_path)
+    sent = ("Content-MD5", b64("md5", body))
+    async with RawServer(reply(200, flipped(body), sent)) as bad, RawServer(reply(200, body, sent)) as good:
+        product = {"url": f"{bad.origin}/a", "file": "a.bin", "mirrors": [f"{good.origin}/a"]}
+        done = await place.run(product)
+    assert (done.code, place.file("a.bin")) == (0, body)
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_a_range_that_is_ignored_brings_the_digest_of_the_new_whole(size, tmp_path):
+    body, other, place = body_of(size), body_of(size, 1), Place(tmp_path)
+    first = announce(size, body[: size // 2], ("Content-MD5", b64("md5", body)), ("ETag", '"1"'))
+    second = reply(200, other, ("Content-MD5", b64("md5", other)), ("ETag", '"2"'))
+    async with RawServer(first, second) as server:
+        done = await place.run({"url": f"{server.origin}/a", "file": "a.bin"})
+    assert (done.code, place.file("a.bin"), len(server.log)) == (0, other, 2)
