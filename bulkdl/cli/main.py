@@ -28,6 +28,7 @@ _MACHINE = 4
 _SIGNALS = 128
 """Exit codes from here on tell of a signal; no other cause replaces them."""
 _INTERRUPTED = 130
+_LAST_PATIENCE_S = 1.0
 _INTERNAL_ERROR = 1
 
 
@@ -77,7 +78,7 @@ def _run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     try:
         return run_command(arguments, environ)
     except KeyboardInterrupt:
-        say("")
+        say("", patience_s=_LAST_PATIENCE_S)  # the terminal may be the very thing that was interrupted
         return _INTERRUPTED
     except BrokenPipeError:
         return 0

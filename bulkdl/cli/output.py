@@ -66,9 +66,9 @@ def write_out(text: str, *, patience_s: float | None = None) -> None:
         raise StorageStopped(f"standard output cannot be written: {error.strerror}")
 
 
-def say(text: str) -> None:
-    """Print one line to standard error."""
-    _write(sys.stderr, f"{text}\n")
+def say(text: str, *, patience_s: float | None = None) -> None:
+    """Print one line to standard error; `patience_s` as for `write_out`."""
+    _write(sys.stderr, f"{text}\n", patience_s)
 
 
 def print_error(text: str) -> None:
@@ -107,7 +107,7 @@ def _write(stream: TextIO | None, text: str, patience_s: float | None = None) ->
     try:
         if not text:  # a write of nothing waits as well for a terminal that is stopped
             stream.flush()
-        elif patience_s is None:
+        elif patience_s is None and _waits(stream):
             stream.write(text)
             stream.flush()
         else:
@@ -122,7 +122,15 @@ def _write(stream: TextIO | None, text: str, patience_s: float | None = None) ->
     return None
 
 
-def _write_patiently(stream: TextIO, text: str, patience_s: float) -> None:
+def _waits(stream: TextIO) -> bool:
+    """Tell whether a write waits for the reader; another program may have made the shared pipe non-blocking."""
+    try:
+        return os.get_blocking(stream.fileno())
+    except (OSError, ValueError, AttributeError):  # a stream in memory, or Windows
+        return True
+
+
+def _write_patiently(stream: TextIO, text: str, patience_s: float | None) -> None:
     from bulkdl.cli.background_writer import BackgroundWriter, raw_of  # noqa: PLC0415 - only after an interruption
 
     stream.flush()

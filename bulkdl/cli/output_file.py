@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bulkdl.core.errors import StorageStopped, UsageError
 
-__all__ = ["require_writable", "write_file"]
+__all__ = ["descriptor_of", "require_writable", "write_file"]
 
 
 _DESCRIPTOR = re.compile(r"(?:/dev/fd|/proc/(?:self|thread-self|\d+)/fd)/(\d{1,9})")
@@ -30,7 +30,7 @@ def require_writable(path: Path, what: str) -> None:
     Called before the work, which may take hours.
     """
     try:
-        fits = _descriptor_of(path) is not None or _is_stream(path) or _is_replaceable(_target(path))
+        fits = descriptor_of(path) is not None or _is_stream(path) or _is_replaceable(_target(path))
     except (OSError, ValueError):  # ValueError: a NUL character
         fits = False
     if not fits:
@@ -40,7 +40,7 @@ def require_writable(path: Path, what: str) -> None:
 def write_file(path: Path, text: str, what: str = "") -> None:
     """Write the whole text or none of it; raise `StorageStopped` if this fails."""
     try:
-        descriptor = _descriptor_of(path)
+        descriptor = descriptor_of(path)
         if descriptor is not None:
             # A second opening of the same file would have a position of its own, and overwrite what stands there.
             with os.fdopen(os.dup(descriptor), "w", encoding="utf-8", errors=_ERRORS) as stream:
@@ -87,7 +87,7 @@ def _is_replaceable(target: Path) -> bool:
     return not target.is_dir() and target.parent.is_dir() and os.access(target.parent, os.W_OK)
 
 
-def _descriptor_of(path: Path) -> int | None:
+def descriptor_of(path: Path) -> int | None:
     """Return the number of the open descriptor that `path` names, directly or by a symbolic link."""
     text = os.path.abspath(path)  # noqa: PTH100 - `Path.resolve` would follow the links
     for _ in range(_MOST_LINKS):

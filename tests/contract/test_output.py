@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -125,6 +126,19 @@ def test_a_reader_who_has_seen_enough_is_no_fault(place, names):
     assert place.names() == names
 
 
+def test_a_pipe_that_does_not_block_gets_the_whole_summary(place, names):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    place.write([{"url": f"http://127.0.0.1:9/{n}.bin?{n}", "file": f"{n}.bin"} for n in range(1000)], name="n.yaml")
+    process = shell(place, f"exec {PROGRAM} status n.yaml --json", stdout=writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        text = stream.read()
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert len(json.loads(text)["items"]) == 1000
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "<&- 2>&-"])
 @pytest.mark.parametrize("mode", ["auto", "json"])
 def test_a_run_needs_no_standard_stream(place, names, closed, mode):
@@ -153,3 +167,52 @@ def test_a_generated_manifest_may_go_to_standard_output_by_name(place):
     out = process.communicate(timeout=PATIENCE_S)[0].decode()
     assert process.returncode == 0
     assert "https://archive.example.org/a.zip" in out
+
+
+def test_a_log_on_standard_output_and_the_summary_do_not_overwrite_each_other(place, names):
+    process = shell(place, f"exec {PROGRAM} run m.yaml --log-file /dev/stdout > out")
+    process.communicate(timeout=PATIENCE_S)
+    text = (place.cwd / "out").read_text()
+    assert process.returncode == 0
+    assert f"All {NUMBER} products are in place." in text
+    assert text.count("complete, ") == NUMBER
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("where", ["2> /dev/full", "> /dev/null 2>&1 --log-file /dev/full"])
+def test_progress_and_log_on_a_full_disk_end_nothing(place, names, where):
+    process = shell(place, f"exec {PROGRAM} run m.yaml {where}")
+    process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0
+    assert place.names() == names
+
+
+def test_the_stop_of_an_account_is_told_once_on_one_terminal(site: Site, place: Place):
+    place.write([site.entry(site.item("header-"), account="own")], accounts={"own": site.oidc(password="${WRONG}")})
+    process = shell(place, f"WRONG=wrong exec {PROGRAM} run m.yaml 2>&1")
+    text = process.communicate(timeout=PATIENCE_S)[0].decode()
+    assert process.returncode == 3
+    assert text.count("Invalid user credentials") == 1, text
+
+
+NO_HOME = """
+import pwd, sys
+def unknown(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = unknown
+from bulkdl.cli.main import main
+sys.exit(main())
+"""
+
+
+def test_a_user_without_home_and_passwd_entry_can_log_in_and_download(site: Site, place: Place):
+    item = site.item("query-")
+    accounts = {"own": site.oidc("tina", totp_secret="${TINA_TOTP}", token_in="query")}
+    place.write([site.entry(item, account="own")], accounts=accounts)
+    place.text(NO_HOME, name="program.py")
+    (place.cwd / "tmp").mkdir()
+    command = f"unset HOME; TMPDIR=$PWD/tmp exec {sys.executable} program.py"
+    for words in ("check m.yaml", "login m.yaml", "run m.yaml", "status m.yaml"):
+        process = shell(place, f"{command} {words}")
+        out, err = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, out + err
+    assert place.get(item.name) == item.read()

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from bulkdl.cli.background_writer import BackgroundStream, BackgroundWriter
+from bulkdl.cli.output_file import descriptor_of
 from bulkdl.cli.progress.messages import fields, is_shown, level_of, sentence
 from bulkdl.cli.progress.sampler import Sampler, progress_line
 from bulkdl.cli.text import count
@@ -233,6 +234,9 @@ def _is_fifo(path: Path) -> bool:
 
 
 def _open(path: Path) -> io.RawIOBase:
+    own = descriptor_of(path)
+    if own is not None:  # a second opening of the same file would overwrite what the first one has written
+        return io.FileIO(os.dup(own), "a")
     return io.FileIO(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a")
 
 
