@@ -19,7 +19,7 @@ from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
 from bulkdl.http.aiohttp_compat import WatchedResponse, read_some, release_connection
 from bulkdl.http.cookies import ChainCookies, CookieJar
-from bulkdl.http.errors import map_exceptions, proxy_error
+from bulkdl.http.errors import map_exceptions, network_error, proxy_error
 from bulkdl.http.framed_protocol import new_connector
 from bulkdl.http.head_parser import parse_head, parse_small_head
 from bulkdl.http.lightweight.keepalive_pool import FIELD_SIZE, SmallResponse
@@ -27,6 +27,7 @@ from bulkdl.http.lightweight.pipelined_requests import PipelinedRequests
 from bulkdl.http.lightweight.pipelining_policy import PipeliningConfig
 from bulkdl.http.lightweight.sender import LightweightSender
 from bulkdl.http.login_gate import Login, LoginGate
+from bulkdl.http.peer_certificate import peer_certificate
 from bulkdl.http.redirects import (
     generic_headers,
     redirect_target,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from bulkdl.auth.base import Authenticator, Credential
     from bulkdl.core.clock import Clock
     from bulkdl.core.urls import HostList, Url
+    from bulkdl.protocol.certificate import Certificate
     from bulkdl.protocol.proxy import Proxy, ProxyTrouble
 
 __all__ = ["HttpClient"]
@@ -120,6 +122,8 @@ class HttpClient:
         """By account, so that its cookies never go out with another account's requests."""
         self._gates: dict[tuple[str, str], LoginGate] = {}
         """By account and origin."""
+        self._certificates: dict[str, Certificate | None] = {}
+        """Those that failed verification, by origin."""
         self._proxy_for = proxy_for
         self._refused_by: dict[Proxy, ProxyTrouble] = {}
         """Proxies that refused their credentials. More attempts could lock the user's account there."""
@@ -369,15 +373,20 @@ class HttpClient:
         if proxy is not None and (trouble := self._refused_by.get(proxy)) is not None:
             raise proxy_error(trouble)
         with map_exceptions(url, proxy, self._refused_by):
-            response = await self._sender(request.signer.name, proxy).send(
-                request.method,
-                url,
-                target,
-                headers=headers,
-                proxy=proxy,
-                allow_small=request.method == "GET",
-                chain=chain,
-            )
+            try:
+                response = await self._sender(request.signer.name, proxy).send(
+                    request.method,
+                    url,
+                    target,
+                    headers=headers,
+                    proxy=proxy,
+                    allow_small=request.method == "GET",
+                    chain=chain,
+                )
+            except aiohttp.ClientConnectorCertificateError as error:
+                if proxy is not None:
+                    raise
+                raise network_error(error, url, certificate=await self._certificate(url)) from error
         if proxy is not None and not isinstance(response, SmallResponse) and response.status == 407:
             challenges = response.headers.getall("Proxy-Authenticate", [])
             response.close()
@@ -385,6 +394,13 @@ class HttpClient:
             self._refused_by[proxy] = trouble
             raise proxy_error(trouble)
         return response
+
+    async def _certificate(self, url: Url) -> Certificate | None:
+        """Return the certificate of `url`'s server that failed verification; ask for it once in a run."""
+        if url.origin not in self._certificates:
+            self._certificates[url.origin] = None
+            self._certificates[url.origin] = await peer_certificate(url.host, url.port)
+        return self._certificates[url.origin]
 
     def _start_chain(
         self, response: aiohttp.ClientResponse, request: _Request, url: Url, proxy: Proxy | None

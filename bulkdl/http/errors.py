@@ -96,6 +96,12 @@ def network_error(
     """
     where = f"{url.host}:{url.port}"
     through = f" through the proxy {proxy.shown}" if proxy is not None else ""
+    below = error.__cause__
+    if isinstance(error, aiohttp.ClientOSError) and isinstance(below, ConnectionResetError):
+        error = below
+    if isinstance(below, ssl.SSLError) and "CERTIFICATE_REQUIRED" in str(below):  # TLS 1.3 says so after the handshake
+        tls = tls_trouble(below, host=url.host, port=url.port)
+        return ProductFailed(tls.reason + through, kind=FailureKind.NETWORK, hint=tls.hint)
     # Another `ssl.SSLError` comes from the middle of a body, except behind SOCKS, where the handshake is not aiohttp's.
     handshake = (aiohttp.ClientSSLError, ssl.SSLError if proxy is not None else ssl.SSLCertVerificationError)
     if isinstance(error, handshake):
@@ -126,8 +132,18 @@ def network_error(
         return TryAgain(f"{where} sent a response that is not valid HTTP{through} ({cause})", kind=FailureKind.NETWORK)
     for known, text in _BROKEN.items():
         if isinstance(error, known):
-            return TryAgain(f"{where} {text}{through}", kind=FailureKind.NETWORK)
+            return TryAgain(f"{where} {text}{through}", kind=FailureKind.NETWORK, hint=_scheme_hint(error, url))
     return TryAgain(f"the connection to {where}{through} broke ({type(error).__name__})", kind=FailureKind.NETWORK)
+
+
+def _scheme_hint(error: Exception, url: Url) -> str:
+    """Return a hint where a server hangs up on a request in http, as a port for https does."""
+    hung_up = isinstance(error, (aiohttp.ServerDisconnectedError, ConnectionResetError))
+    return (
+        "If that port speaks https, write https:// in the URL"
+        if hung_up and url.scheme == "http" and url.port != 80
+        else ""
+    )
 
 
 def _parser_words(message: str) -> str:

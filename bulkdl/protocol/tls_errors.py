@@ -71,7 +71,7 @@ _BY_REASON: Final = (
     ),
     (
         r"HANDSHAKE_FAILURE|NO_SHARED_CIPHER|DH_KEY_TOO_SMALL|EE_KEY_TOO_SMALL|CA_MD_TOO_WEAK|UNSAFE_LEGACY",
-        "{where} and this machine have no secure TLS parameters in common",
+        "{where} and this machine have no secure TLS parameters in common, or it wants a client certificate, which bulkdl cannot send",
         "Only the server's administrator can mend it",
         True,
     ),
