@@ -71,6 +71,13 @@ class BackgroundWriter:
             self._thread = threading.Thread(target=self._work, name="bulkdl-writer", daemon=True)
             self._thread.start()
 
+    def leave_out(self) -> bool:
+        """Count one more text as left out if no further one is taken now; its caller need not make it then."""
+        with self._changed:
+            is_full = len(self._queue) >= self._most
+            self._left_out += is_full
+            return is_full
+
     def drain(self, patience_s: float | None) -> bool:
         """Wait until everything is written. Return False after `patience_s` seconds in which the reader took nothing."""
         with self._changed:
@@ -178,6 +185,9 @@ class BackgroundStream(io.TextIOBase):
 
     def flush(self) -> None:
         """Do nothing: the thread writes at once, and `drain` waits for it."""
+
+    def leave_out(self) -> bool:
+        return self._writer.leave_out()
 
     def drain(self, patience_s: float | None) -> bool:
         return self._writer.drain(patience_s)

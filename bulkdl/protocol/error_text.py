@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from bulkdl.core.secret import MASK
@@ -21,6 +22,8 @@ __all__ = ["MOST_CHARS", "error_text", "mask", "request_id"]
 
 MOST_CHARS = 200
 """Limit of characters of the text."""
+_MOST_DECOMPRESSED = 8192
+"""Bytes of a compressed body that are read."""
 _MOST_MASKED = 1000
 """Characters that are searched for secrets; the patterns take quadratic time on hostile text."""
 _MIN_SECRET_CHARS = 4
@@ -100,6 +103,11 @@ def request_id(headers: Mapping[str, str]) -> str:
 
 
 def _decoded(body: bytes, content_type: str) -> str:
+    if body.startswith(b"\x1f\x8b"):  # some servers compress their error pages whatever was asked for
+        try:
+            body = zlib.decompressobj(31).decompress(body, _MOST_DECOMPRESSED)
+        except zlib.error:
+            return ""
     if body.startswith((b"\xff\xfe", b"\xfe\xff")):
         return body.decode("utf-16", "ignore")
     charset = re.search(r"charset\s*=\s*\"?([\w.:-]{1,40})", content_type, re.IGNORECASE)

@@ -45,12 +45,14 @@ def test_what_a_stalled_reader_does_not_take_is_bounded_and_counted():
     writer = BackgroundWriter(lambda: reader, most=3, left_out=lambda number: f"[{number}]")
     writer.put("a")
     reader.begun.wait()
-    for text in "bcdefg":
+    for text in "bcdef":
         writer.put(text)
+    assert writer.leave_out()
     assert writer.is_behind
     assert not writer.drain(0.01)
     reader.let_go.set()
     assert writer.drain(None)
+    assert not writer.leave_out()
     writer.put("h")
     assert writer.close(None)
     assert reader.taken == b"abcd[3]h"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -71,6 +72,9 @@ ODATA = b'<m:error xmlns:m="u"><m:code>12</m:code><m:message xml:lang="en">Produ
         (b"x", "text/plain; charset=nonsense", "x"),
         (b"\x89PNG\r\n\x1a\n\0\0", "image/png", ""),
         (b"", "text/plain", ""),
+        (gzip.compress(b'{"message": "offline"}'), "application/json", "offline"),
+        (gzip.compress(b'{"message": "offline", "more": "' + bytes(range(32, 127)))[:60], "", "offline"),
+        (b"\x1f\x8bnonsense", "", ""),
         (b" \n", "", ""),
         (b'{"error": "cut off", "detail": "here it en', "application/json", "cut off: here it en"),
         (

@@ -39,6 +39,8 @@ __all__ = ["RunCommand", "execute", "finish", "run"]
 
 SUMMARY_PATIENCE_S = 5.0
 """Wait after a signal for a reader of the summary who takes nothing (s)."""
+_QUIT_PATIENCE_S = 0.2
+"""The same after a second signal, which ends the process at once (s)."""
 _SIGNALS = 128
 """Exit codes from here on tell of a signal."""
 
@@ -119,7 +121,7 @@ def _enable_gc(event: Event) -> None:
 
 
 async def _run_with_signals(command: RunCommand, hub: Hub, stop: StopSignal, progress: Progress) -> RunResult:
-    with stop_on_signals(stop, say=partial(hub.note, Level.WARNING), restore=progress.close):
+    with stop_on_signals(stop, say=partial(hub.note, Level.WARNING), restore=partial(progress.close, _QUIT_PATIENCE_S)):
         return await run_engine(
             command.manifest,
             settings=command.settings,

@@ -55,7 +55,8 @@ class BarProgress:
             self._sampler.started(event)
         if isinstance(event, RunFinished):
             self.close()
-        if is_shown(event, self._verbosity) or (isinstance(event, Retrying) and self._verbosity >= 0):
+        shown = is_shown(event, self._verbosity) or (isinstance(event, Retrying) and self._verbosity >= 0)
+        if shown and not self._screen.leave_out():  # drawing takes time even if nobody sees it
             self._forget_wrapped()
             self._console.print(Text(sentence(event), _STYLES.get(level_of(event), "")))
         if isinstance(event, RunStarted):

@@ -67,11 +67,11 @@ class Progress:
             self._drain()
             yield
 
-    def close(self) -> None:
+    def close(self, patience_s: float = CLOSE_PATIENCE_S) -> None:
         """Restore the terminal; also called just before a second signal ends the process."""
         for observer in self._observers:
             observer.close()
-        if isinstance(self._output, BackgroundStream) and not self._output.end(CLOSE_PATIENCE_S):
+        if isinstance(self._output, BackgroundStream) and not self._output.end(patience_s):
             remember_stalled(self._stream)
 
     def _drain(self) -> None:

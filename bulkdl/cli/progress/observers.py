@@ -62,6 +62,10 @@ class Screen:
         """True while the reader has not taken the last line, so that a further sample is of no use."""
         return isinstance(self._stream, BackgroundStream) and self._stream.is_behind
 
+    def leave_out(self) -> bool:
+        """Count a message as left out, and return True, if too many wait already."""
+        return isinstance(self._stream, BackgroundStream) and self._stream.leave_out()
+
     def line(self, text: str) -> None:
         if self._closed:
             return
