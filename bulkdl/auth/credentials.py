@@ -168,7 +168,7 @@ class _Search:
             raise AccountStopped(reason, account=self._account.name, hint=hint) from None
         if text:
             self._found[name] = (Secret(text), source)
-            self._places[name] = f"{source} {place}".strip()
+            self._places[name] = "the manifest" if source is SecretSource.GIVEN else f"{source} {place}".strip()
 
     def _missing_names(self, wanted: tuple[str, ...]) -> list[str]:
         return [name for name in wanted if name not in self._found]

@@ -116,7 +116,7 @@ class _Reader:
         if keyword == "machine":
             self._begin(canonical(word))
         elif keyword:
-            if self._open is not None and not self._is_complete:
+            if self._open is not None:
                 self._open.setdefault(keyword, word)
         elif lower == "machine" or lower in _VALUES:
             self._keyword = lower

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.machinery
 import sys
+import types
 
 import pytest
 
@@ -417,3 +419,15 @@ def test_the_place_of_a_secret_names_the_variable_or_the_file(tmp_path):
 
 def test_an_account_without_authentication_needs_nothing():
     assert resolve(Account(name="n", auth=AuthKind.NONE), environ={}).sources == {}
+
+
+@pytest.mark.parametrize(
+    ("installed", "advice"), [(True, "or store it: keyring set"), (False, "'bulkdl[keyring]', then keyring")]
+)
+def test_the_advice_to_use_a_keyring_names_the_package_if_it_is_missing(monkeypatch, installed, advice):
+    monkeypatch.setitem(sys.modules, "keyring", types.ModuleType("keyring") if installed else None)
+    if installed:
+        sys.modules["keyring"].__spec__ = importlib.machinery.ModuleSpec("keyring", None)
+    with pytest.raises(MissingSecret) as stop:
+        resolve(BASIC, environ={}, keyring=no_keyring)
+    assert advice in stop.value.hint

@@ -48,7 +48,7 @@ async def test_a_login_shows_grant_lifetimes_clock_and_the_logins_of_a_night(tmp
     assert text.splitlines() == [
         "anna: logged in",
         "  grant           password",
-        "  username        from given",
+        "  username        from the manifest",
         "  password        from environment variable P",
         "  access token    valid 10m00s",
         "  refresh token   yes, valid 1h00m",

@@ -92,6 +92,7 @@ SEVERAL = "machine a.example login u password 1 machine a.example login v passwo
         ("machine a.example login u password 1", "v", None),
         ("machine a.example login u password 1 default login v password 2", "v", ("v", "2")),
         ("machine a.example login u password 1 default password 2", "v", (None, "2")),
+        ("machine a.example login u password 1 default login v password 2", "u", ("u", "1")),
         ("machine b.example login u password 1 default login v password 2", None, ("v", "2")),
         ("machine b.example login u password 1", None, None),
         ("machine a.example login u", "u", None),
@@ -132,6 +133,9 @@ def test_the_hosts_are_tried_in_their_order_and_the_default_is_the_last():
     ("text", "lines"),
     [
         ("machine a login u password p\n", ()),
+        ("machine a login u password p # of work, until May\n# password\n\n", ()),
+        ("machine b login u # of work\n password p\n", (1,)),
+        ("machine b password p note\n login u note\n", (1,)),
         ("machine a login u\npasword hunter2\n", (2,)),
         ('machine a login u password "hunter2\n', (1,)),
         (r'machine a login u password "hunter2\"' + "\n", (1,)),
@@ -143,7 +147,7 @@ def test_a_line_that_cannot_be_read_is_told(text, lines):
     netrc = parse_netrc(text if isinstance(text, bytes) else text.encode())
     assert netrc.bad_lines == lines
     assert "hunter2" not in repr(netrc)
-    if lines:
+    if "hunter2" in str(text):
         assert netrc.find(["a"]) is None
 
 
