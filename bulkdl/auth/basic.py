@@ -37,7 +37,8 @@ class PasswordScheme:
             reason = "the user name for Basic must not contain a colon (RFC 7617 §2)"
             raise AccountStopped(reason, account=account.name)
         pairs = {*self._pairs.values(), *([self._other] if self._other else [])}
-        self._only = _basic(*next(iter(pairs))) if len(pairs) == 1 and not given.only_by_host else None
+        everywhere = not given.only_by_host or set(account.netrc_hosts) <= self._pairs.keys()
+        self._only = _basic(*next(iter(pairs))) if len(pairs) == 1 and everywhere else None
         """The header of every request, where all hosts get the same."""
         self._asked_for_basic: set[str] = set()
         """Origins that asked for Basic after another one had asked for Digest."""

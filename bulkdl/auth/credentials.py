@@ -190,7 +190,7 @@ class _Search:
                     state = "empty" if variable in self._environ else "not set"
                     self._not_found(name, f"the variable {variable} ({state})")
                 continue
-            text = _VARIABLE.sub(lambda match: self._environ[match[1]], reference.template)
+            text = _VARIABLE.sub(lambda match: self._environ[match[1]].rstrip("\r\n"), reference.template)
             place = "variable " + ", ".join(variables) if variables else ""
             self._keep(name, text, SecretSource.ENVIRONMENT if variables else SecretSource.GIVEN, place)
 
@@ -280,7 +280,7 @@ class _Search:
             user = (entry.login if entry is not None else None) or login
             if entry is not None and entry.password is not None and user:
                 self._by_host[machine] = (user, entry.password)
-        self._only_by_host = self._account.hosts is None
+        self._only_by_host = self._account.hosts is None and self._account.provider is None
         without = [machine for machine in machines if machine not in self._by_host]
         if without and self._only_by_host:
             self._warnings.append(f".netrc has no entry for {', '.join(without)}, which gets no password")

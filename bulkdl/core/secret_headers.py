@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["carries_secret", "may_carry_secret"]
+__all__ = ["carries_secret", "is_credential", "may_carry_secret"]
 
 _NAMES = frozenset({"authorization", "cookie", "cookie2", "proxy-authorization", "token", "x-auth", "x-jfrog-art-api"})
 _KEYS = re.compile(
@@ -23,6 +23,7 @@ _NO_SECRETS = re.compile(
 )
 """Names that end alike and carry no key."""
 _LIKELY = re.compile(r"token|secret|password|key|credential|session|signature")
+_CREDENTIAL = re.compile(r"\s*(?:basic|bearer|digest|negotiate)\s+\S{6,}", re.IGNORECASE)
 _NO_KEYS = re.compile(r"(?:idempotency|surrogate|cache|partition|sort|object|routing|correlation|public)[-_]?key|^sec-")
 
 
@@ -36,3 +37,8 @@ def may_carry_secret(name: str) -> bool:
     """Tell whether the name looks like that of a secret, without being known as one."""
     lower = name.strip().lower()
     return _LIKELY.search(lower) is not None and _NO_KEYS.search(lower) is None
+
+
+def is_credential(value: str) -> bool:
+    """Tell whether the text of a field is a credential by its scheme, such as `Bearer eyJ…`, whatever the field's name."""
+    return _CREDENTIAL.match(value) is not None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum
-from bulkdl.core.secret_headers import carries_secret, may_carry_secret
+from bulkdl.core.secret_headers import carries_secret, is_credential, may_carry_secret
 from bulkdl.core.urls import Url, ascii_host
 from bulkdl.manifest.problems import describe, describe_url, excerpt
 
@@ -205,7 +205,7 @@ def check_headers(headers: Mapping[str, str], place: Place, findings: Findings) 
 
 def header_problem(name: str, text: str) -> str | None:
     lower = name.strip().lower()
-    if carries_secret(lower):
+    if carries_secret(lower) or is_credential(text):
         shown = name.strip()[:60]
         kind = (
             "`auth: bearer` and `token: ${NAME}`"

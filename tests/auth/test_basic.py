@@ -35,7 +35,6 @@ async def test_one_password_for_all_hosts_is_one_header():
 
 async def test_a_host_without_a_password_gets_no_credential():
     one = scheme(by_host={"a.example": ("v", Secret("q"))}, only_by_host=True)
-    assert one.credential().header is None
     assert one.credential().bind("GET", HERE).header.reveal() == "Basic djpx"
     assert one.credential().bind("GET", THERE) is None
     both = scheme(by_host={"a.example": ("v", Secret("q"))})
@@ -45,6 +44,17 @@ async def test_a_host_without_a_password_gets_no_credential():
         scheme(by_host={"::1": ("v", Secret("q"))}).credential().bind("GET", Url("http://[::1]:8080/")).header.reveal()
         == "Basic djpx"
     )
+
+
+@pytest.mark.parametrize(("hosts", "plain"), [(("a.example",), True), (("a.example", "b.example"), False)])
+async def test_one_password_for_all_hosts_of_the_products_is_one_header_too(hosts, plain):
+    account = Account(name="a", auth=AuthKind.BASIC, netrc_hosts=hosts)
+    given = Credentials(
+        username="v", password=Secret("q"), by_host={"a.example": ("v", Secret("q"))}, only_by_host=True
+    )
+    one = PasswordScheme(account, given)
+    assert (one.credential().header is not None) is plain
+    assert one.credential().bind("GET", THERE) is None
 
 
 @pytest.mark.parametrize("given", [{"username": "a:b"}, {"by_host": {"x": ("a:b", Secret(""))}, "only_by_host": True}])

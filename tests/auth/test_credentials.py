@@ -283,6 +283,8 @@ def test_without_hosts_in_the_manifest_each_host_has_the_password_of_its_own_net
     assert found.by_host == {"a": ("ua", Secret("pa")), "b": ("ub", Secret("pb"))}
     assert found.only_by_host
     assert any("no entry for c" in warning for warning in found.warnings)
+    preset = resolve(with_(BASIC, netrc_hosts=("a", "c"), provider="p"), environ=environ)
+    assert (preset.only_by_host, preset.username) == (False, "ua")
     listed = resolve(with_(BASIC, netrc_hosts=("a", "c"), hosts=HostList(("a", "c"))), environ=environ)
     assert (listed.only_by_host, listed.username, listed.warnings) == (False, "ua", ())
 
@@ -400,6 +402,11 @@ def test_of_a_password_only_the_line_ends_are_dropped(value, expected):
     found = resolve(account, environ={"U": "me\n", "P": value})
     assert shown(found) == {"username": "me", "password": expected}
     assert found.warnings == ()
+
+
+def test_a_secret_of_two_variables_has_the_line_end_of_neither():
+    account = with_(BASIC, username=SecretRef("me"), password=SecretRef("${A}${B}"))
+    assert resolve(account, environ={"A": "one\n", "B": "two\r\n"}).password == Secret("onetwo")
 
 
 @pytest.mark.parametrize("value", ["top\nsecret", "top\rsecret\n", "top\n\nsecret"])

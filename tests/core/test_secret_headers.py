@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bulkdl.core.secret_headers import carries_secret, may_carry_secret
+from bulkdl.core.secret_headers import carries_secret, is_credential, may_carry_secret
 
 SECRET = """\
 Authorization Cookie Proxy-Authorization X-Authorization
@@ -37,3 +37,19 @@ def test_a_field_that_is_not(name):
 )
 def test_a_name_that_looks_like_a_secret_is_worth_a_warning(name, expected):
     assert may_carry_secret(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("Bearer eyJhbGciOi", True),
+        ("basic bWU6aHVudGVyMg==", True),
+        ("Bearer", False),
+        ("Basic plan", False),
+        ("bearerToken123", False),
+        ("application/zip", False),
+        ("", False),
+    ],
+)
+def test_the_text_of_a_field_is_a_credential_by_its_scheme(value, expected):
+    assert is_credential(value) is expected
