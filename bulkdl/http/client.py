@@ -337,7 +337,14 @@ class HttpClient:
                 challenge = ", ".join(response.headers.getall("WWW-Authenticate", ()))
                 head = parse_head(response)
                 reply = Response(
-                    url, head, challenge, signed, response, direct=proxy is None, signed_in_at=gate.signed_in_at
+                    url,
+                    head,
+                    challenge,
+                    signed,
+                    response,
+                    direct=proxy is None,
+                    proxy="" if proxy is None or proxy.is_socks or url.scheme == "https" else proxy.shown,
+                    signed_in_at=gate.signed_in_at,
                 )
                 return reply, used, logged_in
             if chain is None:

@@ -49,6 +49,8 @@ class Response:
     """Removes a content coding that the client did not ask for; None: the body has no coding."""
     direct: bool = False
     """There is no proxy between client and server."""
+    proxy: str = ""
+    """Host and port of the proxy that forwarded the response, and may have made it itself."""
     signed_in_at: str = ""
     """Host of an earlier hop, or of an earlier request's to this origin, that took the credential and redirected further."""
 

@@ -59,7 +59,7 @@ def error_for_response(
             if status in _RETRY_AFTER_STATUSES:
                 back_off_host(context, status, wait, account=account, host=host)
             return TryAgain(
-                f"{where} answered {status}{_words(response)}",
+                f"{where} answered {status}{_through(response)}{_words(response)}",
                 kind=FailureKind.HTTP,
                 wait=wait,
                 hint=_LATER if status >= 500 else "",
@@ -77,10 +77,15 @@ def error_for_response(
             )
         case _:
             return ProductFailed(
-                f"{where} answered {status}{_words(response)}",
+                f"{where} answered {status}{_through(response)}{_words(response)}",
                 kind=FailureKind.HTTP,
                 hint=_STATUS_HINTS.get(status, ""),
             )
+
+
+def _through(response: Response) -> str:
+    """Return which proxy forwarded an error, as it may be the proxy's own."""
+    return f" through the proxy {response.proxy}" if response.proxy else ""
 
 
 def _words(response: Response) -> str:
@@ -116,7 +121,9 @@ def _refused(response: Response, *, account: str | None) -> ProductFailed:
         hint = f"The credential of account {account} was not sent: its `hosts` do not list {where}"
     else:
         hint = f"Account {account} is signed in: check that it has access to this product, or accept its licence on the provider's site"
-    return ProductFailed(f"{where} refused access ({status}){_words(response)}", kind=FailureKind.AUTH, hint=hint)
+    return ProductFailed(
+        f"{where} refused access ({status}){_through(response)}{_words(response)}", kind=FailureKind.AUTH, hint=hint
+    )
 
 
 def back_off_host(context: RunContext, status: int, wait: float | None, *, account: str | None, host: str) -> None:

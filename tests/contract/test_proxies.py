@@ -124,6 +124,18 @@ def test_a_proxy_that_refuses_to_connect_is_named(stage, place, status, kind):
     assert "archive.example.org:443" in reason
 
 
+@pytest.mark.parametrize(
+    ("status", "words"), [(403, "refused access (403)"), (404, "answered 404"), (503, "answered 503")]
+)
+def test_an_error_in_http_names_the_proxy_that_may_have_made_it(stage, place, status, words):
+    place.write(["http://archive.example.org/x.bin"])
+    answer = f"HTTP/1.1 {status} No\r\nContent-Length: 4\r\nConnection: close\r\n\r\nno!\n".encode()
+    with stage.running(HttpProxy(answer=answer)) as proxy:
+        done = place.run("--retries", "1", env={"http_proxy": proxy.address})
+        address = proxy.address
+    assert f"archive.example.org {words} through the proxy {address}" in done.failures["x.bin"]["reason"]
+
+
 @pytest.mark.parametrize("url", ["http://archive.example.org/x.bin", "https://archive.example.org/x.bin"])
 def test_a_proxy_that_is_down_is_named(place, url):
     place.write([url])
