@@ -20,6 +20,7 @@ _AUTHORITY = re.compile(r"(?:[^\\\[\]]*@)?(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name
 """A host name has ASCII letters, digits, `._-` and non-ASCII characters; the negated class compiles faster."""
 _USUAL = re.compile(r"(https?://[A-Za-z0-9._:-]+)(?:[/?#][!-~]*)?")
 """A URL of printable ASCII without ambiguous characters in its authority; matches nearly all URLs."""
+_MORE_SLASHES = re.compile(r"\A(https?:)/{3,}", re.IGNORECASE)
 _RAW_BYTE = re.compile("[\udc80-\udcff]")
 _ENTRY = re.compile(r"(\[.*\]|[^:]*)(?::(\d+))?")
 
@@ -128,7 +129,8 @@ class Url:
         Bytes that are not UTF-8 arrive as surrogates (PEP 383) and are percent-encoded, as browsers do.
         """
         text = _RAW_BYTE.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", location.strip().replace(" ", "%20"))
-        joined = Url(urljoin(self.raw, text))
+        # `urljoin` takes the host of `http:////host/path` for a path at the own host; browsers and curl take it for a host.
+        joined = Url(urljoin(self.raw, _MORE_SLASHES.sub(r"\1//", text)))
         if joined.has_userinfo:
             raise ValueError("a redirect to a URL with user:password@")
         if not joined.host.isascii():

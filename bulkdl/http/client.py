@@ -312,7 +312,7 @@ class HttpClient:
         first, seen_https = url, False
         used: Credential | None = None
         chain: ChainCookies | None = None
-        for _ in range(MAX_REDIRECTS):
+        for _ in range(MAX_REDIRECTS + 1):
             downgraded = seen_https and url.scheme == "http"
             seen_https = seen_https or url.scheme == "https"
             may = request.allowed.allows(url) and not downgraded
@@ -420,4 +420,4 @@ class HttpClient:
 
 
 def _is_redirect(response: aiohttp.ClientResponse) -> bool:
-    return classify(response.status) is StatusClass.REDIRECT and "Location" in response.headers
+    return classify(response.status) is StatusClass.REDIRECT and bool(response.headers.get("Location", "").strip())

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bulkdl.core.errors import TryAgain
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
@@ -31,8 +33,11 @@ async def probe(
     `open_` sends a request with the given method. `is_enough` says if a 200 to the HEAD holds what the caller needs.
     `look` may read the first bytes of the response to a GET.
     """
-    async with open_("HEAD") as response:
-        status = response.head.status
+    try:
+        async with open_("HEAD") as response:
+            status = response.head.status
+    except TryAgain:
+        status = 0  # some servers break the connection of a HEAD; the GET shows whether they are there
     if status in _FINAL_STATUSES or (status == 200 and is_enough(response)):
         return response
     async with open_("GET") as response:

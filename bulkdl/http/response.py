@@ -55,8 +55,11 @@ class Response:
     """Host of an earlier hop, or of an earlier request's to this origin, that took the credential and redirected further."""
 
     def decoded(self, coding: str) -> Response:
-        """Return this response with `coding` removed from its body. Call this before the body is read."""
-        return replace(self, head=uncoded(self.head), decoder=Decoder(coding))
+        """Return this response with `coding` removed from its body. Call this before the body is read; it may be peeked."""
+        decoder = Decoder(coding)
+        while self._peeked:
+            decoder.feed(self._peeked.pop())
+        return replace(self, head=uncoded(self.head), decoder=decoder)
 
     async def read(self) -> bytes:
         """Return the next bytes of the body, b"" at its end.

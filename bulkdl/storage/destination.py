@@ -60,6 +60,8 @@ class Storage:
         self.largest_file: int | None = None
         """Size limit of one file here, in bytes; None if no limit is known."""
         self._free = (0, 0.0)
+        self.capacity = 0
+        """Bytes of the whole file system, as `free_bytes` read them last; 0: not read yet."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,7 +132,8 @@ class Storage:
         found, _ = self._free
         if enough is None or not self.had_free(enough):
             self._free = (found, time.monotonic())
-            found = (await self._guarded("read", self.root, shutil.disk_usage, self.root)).free
+            usage = await self._guarded("read", self.root, shutil.disk_usage, self.root)
+            found, self.capacity = usage.free, usage.total
             self._free = (found, time.monotonic())
         return found
 

@@ -38,6 +38,7 @@ from bulkdl.protocol.resume import (
 )
 from bulkdl.protocol.server_quirks import observations
 from bulkdl.transfer.adopt_partial import adopt
+from bulkdl.transfer.coding_labels import keeps_coding, without_label
 from bulkdl.transfer.disk_space import require_free_space, reserve_if_plenty
 from bulkdl.transfer.etag_check import capture_sample
 from bulkdl.transfer.existing_file import resolve_existing_file
@@ -174,13 +175,14 @@ async def _receive(
 ) -> CompletePartial | SmallProduct | ExistingFile | None:
     """Receive what the response brings; None: the range was requested in vain, so the whole has to be requested."""
     known, source = context.known(task, entry), task.source.source
+    response = await without_label(task, response)
     decision = evaluate_response(
         response.head,
         ask=ask,
         known=known,
         source=source,
         expected_size=task.product.size,
-        keep_coding=bool(response.head.content_encoding) and task.keeps_coding(response),
+        keep_coding=keeps_coding(task, response),
     )
     context.hosts.note(
         task.source.origin,
@@ -206,6 +208,7 @@ async def _receive(
     if new and not small and (existing := await _existing(context, task, decision)) is not None:
         return existing
     kept = known.ranges if decision.action is Action.APPEND else ()
+    task.was_decoded = response.decoder is not None
     if task.resumed is None or not kept or decision.why is DecisionReason.SAME_VERSION_FROM_ZERO:
         # A body from the first byte on brings again what is on disk.
         task.resumed = known.have if kept and decision.why is not DecisionReason.SAME_VERSION_FROM_ZERO else 0

@@ -12,7 +12,7 @@ from bulkdl.core.errors import ProductFailed, TryAgain
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
 from bulkdl.transfer.checkpoints import CHECKPOINT_S
-from bulkdl.transfer.response_errors import SNIFF, compared, not_the_product, objection_to
+from bulkdl.transfer.response_errors import SNIFF, believed_twice, compared, not_the_product, objection_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,11 +199,12 @@ class BodyReader:
     def _check_length(self, lease: SegmentLease, count: int) -> None:
         size = self._task.product.size
         if self._checkpoints.entry.total is None and size is not None and lease.position + count > size:
-            raise ProductFailed(
+            failed = ProductFailed(
                 f"expected {size} bytes, the server sends more",
                 kind=FailureKind.SIZE,
                 hint="Check the size in the manifest",
             )
+            raise believed_twice(self._task, failed, restart=True)
 
     def _check_beginning(self, response: Response, at: int, buffer: bytearray) -> None:
         """Raise `TryAgain` before a page that stands in the product's place reaches the disk."""

@@ -6,10 +6,12 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-from bulkdl.core.errors import StorageStopped
+from bulkdl.core.errors import ProductFailed, StorageStopped
+from bulkdl.core.models import FailureKind
 from bulkdl.core.units import format_bytes
 from bulkdl.protocol.byte_ranges import cover
 from bulkdl.storage.os_errors import storage_error
+from bulkdl.transfer.response_errors import believed_twice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +55,8 @@ async def require_free_space(
     size = known_size(task, entry)
     if size is not None:
         _require_small_enough(storage, task.shown, size)
+        if task.product.size is None:
+            await _require_possible(task, size, storage)
         task.known_size = size
     elif task.waits_for_room:
         size = UNKNOWN
@@ -81,6 +85,21 @@ def reserve_if_plenty(task: DownloadTask, size: int, *, storage: Storage, reserv
     task.known_size = size
     reservations.reserve(task.product.id, size)
     return True
+
+
+async def _require_possible(task: DownloadTask, size: int, storage: Storage) -> None:
+    """Raise the product's own failure for a size from a server that the whole disk cannot hold: no free space helps."""
+    if size <= PLENTY:
+        return
+    await storage.free_bytes(enough=size)
+    if size > storage.capacity:
+        failed = ProductFailed(
+            f"the archive announces {format_bytes(size)} for {task.shown}, and the whole disk has "
+            f"{format_bytes(storage.capacity)}",
+            kind=FailureKind.SIZE,
+            hint="If the size is right, choose a larger disk; otherwise report it to the archive",
+        )
+        raise believed_twice(task, failed)
 
 
 def _require_small_enough(storage: Storage, file: str, size: int) -> None:

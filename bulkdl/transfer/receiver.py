@@ -23,6 +23,7 @@ from bulkdl.protocol.resume import Action, RangeRequest, evaluate_response, vali
 from bulkdl.protocol.server_quirks import observations
 from bulkdl.transfer.body_reader import BodyReader
 from bulkdl.transfer.checkpoints import Checkpoints
+from bulkdl.transfer.coding_labels import keeps_coding
 from bulkdl.transfer.segment_scaling import SegmentScaling
 from bulkdl.transfer.task import known_of
 
@@ -265,7 +266,7 @@ class SegmentedReceiver:
                 known=known,
                 source=source,
                 expected_size=task.product.size,
-                keep_coding=task.keeps_coding(response),
+                keep_coding=keeps_coding(task, response),
             )
             seen = observations(response.head, ask=ask, known=known_of(entry), decision=decision, source=source)
             self._context.hosts.note(task.source.origin, *seen)

@@ -8,6 +8,7 @@ from bulkdl.content.error_pages import HEAD_SIZE, objection
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.events import Level
 from bulkdl.core.models import FailureKind
+from bulkdl.protocol.content_coding import has_aws_chunks
 from bulkdl.protocol.headers import parse_retry_after
 from bulkdl.protocol.provider_errors import ErrorAction
 from bulkdl.protocol.resume import Action, Decision, DecisionReason
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
     from bulkdl.transfer.task import DownloadTask
 
 
-__all__ = ["SNIFF", "apply_interpretation", "compared", "error_for_response", "not_the_product", "objection_to"]
+__all__ = [
+    "SNIFF",
+    "apply_interpretation",
+    "believed_twice",
+    "compared",
+    "error_for_response",
+    "not_the_product",
+    "objection_to",
+]
 
 
 SHORT_PAUSE_S = 30.0
@@ -70,17 +79,27 @@ def error_for_response(
                 return TryAgain(reason, kind=FailureKind.HTTP)
             return TryAgain(f"{where} sent {decision.why}", kind=FailureKind.HTTP)
         case _ if decision.why is DecisionReason.WRONG_SIZE:
-            return ProductFailed(decision.detail, kind=FailureKind.SIZE, hint="Check the size in the manifest")
+            failed = ProductFailed(decision.detail, kind=FailureKind.SIZE, hint="Check the size in the manifest")
+            return believed_twice(task, failed)
         case _ if decision.why is DecisionReason.CODED:
-            return ProductFailed(
-                f"{where} sent the content coding {decision.detail}, which was not requested", kind=FailureKind.CONTENT
-            )
+            reason = f"{where} sent the content coding {decision.detail}, which was not requested"
+            return believed_twice(task, ProductFailed(reason, kind=FailureKind.CONTENT))
         case _:
-            return ProductFailed(
+            failed = ProductFailed(
                 f"{where} answered {status}{_through(response)}{_words(response)}",
                 kind=FailureKind.HTTP,
                 hint=_STATUS_HINTS.get(status, ""),
             )
+            # Where bytes of the product have come, a refusal may be the mistake of one node.
+            return believed_twice(task, failed) if task.budget.furthest else failed
+
+
+def believed_twice(task: DownloadTask, failed: ProductFailed, *, restart: bool = False) -> TryAgain | ProductFailed:
+    """Return `failed` if a response has given the same verdict before; else `TryAgain`, since one response may be odd."""
+    if failed.reason in task.rejections.doubts:
+        return failed
+    task.rejections.doubts.add(failed.reason)
+    return TryAgain(failed.reason, kind=failed.kind, hint=failed.hint, restart=restart)
 
 
 def _through(response: Response) -> str:
@@ -103,6 +122,10 @@ def _log_request_id(context: RunContext, task: DownloadTask, response: Response)
 _LATER = "Run the same command again later; if it stays so, report it to the archive"
 _STATUS_HINTS = {
     204: "The server says that there is no content: check the URL, or ask the archive",
+    **dict.fromkeys(
+        (301, 302, 303, 307, 308),
+        "The redirect names no target: open the URL in a browser, or report it to the archive",
+    ),
     400: "Check the URL in the manifest",
     404: "Check the URL: the product may have moved or been withdrawn",
     410: "The product has been withdrawn",
@@ -176,6 +199,8 @@ CONTENT_TRIES = 3
 
 def objection_to(task: DownloadTask, head: bytes, *, name: str, content_type: str, size: int | None) -> str | None:
     """Return why a body that begins with `head` cannot be the product `name`; None if it can."""
+    if has_aws_chunks(head):
+        return "the content still has the chunk framing of its upload (aws-chunked)"
     accept = None
     if task.product.headers:
         accept = next((value for key, value in task.product.headers if key.lower() == "accept"), None)

@@ -86,6 +86,8 @@ class Rejections:
     """Downloads with another checksum."""
     rechecks: list[ValidatorSnapshot] = field(default_factory=list)
     """Validators that the sources showed of a product that an earlier run found faulty."""
+    doubts: set[str] = field(default_factory=set)
+    """Verdicts that one response gave. The same one a second time is believed."""
     download_again: bool = False
     """True if a recheck gave a reason to download the product although it was found faulty."""
 

@@ -74,6 +74,8 @@ class DownloadTask:
     content_type: str = ""
     server_digest: ServerDigest = NO_SERVER_DIGEST
     """Digest that the server sent of the representation that is arriving."""
+    was_decoded: bool = False
+    """True if a content coding was removed from the bytes that came last."""
     _rejections: Rejections | None = None
     _hasher: IncrementalHasher | None = None
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from email.utils import formatdate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.hostile.scenes import BODY, SIZE, Case, Turn, survive
+from tests.hostile.scenes import BODY, MODES, SIZE, Case, Turn, survive
 from tests.servers import head
 
 if TYPE_CHECKING:
@@ -113,6 +113,12 @@ def soon(seconds: float) -> str:
 
 HTTP, CONTENT = {"always": "http"}, {"always": "content"}
 FOR_EVER = {"once": "http", "always": "http"}
+REFUSED: dict[str, Any] = {
+    "once": "http",
+    "always": "http",
+    # Where bytes have come before, one refusal may be the mistake of one node.
+    "but": {f"once, {name}": "right" for name, mode in MODES.items() if mode.cut},
+}
 TOO_LONG = {"once": "http", "always": "http"}
 CASES = {
     # Another document instead of the product
@@ -133,7 +139,7 @@ CASES = {
         f"{code}": Case(answer=status(code), **HTTP) for code in (408, 409, 421, 423, 425, 429, 500, 502, 503, 504, 599)
     },
     **{
-        f"{code}, which no attempt mends": Case(answer=status(code), **FOR_EVER)
+        f"{code}, which no attempt mends": Case(answer=status(code), **REFUSED)
         for code in (203, 204, 205, 207, 226, 300, 304, 305, 400, 404, 406, 410, 412, 418, 451, 501, 505, 510, 600, 999)
     },
     **{f"{code} without an account": Case(answer=status(code), once="auth", always="auth") for code in (401, 403)},
@@ -179,7 +185,8 @@ CASES = {
         )
     },
     "a redirect to a closed port": Case(answer=redirect("http://127.0.0.1:9/x"), always="network"),
-    "a redirect without a place": Case(answer=redirect(None), **FOR_EVER),
+    "a redirect without a place": Case(answer=redirect(None), **REFUSED),
+    "a redirect to an empty place": Case(answer=redirect(""), **REFUSED),
     # Heads
     "no HTTP": Case(answer=raw(b"SSH-2.0-x\r\n\r\n"), always="network"),
     "HTTP/0.9": Case(answer=raw(b"", PAGE), always="network"),
@@ -198,7 +205,7 @@ CASES = {
     "100 and 103 before the answer": Case(
         answer=before(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n")
     ),
-    "101 unasked": Case(answer=raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), **FOR_EVER),
+    "101 unasked": Case(answer=raw(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n"), **REFUSED),
 }
 
 

@@ -139,12 +139,8 @@ CASES = {
     "chunks named twice": Case(answer=chunked(BODY, named=("chunked", "chunked"))),
     "chunks named on a second line": Case(answer=chunked(BODY, named=("chunked", "identity"))),
     "chunks named on a folded line": Case(answer=chunked(BODY, named=("\r\n chunked",))),
-    "chunks below another transfer coding": Case(
-        answer=chunked(BODY, named=("chunked", "gzip")), always="content", once="content"
-    ),
-    "chunks of a transfer coding that is none": Case(
-        answer=chunked(BODY, named=("\x0bchunked",)), always="content", once="content"
-    ),
+    "chunks below another transfer coding": Case(answer=chunked(BODY, named=("chunked", "gzip")), always="content"),
+    "chunks of a transfer coding that is none": Case(answer=chunked(BODY, named=("\x0bchunked",)), always="content"),
     "chunks and more behind their end": Case(answer=chunked(BODY, end=b"0\r\n\r\nrubbish")),
     "a length and identity": Case(answer=lengths(SIZE, fields=(("Transfer-Encoding", "identity"),))),
     "rubbish behind the length": Case(answer=lengths(SIZE, more=b"rubbish")),

@@ -15,7 +15,7 @@ from bulkdl.protocol import content_coding
 from bulkdl.protocol.content_coding import Decoder, is_file_format, parse_codings
 from tests.effort import effort
 from tests.harness import Place, body_of, sha256
-from tests.hostile.scenes import BODY, CUT, MOST, SIZE, Case, Turn, survive
+from tests.hostile.scenes import BODY, CUT, DOSES, MOST, SIZE, Case, Turn, survive
 from tests.servers import RawServer, announce, chunked, ranges, reply
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def coded_range(*, of_whole: bool):
     return answer
 
 
-def unknown(name: str):
+def unknown(name: str, body: bytes = BODY):
     async def answer(turn: Turn) -> None:
-        await turn.whole(BODY, ("Content-Encoding", name))
+        await turn.whole(body, ("Content-Encoding", name))
 
     return answer
 
@@ -93,7 +93,10 @@ async def in_the_transfer(turn: Turn) -> None:
 
 WRONG = bytearray(PACKED)
 WRONG[len(PACKED) // 2] ^= 0xFF
-NEVER = {"once": "content", "always": "content"}
+SUMMED = ("new, checksum", "cut, checksum")
+NEVER: dict[str, Any] = {"always": "content"}
+UNLESS_SUMMED: dict[str, Any] = {"always": "content", "but": {f"always, {mode}": "checksum" for mode in SUMMED}}
+"""A checksum decides whether the bytes are the product."""
 CASES = {
     **{f"{name}": Case(answer=coded(name)) for name in CODED},
     "gzip in chunks": Case(answer=coded("gzip", chunks=True)),
@@ -108,12 +111,25 @@ CASES = {
     "gzip with half a member behind": Case(answer=coded("gzip", body=PACKED + PACKED[:1]), **HTTP_ENDS),
     "deflate with something behind": Case(answer=coded("deflate", body=zlib.compress(BODY) + b"\0"), always="content"),
     "gzip with a wrong byte": Case(answer=coded("gzip", body=bytes(WRONG)), always="content"),
-    "gzip that is no gzip": Case(answer=coded("gzip", body=BODY), always="content"),
+    "gzip that is no gzip": Case(answer=coded("gzip", body=BODY)),
+    **{f"{name} of plain bytes": Case(answer=unknown(name)) for name in ("deflate", "compress", "zstd", "gzip, gzip")},
+    **{name: Case(answer=unknown(name)) for name in ("none", "binary", "UTF-8", "8bit", "aws-chunked", "rubbish \xff")},
     "a range of the coded bytes": Case(answer=coded_range(of_whole=True)),
     "a range that is coded by itself": Case(answer=coded_range(of_whole=False)),
     "gzip of a login page": Case(answer=coded("gzip", body=gzip.compress(b"<!DOCTYPE html><html>")), always="content"),
-    "two codings": Case(answer=unknown("gzip, gzip"), **NEVER),
-    **{name: Case(answer=unknown(name), **NEVER) for name in ("br", "zstd", "compress", "aes128gcm", "rubbish \xff")},
+    "two codings": Case(answer=unknown("gzip, gzip", gzip.compress(PACKED)), **UNLESS_SUMMED),
+    "zstd": Case(answer=coded("zstd", body=b"\x28\xb5\x2f\xfd" + BODY), **UNLESS_SUMMED),
+    "signed chunks of an upload": Case(
+        answer=coded("aws-chunked", body=b"%x;chunk-signature=%s\r\n" % (SIZE, b"a" * 64) + BODY + b"\r\n"),
+        **UNLESS_SUMMED,
+    ),
+    "chunks of an upload": Case(
+        answer=coded("aws-chunked", body=b"%x\r\n%s\r\n0\r\n\r\n" % (SIZE, BODY)), **UNLESS_SUMMED
+    ),
+    **{
+        name: Case(answer=unknown(name), **NEVER, but={f"{dose}, {mode}": "right" for dose in DOSES for mode in SUMMED})
+        for name in ("br", "aes128gcm")
+    },
     "identity": Case(answer=unknown("identity")),
     "gzip in the transfer": Case(answer=in_the_transfer, **NEVER),
 }
@@ -129,7 +145,7 @@ async def test_a_coded_product_is_decoded_whole_or_a_named_failure_after(name: s
     everywhere = name in {"gzip", "gzip, cut", "a range of the coded bytes"}
     case = CASES[name]
     await survive(
-        Case(answer=case.answer, once=case.once, always=case.always, only=MOST if everywhere else SOME),
+        Case(answer=case.answer, once=case.once, always=case.always, but=case.but, only=MOST if everywhere else SOME),
         tmp_path,
     )
 
@@ -265,7 +281,11 @@ WORDS = [
     (["identity", "gzip"], "gzip"),
     (["gzip", "br"], "gzip, br"),
     ([","], ""),
-    (["x-gzipped"], "x-gzipped"),
+    (["x-gzipped"], ""),
+    (["aws-chunked, GZIP;q=1"], "gzip"),
+    (["utf-8", "br"], "br"),
+    (["transfer gzip"], "transfer gzip"),
+    (["x-compress"], "compress"),
 ]
 
 

@@ -245,17 +245,17 @@ SADS = {
         (chunked(b"abc", whole=False),), "network", 4, "no progress", part=b"abc"
     ),
     "fewer bytes than promised": Failing((cut(10),), "network", 4, "ended", part=BODY[:10]),
-    "a coding that was not asked for and is not known": Failing((CODED_BR,), "content", 1, "br"),
+    "a coding that was not asked for and is not known": Failing((CODED_BR,), "content", 2, "br"),
     "another size than the manifest's": Failing(
-        (reply(200, BODY),), "size", 1, "expected 5 bytes", product={"size": 5}
+        (reply(200, BODY),), "size", 2, "expected 5 bytes", product={"size": 5}
     ),
     "more than the manifest's size, without a length": Failing(
-        (chunked(BODY),), "size", 1, "expected 5 bytes", product={"size": 5}
+        (chunked(BODY),), "size", 2, "expected 5 bytes", product={"size": 5}
     ),
     "another checksum twice": Failing(
         (reply(200, OTHER),), "checksum", 2, "Two downloads gave identical bytes", product=CHECKED
     ),
-    "a redirect for ever": Failing((redirect("/product.bin"),), "http", 1, "redirects", requests=15),
+    "a redirect for ever": Failing((redirect("/product.bin"),), "http", 1, "redirects", requests=16),
     "a redirect to nowhere": Failing((reply(302),), "http", 1, "302"),
     "a redirect to a file": Failing((redirect("file:///etc/passwd"),), "http", 1, "not a usable URL"),
     "a redirect to a URL with a password": Failing((redirect("http://u:p@127.0.0.1/"),), "http", 1, "not a usable URL"),
