@@ -48,10 +48,10 @@ def check(invocation: Invocation) -> int:
 
 
 def dry_run(invocation: Invocation) -> int:
-    """Print the same plan for `run --dry-run`, with the same exit code."""
+    """Print the same plan for `run --dry-run`; only what keeps a run from its work is an error, a conflict is not."""
     manifest, report = _checked(invocation)
     _print_plan(invocation, manifest, report)
-    return _code(report)
+    return exit_code(machine=report.fits is False, account=any(a.error for a in report.accounts))
 
 
 def _code(report: CheckReport) -> int:

@@ -12,7 +12,7 @@ from rich.segment import ControlType
 from rich.text import Text
 
 from bulkdl.cli.progress.layout import Glyphs, lines
-from bulkdl.cli.progress.messages import is_shown, level_of, sentence
+from bulkdl.cli.progress.messages import EventFilter, level_of, sentence
 from bulkdl.cli.progress.observers import Screen
 from bulkdl.cli.progress.sampler import Sampler
 from bulkdl.core.events import Level, Retrying, RunFinished, RunStarted
@@ -40,6 +40,7 @@ class BarProgress:
         self._counters = counters
         self._clock = clock
         self._verbosity = verbosity
+        self._filter = EventFilter(verbosity)
         self._sampler = Sampler(counters)
         self._screen = Screen(stream)
         self._console = Console(
@@ -55,7 +56,7 @@ class BarProgress:
             self._sampler.started(event)
         if isinstance(event, RunFinished):
             self.close()
-        shown = is_shown(event, self._verbosity) or (isinstance(event, Retrying) and self._verbosity >= 0)
+        shown = self._filter.shows(event) or (isinstance(event, Retrying) and self._verbosity >= 0)
         if shown and not self._screen.leave_out():  # drawing takes time even if nobody sees it
             self._forget_wrapped()
             self._console.print(Text(sentence(event), _STYLES.get(level_of(event), "")))

@@ -23,8 +23,10 @@ from bulkdl.core.units import format_bytes, format_duration
 if TYPE_CHECKING:
     from bulkdl.core.models import Outcome
 
-__all__ = ["fields", "is_shown", "level_of", "name_of", "sentence"]
+__all__ = ["EventFilter", "fields", "is_shown", "level_of", "name_of", "sentence"]
 
+NOTES_SHOWN = 10
+"""Limit of lines about products with a note."""
 _ACCOUNT_LEVELS = {AccountAction.WAITING: Level.WARNING, AccountAction.STOPPED: Level.ERROR}
 
 
@@ -63,11 +65,29 @@ def is_shown(event: Event, verbosity: int) -> bool:
         return True
     if level is Level.DEBUG:
         return False
-    # The summary names the files that were accepted as they are; a line for each would repeat them in every run.
-    routine = isinstance(event, Retrying | RunFinished | ProductFinished) or (
+    routine = isinstance(event, Retrying | RunFinished) or (
         isinstance(event, AccountEvent) and event.action is not AccountAction.WAITING
     )
     return verbosity == 1 or not routine
+
+
+class EventFilter:
+    """Decides which events are shown as lines: as `is_shown` does, but only the first notes about products.
+
+    The files that were accepted as they are would give as many lines in every run; the summary counts them.
+    """
+
+    def __init__(self, verbosity: int) -> None:
+        self._verbosity = verbosity
+        self._notes = 0
+
+    def shows(self, event: Event) -> bool:
+        if not is_shown(event, self._verbosity):
+            return False
+        if self._verbosity > 0 or not isinstance(event, ProductFinished) or event.outcome.state is State.FAILED:
+            return True
+        self._notes += 1
+        return self._notes <= NOTES_SHOWN
 
 
 def sentence(event: Event) -> str:

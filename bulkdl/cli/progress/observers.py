@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from bulkdl.cli.background_writer import BackgroundStream, BackgroundWriter
 from bulkdl.cli.output_file import descriptor_of
-from bulkdl.cli.progress.messages import fields, is_shown, level_of, sentence
+from bulkdl.cli.progress.messages import EventFilter, fields, level_of, sentence
 from bulkdl.cli.progress.sampler import Sampler, progress_line
 from bulkdl.cli.text import count
 from bulkdl.core.errors import UsageError
@@ -86,6 +86,7 @@ class PlainProgress:
         self._clock = clock
         self._screen = screen
         self._verbosity = verbosity
+        self._filter = EventFilter(verbosity)
         self._sampler = Sampler(counters, window_s=self.every_s)
         self._retries = 0
         self._last_retry: Retrying | None = None
@@ -104,7 +105,7 @@ class PlainProgress:
                 self._last_retry = event
             case _:
                 pass
-        if is_shown(event, self._verbosity):
+        if self._filter.shows(event):
             self._say(sentence(event))
 
     def tick(self) -> None:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bulkdl.cli.progress.messages import fields, is_shown, name_of, sentence
+from bulkdl.cli.progress.messages import EventFilter, fields, is_shown, name_of, sentence
 from bulkdl.core.events import (
     AccountAction,
     AccountEvent,
@@ -87,3 +87,13 @@ def test_each_event_is_one_json_object_without_the_query_of_a_url(name):
 def test_text_from_a_server_cannot_control_the_terminal_or_fake_a_line():
     event = ProductFinished(outcome=outcome(State.FAILED, reason="bad\x1b[2J\nnext: all is well\udcff"))
     assert sentence(event) == "a.zip: FAILED (checksum): bad\\x1b[2J next: all is well\\udcff"
+
+
+@pytest.mark.parametrize(("verbosity", "lines"), [(-1, 0), (0, 10), (1, 300)])
+def test_only_the_first_notes_about_products_are_lines(verbosity, lines):
+    product = Product(index=0, url=Url("https://archive.example.org/a"), file="a")
+    accepted = Outcome(product=product, state=State.SKIPPED, file="a", note="existing, unverified")
+    shown = EventFilter(verbosity)
+    assert sum(shown.shows(ProductFinished(outcome=accepted)) for _ in range(300)) == lines
+    failed = Outcome(product=product, state=State.FAILED, file="a")
+    assert shown.shows(ProductFinished(outcome=failed))
