@@ -233,6 +233,8 @@ JOINED = [
     ("y?z=1", "https://a.example.org/d/y?z=1"),
     ("//cdn.example.org/y", "https://cdn.example.org/y"),
     ("http://cdn.example.org/y", "http://cdn.example.org/y"),
+    ("http:////cdn.example.org/y", "http://cdn.example.org/y"),
+    ("HTTPS:///cdn.example.org/y", "https://cdn.example.org/y"),
     (" /y ", "https://a.example.org/y"),
     ("/a b.zip", "https://a.example.org/a%20b.zip"),
     ("/caf\udce9.zip", "https://a.example.org/caf%E9.zip"),

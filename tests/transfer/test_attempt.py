@@ -316,6 +316,34 @@ async def test_a_cut_always_at_the_same_byte_ends_after_the_retries_and_the_next
         assert server.log[-1].header("Range") == AT_100
 
 
+async def test_what_a_server_sends_again_because_it_ignores_ranges_does_not_count_as_resumed(tmp_path: Path):
+    place = Place(tmp_path, retries=1)
+    async with RawServer(cut(200_000, E1), reply(500), reply(200, BODY, E1)) as server:
+        await place.run({"url": server.url(), "file": "x.bin"})
+        assert place.part("x.bin") == BODY[:200_000]
+        done = await place.run({"url": server.url(), "file": "x.bin"})
+        assert (done.code, place.file("x.bin")) == (0, BODY)
+        assert (done.result.received, done.result.resumed) == (SIZE, 0)
+
+
+@pytest.mark.parametrize("size", [2**63 - 1, 2**62, 2**55])
+async def test_a_length_that_no_disk_holds_is_the_products_own_failure(size: int, tmp_path: Path):
+    async def respond(request: RawRequest, wire: Wire) -> None:
+        await (announce(size, b"x") if request.path == "/x.bin" else ranges(BODY))(request, wire)
+
+    async with RawServer(respond) as server:
+        wishes = [{"url": server.url(f"/{name}"), "file": name} for name in ("x.bin", "y.bin")]
+        done = await Place(tmp_path, workers=1).run(*wishes)
+    assert (done.code, done.result.completed, done.failure[:2]) == (1, 1, ("size", 2))
+
+
+async def test_a_wrong_size_is_believed_when_it_comes_twice(tmp_path: Path):
+    async with RawServer(reply(200, BODY[:5]), reply(200, BODY)) as server:
+        place = Place(tmp_path)
+        done = await place.run({"url": server.url(), "file": "x.bin", "size": SIZE})
+        assert (done.code, place.file("x.bin"), len(server.log)) == (0, BODY, 2)
+
+
 async def test_a_partial_that_was_cut_short_on_disk_is_continued_from_what_it_still_has(tmp_path: Path):
     place = Place(tmp_path, retries=1)
     async with RawServer(cut(200_000, E1), reply(500), reply(500), ranges(BODY)) as server:
