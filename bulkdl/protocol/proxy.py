@@ -34,9 +34,9 @@ __all__ = [
     "socks_failed",
 ]
 
-_VARIABLES: Final = {"http": ("http_proxy",), "https": ("https_proxy", "HTTPS_PROXY")}
-"""Variables by the scheme of the URL. HTTP_PROXY does not count, as in curl: a CGI program gets it from a request's field
-`Proxy`."""
+_VARIABLES: Final = {"http": ("http_proxy", "HTTP_PROXY"), "https": ("https_proxy", "HTTPS_PROXY")}
+"""Variables by the scheme of the URL. HTTP_PROXY does not count in a CGI program, which gets it from a request's field
+`Proxy`; curl never reads it, but many sites set nothing else."""
 _FOR_ALL: Final = ("all_proxy", "ALL_PROXY")
 _EXCEPTIONS: Final = ("no_proxy", "NO_PROXY")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
@@ -85,7 +85,10 @@ class ProxyRules:
     def __init__(self, environ: Mapping[str, str], *, system: Callable[[Url], str | None] | None = None) -> None:
         """`system`: returns the proxy of the operating system's settings, which count where no variable is set."""
         names = (*_VARIABLES["http"], *_VARIABLES["https"], *_FOR_ALL)
-        self._values = {name: environ[name] for name in names if environ.get(name)}
+        values = {name: environ[name] for name in names if environ.get(name)}
+        if "REQUEST_METHOD" in environ:
+            values.pop("HTTP_PROXY", None)
+        self._values = values
         self._except = NoProxy(_first(_EXCEPTIONS, environ)[1])
         self._system = None if self._values else system
         self._by_origin: dict[str, Proxy | None] = {}

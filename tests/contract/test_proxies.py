@@ -53,7 +53,7 @@ def test_other_commands_take_the_proxy_as_well(stage, site, place, command):
 @pytest.mark.parametrize(
     ("environ", "proxied"),
     [
-        ({"HTTP_PROXY": "{}"}, False),  # curl: a CGI program gets it from a request
+        ({"HTTP_PROXY": "{}"}, True),
         ({"https_proxy": "{}"}, False),
         ({"http_proxy": "{}", "no_proxy": "127.0.0.0/8"}, False),
         ({"http_proxy": "{}", "NO_PROXY": "127.0.0.1"}, False),

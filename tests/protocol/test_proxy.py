@@ -65,7 +65,9 @@ def test_no_proxy_is_read_as_curl_reads_it(text, covered, not_covered):
     [
         ({"http_proxy": "a:1"}, "http://x.org/", "http://a:1"),
         ({"http_proxy": "a:1"}, "https://x.org/", None),
-        ({"HTTP_PROXY": "a:1"}, "http://x.org/", None),
+        ({"HTTP_PROXY": "a:1"}, "http://x.org/", "http://a:1"),
+        ({"HTTP_PROXY": "a:1", "http_proxy": "b:1"}, "http://x.org/", "http://b:1"),
+        ({"HTTP_PROXY": "a:1", "REQUEST_METHOD": "GET"}, "http://x.org/", None),
         ({"https_proxy": "a:1"}, "https://x.org/", "http://a:1"),
         ({"HTTPS_PROXY": "a:1"}, "https://x.org/", "http://a:1"),
         ({"https_proxy": "a:1", "HTTPS_PROXY": "b:1"}, "https://x.org/", "http://a:1"),
