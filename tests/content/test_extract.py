@@ -392,7 +392,7 @@ async def test_a_gzip_file_of_two_members_is_unpacked_completely(tmp_path):
 
 @pytest.mark.parametrize("other", [b"", b"other", SINGLE[:-1], SINGLE + b"x"])
 async def test_a_file_with_other_content_is_never_replaced_by_a_single_one(tmp_path, other):
-    (tmp_path / "a.nc.gz").write_bytes(gzip.compress(SINGLE))
+    (tmp_path / "a.nc.gz").write_bytes(gzip.compress(SINGLE, mtime=0))
     (tmp_path / "a.nc").write_bytes(other)
     assert (await refused(tmp_path / "a.nc.gz", tmp_path / "a.nc")).kind is FailureKind.CONFLICT
     assert (tmp_path / "a.nc").read_bytes() == other
@@ -401,12 +401,12 @@ async def test_a_file_with_other_content_is_never_replaced_by_a_single_one(tmp_p
 @pytest.mark.parametrize(
     "data",
     [
-        gzip.compress(SINGLE)[:-5],
-        gzip.compress(SINGLE)[:40] + b"xxx" + gzip.compress(SINGLE)[43:],
+        gzip.compress(SINGLE, mtime=0)[:-5],
+        gzip.compress(SINGLE, mtime=0)[:40] + b"xxx" + gzip.compress(SINGLE, mtime=0)[43:],
         b"plain",
         b"",
         b"PK\x03\x04",
-        gzip.compress(bytes(30_000_000), 1),
+        gzip.compress(bytes(30_000_000), 1, mtime=0),
         b"\x28\xb5\x2f\xfd broken",
     ],
     ids=["cut", "damaged", "plain", "empty", "zip", "bomb", "zstd"],
