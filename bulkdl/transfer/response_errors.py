@@ -82,7 +82,9 @@ def error_for_response(
             failed = ProductFailed(decision.detail, kind=FailureKind.SIZE, hint="Check the size in the manifest")
             return believed_twice(task, failed)
         case _ if decision.why is DecisionReason.CODED:
-            reason = f"{where} sent the content coding {decision.detail}, which was not requested"
+            before, transfer, coding = decision.detail.rpartition("transfer ")
+            name = f"transfer coding {coding}" if transfer and not before else f"content coding {decision.detail}"
+            reason = f"{where} sent the {name}, which was not requested"
             return believed_twice(task, ProductFailed(reason, kind=FailureKind.CONTENT))
         case _:
             failed = ProductFailed(
