@@ -42,6 +42,9 @@ class _Reduced:
 
     original: int
     at: float
+    """Time of the latest refusal."""
+    reduced_at: float = -BURST_S
+    """Time of the latest reduction: refusals that go on reduce the limit once in `BURST_S`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -130,9 +133,10 @@ class ConnectionLimiter:
         """
         key, now = self._keys(account, host)[1], self._clock.monotonic()
         self.connection_refused(account, host)
-        reduced = self._reduced.setdefault(key, _Reduced(self._limit(key), -BURST_S))
-        if now - reduced.at >= BURST_S:
+        reduced = self._reduced.setdefault(key, _Reduced(self._limit(key), now, now - BURST_S))
+        if now - reduced.reduced_at >= BURST_S:
             self._limits[key] = max(1, min(self._limit(key), self._held[key]) - 1)
+            reduced.reduced_at = now
         reduced.at = now
         self._close_extras()
         return self._limits[key]

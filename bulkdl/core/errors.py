@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bulkdl.core.models import FailureKind
+    from bulkdl.core.models import FailureKind, Trouble
 
 __all__ = [
     "AccountStopped",
+    "AccountWaiting",
     "BulkdlError",
     "ManifestError",
     "Problem",
@@ -59,22 +60,40 @@ class TryAgain(BulkdlError):  # noqa: N818 - named for what the caller does
         wait: float | None = None,
         restart: bool = False,
         limit: int | None = None,
+        trouble: Trouble | None = None,
     ) -> None:
         super().__init__(reason, hint=hint)
         self.kind = kind
         self.wait = wait
+        self.trouble = trouble
+        """The trouble, if every request to this origin would meet it; None if it is about this product."""
         self.limit = limit
         """Limit of attempts in a row without progress, if lower than the run's `retries`."""
         self.restart = restart
         """True if the partial belongs to another version than the server has now, so the retry starts from zero."""
+        self.origin: str | None = None
+        """Origin that the failed request went to, which a redirect may have named; None if unknown."""
 
 
 class ProductFailed(BulkdlError):  # noqa: N818
-    """No retry can help this product; the others continue."""
+    """No retry can help this product; the others continue.
 
-    def __init__(self, reason: str, *, kind: FailureKind, hint: str = "") -> None:
+    `is_refusal`: the server refused or replaced the product, which it may do to everybody while it is out of order. Then
+    the verdict is checked before it counts.
+    """
+
+    def __init__(self, reason: str, *, kind: FailureKind, hint: str = "", is_refusal: bool = False) -> None:
         super().__init__(reason, hint=hint)
         self.kind = kind
+        self.is_refusal = is_refusal
+
+
+class AccountWaiting(BulkdlError):  # noqa: N818
+    """An account has no usable token now, and its token endpoint is out of order: its products wait."""
+
+    def __init__(self, reason: str, *, account: str) -> None:
+        super().__init__(reason)
+        self.account = account
 
 
 class AccountStopped(BulkdlError):  # noqa: N818
@@ -137,7 +156,7 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]
 
 
 def _scope_rank(error: BaseException) -> int:
-    ranks = (RunStopped, AccountStopped, ProductFailed, TryAgain)
+    ranks = (RunStopped, AccountStopped, AccountWaiting, ProductFailed, TryAgain)
     # An exception that bulkdl did not raise on purpose is a bug; rank it first, so that no expected error hides it.
     return next((i for i, rank in enumerate(ranks, 1) if isinstance(error, rank)), 0)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
-    from bulkdl.core.models import Outcome, Product
+    from bulkdl.core.models import Outcome, Product, Trouble
 
 __all__ = [
     "AccountAction",
@@ -25,6 +25,9 @@ __all__ = [
     "Level",
     "Note",
     "Observer",
+    "Outage",
+    "OutageChanged",
+    "OutagePhase",
     "ProductFinished",
     "ProductStarted",
     "Retrying",
@@ -99,12 +102,45 @@ class Note:
     product: Product | None = None
 
 
+class OutagePhase(StrEnum):
+    BEGAN = "began"
+    LASTS = "lasts"
+    ENDED = "ended"
+    GIVEN_UP = "given up"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outage:
+    """A time in which an origin or a token endpoint gave no good answer; times are Unix time in seconds."""
+
+    origin: str
+    account: str | None = None
+    """The account whose token endpoint it is; None for an archive."""
+    kind: Trouble
+    reason: str
+    began: float
+    ended: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutageChanged:
+    """An outage began, lasts (once an hour), ended, or its origin was given up."""
+
+    phase: OutagePhase
+    outage: Outage
+    waiting: int = 0
+    """Products that wait for its end."""
+    next_try: float | None = None
+    gives_up: float | None = None
+    """Unix time at which the origin will be given up; None: never."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished:
     exit_code: int
 
 
-Event = RunStarted | ProductStarted | Retrying | ProductFinished | AccountEvent | Note | RunFinished
+Event = RunStarted | ProductStarted | Retrying | ProductFinished | AccountEvent | OutageChanged | Note | RunFinished
 Observer = Callable[[Event], None]
 
 
@@ -137,6 +173,8 @@ class Counters:
     """Bytes left to download, as far as sizes are known."""
     flights: dict[str, Flight] = field(default_factory=dict)
     """Products in flight by product id."""
+    waiting: dict[str, int] = field(default_factory=dict)
+    """Products that wait for the end of an outage, by origin or by account."""
     accounts: dict[str, str] = field(default_factory=dict)
     """State of each account for display by account name, such as `token valid 240 s`."""
 

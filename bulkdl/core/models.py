@@ -34,6 +34,7 @@ __all__ = [
     "Settings",
     "State",
     "TokenIn",
+    "Trouble",
     "Verify",
     "Window",
 ]
@@ -99,6 +100,22 @@ class FailureKind(StrEnum):
     CONFLICT = "conflict"
     STORAGE = "storage"
     OFFLINE = "offline"
+
+
+class Trouble(StrEnum):
+    """A trouble that every request to an origin would meet: the `kind` of an outage."""
+
+    NAME = "dns"
+    NO_SUCH_NAME = "no such name"
+    REFUSED = "refused"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    BROKEN = "reset"
+    STATUS = "server error"
+    BUSY = "too many requests"
+    PAGE = "page"
+    DENIED = "denied"
+    LOGIN = "login refused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +244,10 @@ class Settings:
     """Seconds without a byte before a connection is dropped."""
     min_rate: int = 1024
     """Drop a connection slower than this over `timeout`, in bytes per second; 0: no limit."""
+    retry_for: float = 3600.0
+    """Seconds that the attempts of a product go on at least, for a trouble that may pass; 0: `retries` alone decides."""
+    give_up_after: float = 21600.0
+    """Seconds without one good answer after which an origin or a token endpoint is given up; infinity: never."""
     max_wait: float = 3600.0
     """Limit in seconds of waiting for one product as asked by the server (Retry-After, 202)."""
     window: Window | None = None
@@ -242,6 +263,7 @@ class RunOptions:
     overwrite: bool = False
     trust_existing: bool = False
     wait_for_space: bool = False
+    allow_sleep: bool = False
     dry_run: bool = False
 
 

@@ -5,6 +5,7 @@ A flag beats a variable, a variable beats the manifest, the manifest beats the d
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,15 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[str], str]:
     return parse
 
 
+def _patience(text: str) -> float:
+    if text.strip().lower() == "never":
+        return math.inf
+    try:
+        return units.parse_duration(text)
+    except ValueError:
+        raise ValueError(f'expected a duration such as 30m or 6h, or never, found "{text[:40]}"') from None
+
+
 def _count(text: str) -> int:
     return _integer(text, least=0, most=9)
 
@@ -157,6 +167,20 @@ SETTINGS: tuple[Option, ...] = (
         "limit for the whole run in bytes per second, such as 40M (default: no limit)",
     ),
     _setting("retries", "", "N", _retries, "attempts in a row without progress before a product fails (default: 10)"),
+    _setting(
+        "retry_for",
+        "",
+        "DURATION",
+        units.parse_duration,
+        "go on with these attempts for at least this long, for a trouble that may pass (default: 1h)",
+    ),
+    _setting(
+        "give_up_after",
+        "",
+        "DURATION|never",
+        _patience,
+        "longest wait for an archive or a token endpoint without one good answer (default: 6h)",
+    ),
     _setting(
         "timeout",
         "",
@@ -233,6 +257,14 @@ RUN_OPTIONS: tuple[Option, ...] = (
         parse=_switch,
         default=False,
         help="when the disk is full, wait for disk space instead of stopping",
+    ),
+    Option(
+        name="allow_sleep",
+        flags=("--allow-sleep",),
+        kind=Kind.SWITCH,
+        parse=_switch,
+        default=False,
+        help="let the system go to sleep during the run",
     ),
     Option(
         name="dry_run",

@@ -107,3 +107,31 @@ def test_a_repeated_flag_is_a_tuple():
 
 def test_every_option_has_help():
     assert all(len(o.help) > 10 for o in (*SETTINGS, *RUN_OPTIONS))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("give_up_after", "6h", 21600.0),
+        ("give_up_after", "2s", 2.0),
+        ("give_up_after", "0", 0.0),
+        ("give_up_after", "never", float("inf")),
+        ("give_up_after", " Never ", float("inf")),
+        ("retry_for", "1h", 3600.0),
+        ("retry_for", "0s", 0.0),
+    ],
+)
+def test_the_waits_for_an_archive_and_a_product_are_durations(name, text, value):
+    assert getattr(resolve(flags={name: text}, environ={}), name) == value
+
+
+@pytest.mark.parametrize("text", ["-1s", "soon", "nan", "inf", "1e400", "6 hours or so"])
+@pytest.mark.parametrize("name", ["give_up_after", "retry_for"])
+def test_an_absurd_wait_is_named_with_its_flag(name, text):
+    with pytest.raises(UsageError, match=by_name(name).flag):
+        resolve(flags={name: text}, environ={})
+
+
+def test_a_product_is_not_tried_forever():
+    with pytest.raises(UsageError):
+        resolve(flags={"retry_for": "never"}, environ={})
