@@ -27,6 +27,7 @@ from bulkdl.journal.learned import (
     put_evidence,
     put_host,
 )
+from bulkdl.journal.outage_log import close_outages, load_outages, put_outage
 from bulkdl.journal.pending_moves import PendingRename, drop_moves, load_moves, not_superseded, placing_entry, put_moves
 from bulkdl.journal.reader import NAME
 from bulkdl.journal.records import STEPS, Entry, load, load_some, load_unfinished, text_of
@@ -42,12 +43,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.core.clock import Clock
+    from bulkdl.core.events import OutageChanged
     from bulkdl.journal.learned import Learned
+    from bulkdl.journal.outage_log import RecordedOutage
     from bulkdl.journal.row_codec import Row
     from bulkdl.protocol.bad_source import BadSourceEvidence
     from bulkdl.protocol.server_quirks import ServerFacts
 
-__all__ = ["Journal", "read_learned"]
+__all__ = ["Journal", "read_learned", "read_outages"]
 
 
 class Journal:
@@ -184,6 +187,16 @@ class Journal:
         """Put `facts` with the next commit without waiting; the next call, or the end, raises a failure."""
         self._writer.run_unsynced(lambda connection: put_host(connection, facts))
 
+    def put_outage_unsynced(self, event: OutageChanged) -> None:
+        """Record an outage with the next commit without waiting; the next call, or the end, raises a failure."""
+        now = self._clock.wall()
+        self._writer.run_unsynced(lambda connection: put_outage(connection, event, now=now))
+
+    def close_outages_unsynced(self) -> None:
+        """Give an end to the outages of a run that was killed, with the next commit."""
+        now = self._clock.wall()
+        self._writer.run_unsynced(lambda connection: close_outages(connection, now=now))
+
     def put_account_stop_unsynced(self, account: str, reason: str) -> None:
         """Record with the next commit why the account's products stay pending, for `bulkdl status`."""
         stop = AccountStop(account, reason, self._clock.wall())
@@ -241,3 +254,9 @@ def read_learned(destination: Path, *, now: float) -> Learned | None:
     """
     path = destination / STATE_FOLDER / NAME
     return read_only(path, STEPS, lambda connection: load_learned(connection, now=now)) if path.is_file() else None
+
+
+def read_outages(destination: Path) -> tuple[RecordedOutage, ...]:
+    """Return the outages of earlier runs and of a run in progress. Raise `StorageStopped` if the journal cannot be read."""
+    path = destination / STATE_FOLDER / NAME
+    return read_only(path, STEPS, load_outages) if path.is_file() else ()

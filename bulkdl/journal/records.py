@@ -96,6 +96,14 @@ STEPS: Final[Steps] = (
         """,
     ),
     ("CREATE TABLE account (name TEXT PRIMARY KEY NOT NULL, facts TEXT NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID",),
+    (
+        """
+        CREATE TABLE outage (
+            origin TEXT NOT NULL, account TEXT NOT NULL, began REAL NOT NULL, kind TEXT NOT NULL, reason TEXT NOT NULL,
+            ended REAL, waiting INTEGER NOT NULL, updated REAL NOT NULL, PRIMARY KEY (origin, account, began)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 """Schema of the journal as migration steps; see `Steps`."""
 STORED: Final = (*Entry.__annotations__, "crc")
