@@ -71,6 +71,11 @@ class Authenticator(Protocol):
         ...
 
     @property
+    def waiting(self) -> bool:
+        """True if no credential can be had now, since the token endpoint is out of order."""
+        ...
+
+    @property
     def stopped(self) -> AccountStopped | None:
         """The reason why the account cannot be used any more, or None."""
         ...

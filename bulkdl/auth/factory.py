@@ -35,6 +35,7 @@ def make_authenticator(
     rng: random.Random,
     state_dir: Path | Callable[[], Path],
     logins: dict[LoginRequest, TokenManager] | None = None,
+    give_up_after: float | None = None,
 ) -> Authenticator:
     """Return the account's authenticator. Before its first use it reads, asks and sends nothing.
 
@@ -42,6 +43,8 @@ def make_authenticator(
     `state_dir`: folder of the TOTP ledger and the login locks, shared by all runs of this user.
     `logins`: the token managers of the run so far. Accounts with the same endpoint, client, user and secrets share
     one, so they log in once and have one session.
+    `give_up_after`: seconds that a run waits for a token endpoint that is out of order; None: a command with a user who
+    waits for its answer.
     """
 
     def resolve() -> Credentials:
@@ -65,4 +68,5 @@ def make_authenticator(
         rng=rng,
         state_dir=state_dir if callable(state_dir) else lambda: state_dir,
         logins=logins if logins is not None else {},
+        give_up_after=give_up_after,
     )

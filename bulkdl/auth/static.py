@@ -36,6 +36,7 @@ class _WithoutLogin:
 
     logins = 0
     refreshes = 0
+    waiting = False
 
     def __init__(self, account: Account) -> None:
         self._account = account

@@ -126,7 +126,7 @@ class Hostile:
             for account in accounts
             for way in ways
         ]
-        settings = {"workers": 4, "retries": 2, "timeout": 5}
+        settings = {"workers": 4, "retries": 2, "timeout": 5, "retry_for": 0, "give_up_after": 5}
         return {"version": 1, "settings": settings, "accounts": accounts, "products": products}
 
 

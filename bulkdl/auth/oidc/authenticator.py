@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bulkdl.auth.base import Credential, says_invalid_token
 from bulkdl.auth.oidc.messages import logout_url
 from bulkdl.auth.oidc.token_lifetime import RenewalReason
-from bulkdl.core.errors import AccountStopped
+from bulkdl.core.errors import AccountStopped, AccountWaiting
 from bulkdl.core.events import AccountAction, AccountEvent
 from bulkdl.core.models import TokenIn
 from bulkdl.core.secret import Secret
@@ -88,6 +88,10 @@ class OidcAuthenticator:
         return self._manager.refreshes if self._manager is not None and self._is_owner else 0
 
     @property
+    def waiting(self) -> bool:
+        return self._stopped is None and self._manager is not None and self._manager.waiting
+
+    @property
     def worked(self) -> bool:
         if self._stopped is not None:
             return self._accepted > 0
@@ -111,6 +115,8 @@ class OidcAuthenticator:
             return await self._get_manager().access_token()
         except AccountStopped as stop:
             raise self._for_this_account(stop) from None
+        except AccountWaiting as waiting:
+            raise AccountWaiting(waiting.reason, account=self.name) from None
 
     async def renewed(self, reason: RenewalReason) -> ActiveToken:
         """Renew the token now (`bulkdl login --rehearse`). Raise `AccountStopped`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import aiohttp
 
 from bulkdl.auth.oidc.messages import EndpointFailed, TokenResponse
+from bulkdl.core.models import Trouble
 from bulkdl.protocol.proxy import is_socks_error
 from bulkdl.protocol.socket_errors import connection_words
 from bulkdl.protocol.tls_errors import tls_trouble
@@ -65,13 +66,17 @@ class HttpTokenEndpoint:
             tls = tls_trouble(cause, host=url.host, port=url.port)
             lasting = isinstance(cause, ssl.SSLCertVerificationError)
             return EndpointFailed(
-                f"no trusted TLS connection to the token endpoint: {tls.reason}", lasting=lasting, hint=tls.hint
+                f"no trusted TLS connection to the token endpoint: {tls.reason}",
+                lasting=lasting,
+                hint=tls.hint,
+                trouble=Trouble.TLS,
             )
         if isinstance(error, TimeoutError):
-            return EndpointFailed(f"the token endpoint {url.host} did not answer in {self._timeout.total:g} s")
+            text = f"the token endpoint {url.host} did not answer in {self._timeout.total:g} s"
+            return EndpointFailed(text, trouble=Trouble.TIMEOUT)
         if isinstance(error, aiohttp.InvalidURL):
             return EndpointFailed(f"the token URL {url} is not valid", lasting=True)
-        return EndpointFailed(_connection_text(url, error))
+        return EndpointFailed(_connection_text(url, error), trouble=_trouble(error))
 
     def _blame_proxy(self, url: Url, failed: Exception | aiohttp.ClientResponse) -> None:
         """Raise `EndpointFailed` if the proxy is the cause."""
@@ -97,6 +102,12 @@ class HttpTokenEndpoint:
                 if len(body) > _MAX_BODY_BYTES:
                     raise EndpointFailed(f"the token endpoint {url.host} sent more than 1 MiB")
             return TokenResponse(status=response.status, headers=response.headers, body=bytes(body), sent_at=sent_at)
+
+
+def _trouble(error: Exception) -> Trouble:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Trouble.NAME
+    return Trouble.REFUSED if isinstance(error, aiohttp.ClientConnectorError) else Trouble.BROKEN
 
 
 def _connection_text(url: Url, error: Exception) -> str:

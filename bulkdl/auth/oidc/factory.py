@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 from bulkdl.auth.oidc.authenticator import OidcAuthenticator
 from bulkdl.auth.oidc.login import LoginRequest, PasswordLogin
 from bulkdl.auth.oidc.login_lock import LoginLock
+from bulkdl.auth.oidc.login_memory import LoginMemory
 from bulkdl.auth.oidc.messages import Client
 from bulkdl.auth.oidc.token_client import TokenClient
-from bulkdl.auth.oidc.token_manager import TokenManager
+from bulkdl.auth.oidc.token_manager import RetryLimits, TokenManager
 from bulkdl.auth.oidc.totp import UsedCodeLedger
 from bulkdl.auth.oidc.totp_secret import normalise
 from bulkdl.core.errors import AccountStopped
@@ -43,6 +44,7 @@ def oidc_authenticator(
     rng: random.Random,
     state_dir: Callable[[], Path],
     logins: dict[LoginRequest, TokenManager],
+    give_up_after: float | None = None,
 ) -> OidcAuthenticator:
     """Return the authenticator (see `make_authenticator`); its first use calls `resolve` and `state_dir`."""
 
@@ -53,7 +55,15 @@ def oidc_authenticator(
         token_client = TokenClient(login, endpoint=endpoint, ledger=ledger, login_lock=login_lock, clock=clock)
         key = replace(login, account="")  # accounts with the same secrets share a login, whatever their names
         if key not in logins:
-            logins[key] = TokenManager(login, token_client, hub=hub, clock=clock, rng=rng)
+            logins[key] = TokenManager(
+                login,
+                token_client,
+                hub=hub,
+                clock=clock,
+                rng=rng,
+                retry_limits=RetryLimits() if give_up_after is None else RetryLimits(give_up_after, hold=True),
+                memory=LoginMemory(folder, login, clock=clock),
+            )
         return logins[key]
 
     return OidcAuthenticator(account, manager, hub=hub, clock=clock)

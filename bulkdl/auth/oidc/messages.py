@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote_plus, urlencode
 
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.models import ClientAuth
+from bulkdl.core.models import ClientAuth, Trouble
 from bulkdl.core.secret import Secret
 from bulkdl.core.urls import Url
 
@@ -91,8 +91,11 @@ class TokenResponse:
 class EndpointFailed(Exception):  # noqa: N818 - the name says what happened
     """No response: connection, timeout or TLS failure. `lasting`: a retry cannot help (certificate not trusted)."""
 
-    def __init__(self, reason: str, *, lasting: bool = False, hint: str = "") -> None:
+    def __init__(
+        self, reason: str, *, lasting: bool = False, hint: str = "", trouble: Trouble = Trouble.BROKEN
+    ) -> None:
         super().__init__(reason)
+        self.trouble = trouble
         self.reason = reason
         self.hint = hint
         self.lasting = lasting

@@ -16,6 +16,7 @@ from urllib.parse import quote, quote_plus
 from bulkdl.auth.challenges import parse_challenges
 from bulkdl.auth.oidc.messages import Token
 from bulkdl.core.fast_dataclass import dataclass
+from bulkdl.core.models import Trouble
 from bulkdl.core.secret import MASK, Secret
 from bulkdl.protocol.headers import parse_http_date, parse_retry_after
 
@@ -55,6 +56,8 @@ class Refused:
     """The server says that the session has ended, so we need not log out."""
     hint: str = ""
     """Advice if the server names the cause; empty if its answer fits several causes."""
+    is_oauth: bool = True
+    """The response is an OAuth error (RFC 6749 §5.2). Otherwise a gateway may have sent it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,7 @@ class Unavailable:
     reason: str
     wait: float | None = None
     """Seconds to wait as the server asked (Retry-After), capped."""
+    trouble: Trouble = Trouble.STATUS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +77,11 @@ class Misconfigured:
     reason: str
     hint: str
     definite: bool = True
-    """False: the response is not from a token endpoint (for example a maintenance page), so it may be temporary."""
+    """False: the response is not from a token endpoint, so it may be temporary where a login has worked before."""
+    is_page: bool = False
+    """The response is a web page, as gateways send it during maintenance, so it may be temporary in any case."""
+    trouble: Trouble = Trouble.PAGE
+    """The trouble that it is, if it is temporary."""
 
 
 Verdict = Token | Refused | Unavailable | Misconfigured
@@ -133,6 +141,9 @@ def interpret_response(response: TokenResponse, *, url: Url, secrets: Iterable[S
     if 200 <= status < 300:
         return _success(response, document, url)
     if status in (400, 401, 403):
+        if _is_page(response):
+            text = f"the token endpoint {url.host} answered {status} with a web page, not with an OAuth error"
+            return _not_a_token_endpoint(text, is_page=True)
         return _refusal(status, document, url, secrets)
     return _not_an_oauth_answer(response, url)
 
@@ -191,9 +202,10 @@ def clean(text: str, secrets: Iterable[Secret]) -> str:
 
 def _success(response: TokenResponse, document: Any, url: Url) -> Verdict:
     if not isinstance(document, dict):
-        kind = "a web page" if response.body.lstrip()[:1] == b"<" else "something that is not a JSON object"
+        is_page = _is_page(response)
+        kind = "a web page" if is_page else "something that is not a JSON object"
         return _not_a_token_endpoint(
-            f"the token endpoint {url.host} answered {response.status} with {kind} instead of a token"
+            f"the token endpoint {url.host} answered {response.status} with {kind} instead of a token", is_page=is_page
         )
     access = document.get("access_token")
     if not isinstance(access, str) or not _is_header_value(access):
@@ -221,7 +233,8 @@ def _refusal(status: int, document: Any, url: Url, secrets: Iterable[Secret]) ->
         if re.fullmatch(known.error, error) and known.description in description.lower():
             return Misconfigured(reason=reason, hint=known.hint)
     hint = next((hint for words, hint in _NAMED_REFUSALS.items() if words in description.lower()), "")
-    return Refused(reason=reason, session_over=_SESSION_OVER.search(description) is not None, hint=hint)
+    session_over = _SESSION_OVER.search(description) is not None
+    return Refused(reason=reason, session_over=session_over, hint=hint, is_oauth=bool(error))
 
 
 def _not_an_oauth_answer(response: TokenResponse, url: Url) -> Misconfigured:
@@ -233,8 +246,17 @@ def _not_an_oauth_answer(response: TokenResponse, url: Url) -> Misconfigured:
     return _not_a_token_endpoint(f"the token endpoint {url} answered {response.status}")
 
 
-def _not_a_token_endpoint(reason: str) -> Misconfigured:
-    return Misconfigured(reason=reason, hint="Check `token_url`: it must be the token endpoint itself", definite=False)
+def _not_a_token_endpoint(reason: str, *, is_page: bool = False) -> Misconfigured:
+    return Misconfigured(
+        reason=reason,
+        hint="Check `token_url`: it must be the token endpoint itself",
+        definite=False,
+        is_page=is_page,
+    )
+
+
+def _is_page(response: TokenResponse) -> bool:
+    return response.body.lstrip()[:1] == b"<"
 
 
 def _redirect_target(location: str | None, url: Url) -> str:

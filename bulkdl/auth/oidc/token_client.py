@@ -113,8 +113,9 @@ class TokenClient:
                 response = again
         except EndpointFailed as error:
             if error.lasting:
-                return Misconfigured(reason=error.reason, hint=error.hint or "Check `token_url`")
-            return Unavailable(reason=error.reason)
+                hint = error.hint or "Check `token_url`"
+                return Misconfigured(reason=error.reason, hint=hint, definite=False, trouble=error.trouble)
+            return Unavailable(reason=error.reason, trouble=error.trouble)
         finally:
             self.in_flight = False
         wall = self._clock.wall()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from functools import partial
 from typing import TYPE_CHECKING
 
+from bulkdl.auth.oidc.endpoint_retries import EndpointRetries, RetryLimits
 from bulkdl.auth.oidc.messages import Token
-from bulkdl.auth.oidc.responses import DEFAULT_LIFETIME_S, Misconfigured, Refused, Unavailable
+from bulkdl.auth.oidc.responses import DEFAULT_LIFETIME_S, Misconfigured, Refused
 from bulkdl.auth.oidc.token_lifetime import (
     ActiveToken,
     RenewalReason,
@@ -22,15 +24,14 @@ from bulkdl.auth.oidc.token_lifetime import (
     use_until_expiry,
     use_up,
 )
-from bulkdl.core.errors import AccountStopped
+from bulkdl.core.errors import AccountStopped, AccountWaiting
 from bulkdl.core.events import AccountAction, AccountEvent, Level
-from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable
 
     from bulkdl.auth.oidc.login import LoginRequest
+    from bulkdl.auth.oidc.login_memory import LoginMemory
     from bulkdl.auth.oidc.responses import Verdict
     from bulkdl.auth.oidc.token_client import TokenClient
     from bulkdl.core.clock import Clock
@@ -39,10 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RetryLimits", "TokenManager"]
 
-_BACKOFF_BASE_S = 1.0
-_BACKOFF_MAX_S = 60.0
-"""The back-off doubles from 1 s to 60 s."""
-_MIN_WAIT_S = 0.2
+_KEEPER_CHECK_S = 30.0
+"""Longest sleep before the token's age is looked at again, since a sleep does not count a suspend of the system."""
 _MIN_INTERVAL_S = 0.5
 """Seconds between two token requests."""
 _NOTABLE_SKEW_S = 15.0
@@ -60,20 +59,6 @@ _TOTP_HINT = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryLimits:
-    """Limits for retries of a failing token endpoint, counted from the end of the last valid token; in seconds."""
-
-    worked_s: float = 300.0
-    """If the account logged in before in this run, or if the server asked us to wait."""
-    new_s: float = 30.0
-    """If the account has not logged in yet."""
-    new_attempts: int = 4
-    """Attempts, if the account has not logged in yet."""
-    logout_s: float = 3.0
-    """For all logouts at the end of the run, by the real clock."""
-
-
 class TokenManager:
     """The token of one (token endpoint, client, user). Authenticators call `access_token` and `reject`."""
 
@@ -86,6 +71,7 @@ class TokenManager:
         clock: Clock,
         rng: random.Random,
         retry_limits: RetryLimits | None = None,
+        memory: LoginMemory | None = None,
     ) -> None:
         self._login = login
         self._token_client = token_client
@@ -97,7 +83,16 @@ class TokenManager:
         self._task: asyncio.Task[None] | None = None
         self._login_lifetime = 0.0
         self._asked_at = float("-inf")
-        self._endpoint_failing = False
+        self._retries = EndpointRetries(
+            login,
+            hub=hub,
+            clock=clock,
+            rng=rng,
+            limits=self._retry_limits,
+            memory=memory,
+            valid_until=self._valid_until,
+        )
+        self._keeper: asyncio.Task[None] | None = None
         self._closed = False
         self._users = 0
         self._session: Secret | None = None
@@ -113,6 +108,14 @@ class TokenManager:
     def active_token(self) -> ActiveToken | None:
         """The current token, in any phase; None before the first login."""
         return self._active
+
+    @property
+    def waiting(self) -> bool:
+        """True if there is no usable token and the endpoint is out of order, so that requests have to wait."""
+        if not self._retries.failing.is_set() or self.stopped is not None:
+            return False
+        active = self._active
+        return active is None or active.phase(self._clock.monotonic()) is TokenPhase.EXPIRED
 
     @property
     def skew(self) -> float | None:
@@ -138,7 +141,10 @@ class TokenManager:
             await self.close()
 
     async def access_token(self) -> ActiveToken:
-        """Return a token that should be valid; log in, refresh or wait if necessary. Raise `AccountStopped`."""
+        """Return a token that should be valid; log in, refresh or wait if necessary.
+
+        Raise `AccountStopped`, or `AccountWaiting` if this is a run and the endpoint is out of order.
+        """
         while True:
             self._raise_if_closed()
             active = self._active
@@ -147,7 +153,7 @@ class TokenManager:
                 return active
             task = self._renewal(_renewal_reason(active, phase))
             if active is not None and (
-                phase is TokenPhase.REFRESH_SOON or (phase is TokenPhase.REFRESH_NOW and self._endpoint_failing)
+                phase is TokenPhase.REFRESH_SOON or (phase is TokenPhase.REFRESH_NOW and self._retries.endpoint_failing)
             ):
                 return active
             await self._wait_for(task)
@@ -172,12 +178,14 @@ class TokenManager:
         """Log out of every open session, once, within `RetryLimits.logout_s`."""
         if self._closed:
             return
-        self._closed = True
+        self._closed = self._retries.closed = True
         task = self._task
+        if self._keeper is not None:
+            self._keeper.cancel()
         try:
             async with asyncio.timeout(self._retry_limits.logout_s):
                 if task is not None and not task.done():
-                    if not self._token_client.in_flight:
+                    if not self._token_client.in_flight or self._retries.failing.is_set():
                         task.cancel()
                     await asyncio.wait({task})  # it may just be opening a session, which we must close too
                 await self._log_out_all()
@@ -202,9 +210,35 @@ class TokenManager:
         return self._task
 
     async def _wait_for(self, task: asyncio.Task[None]) -> None:
+        if self._retry_limits.hold:
+            failing = asyncio.ensure_future(self._retries.failing.wait())
+            try:
+                await asyncio.wait({task, failing}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                failing.cancel()
+            if not task.done() and self.waiting:
+                raise AccountWaiting(self._retries.reason, account=self._login.account)
         await asyncio.wait({task})
         if not task.cancelled():
             task.result()  # raise a bug in every worker that waits
+
+    def _keep_renewing(self) -> None:
+        """Renew the token in time also while no request asks, so that an outage of the endpoint is met with a valid token."""
+        if not self._retry_limits.hold or (self._keeper is not None and not self._keeper.done()):
+            return
+        self._keeper = asyncio.get_running_loop().create_task(self._keep(), name=f"keep {self._login.account}")
+
+    async def _keep(self) -> None:
+        while not self._closed and self.stopped is None and (active := self._active) is not None:
+            wait = active.refresh_soon_at - self._clock.monotonic()
+            if wait > 0:
+                await self._clock.sleep(min(wait, _KEEPER_CHECK_S))
+                continue
+            if active.token.refresh is None:
+                return  # only a login could renew it: log in when a request needs the token
+            await asyncio.wait({self._renewal(RenewalReason.EXPIRES_SOON)})
+            if self._active is active:
+                return  # the next request reports what is wrong
 
     async def _renew(self, reason: RenewalReason) -> None:
         try:
@@ -232,7 +266,7 @@ class TokenManager:
             return RenewalReason.NO_REFRESH_TOKEN if reason is not RenewalReason.REJECTED else reason
         if not active.token.refresh_alive(self._clock.monotonic()):
             return RenewalReason.REFRESH_EXPIRED
-        verdict = await self._retry_until_final(lambda: self._token_client.refresh(refresh))
+        verdict = await self._retries.until_final(partial(self._ask_refresh, refresh))
         if not isinstance(verdict, Token):
             if isinstance(verdict, Refused) and verdict.session_over:
                 self._session = None
@@ -258,20 +292,33 @@ class TokenManager:
     async def _log_in(self, reason: RenewalReason) -> None:
         await self._end_session()
         self._set_state("logging in")
-        verdict = await self._retry_until_final(self._ask_login)
-        if isinstance(verdict, Refused) and self._login.uses_totp and not verdict.hint:
+        verdict = await self._retries.until_final(self._ask_login)
+        if isinstance(verdict, Refused) and self._retries.has_worked():
+            verdict = await self._retries.after_refused_login(verdict, self._ask_login)
+        elif isinstance(verdict, Refused) and self._login.uses_totp and not verdict.hint:
             self._emit(AccountAction.WAITING, f"{verdict.reason}; one more attempt with the next one-time code")
-            verdict = await self._retry_until_final(self._ask_login)
+            verdict = await self._retries.until_final(self._ask_login)
         if not isinstance(verdict, Token):
             raise self._stop_error(verdict)
         token = verdict if verdict.lifetime > 0 else dataclasses.replace(verdict, lifetime=DEFAULT_LIFETIME_S)
         self._login_lifetime = token.lifetime
         self._session = token.refresh
         self.logins += 1
+        self._retries.record_login()
         self._activate(token, reason)
         self._emit(AccountAction.LOGIN, reason.value, token.lifetime)
 
+    def _valid_until(self) -> float:
+        """Return the monotonic time at which the current token expires; minus infinity if there is no usable one."""
+        active = self._active
+        return float("-inf") if active is None or active.rejected else active.expires_at
+
+    async def _ask_refresh(self, refresh: Secret) -> Verdict:
+        self._asked_at = self._clock.monotonic()
+        return await self._token_client.refresh(refresh)
+
     async def _ask_login(self) -> Verdict:
+        self._asked_at = self._clock.monotonic()
         return await self._token_client.log_in(waiting=self._waiting_for_code)
 
     def _activate(self, token: Token, reason: RenewalReason) -> None:
@@ -285,55 +332,13 @@ class TokenManager:
                 token, generation=generation, reason=reason, now=now, rng=self._rng, login_lifetime=login_lifetime
             )
         self._set_state(f"token valid {token.lifetime:.0f} s")
+        self._keep_renewing()
         skew = self._token_client.skew
         if skew is not None and abs(skew) >= _NOTABLE_SKEW_S and not self._skew_noted:
             self._skew_noted = True
             where = "behind" if skew > 0 else "ahead of"
             text = f"{self._login.account}: this machine's clock is {abs(skew):.0f} s {where} the token endpoint's"
             self._hub.note(Level.WARNING, f"{text}; one-time codes are corrected for it")
-
-    # Retries.
-
-    async def _retry_until_final(self, send: Callable[[], Awaitable[Verdict]]) -> Token | Refused | Misconfigured:
-        """Send the request again until the response is final; raise `AccountStopped` at the retry limits."""
-        began, attempts = self._clock.monotonic(), 0
-        try:
-            while True:
-                self._asked_at = self._clock.monotonic()
-                verdict = await send()
-                failure = self._temporary_failure(verdict)
-                if failure is None:
-                    assert not isinstance(verdict, Unavailable)
-                    return verdict
-                attempts += 1
-                wait = self._next_wait(failure, began=began, attempts=attempts)
-                self._endpoint_failing = True
-                self._set_state(f"token endpoint unavailable, retrying in {wait:.0f} s")
-                self._emit(AccountAction.WAITING, f"{failure.reason}; retrying in {wait:.1f} s")
-                await self._clock.sleep(wait)
-        finally:
-            self._endpoint_failing = False
-
-    def _temporary_failure(self, verdict: Verdict) -> Unavailable | None:
-        """Return a temporary failure, or None. A maintenance page counts as one if a login worked before."""
-        if isinstance(verdict, Misconfigured) and not verdict.definite and self.logins:
-            return Unavailable(reason=verdict.reason)
-        return verdict if isinstance(verdict, Unavailable) else None
-
-    def _next_wait(self, failure: Unavailable, *, began: float, attempts: int) -> float:
-        """Return the back-off: full jitter, at least the server's wish; raise `AccountStopped` at the retry limits."""
-        active, now, retry_limits = self._active, self._clock.monotonic(), self._retry_limits
-        since = began if active is None or active.rejected else max(began, active.expires_at)
-        lenient = self.logins > 0 or failure.wait is not None
-        left = since + (retry_limits.worked_s if lenient else retry_limits.new_s) - now
-        if self._closed or left <= 0 or (not lenient and attempts >= retry_limits.new_attempts):
-            hint = "Run again when the token endpoint works; finished products are kept"
-            raise AccountStopped(
-                f"{failure.reason}; gave up after {attempts} attempts", account=self._login.account, hint=hint
-            )
-        ceiling = min(_BACKOFF_MAX_S, _BACKOFF_BASE_S * 2.0 ** min(attempts - 1, 16))
-        wait = max(_MIN_WAIT_S, self._rng.uniform(0, ceiling), failure.wait or 0.0)
-        return min(wait, left)
 
     # Ending.
 

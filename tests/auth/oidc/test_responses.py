@@ -57,7 +57,7 @@ def oauth(error, description=None):
         (400, oauth("invalid_request", "bad credentials"), Refused, "bad credentials"),
         (400, oauth("temporarily_unavailable"), Unavailable, "temporarily_unavailable"),
         (403, b"", Refused, "403"),
-        (403, b"<html>no</html>", Refused, "403"),
+        (403, b"<html>no</html>", Misconfigured, "403 with a web page, not with an OAuth error"),
         (401, {"detail": "No active account"}, Refused, "No active account"),
         (401, {"error": {"code": 7}}, Refused, "401"),
         (429, {"message": "slow down"}, Unavailable, "slow down"),
@@ -136,7 +136,7 @@ def test_an_ended_session_is_distinguished_from_one_that_may_be_open(description
         ({"error_description": "", "detail": "No active account"}, " (No active account)"),
         ({"error_description": 7, "title": "No active account"}, " (No active account)"),
         ({"error": 7}, ""),
-        (b"<html>", ""),
+        (b"no", ""),
     ],
 )
 def test_the_error_of_a_server_is_quoted_in_parentheses(body, said):
@@ -156,6 +156,35 @@ def test_the_error_of_a_server_is_quoted_in_parentheses(body, said):
 )
 def test_an_oauth_error_is_definite_and_any_other_page_is_not(status, body, definite):
     assert read(status, body).definite is definite
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403])
+@pytest.mark.parametrize("body", [b"<html>", b" \r\n<!DOCTYPE html>", b"<?xml version='1.0'?>"])
+def test_a_web_page_is_not_a_token_endpoints_answer(status, body):
+    """Gateways send pages with any of these statuses, so no page says anything about a password."""
+    verdict = read(status, body)
+    assert isinstance(verdict, Misconfigured)
+    assert (verdict.is_page, verdict.definite) == (True, False)
+    assert f"answered {status} with a web page" in verdict.reason
+
+
+@pytest.mark.parametrize(
+    ("body", "is_oauth"),
+    [
+        (oauth("invalid_grant"), True),
+        ({"error": "access_denied"}, True),
+        ({"error": {"code": 7}}, False),
+        ({"error": ""}, False),
+        ({"detail": "No active account"}, False),
+        (b"", False),
+        (b"Unauthorized", False),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_only_a_json_error_is_a_refusal_in_oauths_words(status, body, is_oauth):
+    verdict = read(status, body)
+    assert isinstance(verdict, Refused)
+    assert verdict.is_oauth is is_oauth
 
 
 def test_verdicts_have_cautious_defaults():
