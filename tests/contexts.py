@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkdl.auth.static import NoAuthenticator
 from bulkdl.concurrency.connection_limiter import ConnectionLimiter
+from bulkdl.concurrency.outages import Outages
 from bulkdl.concurrency.rate_limiter import HostBackoff, RateLimit
 from bulkdl.core.events import Flight, Hub
 from bulkdl.core.models import Account, AuthKind, Product, RunOptions, Settings
@@ -16,6 +17,7 @@ from bulkdl.journal.journal import Journal
 from bulkdl.planning.name_registry import NameRegistry
 from bulkdl.protocol.server_quirks import ServerQuirks
 from bulkdl.storage.destination import Storage
+from bulkdl.transfer.canary import Canaries
 from bulkdl.transfer.context import RunContext
 from bulkdl.transfer.retry import AttemptBudget
 from bulkdl.transfer.task import DownloadTask
@@ -53,6 +55,8 @@ async def context_at(root: Path, *, http: HttpClient | None = None, **options: b
                 connections=ConnectionLimiter(most=4, accounts={}, clock=clock),
                 rate=RateLimit(None, clock=clock),
                 pauses=HostBackoff(clock=clock),
+                outages=Outages(clock=clock, rng=random.Random(1), hub=Hub(), give_up_after=21600.0),
+                canaries=Canaries(),
                 storage=storage,
                 journal=journal,
                 claims=NameRegistry(),

@@ -129,16 +129,17 @@ class RawServer:
     What a responder raises is kept in `errors` and raised again at the end of the `async with`.
     """
 
-    def __init__(self, first: Responder, *then: Responder) -> None:
+    def __init__(self, first: Responder, *then: Responder, port: int = 0) -> None:
         self.log: list[RawRequest] = []
         self.errors: list[Exception] = []
         self._responders = (first, *then)
         self._connections = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._port = port
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
         return self
 
     async def __aexit__(self, kind: object, error: object, trace: object) -> None:

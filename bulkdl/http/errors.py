@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import re
 import socket
 import ssl
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from bulkdl.core.errors import BulkdlError, ProductFailed, TryAgain
-from bulkdl.core.models import FailureKind
+from bulkdl.core.models import FailureKind, Trouble
 from bulkdl.http.framed_protocol import BrokenChunksError, UnusableHeadError
 from bulkdl.protocol.proxy import ProxyTrouble, connect_failed, is_socks_error, proxy_unreachable, socks_failed
 from bulkdl.protocol.socket_errors import connection_words
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from bulkdl.protocol.certificate import Certificate
     from bulkdl.protocol.proxy import Proxy
 
-__all__ = ["map_exceptions", "network_error", "proxy_error", "proxy_trouble"]
+__all__ = ["map_exceptions", "network_error", "proxy_error", "proxy_trouble", "trouble_of"]
 
 
 class map_exceptions:  # noqa: N801 - used as a statement: with map_exceptions(url)
@@ -50,7 +51,10 @@ class map_exceptions:  # noqa: N801 - used as a statement: with map_exceptions(u
             if refused and self._refused_by is not None:
                 self._refused_by[self._proxy] = trouble
             raise proxy_error(trouble) from error
-        raise network_error(error, self._url, proxy=self._proxy) from error
+        failed = network_error(error, self._url, proxy=self._proxy)
+        if isinstance(failed, TryAgain):
+            failed.origin = self._url.origin
+        raise failed from error
 
 
 def proxy_trouble(error: Exception, proxy: Proxy, url: Url) -> ProxyTrouble | None:
@@ -106,8 +110,9 @@ def network_error(
     handshake = (aiohttp.ClientSSLError, ssl.SSLError if proxy is not None else ssl.SSLCertVerificationError)
     if isinstance(error, handshake):
         tls = tls_trouble(_tls_cause(error), host=url.host, port=url.port, certificate=certificate)
-        failed = ProductFailed if tls.lasting else TryAgain
-        return failed(tls.reason + through, kind=FailureKind.NETWORK, hint=tls.hint)
+        if tls.lasting:
+            return ProductFailed(tls.reason + through, kind=FailureKind.NETWORK, hint=tls.hint, is_refusal=True)
+        return TryAgain(tls.reason + through, kind=FailureKind.NETWORK, hint=tls.hint)
     if isinstance(error, (aiohttp.InvalidURL, ValueError)):
         return ProductFailed(
             f"the URL of a request to {where} is invalid",
@@ -163,3 +168,19 @@ _BROKEN: dict[type[Exception], str] = {
     aiohttp.ClientResponseError: "sent a response that is not valid HTTP",
     ConnectionResetError: "reset the connection",
 }
+
+
+def trouble_of(error: BaseException | None) -> Trouble:
+    """Return which trouble of an origin a network exception is, if no response head came."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            gone = error.os_error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
+            return Trouble.NO_SUCH_NAME if gone else Trouble.NAME
+        case aiohttp.ClientSSLError() | ssl.SSLError():
+            return Trouble.TLS
+        case TimeoutError():
+            return Trouble.TIMEOUT
+        case aiohttp.ClientConnectorError():
+            return Trouble.TIMEOUT if error.os_error.errno == errno.ETIMEDOUT else Trouble.REFUSED
+        case _:
+            return Trouble.BROKEN

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from bulkdl.concurrency.adaptive_limit import CAP
 from bulkdl.concurrency.connection_limiter import ConnectionLimiter
+from bulkdl.concurrency.outages import Outages
 from bulkdl.concurrency.rate_limiter import HostBackoff, RateLimit
 from bulkdl.core.errors import first_error
-from bulkdl.core.events import Level
+from bulkdl.core.events import Level, OutageChanged
 from bulkdl.core.filenames import fold
 from bulkdl.core.units import format_bytes
 from bulkdl.http.fast_lane.takeover import fast_lane_for
+from bulkdl.operations.keep_awake import keep_awake
 from bulkdl.operations.prepare import announce
 from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.planning.orphaned_partials import find_orphans
 from bulkdl.protocol.server_quirks import ServerQuirks
 from bulkdl.scheduler.engine import Engine
+from bulkdl.transfer.canary import Canaries
 from bulkdl.transfer.context import RunContext
 from bulkdl.transfer.finalize import record_done
 
@@ -31,8 +35,10 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.base import Authenticator
     from bulkdl.core.clock import Clock
+    from bulkdl.core.events import Event
     from bulkdl.core.models import Settings
     from bulkdl.core.stop_request import StopSignal
+    from bulkdl.journal.journal import Journal
     from bulkdl.operations.prepare import PreparedDestination, RunRequest
     from bulkdl.operations.result import RunEnd
     from bulkdl.operations.services import NetworkClients, Services
@@ -65,11 +71,18 @@ async def execute(
     items = prepared.items
     async with AsyncExitStack() as stack:
         authenticators = services.authenticators(
-            request.manifest.accounts, needed=_needed(items), endpoint=network.endpoint
+            request.manifest.accounts,
+            needed=_needed(items),
+            endpoint=network.endpoint,
+            give_up_after=request.settings.give_up_after,
         )
         ending.authenticators = authenticators
         stack.push_async_callback(_log_out, authenticators, ending)
         announce(request, prepared)
+        if not request.options.allow_sleep:
+            await stack.enter_async_context(keep_awake(clock=request.clock))
+        prepared.journal.close_outages_unsynced()
+        request.hub.subscribe(partial(_record_outage, prepared.journal))
         await _warn_of_little_space(request, prepared)
         context = _run_context(stack, request, prepared, network, authenticators)
         await record_done(context, items)
@@ -80,6 +93,11 @@ async def execute(
             engine.leave()
             _forget_account_stops(prepared, authenticators)
         ending.machine = engine.full
+
+
+def _record_outage(journal: Journal, event: Event) -> None:
+    if isinstance(event, OutageChanged):
+        journal.put_outage_unsynced(event)
 
 
 def _run_context(
@@ -103,6 +121,10 @@ def _run_context(
         connections=_connections(request.settings, authenticators, request.clock),
         rate=RateLimit(request.settings.limit_rate, clock=request.clock),
         pauses=HostBackoff(clock=request.clock),
+        outages=Outages(
+            clock=request.clock, rng=request.rng, hub=request.hub, give_up_after=request.settings.give_up_after
+        ),
+        canaries=Canaries(),
         storage=prepared.storage,
         lane=None if lane is None else stack.enter_context(lane),
         journal=prepared.journal,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
-from bulkdl.core.events import ProductFinished, RunFinished
+from bulkdl.core.events import OutageChanged, OutagePhase, ProductFinished, RunFinished
 from bulkdl.core.exit_codes import exit_code
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Outcome, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from bulkdl.auth.base import Authenticator
     from bulkdl.core.errors import RunStopped
@@ -52,6 +52,8 @@ class RunResult:
     notes: tuple[str, ...] = ()
     stopped: str = ""
     """Reason why the run ended early; "" if it did not."""
+    outages: tuple[OutageChanged, ...] = ()
+    """The latest event of each outage, in the order of their beginnings."""
 
 
 @dataclass(slots=True)
@@ -84,8 +86,15 @@ class ResultCollector:
     hub: Hub
     failures: list[Outcome] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    outages: dict[tuple[str, str | None, float], OutageChanged] = field(default_factory=dict)
+    """By origin, account and beginning."""
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, OutageChanged):
+            key = event.outage.origin, event.outage.account, event.outage.began
+            before = self.outages.get(key)
+            waiting = max(event.waiting, before.waiting if before is not None else 0)
+            self.outages[key] = replace(event, waiting=waiting)
         if not isinstance(event, ProductFinished):
             return
         outcome, counters = event.outcome, self.hub.counters
@@ -103,6 +112,14 @@ class ResultCollector:
                 self.failures.append(outcome)
         if outcome.note:
             self.notes.append(f"{outcome.file}: {outcome.note}")
+
+    def _open_outages(self) -> Iterator[str]:
+        """Yield a reason for each outage that was not over when the run ended, unless its products have failed."""
+        for event in self.outages.values():
+            outage = event.outage
+            if outage.ended is None and event.phase is not OutagePhase.GIVEN_UP:
+                where = outage.origin if outage.account is None else f"the token endpoint of account {outage.account}"
+                yield f"{where} was still out of order when the run ended ({outage.reason})"
 
     def result(self, ending: RunEnd, *, total: int, elapsed_s: float) -> RunResult:
         """Return the result of a run of `total` products; those without an outcome are pending."""
@@ -136,9 +153,14 @@ class ResultCollector:
                 **{name: _account_use(authenticator) for name, authenticator in named.items()},
             },
             failures=tuple(sorted(self.failures, key=lambda outcome: outcome.product.index)),
-            pending_reasons=(*stops, *([str(ending.machine)] if ending.machine is not None else [])),
+            pending_reasons=(
+                *stops,
+                *([str(ending.machine)] if ending.machine is not None else []),
+                *(self._open_outages() if pending else ()),
+            ),
             notes=tuple(self.notes),
             stopped=ending.reason,
+            outages=tuple(self.outages.values()),
         )
 
 

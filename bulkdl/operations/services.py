@@ -95,11 +95,16 @@ class Services:
         return resolve(account, environ=self.environ, prompt=self.prompt, keyring=keyring_lookup)
 
     def authenticators(
-        self, accounts: Mapping[str, Account], *, needed: Collection[str], endpoint: TokenEndpoint
+        self,
+        accounts: Mapping[str, Account],
+        *,
+        needed: Collection[str],
+        endpoint: TokenEndpoint,
+        give_up_after: float | None = None,
     ) -> Mapping[str | None, Authenticator]:
         """Return an authenticator for each account by name, and one without credentials under None.
 
-        Resolve the secrets of accounts in `needed` now, while a user is there to answer a prompt, not hours later.
+        `give_up_after`: see `make_authenticator`. Resolve the secrets of accounts in `needed` now, while a user is there to answer a prompt, not hours later.
         """
         make = partial(
             make_authenticator,
@@ -109,6 +114,7 @@ class Services:
             rng=self.rng,
             state_dir=lambda: state_folder(self.environ),
             logins={},
+            give_up_after=give_up_after,
         )
         made: dict[str | None, Authenticator] = {None: make(Account(name="", auth=AuthKind.NONE), Credentials())}
         for name, account in accounts.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.journal.journal import read_learned
+from bulkdl.journal.journal import read_learned, read_outages
 from bulkdl.journal.learned import Learned
 from bulkdl.journal.reader import read
 from bulkdl.journal.records import Entry, Phase
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from bulkdl.core.models import Manifest, Product
     from bulkdl.journal.learned import AccountStop
+    from bulkdl.journal.outage_log import RecordedOutage
 
 __all__ = ["ProductState", "ProductStatus", "StatusReport", "collect_status"]
 
@@ -62,6 +63,8 @@ class StatusReport:
     """True if there is a journal; without one no run has begun here."""
     hosts: Mapping[str, str] = field(default_factory=dict)
     """Learned facts for display, by origin."""
+    outages: tuple[RecordedOutage, ...] = ()
+    """Outages of the last 30 days, the earliest first; `ended` is None only while a run is in progress."""
 
 
 def collect_status(manifest: Manifest) -> StatusReport:
@@ -78,6 +81,7 @@ def collect_status(manifest: Manifest) -> StatusReport:
         ),
         running=str(running) if running is not None else "",
         journal=entries is not None,
+        outages=read_outages(manifest.destination),
         hosts={host: text for host, facts in sorted(learned.hosts.items()) if (text := describe(facts, now=now))},
     )
 

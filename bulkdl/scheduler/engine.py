@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bulkdl.core.async_utils import run_to_completion
-from bulkdl.core.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain, first_error
+from bulkdl.core.errors import AccountStopped, AccountWaiting, ProductFailed, StorageStopped, TryAgain, first_error
 from bulkdl.core.events import Flight, Level, ProductStarted
 from bulkdl.core.models import FailureKind, State
 from bulkdl.journal.records import Entry
 from bulkdl.scheduler.failure_policy import FailurePolicy
+from bulkdl.scheduler.gate import account_key
 from bulkdl.scheduler.job_queue import JobQueue
 from bulkdl.scheduler.time_window import window_closes_in, window_opens_in
 from bulkdl.transfer.adopt_partial import discard_orphans
@@ -93,8 +94,11 @@ class Engine:
 
     async def _run_pipelined(self, task: DownloadTask, requests: PipelinedRequests) -> None:
         fetcher = PipelinedFetcher(self._context, more=self._next_pipelined, deliver=self._submit_pipelined)
-        for left in await fetcher.run(task, requests):
-            self._queue.park(left, 0.0)
+        try:
+            for left in await fetcher.run(task, requests):
+                self._queue.park(left, 0.0)
+        finally:
+            self._queue.leave(task)
 
     @property
     def _never_waits(self) -> bool:
@@ -109,6 +113,12 @@ class Engine:
 
     async def _process(self, task: DownloadTask) -> None:
         """Take a task as far as it goes now: to its outcome, or back to those that wait."""
+        try:
+            await self._process_entered(task)
+        finally:
+            self._queue.leave(task)
+
+    async def _process_entered(self, task: DownloadTask) -> None:
         if task.moved is None:  # a file that has its name lacks its record only: neither account nor window matters
             if task.product.account in self._failures.account_stops:
                 self._queue.finish(task, State.PENDING)
@@ -120,9 +130,12 @@ class Engine:
         flights[task.product.id] = Flight(file=task.shown, total=task.product.size, have=task.budget.furthest)
         try:
             try:
-                await self._attempt_in_time(task)
+                if not (task.needs_origin and await self._failures.is_settled(task)):
+                    await self._attempt_in_time(task)
             except AccountStopped as stopped:
                 self._failures.stop_account(task, stopped)
+            except AccountWaiting as waiting:
+                self._queue.hold(task, account_key(waiting.account))
             except TryAgain as fault:
                 await self._failures.retry(task, fault)
             except ProductFailed as failed:
@@ -185,6 +198,7 @@ class Engine:
         if task.attempts == 0:
             self._context.hub.emit(ProductStarted(product=task.product, file=task.shown))
         task.attempts += 1
+        task.attempt_began, task.is_answered = self._context.clock.monotonic(), False
         return await attempt(self._context, task)
 
     async def _accept_existing(self, task: DownloadTask, there: ExistingFile) -> None:
@@ -214,6 +228,7 @@ class Engine:
     def _submit(self, task: DownloadTask, whole: SmallProduct) -> None:
         """Finalize a small product in a batch with others; `_batch_result` receives what becomes of it."""
         task.whole = whole
+        self._context.canaries.add(task.product, task.source.origin)
         self._batches.submit(task, whole)
 
     def _submit_pipelined(self, task: DownloadTask, whole: SmallProduct) -> None:
@@ -255,6 +270,8 @@ class Engine:
             )
         if self._context.orphans.by_file:
             await discard_orphans(self._context, task.file or "")
+        if size:
+            self._context.canaries.add(task.product, task.source.origin)
         self._queue.finish(task, State.COMPLETED, written=size)
         self._failures.note_space(task)
 

@@ -1,25 +1,59 @@
-"""Decisions about a failed attempt: a retry, another source, a wait for disk space, or the product's failure."""
+"""Decisions about a failed attempt: a retry, another source, a wait, or the product's failure.
+
+A fault belongs to the product, its origin, its account or this machine, and only its owner pays. What every product of an
+origin would meet costs no product an attempt: its products wait until the origin works again (`concurrency/outages`).
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bulkdl.concurrency.outages import Blame
+from bulkdl.core.errors import TryAgain
 from bulkdl.core.events import Level, Retrying
-from bulkdl.core.models import Failure, FailureKind, State
+from bulkdl.core.models import Failure, FailureKind, State, Trouble
+from bulkdl.http.errors import trouble_of
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.unpack_folders import folder_of
 from bulkdl.protocol.byte_ranges import cover
 from bulkdl.transfer.retry import next_step
 
 if TYPE_CHECKING:
-    from bulkdl.core.errors import AccountStopped, ProductFailed, StorageStopped, TryAgain
+    from bulkdl.concurrency.outages import GivenUp
+    from bulkdl.core.errors import AccountStopped, ProductFailed, StorageStopped
     from bulkdl.scheduler.job_queue import JobQueue
     from bulkdl.transfer.context import RunContext
     from bulkdl.transfer.task import DownloadTask
 
 __all__ = ["FailurePolicy"]
 
+_ILL = "{origin} refuses products that came before"
+_REFUSALS = frozenset({Trouble.DENIED, Trouble.PAGE})
+_NO_CONNECTION = frozenset({Trouble.NAME, Trouble.NO_SUCH_NAME, Trouble.REFUSED})
+"""Troubles that cannot be about one product, unless a redirect led to another origin."""
+_KINDS = {
+    Trouble.STATUS: FailureKind.HTTP,
+    Trouble.BUSY: FailureKind.HTTP,
+    Trouble.PAGE: FailureKind.HTTP,
+    Trouble.DENIED: FailureKind.HTTP,
+    Trouble.LOGIN: FailureKind.AUTH,
+}
+"""Kinds of the failures of an origin that was given up; `network` for all other troubles."""
+_MAINTENANCE = re.compile(
+    r"maintenance|unavailable|out of (?:order|service)|temporarily|try again later|come back later|wartung",
+    re.IGNORECASE,
+)
+"""Words of a page that an archive sends to everybody while it is out of order, unlike a login page."""
+_NAME_TRIES = 3
+_NAME_PAUSE_S = 20.0
+"""Tries of a host name that does not exist, and the seconds between them."""
+SLOT_PAUSE_S = 0.5
+"""Seconds before a product that met a limit of connections asks for a slot again; they double with each refusal in a row."""
+_LONGEST_SLOT_PAUSE_S = 4.0
+"""Longest such pause (s), since the products that hold the slots may be large."""
+_CROWDED_TRIES = 5
 SPACE_LOOK_S = 2.0
 """Seconds between two looks whether a full disk has space again."""
 _MIRROR_MAY_HELP = frozenset(
@@ -39,40 +73,209 @@ class FailurePolicy:
         self.account_stops: dict[str, AccountStopped] = {}
         """Accounts that nobody may use any more in this run, by name."""
 
+    # Whose fault it is
+
+    async def is_settled(self, task: DownloadTask) -> bool:
+        """Settle what earlier attempts left open; return whether that decided what happens to the task now."""
+        outages, origin, id_ = self._context.outages, task.source.origin, task.product.id
+        if (reason := outages.given_up(origin)) is not None:
+            await self._fail_given_up(task, reason)
+            return True
+        suspended, task.suspended = task.suspended, None
+        if suspended is not None and self._was_own_fault(task, since=suspended[0]):
+            await self._count(task, suspended[1])
+            return True
+        ask_canary = task.failed_probe or outages.trouble(origin) in _REFUSALS
+        if ask_canary and outages.is_probe(origin, id_) and self._context.canaries.knows(origin):
+            # The product's own refusal would prove nothing, so one that came before asks in its place.
+            came = await self._context.canaries.still_come(self._context, origin, most=1)
+            if came is False:
+                outages.confirm(origin, trouble=Trouble.DENIED, reason=_ILL.format(origin=origin), is_probe=True)
+                self._queue.park(task, 0.0)
+                return True
+            if came:
+                outages.clear(origin)
+        return False
+
+    def _was_own_fault(self, task: DownloadTask, *, since: float) -> bool:
+        """Return whether the origin served other products after a fault at `since`, without an outage."""
+        outages, origin, id_ = self._context.outages, task.source.origin, task.product.id
+        if outages.was_down_since(origin, since) or outages.is_probe(origin, id_):
+            return False
+        return outages.answers_others(origin, id_, since=since)
+
     async def retry(self, task: DownloadTask, fault: TryAgain) -> None:
-        """Park the task for its next attempt, or fail the product when its budget is spent."""
+        """Have the task wait for its origin or its next attempt, or fail the product when its budget is spent."""
+        trouble = fault.trouble
+        if fault.kind is FailureKind.NETWORK and not task.is_answered:
+            trouble = trouble or trouble_of(fault.__cause__)
+        if trouble is None or (fault.wait or 0.0) > self._context.settings.max_wait:
+            await self._count(task, fault)
+        elif trouble is Trouble.NO_SUCH_NAME and not self._context.outages.ever_good(task.source.origin):
+            await self._count(task, _limited(fault, attempts=_NAME_TRIES, wait=_NAME_PAUSE_S))
+        elif self._is_crowded(task, trouble):
+            await self._wait_for_slot(task, fault)
+        elif await self._is_origin_fault(task, fault, trouble):
+            self._wait_for_origin(task, fault)
+        elif trouble is Trouble.BUSY and task.crowded < _CROWDED_TRIES:
+            task.crowded += 1
+            await self._wait_for_slot(task, fault)
+        else:
+            await self._count(task, fault)
+
+    def _is_crowded(self, task: DownloadTask, trouble: Trouble) -> bool:
+        """Return whether the origin probably serves as many products as it wants to, this one not among them.
+
+        nginx answers 503 by default where a limit of connections is reached. A product's own 503 looks the same, so it
+        counts from the sixth one in a row. If nobody is admitted while the others are still coming, the origin is asked no
+        more than twenty times.
+        """
+        outages, origin = self._context.outages, task.source.origin
+        if not outages.serves_others(origin, task.product.id):
+            return False
+        outages.count_refusal(origin)
+        task.crowded = 0 if task.is_answered else task.crowded + 1
+        is_few = task.crowded <= _CROWDED_TRIES and not outages.admits_nobody(origin)
+        return trouble is Trouble.BUSY or (trouble is Trouble.STATUS and is_few)
+
+    async def _is_origin_fault(self, task: DownloadTask, fault: TryAgain, trouble: Trouble) -> bool:
+        if trouble is Trouble.PAGE and not _MAINTENANCE.search(fault.reason):
+            return await self._is_origin_ill(task, trouble, fault.reason)
+        outages, origin, id_ = self._context.outages, task.source.origin, task.product.id
+        was_probe, was_ill = outages.is_probe(origin, id_), outages.is_ill(origin)
+        task.failed_probe = task.failed_probe or was_probe
+        blame = outages.fault(
+            origin, id_, trouble=trouble, reason=fault.reason, since=task.attempt_began, wait=fault.wait
+        )
+        if blame is Blame.PRODUCT:
+            return False
+        is_unreachable = trouble in _NO_CONNECTION and fault.origin in (None, origin)
+        if was_ill or is_unreachable or not self._context.canaries.knows(origin):
+            return True
+        outages.begin_check(origin)
+        try:
+            came = await self._context.canaries.still_come(self._context, origin)
+            if came is False and (outages.admits_nobody(origin) or not outages.serves_others(origin, id_)):
+                outages.confirm(origin, trouble=trouble, reason=fault.reason)
+            elif came is not None:
+                outages.clear(origin)
+                return False
+        finally:
+            outages.abandon_check(origin)
+        return True
+
+    async def _is_origin_ill(self, task: DownloadTask, trouble: Trouble, reason: str) -> bool:
+        """Return whether a refusal says nothing about the product, since one that came before is refused as well."""
+        outages, origin, id_ = self._context.outages, task.source.origin, task.product.id
+        was_probe, was_ill = outages.is_probe(origin, id_), outages.is_ill(origin)
+        if not was_ill and outages.answers_others(origin, id_, since=task.attempt_began):
+            return False
+        came = await self._context.canaries.still_come(self._context, origin)
+        if came is False:
+            task.failed_probe = task.failed_probe or was_probe
+            outages.confirm(origin, trouble=trouble, reason=reason, is_probe=was_probe)
+            return True
+        if came is None and was_ill and not was_probe:
+            return True
+        if was_ill or came:
+            outages.clear(origin)
+        return False
+
+    def _wait_for_origin(self, task: DownloadTask, fault: TryAgain) -> None:
+        task.suspended = self._context.clock.monotonic(), fault
+        self._queue.park(task, 0.0)
+
+    async def _wait_for_slot(self, task: DownloadTask, fault: TryAgain) -> None:
+        """Have a product that met a limit of connections wait until one of the others has ended; it costs no attempt.
+
+        It keeps its worker through a short pause. Otherwise each of the next products would meet the same limit.
+        """
+        self._context.hub.counters.retries += 1
+        wait = fault.wait or min(_LONGEST_SLOT_PAUSE_S, SLOT_PAUSE_S * 2.0 ** min(max(0, task.crowded - 1), 8))
+        self._announce(task, fault, wait=wait)
+        if wait <= _LONGEST_SLOT_PAUSE_S:
+            await self._context.clock.sleep(wait)
+            wait = 0.0
+        self._queue.park(task, wait)
+
+    async def _fail_given_up(self, task: DownloadTask, given_up: GivenUp) -> None:
+        task.dead_sources.add(task.source_index)
+        if task.next_source():
+            self._queue.park(task, 0.0)
+            return
+        if task.refusal is not None:
+            await self.fail(task, *task.refusal)
+            return
+        hint = "" if task.suspended is None else task.suspended[1].hint
+        reason = f"{given_up.reason}. {hint}" if hint else given_up.reason
+        await self.fail(task, _KINDS.get(given_up.trouble, FailureKind.NETWORK), reason)
+
+    # What follows
+
+    async def _count(self, task: DownloadTask, fault: TryAgain) -> None:
+        """Count an attempt that failed by the product's own trouble."""
         entry = await self._context.journal.get(task.product.id)
         if fault.restart and entry is not None:
             entry = replace(entry, ranges=(), total=None, etag=None, last_modified=None)
             await self._context.journal.put(entry)
         task.budget.progressed(cover(entry.ranges) if entry is not None else 0)
-        step = next_step(fault, task.budget, max_wait=self._context.settings.max_wait, rng=self._context.rng)
+        settings = self._context.settings
+        step = next_step(
+            fault,
+            task.budget,
+            now=self._context.clock.monotonic(),
+            retry_for=settings.retry_for,
+            max_wait=settings.max_wait,
+            rng=self._context.rng,
+        )
         if step.give_up:
+            if fault.trouble is Trouble.PAGE and task.refused_at is None:
+                self._look_again_later(task, fault.kind, fault.reason, str(fault))
+                return
             reason = f"{fault.reason}; {step.give_up}"
             await self.fail(task, fault.kind, f"{reason}. {fault.hint}" if fault.hint else reason)
             return
         if task.budget.attempts_without_progress:
             task.next_source()
         self._context.hub.counters.retries += 1
+        self._announce(task, fault, wait=step.wait)
+        self._queue.park(task, step.wait)
+
+    def _announce(self, task: DownloadTask, fault: TryAgain, *, wait: float) -> None:
         self._context.hub.emit(
             Retrying(
                 product=task.product,
                 file=task.shown,
                 reason=fault.reason,
-                wait_s=step.wait,
+                wait_s=wait,
                 attempt=task.budget.attempts_without_progress,
             )
         )
-        self._queue.park(task, step.wait)
 
     async def try_other_source(self, task: DownloadTask, failed: ProductFailed) -> None:
-        """Turn to a mirror; only when every source has failed is the product a failure."""
+        """Turn to a mirror; only when every source has failed, twice if it was refused, is the product a failure."""
+        if failed.is_refusal and await self._is_origin_ill(task, Trouble.DENIED, failed.reason):
+            self._queue.park(task, 0.0)
+            return
         task.dead_sources.add(task.source_index)
         if failed.kind in _MIRROR_MAY_HELP and task.next_source():
             self._context.hub.note(Level.WARNING, f"{failed.reason}; trying a mirror", task.product)
             self._queue.park(task, 0.0)
             return
+        if failed.is_refusal and failed.kind is not FailureKind.SIZE and task.refused_at is None:
+            self._look_again_later(task, failed.kind, failed.reason, str(failed))
+            return
         await self.fail(task, failed.kind, str(failed))
+
+    def _look_again_later(self, task: DownloadTask, kind: FailureKind, reason: str, whole: str) -> None:
+        """Keep a refusal that seems final for a second look, once the other products are done."""
+        task.refused_at = self._context.clock.monotonic()
+        task.refusal = kind, whole
+        task.dead_sources.clear()
+        task.source_index = 0
+        text = f"{task.shown}: {reason}; it is asked for once more before the run ends"
+        self._context.hub.note(Level.DEBUG, text, task.product)
+        self._queue.park_last(task)
 
     async def fail(self, task: DownloadTask, kind: FailureKind, reason: str) -> None:
         """Record the failure, then give the product its outcome."""
@@ -126,3 +329,7 @@ class FailurePolicy:
         for name in (task.file, folder_of(task.product, task.file)):
             if name is not None and task.product.file is None:
                 self._context.claims.release(name, task.product.index)
+
+
+def _limited(fault: TryAgain, *, attempts: int, wait: float) -> TryAgain:
+    return TryAgain(fault.reason, kind=fault.kind, hint=fault.hint, limit=attempts, wait=wait)

@@ -1,7 +1,8 @@
 """The products of a run that have no outcome yet: those still in the plan, those under way, and those that wait.
 
 A product that has to wait gives its worker back and returns when its time has come, so that an archive that prepares
-products for an hour does not hold up the others.
+products for an hour does not hold up the others. Products of an origin that is out of order wait as well (`Gate`). Products
+that were refused wait for a second look, until every other product has its outcome.
 """
 
 from __future__ import annotations
@@ -9,22 +10,25 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from bulkdl.core.events import ProductFinished
+from bulkdl.core.events import AccountEvent, ProductFinished
 from bulkdl.core.models import Outcome, State
 from bulkdl.planning.local_status import LocalFileStatus
-from bulkdl.planning.plan import in_place
+from bulkdl.planning.plan import PlannedProduct, in_place
+from bulkdl.scheduler.gate import Gate
 from bulkdl.transfer.pipelined_fetch import may_join
-from bulkdl.transfer.retry import AttemptBudget
+from bulkdl.transfer.retry import AttemptBudget, second_look_in
 from bulkdl.transfer.task import DownloadTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from bulkdl.core.events import Event
     from bulkdl.core.models import Failure
-    from bulkdl.planning.plan import PlannedProduct
     from bulkdl.transfer.context import RunContext
 
 __all__ = ["JobQueue"]
@@ -45,27 +49,124 @@ class JobQueue:
         self._context = context
         self._items = iter(items)
         self._is_blocked = is_blocked
+        self._gate = Gate(context)
+        self._began = context.clock.monotonic()
         self._upcoming: PlannedProduct | None = None
         """Taken from the plan, not begun yet."""
         self._parked: list[_Parked] = []
+        self._held: dict[str, deque[DownloadTask | PlannedProduct]] = {}
+        """What waits for an origin or an account, by the gate's key."""
+        self._last: dict[int, DownloadTask] = {}
+        """Refused tasks that wait for their second look, by index."""
         self._numbers = itertools.count()
         self._changed = asyncio.Event()
         """Set when a waiting worker should look again: a task was parked, a product may begin, or all tasks are done."""
         self._open: dict[int, DownloadTask] = {}
         """Tasks that have begun and have no outcome, by index."""
+        context.hub.subscribe(self._observe)
+        context.outages.on_change = self.notify
+        context.outages.count_waiting = self._count_held
 
     async def next(self) -> DownloadTask | None:
         """Return a task that is due, else a new one, else wait; None when every product has its outcome."""
         while True:
-            now = self._context.clock.monotonic()
-            if self._is_due():
-                return heapq.heappop(self._parked).task
-            if not self._is_blocked() and (task := self._begin()) is not None:
+            task = self._next_due() or self._next_released()
+            if task is None and not self._is_blocked():
+                task = self._begin_admitted()
+            if task is not None:
+                self._gate.enter(task)
                 return task
-            if not self._open:
+            if not self._open and not any(self._held.values()):
                 return None
+            if self._only_last_looks():
+                continue
             self._changed.clear()
-            await self._until_changed(self._parked[0].ready_at - now if self._parked else None)
+            await self._until_changed(self._next_change_in())
+
+    def _observe(self, event: Event) -> None:
+        if isinstance(event, AccountEvent):
+            self._changed.set()
+
+    def leave(self, task: DownloadTask) -> None:
+        """Take note that a worker has finished with a task that `next` gave out."""
+        self._gate.leave(task)
+
+    def _next_due(self) -> DownloadTask | None:
+        while self._is_due():
+            task = heapq.heappop(self._parked).task
+            if self._admit(task):
+                return task
+        return None
+
+    def _next_released(self) -> DownloadTask | None:
+        """Return a task whose origin or account works again."""
+        for key in list(self._held):
+            waiting = self._held[key]
+            while waiting and self._gate.opens_in(key) <= 0:
+                first = waiting.popleft()
+                self._context.hub.counters.waiting[key] = len(waiting)
+                task = first if isinstance(first, DownloadTask) else self._open_task(first)
+                if self._admit(task):
+                    return task
+            if not waiting:
+                del self._held[key]
+                self._context.hub.counters.waiting.pop(key, None)
+        return None
+
+    def _begin_admitted(self) -> DownloadTask | None:
+        """Begin the next product whose origin and account work; those before it wait for theirs."""
+        while (item := self._next_item()) is not None:
+            key = None if item.product.mirrors else self._gate.closed_key(item.product)
+            if key is None:
+                task = self._begin()
+                if task is None or self._admit(task):
+                    return task
+                continue
+            self._upcoming = None
+            self._hold(item, key)
+        return None
+
+    def _admit(self, task: DownloadTask) -> bool:
+        """Return whether the task may go now; else it waits for its origin or account."""
+        key = self._gate.closed_key_of(task)
+        if key is not None:
+            self._hold(task, key)
+        return key is None
+
+    def hold(self, task: DownloadTask, key: str) -> None:
+        """Have the task wait until its origin or account, which `key` names, works again."""
+        self._hold(task, key)
+        self._changed.set()
+
+    def _hold(self, waiting: DownloadTask | PlannedProduct, key: str) -> None:
+        self._held.setdefault(key, deque()).append(waiting)
+        self._context.hub.counters.waiting[key] = len(self._held[key])
+
+    def _count_held(self, key: str) -> int:
+        return len(self._held.get(key, ()))
+
+    def park_last(self, task: DownloadTask) -> None:
+        """Have a refused task wait for its second look."""
+        self._last[task.product.index] = task
+        self._changed.set()
+
+    def _only_last_looks(self) -> bool:
+        """Park the refused tasks for their second look if nothing else is left; return whether there were any."""
+        if not self._last or len(self._last) < len(self._open) or any(self._held.values()):
+            return False
+        waiting, self._last = self._last, {}
+        for task in waiting.values():
+            refused_at = task.refused_at or 0.0
+            self.park(task, second_look_in(refused_at, began=self._began, now=self._context.clock.monotonic()))
+        return True
+
+    def _next_change_in(self) -> float | None:
+        """Return the seconds until a task is due, or an origin may be asked again."""
+        times = [self._gate.opens_in(key) for key, waiting in self._held.items() if waiting]
+        if self._parked:
+            times.append(self._parked[0].ready_at - self._context.clock.monotonic())
+        finite = [each for each in times if math.isfinite(each)]
+        return max(0.0, min(finite)) if finite else None
 
     def next_new(self, most: int, wanted: Callable[[PlannedProduct], bool]) -> list[DownloadTask]:
         """Return up to `most` of the next products while they are `wanted`; none where a task that waited comes first."""
@@ -73,7 +174,7 @@ class JobQueue:
         if self._is_blocked() or self._is_due():
             return found
         while len(found) < most and (item := self._next_item()) is not None and wanted(item):
-            if self._context.pauses.left(item.product.url.host) > 0 or (task := self._begin(is_new=False)) is None:
+            if not self._gate.is_plain(item.product) or (task := self._begin(is_new=False)) is None:
                 break
             found.append(task)
         return found
@@ -86,6 +187,8 @@ class JobQueue:
 
     def release_account(self, account: str) -> None:
         """End the waits of an account that was stopped, however long the archive wanted its products to wait."""
+        for task in [task for task in self._last.values() if task.product.account == account]:
+            self.park(self._last.pop(task.product.index), 0.0)
         for parked in self._parked:
             if parked.task.product.account == account:
                 parked.ready_at = 0.0
@@ -125,6 +228,10 @@ class JobQueue:
     def unfinished(self) -> Iterator[DownloadTask]:
         """Yield every task without an outcome: those that have begun, then the rest of the plan."""
         yield from list(self._open.values())
+        for waiting in self._held.values():
+            for each in waiting:
+                if isinstance(each, PlannedProduct):
+                    yield self._open_task(each)
         while (task := self._begin()) is not None:
             yield task
 
@@ -148,6 +255,7 @@ class JobQueue:
         """Return the next product that is not in place; those that are get their outcome."""
         while self._upcoming is None or self._upcoming.local_status is LocalFileStatus.IN_PLACE:
             if self._upcoming is not None:
+                self._context.canaries.add(self._upcoming.product)
                 outcome = in_place(self._upcoming, self._context.storage.root)
                 self._context.hub.emit(ProductFinished(outcome=outcome))
             self._upcoming = next(self._items, None)
@@ -160,6 +268,11 @@ class JobQueue:
         item, self._upcoming = self._next_item(), None
         if item is None:
             return None
+        task = self._open_task(item)
+        task.is_new = is_new and may_join(self._context, item)
+        return task
+
+    def _open_task(self, item: PlannedProduct) -> DownloadTask:
         task = DownloadTask(
             product=item.product,
             budget=AttemptBudget(self._context.settings.retries, furthest=item.have),
@@ -167,6 +280,5 @@ class JobQueue:
             local_status=item.local_status,
             started_at=self._context.clock.monotonic(),
         )
-        task.is_new = is_new and may_join(self._context, item)
         self._open[item.product.index] = task
         return task

@@ -117,6 +117,7 @@ async def _receive_at_once(context: RunContext, task: DownloadTask, response: Re
     if size is None or task.product.extract or not (body := await response.whole(size, within_s=SMALL_S)):
         return None
     small = await _with_space(context, task, _small_product(context, task, response.head, body, host=response.url.host))
+    _note_good(context, task)
     await context.rate.take(size)
     return small
 
@@ -131,7 +132,15 @@ async def accept_small_response(
     """
     if _plain_size(task, head) != len(body):
         return None
-    return await _with_space(context, task, _small_product(context, task, head, body, host=task.product.url.host))
+    small = await _with_space(context, task, _small_product(context, task, head, body, host=task.product.url.host))
+    _note_good(context, task)
+    return small
+
+
+def _note_good(context: RunContext, task: DownloadTask) -> None:
+    """Report that the product's origin works: it sent the head of a representation that the product can use."""
+    task.is_answered = True
+    context.outages.good(task.source.origin, task.product.id)
 
 
 async def _with_space(context: RunContext, task: DownloadTask, small: SmallProduct) -> SmallProduct:
@@ -202,6 +211,7 @@ async def _receive(
         await _reject_error_page(task, response, whole=decision.action is Action.RESTART)
     if decision.action not in (Action.APPEND, Action.RESTART):
         raise error_for_response(context, task, response, decision)
+    _note_good(context, task)
     beginning = await response.peek() if task.product.hint is not None and decision.action is Action.RESTART else b""
     new = _reserve_name(context, task, response.head, entry, beginning)
     small = _is_small(task, response, decision, entry)

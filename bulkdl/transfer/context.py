@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.base import Authenticator
     from bulkdl.concurrency.connection_limiter import ConnectionLimiter
+    from bulkdl.concurrency.outages import Outages
     from bulkdl.concurrency.rate_limiter import HostBackoff, RateLimit
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from bulkdl.protocol.resume import PartialState
     from bulkdl.protocol.server_quirks import ServerQuirks
     from bulkdl.storage.destination import Storage
+    from bulkdl.transfer.canary import Canaries
 
 __all__ = ["RunContext"]
 
@@ -55,6 +57,8 @@ class RunContext:
     connections: ConnectionLimiter
     rate: RateLimit
     pauses: HostBackoff
+    outages: Outages
+    canaries: Canaries
     storage: Storage
     journal: Journal
     claims: NameRegistry

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from bulkdl.core.errors import AccountStopped, BulkdlError
+from bulkdl.core.errors import AccountStopped, AccountWaiting, BulkdlError
 from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.transfer.attempt import SMALL, accept_small_response
 
@@ -92,7 +92,7 @@ class PipelinedFetcher:
                     await self._run_trial(ahead, wanted)
                 else:
                     await self._run_pipelined(ahead, wanted)
-        except AccountStopped:
+        except (AccountStopped, AccountWaiting):
             pass  # each task meets the error again in its ordinary attempt
         finally:
             ahead.close()

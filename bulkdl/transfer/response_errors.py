@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from bulkdl.content.error_pages import HEAD_SIZE, objection
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
 from bulkdl.core.events import Level
-from bulkdl.core.models import FailureKind
+from bulkdl.core.models import FailureKind, Trouble
 from bulkdl.protocol.content_coding import has_aws_chunks
 from bulkdl.protocol.headers import parse_retry_after
 from bulkdl.protocol.provider_errors import ErrorAction
@@ -72,6 +72,7 @@ def error_for_response(
                 kind=FailureKind.HTTP,
                 wait=wait,
                 hint=_LATER if status >= 500 else "",
+                trouble=Trouble.BUSY if status == 429 else Trouble.STATUS,
             )
         case Action.RETRY:
             if decision.why is DecisionReason.RANGE_UNSATISFIABLE:
@@ -79,7 +80,8 @@ def error_for_response(
                 return TryAgain(reason, kind=FailureKind.HTTP)
             return TryAgain(f"{where} sent {decision.why}", kind=FailureKind.HTTP)
         case _ if decision.why is DecisionReason.WRONG_SIZE:
-            failed = ProductFailed(decision.detail, kind=FailureKind.SIZE, hint="Check the size in the manifest")
+            hint = "Check the size in the manifest"
+            failed = ProductFailed(decision.detail, kind=FailureKind.SIZE, hint=hint, is_refusal=True)
             return believed_twice(task, failed)
         case _ if decision.why is DecisionReason.CODED:
             before, transfer, coding = decision.detail.rpartition("transfer ")
@@ -91,6 +93,7 @@ def error_for_response(
                 f"{where} answered {status}{_through(response)}{_words(response)}",
                 kind=FailureKind.HTTP,
                 hint=_STATUS_HINTS.get(status, ""),
+                is_refusal=True,
             )
             # Where bytes of the product have come, a refusal may be the mistake of one node.
             return believed_twice(task, failed) if task.budget.furthest else failed
@@ -146,9 +149,8 @@ def _refused(response: Response, *, account: str | None) -> ProductFailed:
         hint = f"The credential of account {account} was not sent: its `hosts` do not list {where}"
     else:
         hint = f"Account {account} is signed in: check that it has access to this product, or accept its licence on the provider's site"
-    return ProductFailed(
-        f"{where} refused access ({status}){_through(response)}{_words(response)}", kind=FailureKind.AUTH, hint=hint
-    )
+    reason = f"{where} refused access ({status}){_through(response)}{_words(response)}"
+    return ProductFailed(reason, kind=FailureKind.AUTH, hint=hint, is_refusal=True)
 
 
 def back_off_host(context: RunContext, status: int, wait: float | None, *, account: str | None, host: str) -> None:
@@ -177,18 +179,18 @@ def apply_interpretation(
                 context.pauses.pause(host, min(ruling.wait, context.settings.max_wait))
             if ruling.action is ErrorAction.FEWER:
                 context.connections.reduce(account, host)
-            return TryAgain(reason, kind=FailureKind.HTTP, wait=ruling.wait, hint=ruling.hint)
+            return TryAgain(reason, kind=FailureKind.HTTP, wait=ruling.wait, hint=ruling.hint, trouble=Trouble.BUSY)
         case ErrorAction.STOP if account is not None:
             stop = AccountStopped(reason, account=account, hint=ruling.hint)
             context.signers[account].stop(stop)
             return stop
         case ErrorAction.FAIL:
-            return ProductFailed(reason, kind=ruling.kind, hint=ruling.hint)
+            return ProductFailed(reason, kind=ruling.kind, hint=ruling.hint, is_refusal=True)
         case _ if not response.signed:
             return None
         case _:  # a new token has been tried as well
             hint = ruling.hint or f"Check that account {account} has access to this product"
-            return ProductFailed(reason, kind=FailureKind.AUTH, hint=hint)
+            return ProductFailed(reason, kind=FailureKind.AUTH, hint=hint, is_refusal=True)
 
 
 SNIFF = 1024
@@ -222,6 +224,7 @@ def not_the_product(reason: str) -> TryAgain:
         reason,
         kind=FailureKind.CONTENT,
         limit=CONTENT_TRIES,
+        trouble=Trouble.PAGE,
         hint="Open the URL in a browser: it may need a login or a licence, or the URL may be wrong",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import field
 from typing import TYPE_CHECKING
 
@@ -13,17 +14,19 @@ if TYPE_CHECKING:
 
     from bulkdl.core.errors import TryAgain
 
-__all__ = ["AttemptBudget", "Next", "backoff", "next_step"]
+__all__ = ["AttemptBudget", "Next", "backoff", "next_step", "second_look_in"]
 
 BACKOFF_BASE_S = 1.0
 """Longest wait after the first attempt without progress (s); it doubles with each further one."""
-BACKOFF_CAP_S = 60.0
+BACKOFF_CAP_S = 600.0
 """Longest wait between two attempts (s), unless the server asks for a longer one."""
+BACKOFF_SHORT_CAP_S = 60.0
+"""The same, if `retry_for` is 0 so that the attempts alone decide, and for a product that is being prepared."""
 
 
-def backoff(attempt: int, *, rng: random.Random) -> float:
+def backoff(attempt: int, *, rng: random.Random, cap: float = BACKOFF_SHORT_CAP_S) -> float:
     """Return the seconds to wait after `attempt` attempts in a row without progress. Half of the wait is random (jitter)."""
-    ceiling = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(attempt - 1, 16))
+    ceiling = min(cap, BACKOFF_BASE_S * 2.0 ** min(attempt - 1, 16))
     return ceiling / 2 + rng.uniform(0, ceiling / 2)
 
 
@@ -40,6 +43,8 @@ class AttemptBudget:
     """Seconds waited at the server's request (`Retry-After`, 202) since the last progress."""
     poll_count: int = 0
     """Answers 202 (the product is being prepared) since the last progress."""
+    failing_since: float | None = None
+    """Time (monotonic) of the first attempt without progress; None if the latest attempt made progress."""
     _gained: bool = field(default=False, repr=False)
     """True if the attempt that has just ended made progress, so that it costs nothing."""
 
@@ -49,16 +54,34 @@ class AttemptBudget:
         if not self._gained:
             return False
         self.furthest, self.attempts_without_progress, self.waited_s, self.poll_count = have, 0, 0.0, 0
+        self.failing_since = None
         return True
 
-    def spend(self, *, limit: int | None = None) -> bool:
-        """Count the attempt that has ended, unless it made progress; return True if another one is allowed."""
+    def spend(self, *, now: float = 0.0, retry_for: float = 0.0, limit: int | None = None) -> float:
+        """Count the attempt that has ended, unless it made progress.
+
+        Return for how many seconds further attempts are allowed: infinity while there are attempts left, else what is left
+        of `retry_for`; 0 if the product has failed. With a `limit` the attempts alone decide.
+        """
         if self._gained:
             self._gained = False
-            return True
+            return math.inf
         self.attempts_without_progress += 1
-        allowed = max(1, self.retries if limit is None else min(limit, self.retries))
-        return self.attempts_without_progress < allowed
+        self.failing_since = now if self.failing_since is None else self.failing_since
+        if limit is not None:
+            return math.inf if self.attempts_without_progress < max(1, min(limit, self.retries)) else 0.0
+        if self.attempts_without_progress < max(1, self.retries):
+            return math.inf
+        return max(0.0, self.failing_since + retry_for - now)
+
+
+def second_look_in(refused_at: float, *, began: float, now: float) -> float:
+    """Return the seconds before a refused product is asked for once more, at the end of a run that began at `began`.
+
+    The pause after the refusal is a tenth of the run before it, from 1 s to 60 s: a short run stays short.
+    """
+    pause = min(60.0, max(1.0, 0.1 * (refused_at - began)))
+    return max(0.0, refused_at + pause - now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +92,16 @@ class Next:
     give_up: str = ""
 
 
-def next_step(fault: TryAgain, budget: AttemptBudget, *, max_wait: float, rng: random.Random) -> Next:
-    """Spend the budget for `fault`, and return what follows.
+def next_step(
+    fault: TryAgain,
+    budget: AttemptBudget,
+    *,
+    now: float,
+    retry_for: float,
+    max_wait: float,
+    rng: random.Random,
+) -> Next:
+    """Spend the budget for `fault` at the time `now`, and return what follows.
 
     The server's own waits are respected as long as they are at most `max_wait` seconds in all without progress.
     """
@@ -79,12 +110,14 @@ def next_step(fault: TryAgain, budget: AttemptBudget, *, max_wait: float, rng: r
         budget.poll_count += 1
         wait = max(1.0, fault.wait) if fault.wait is not None else backoff(budget.poll_count, rng=rng)
     else:
-        if not budget.spend(limit=fault.limit):
+        left = budget.spend(now=now, retry_for=retry_for, limit=fault.limit)
+        if left <= 0:
             return Next(give_up=_no_progress(budget.attempts_without_progress))
+        cap = BACKOFF_CAP_S if retry_for else BACKOFF_SHORT_CAP_S
         wait = (
             0.0
             if fault.restart and budget.attempts_without_progress == 1
-            else backoff(max(1, budget.attempts_without_progress), rng=rng)
+            else min(left, backoff(max(1, budget.attempts_without_progress), rng=rng, cap=cap))
         )
         if fault.wait is None:
             return Next(wait=wait)

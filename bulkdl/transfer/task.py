@@ -16,7 +16,8 @@ from bulkdl.protocol.resume import PartialState
 from bulkdl.transfer.state import Rejections
 
 if TYPE_CHECKING:
-    from bulkdl.core.models import Checksum, Product
+    from bulkdl.core.errors import TryAgain
+    from bulkdl.core.models import Checksum, FailureKind, Product
     from bulkdl.core.urls import Url
     from bulkdl.http.response import Response
     from bulkdl.journal.records import Entry
@@ -67,6 +68,22 @@ class DownloadTask:
     """Bytes of the whole product, as the manifest or the archive gave them last."""
     overwrite: bool = False
     """True if the product may replace the file at its final name."""
+    entered: str | None = None
+    """Origin that counts this task as in flight; None while no worker has it."""
+    attempt_began: float = 0.0
+    """Time (monotonic) at which the latest attempt began."""
+    is_answered: bool = False
+    """True if the latest attempt got the head of a representation that the product can use."""
+    crowded: int = 0
+    """Refusals in a row while the origin was serving other products."""
+    failed_probe: bool = False
+    """True if an attempt of this task was the probe of an origin that was out of order, and failed."""
+    suspended: tuple[float, TryAgain] | None = None
+    """Time and error of an attempt that is counted only if the origin turns out to be in order."""
+    refused_at: float | None = None
+    """Time (monotonic) of a refusal that seemed final; the product is asked for once more before it fails."""
+    refusal: tuple[FailureKind, str] | None = None
+    """Kind and reason of that refusal: the product's failure, if its origin is given up before the second look."""
     served_by: list[str] = field(default_factory=list)
     """Hosts that have sent bytes of it, in order."""
     old_bytes: OldBytesSample | None = None
@@ -103,6 +120,11 @@ class DownloadTask:
         """Discard the checksums that were computed so far: the next attempt may write other bytes."""
         if self._hasher is not None:
             self._hasher.invalidate()
+
+    @property
+    def needs_origin(self) -> bool:
+        """Whether the next step of this task sends requests; a body in memory or a renamed file needs none."""
+        return self.moved is None and self.finalize_error is None
 
     @property
     def source(self) -> Url:

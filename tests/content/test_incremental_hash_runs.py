@@ -138,7 +138,7 @@ async def test_several_products_with_several_checksums_are_each_known(tmp_path: 
 
 
 async def test_a_partial_of_an_earlier_run_is_hashed_with_the_rest(tmp_path: Path, raw_server, ends: Ends):
-    server = await raw_server(cut(6 * MIB, E1), reply(404), reply(404), ranges(BODY))
+    server = await raw_server(cut(6 * MIB, E1), reply(404), reply(404), reply(404), ranges(BODY))
     place = Place(tmp_path)
     product = {"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)}
     assert (await place.run(product)).code == 1
@@ -148,7 +148,7 @@ async def test_a_partial_of_an_earlier_run_is_hashed_with_the_rest(tmp_path: Pat
 
 
 async def test_a_partial_damaged_between_runs_is_detected(tmp_path: Path, raw_server, ends: Ends):
-    server = await raw_server(cut(6 * MIB, E1), reply(404), reply(404), ranges(BODY))
+    server = await raw_server(cut(6 * MIB, E1), reply(404), reply(404), reply(404), ranges(BODY))
     place = Place(tmp_path)
     product = {"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)}
     assert (await place.run(product)).code == 1

@@ -207,7 +207,9 @@ async def survive(case: Case, tmp_path: Path, *, lane: str = "0") -> None:
     `lane`: the least body that goes past the event loop, such as `16K`; `0`: none does.
     """
     workers = len(DOSES) * len(case.only)  # each product has one; more would only be woken for nothing
-    place, archive = Place(tmp_path, workers=workers, **case.settings), Archive(case.answer)
+    # The hostile products fail probe after probe, so the origin is given up late, not before the others have asked.
+    settings = {"give_up_after": 6 * 3600.0, **case.settings}
+    place, archive = Place(tmp_path, workers=workers, **settings), Archive(case.answer)
     place.environ["BULKDL_FAST_LANE"] = lane
     editions = (BODY, OTHER) if case.changed else (BODY,)
     async with RawServer(archive) as server:

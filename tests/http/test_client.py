@@ -146,7 +146,7 @@ async def test_the_reason_of_a_refused_product_says_if_the_account_works(tmp_pat
             product(server.url("/yes")), product(server.url("/no"), file="y.bin"), accounts=accounts, workers=1
         )
     kind, attempts, reason = done.failure
-    assert (done.code, kind, attempts) == (1, "auth", 1)
+    assert (done.code, kind, attempts) == (1, "auth", 2)
     assert "own is signed in" in reason
 
 
@@ -199,7 +199,7 @@ async def test_a_credential_never_goes_from_https_to_http_although_the_host_is_l
             untrusted = await Place(tmp_path / "b").run(url)
         assert f"Bearer {SECRET}".encode() in heads[0]
         assert (plain.log[0].header("Authorization"), plain.log[0].header("X-Key")) == (None, None)
-    assert (untrusted.code, untrusted.failure[:2]) == (1, ("network", 1))
+    assert (untrusted.code, untrusted.failure[:2]) == (1, ("network", 2))
     assert "certificate" in untrusted.failure[2]
 
 

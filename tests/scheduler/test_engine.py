@@ -100,9 +100,9 @@ async def test_a_finished_product_keeps_its_name_when_an_earlier_one_comes_by_th
 
 async def test_a_product_that_the_archive_names_is_continued_by_the_next_run(tmp_path: Path):
     body = body_of(400_000)
-    place = Place(tmp_path, retries=1)
+    place = Place(tmp_path, retries=1, give_up_after=0.0)
     cut = announce(len(body), body[:150_000], ("ETag", '"1"'), NAMED)
-    async with RawServer(cut, reply(500), ranges(body, NAMED)) as server:
+    async with RawServer(cut, reply(500), reply(500), ranges(body, NAMED)) as server:
         first = await place.run(server.url("/a"))
         assert (first.code, place.part("same.bin")) == (1, body[:150_000])
         second = await place.run(server.url("/a"))
@@ -114,8 +114,8 @@ async def test_a_product_that_the_archive_names_is_continued_by_the_next_run(tmp
 
 async def test_a_partial_of_an_earlier_run_is_never_written_to_by_a_product_of_the_same_name(tmp_path: Path):
     first, second = body_of(300_000, 1), body_of(300_000, 2)
-    place = Place(tmp_path, retries=1)
-    cuts = iter([announce(300_000, second[:200_000], ("ETag", '"1"'), NAMED), reply(500)])
+    place = Place(tmp_path, retries=1, give_up_after=0.0)
+    cuts = iter([announce(300_000, second[:200_000], ("ETag", '"1"'), NAMED), reply(500), reply(500)])
 
     async def cut_then_down(request: RawRequest, wire: Wire) -> None:
         await next(cuts)(request, wire)

@@ -217,30 +217,32 @@ class Failing:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+PATIENT = {"give_up_after": 10.0, "workers": 1}
+"""An archive that never gives a good answer is asked four times in so many seconds: at 0, 1.5, 4.5 and 10 s."""
 CODED_BR = reply(200, BODY, ("Content-Encoding", "br"))
 ERROR_JSON = reply(200, b'{"error": "quota exceeded"}', ("Content-Type", "application/json"))
 SADS = {
-    "404": Failing((reply(404),), "http", 1, "answered 404"),
-    "410": Failing((reply(410),), "http", 1, "withdrawn"),
-    "401 without an account": Failing((reply(401),), "auth", 1, "Name an account"),
-    "403 without an account": Failing((reply(403),), "auth", 1, "Name an account"),
-    "500 for ever": Failing((reply(500),), "http", 3, "answered 500"),
-    "503 for ever": Failing((reply(503),), "http", 3, "answered 503"),
+    "404": Failing((reply(404),), "http", 2, "answered 404"),
+    "410": Failing((reply(410),), "http", 2, "withdrawn"),
+    "401 without an account": Failing((reply(401),), "auth", 2, "Name an account"),
+    "403 without an account": Failing((reply(403),), "auth", 2, "Name an account"),
+    "500 for ever": Failing((reply(500),), "http", 4, "--give-up-after", settings=PATIENT),
+    "503 for ever": Failing((reply(503),), "http", 4, "--give-up-after", settings=PATIENT),
     "202 for ever": Failing((reply(202),), "offline", 7, "--max-wait", settings={"max_wait": 60.0}),
     "202 that asks for too long": Failing((reply(202, b"", ("Retry-After", "7200")),), "offline", 1, "--max-wait"),
     "429 that asks for too long": Failing((reply(429, b"", ("Retry-After", "7200")),), "http", 1, "--max-wait"),
     "a cut at the same byte": Failing(
-        (cut(100_000, E1), reset(1, b"")), "network", 4, "no progress", part=BODY[:100_000]
+        (cut(100_000, E1), reset(1, b"")), "network", 6, "--give-up-after", part=BODY[:100_000], settings=PATIENT
     ),
     "silence": Failing(
         (stall(SIZE, BODY[:1000], E1),), "network", 4, "sent no data", part=BODY[:1000], settings={"timeout": 0.15}
     ),
-    "a page": Failing((html(),), "content", 3, "HTML page"),
+    "a page": Failing((html(),), "content", 4, "HTML page"),
     "a page that does not say so": Failing(
-        (reply(200, b"<!DOCTYPE html><html>Sign in</html>"),), "content", 3, "HTML page"
+        (reply(200, b"<!DOCTYPE html><html>Sign in</html>"),), "content", 4, "HTML page"
     ),
-    "a page where a product of known size should be": Failing((html(),), "content", 3, "HTML", product={"size": SIZE}),
-    "an error object": Failing((ERROR_JSON,), "content", 3, "JSON error"),
+    "a page where a product of known size should be": Failing((html(),), "content", 4, "HTML", product={"size": SIZE}),
+    "an error object": Failing((ERROR_JSON,), "content", 4, "JSON error"),
     "a chunked body without its end": Failing(
         (chunked(b"abc", whole=False),), "network", 4, "no progress", part=b"abc"
     ),
@@ -256,11 +258,13 @@ SADS = {
         (reply(200, OTHER),), "checksum", 2, "Two downloads gave identical bytes", product=CHECKED
     ),
     "a redirect for ever": Failing((redirect("/product.bin"),), "http", 1, "redirects", requests=16),
-    "a redirect to nowhere": Failing((reply(302),), "http", 1, "302"),
+    "a redirect to nowhere": Failing((reply(302),), "http", 2, "302"),
     "a redirect to a file": Failing((redirect("file:///etc/passwd"),), "http", 1, "not a usable URL"),
     "a redirect to a URL with a password": Failing((redirect("http://u:p@127.0.0.1/"),), "http", 1, "not a usable URL"),
-    "a huge head": Failing((huge_head(),), "network", 3, "a head of more than 300 KiB"),
-    "no HTTP at all": Failing((lambda _r, wire: wire.send(b"SSH-2.0-x\r\n\r\n"),), "network", 3, "not valid HTTP"),
+    "a huge head": Failing((huge_head(),), "network", 4, "a head of more than 300 KiB", settings=PATIENT),
+    "no HTTP at all": Failing(
+        (lambda _r, wire: wire.send(b"SSH-2.0-x\r\n\r\n"),), "network", 4, "not valid HTTP", settings=PATIENT
+    ),
     "an empty archive": Failing((reply(200),), "content", 2, "empty", product={"file": "x.zip"}),
 }
 
@@ -317,8 +321,8 @@ async def test_a_cut_always_at_the_same_byte_ends_after_the_retries_and_the_next
 
 
 async def test_what_a_server_sends_again_because_it_ignores_ranges_does_not_count_as_resumed(tmp_path: Path):
-    place = Place(tmp_path, retries=1)
-    async with RawServer(cut(200_000, E1), reply(500), reply(200, BODY, E1)) as server:
+    place = Place(tmp_path, retries=1, give_up_after=0.0)
+    async with RawServer(cut(200_000, E1), reply(500), reply(500), reply(200, BODY, E1)) as server:
         await place.run({"url": server.url(), "file": "x.bin"})
         assert place.part("x.bin") == BODY[:200_000]
         done = await place.run({"url": server.url(), "file": "x.bin"})
@@ -345,8 +349,8 @@ async def test_a_wrong_size_is_believed_when_it_comes_twice(tmp_path: Path):
 
 
 async def test_a_partial_that_was_cut_short_on_disk_is_continued_from_what_it_still_has(tmp_path: Path):
-    place = Place(tmp_path, retries=1)
-    async with RawServer(cut(200_000, E1), reply(500), reply(500), ranges(BODY)) as server:
+    place = Place(tmp_path, retries=1, give_up_after=0.0)
+    async with RawServer(cut(200_000, E1), reply(500), reply(500), reply(500), reply(500), ranges(BODY)) as server:
         await place.run({"url": server.url(), "file": "x.bin"})
         with (place.root / "x.bin.part").open("r+b") as file:
             file.truncate(50_000)
@@ -427,7 +431,7 @@ async def closed_within(wire: Wire, seconds: float) -> bool:
     [("http://127.0.0.1:9/x", "no connection"), ("http://archive.invalid/x", "could not be resolved")],
 )
 async def test_an_archive_that_cannot_be_reached_is_named(url: str, says: str, tmp_path: Path):
-    place = Place(tmp_path, retries=2)
+    place = Place(tmp_path, retries=2, give_up_after=1.0, workers=1)
     done = await place.run({"url": url, "file": "x.bin"})
     kind, attempts, reason = done.failure
     assert (done.code, kind, attempts) == (1, "network", 2)

@@ -148,7 +148,7 @@ async def test_a_file_that_was_only_touched_is_hashed_and_kept(tmp_path: Path):
 
 async def test_what_verify_found_wrong_is_replaced_also_when_the_first_try_failed(tmp_path: Path):
     place = Place(tmp_path, retries=1)
-    async with RawServer(ARCHIVE, reply(404), ARCHIVE) as server:
+    async with RawServer(ARCHIVE, reply(404), reply(404), ARCHIVE) as server:
         wish = {"url": server.url(), "file": "x.bin", "checksum": sha256(BODY)}
         assert (await place.run(wish)).code == 0
         (place.root / "x.bin").write_bytes(SAME_SIZE)
@@ -174,11 +174,11 @@ async def test_a_file_that_is_to_be_replaced_stays_whole_until_then_also_where_i
     size: int, tmp_path: Path
 ):
     """A rename was interrupted while both names existed, and the journal has been lost since."""
-    place, old, new = Place(tmp_path, retries=1), body_of(size, 1), body_of(size, 2)
+    place, old, new = Place(tmp_path, retries=1, give_up_after=0.0), body_of(size, 1), body_of(size, 2)
     place.root.mkdir()
     (place.root / "a.bin").write_bytes(old)
     os.link(place.root / "a.bin", place.root / "a.bin.part")
-    async with RawServer(announce(size, new[: size // 2]), reply(500), reply(200, new)) as server:
+    async with RawServer(announce(size, new[: size // 2]), reply(500), reply(500), reply(200, new)) as server:
         wanted = {"url": server.url("/a.bin"), "file": "a.bin"}
         cut = await place.run(wanted, options=OVERWRITE)
         assert (cut.code, place.file("a.bin")) == (1, old)

@@ -143,7 +143,7 @@ async def test_two_fetches_that_are_wrong_in_different_ways_prove_nothing(tmp_pa
 
 async def test_a_wrong_fetch_of_the_last_run_and_one_of_this_run_agree(tmp_path: Path):
     place = Place(tmp_path)
-    async with RawServer(reply(200, WRONG), reply(404), reply(200, WRONG)) as server:
+    async with RawServer(reply(200, WRONG), reply(404), reply(404), reply(200, WRONG)) as server:
         first = await place.run({"url": server.url(), **CHECKED})
         assert first.failure[0] == "http"
         suspicion = evidence(place)
@@ -152,7 +152,7 @@ async def test_a_wrong_fetch_of_the_last_run_and_one_of_this_run_agree(tmp_path:
         second = await place.run({"url": server.url(), **CHECKED})
         assert second.failure[:2] == ("checksum", 1)
         assert "Two downloads gave identical bytes" in second.failure[2]
-        assert (len(server.log), kept(place), place.names()) == (3, [WRONG], [])
+        assert (len(server.log), kept(place), place.names()) == (4, [WRONG], [])
 
 
 async def test_a_source_that_sends_wrong_bytes_is_proof_only_once_every_mirror_was_tried(tmp_path: Path):
@@ -442,7 +442,7 @@ async def test_a_crash_between_keeping_the_bytes_and_recording_it_costs_one_fetc
 
 async def test_the_kept_bytes_of_such_a_crash_are_removed_once_the_product_verifies(tmp_path: Path):
     place = Place(tmp_path)
-    async with RawServer(reply(200, WRONG), reply(404), reply(200, RIGHT)) as server:
+    async with RawServer(reply(200, WRONG), reply(404), reply(404), reply(200, RIGHT)) as server:
         product = {"url": server.url(), **CHECKED}
         await place.run(product)
         left = place.root / kept_name("x.bin", "x.bin")

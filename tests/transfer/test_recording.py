@@ -262,7 +262,7 @@ async def test_a_failure_for_which_the_journal_has_no_room_is_recorded_once_ther
             disk.fill()
         await reply(404)(request, wire)
 
-    scene.server = RawServer(missing, missing, ranges(scene.bodies["1.bin"]))
+    scene.server = RawServer(missing, missing, missing, ranges(scene.bodies["1.bin"]))
     async with scene.server:
         done = await scene.run(WAIT, workers=1)
     assert (done.code, done.failure[0], done.result.completed) == (1, "http", 1)

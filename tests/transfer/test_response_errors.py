@@ -32,6 +32,8 @@ class Service:
 
     identity: Identity
     script: deque[tuple[int, Any, dict[str, str]]] = field(default_factory=deque)
+    refused: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    """Status and JSON of products that are always refused, by name."""
     asked: int = 0
     port: int = 0
     runner: web.AppRunner | None = None
@@ -56,6 +58,8 @@ class Service:
         if self.script:
             status, body, headers = self.script.popleft()
             return web.json_response(body, status=status, headers=headers)
+        if (refusal := self.refused.get(request.match_info["name"])) is not None:
+            return web.json_response(refusal[1], status=refusal[0])
         return web.Response(body=BODY, content_type="application/octet-stream")
 
     def account(self, **more: object) -> dict[str, object]:
@@ -128,12 +132,12 @@ async def test_a_time_in_the_answers_json_is_waited_for(place, service):
 async def test_a_product_that_is_at_fault_fails_with_the_archives_code_and_the_others_go_on(
     place, service, number, status, kind
 ):
-    service.script.append((status, zip_error(number), {}))
+    service.refused["1.bin"] = (status, zip_error(number))
     done = await run(place, service, 4, workers=1)
     assert done.code == 1
     assert (done.result.failed, done.result.completed) == (1, 3)
     found, attempts, reason = done.failure
-    assert (found, attempts) == (kind, 1)
+    assert (found, attempts) == (kind, 2)
     assert f"DAT-ZIP-{number}" in reason
     assert (service.identity.logins, service.identity.count("refresh_token")) == (1, 0)
 
@@ -156,7 +160,7 @@ async def test_an_account_that_is_stopped_after_it_worked_makes_no_failed_login_
 
 
 async def test_a_long_error_is_read_no_further_than_its_beginning(place, service):
-    service.script.append((403, {"padding": "x" * 5_000_000, "code": "DAT-ZIP-109"}, {}))
+    service.refused["0.bin"] = (403, {"padding": "x" * 5_000_000, "code": "DAT-ZIP-109"})
     done = await run(place, service)
     assert done.code == 1
     assert service.identity.count("refresh_token") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from bulkdl.core.errors import TryAgain
 from bulkdl.core.models import FailureKind
-from bulkdl.transfer.retry import AttemptBudget, Next, backoff, next_step
+from bulkdl.transfer.retry import AttemptBudget, Next, backoff, next_step, second_look_in
 
 
 @given(st.integers(1, 10_000), st.integers())
@@ -68,7 +69,7 @@ def test_an_attempt_with_progress_is_not_counted(retries):
         assert budget.spend()
         assert budget.attempts_without_progress == 0
     assert not budget.progressed(49)
-    assert budget.spend() == (retries > 1)
+    assert bool(budget.spend()) == (retries > 1)
     assert budget.attempts_without_progress == 1
 
 
@@ -91,7 +92,7 @@ def test_the_budget_ends_exactly_after_n_attempts_in_a_row_without_progress(retr
         vain = 0 if have > furthest else vain + 1
         furthest = max(furthest, have)
         budget.progressed(have)
-        assert budget.spend() == (vain < max(1, retries))
+        assert bool(budget.spend()) == (vain < max(1, retries))
         assert (budget.attempts_without_progress, budget.furthest) == (vain, furthest)
         if vain >= max(1, retries):
             return
@@ -102,7 +103,7 @@ def fault(kind=FailureKind.NETWORK, **options):
 
 
 def step(what: TryAgain, budget: AttemptBudget, *, max_wait: float = 3600.0) -> Next:
-    return next_step(what, budget, max_wait=max_wait, rng=random.Random(1))
+    return next_step(what, budget, now=0.0, retry_for=0.0, max_wait=max_wait, rng=random.Random(1))
 
 
 def test_a_fault_is_tried_again_after_a_backoff_until_the_budget_is_spent():
@@ -182,19 +183,22 @@ def test_polls_of_a_product_in_preparation_keep_the_servers_pace(wish, wait):
 
 def test_polls_of_a_product_in_preparation_come_less_and_less_often_until_progress():
     budget, drawn = AttemptBudget(1), Drawn(1.0)
-    waits = [next_step(fault(FailureKind.OFFLINE), budget, max_wait=3600.0, rng=drawn).wait for _ in range(4)]
+    waits = [
+        next_step(fault(FailureKind.OFFLINE), budget, now=0.0, retry_for=0.0, max_wait=3600.0, rng=drawn).wait
+        for _ in range(4)
+    ]
     budget.progressed(1)
-    again = next_step(fault(FailureKind.OFFLINE), budget, max_wait=3600.0, rng=drawn)
+    again = next_step(fault(FailureKind.OFFLINE), budget, now=0.0, retry_for=0.0, max_wait=3600.0, rng=drawn)
     assert (waits, again, budget.waited_s) == ([1, 2, 4, 8], Next(wait=1.0), 1.0)
 
 
 def test_only_the_attempt_that_got_further_costs_nothing():
     budget = AttemptBudget(3)
     assert budget.progressed(5) is True
-    assert [budget.spend() for _ in range(3)] == [True, True, True]
+    assert [bool(budget.spend()) for _ in range(3)] == [True, True, True]
     assert budget.attempts_without_progress == 2
     assert budget.progressed(5) is False
-    assert (budget.spend(), budget.attempts_without_progress) == (False, 3)
+    assert (bool(budget.spend()), budget.attempts_without_progress) == (False, 3)
 
 
 def test_a_preparation_after_progress_forgives_no_later_fault():
@@ -220,3 +224,61 @@ def test_no_wait_is_negative_and_all_together_obey_max_wait(retries, max_wait, f
         assert wish is None or then.wait >= wish
         obeyed += then.wait if wish is not None or kind is FailureKind.OFFLINE else 0.0
         assert obeyed <= max_wait + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("failures", "at", "left"),
+    [
+        (1, 0.0, math.inf),  # there are attempts left
+        (2, 5000.0, math.inf),
+        (3, 0.0, 3600.0),  # the attempts are spent, the time is not
+        (3, 3599.0, 1.0),
+        (3, 3600.0, 0.0),
+        (9, 3500.0, 100.0),
+    ],
+)
+def test_a_product_fails_when_its_attempts_and_its_time_are_spent(failures, at, left):
+    budget = AttemptBudget(3)
+    for _ in range(failures - 1):
+        budget.spend(now=0.0, retry_for=3600.0)
+    budget.failing_since = 0.0
+    assert budget.spend(now=at, retry_for=3600.0) == left
+
+
+def test_progress_gives_the_time_back():
+    budget = AttemptBudget(1)
+    budget.spend(now=0.0, retry_for=60.0)
+    budget.progressed(10)
+    budget.spend(now=50.0, retry_for=60.0)
+    assert budget.spend(now=70.0, retry_for=60.0) == 60.0
+
+
+def test_a_fault_with_a_limit_of_its_own_does_not_wait_for_the_time():
+    budget = AttemptBudget(10)
+    assert [bool(budget.spend(now=0.0, retry_for=3600.0, limit=3)) for _ in range(3)] == [True, True, False]
+
+
+def test_the_last_wait_ends_with_the_time():
+    budget = AttemptBudget(1)
+    budget.failing_since = 0.0
+    step = next_step(fault(), budget, now=3590.0, retry_for=3600.0, max_wait=60.0, rng=random.Random(1))
+    assert 0 < step.wait <= 10
+
+
+@pytest.mark.parametrize(("attempt", "longest"), [(7, 64), (9, 256), (10, 512), (11, 600), (500, 600)])
+def test_pauses_grow_to_ten_minutes_where_time_counts(attempt, longest):
+    assert backoff(attempt, rng=Drawn(1.0), cap=600.0) == longest
+
+
+@pytest.mark.parametrize(
+    ("refused_at", "now", "seconds"),
+    [
+        (1000.5, 1000.6, 0.9),
+        (1000.5, 1002.0, 0.0),
+        (1200.0, 1200.0, 20.0),
+        (5000.0, 5000.0, 60.0),
+        (5000.0, 5030.0, 30.0),
+    ],
+)
+def test_the_second_look_comes_sooner_in_a_short_run(refused_at, now, seconds):
+    assert second_look_in(refused_at, began=1000.0, now=now) == pytest.approx(seconds)
