@@ -6,6 +6,7 @@ from shlex import quote
 from typing import TYPE_CHECKING
 
 from bulkdl.cli.next_step import next_step
+from bulkdl.cli.progress.outage_messages import outage_fields, outage_text
 from bulkdl.cli.text import clean, count
 from bulkdl.core.models import AuthKind
 from bulkdl.core.units import format_bytes, format_duration, format_rate
@@ -22,6 +23,8 @@ FAILURES_SHOWN = 50
 """Limit of failures listed in the text; `bulkdl status` lists all."""
 NOTES_SHOWN = 10
 """Limit of products listed for one note, and of different notes."""
+OUTAGES_SHOWN = 10
+"""Limit of outages listed; the report and `--json` have all."""
 LISTED = 50
 """Up to this number every product is listed; above it only those that need attention, unless `-v` is given."""
 
@@ -43,6 +46,7 @@ def to_json(result: RunResult, manifest: Manifest) -> dict[str, object]:
         "bytes": {"written": result.written, "received": result.received, "resumed": result.resumed},
         "accounts": {name: _account_json(use) for name, use in result.accounts.items()},
         "failures": [_failure_json(outcome) for outcome in result.failures],
+        "outages": [outage_fields(each.outage, waiting=each.waiting) for each in result.outages],
         "pending_reasons": list(result.pending_reasons),
         "notes": list(result.notes),
         "stopped": result.stopped,
@@ -75,6 +79,7 @@ def to_text(result: RunResult, manifest: Manifest, *, again: Sequence[str] = (),
         _figures(result),
         _accounts(result, manifest),
         _failures(result, manifest),
+        _section("Outages:", _outages(result)),
         _section("Not done yet:", _pending(result, stops_told=stops_told)),
         _section("Notes:", _notes(result, manifest)),
         next_step(result, manifest=manifest.path, again=again) if again else "",
@@ -127,6 +132,14 @@ def _account_use(use: AccountUse, account: Account | None) -> str:
     else:
         used = f"{count(use.logins, 'login')}, {count(use.refreshes, 'token refresh', 'token refreshes')}"
     return f"{used}; stopped" if use.stopped else used
+
+
+def _outages(result: RunResult) -> Iterator[str]:
+    """Yield the outages, the latest last; a night of many shows the first ones and their number."""
+    for each in result.outages[:OUTAGES_SHOWN]:
+        yield f"  {clean(outage_text(each.outage, waiting=each.waiting))}"
+    if len(result.outages) > OUTAGES_SHOWN:
+        yield f"  … and {len(result.outages) - OUTAGES_SHOWN:,} more"
 
 
 def _pending(result: RunResult, *, stops_told: bool) -> Iterator[str]:

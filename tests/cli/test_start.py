@@ -114,7 +114,7 @@ def test_check_of_a_destination_without_a_journal_imports_no_sqlite(tmp_path):
 def test_a_run_with_downloads_imports_only_what_most_runs_need(tmp_path, monkeypatch):
     monkeypatch.setenv("OWN", "token")
     manifest = with_account(tmp_path, "http://127.0.0.1:9/a.tif")
-    modules = imported_by("run", str(manifest), "--progress", "none", "--retries", "0")
+    modules = imported_by("run", str(manifest), "--progress", "none", "--give-up-after", "0s")
     assert "aiohttp" in modules
     assert not modules & set(ONLY_FOR_FEW)
 
@@ -219,7 +219,7 @@ def test_a_run_reads_the_certificates_of_the_system_once_and_off_the_main_thread
     manifest = tmp_path / "m.yaml"
     manifest.write_text("version: 1\nproducts:\n- {url: 'http://127.0.0.1:9/a.zip', file: a.zip}\n")
     script = f"{READINGS}\nfrom bulkdl.cli.main import main\nmain(sys.argv[1:])\nprint(*readings, file=sys.stderr)"
-    command = [sys.executable, "-c", script, "run", str(manifest), "--progress", "none", "--retries", "0"]
+    command = [sys.executable, "-c", script, "run", str(manifest), "--progress", "none", "--give-up-after", "0s"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr.split() == ["False"], "one reading, not on the main thread"
 
@@ -228,7 +228,7 @@ def test_the_python_api_leaves_the_ssl_contexts_of_aiohttp_unchanged(tmp_path):
     script = f"""{READINGS}
 import bulkdl
 mapping = {{"version": 1, "destination": sys.argv[1], "products": [{{"url": "http://127.0.0.1:9/a.zip", "file": "a.zip"}}]}}
-bulkdl.download(bulkdl.from_mapping(mapping, environ={{}}), retries=0)
+bulkdl.download(bulkdl.from_mapping(mapping, environ={{}}), give_up_after=0)
 print(*readings, file=sys.stderr)
 """
     command = [sys.executable, "-c", script, str(tmp_path)]

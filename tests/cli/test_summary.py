@@ -12,8 +12,9 @@ import pytest
 from bulkdl.cli.commands.report import to_html
 from bulkdl.cli.summary import to_json, to_text
 from bulkdl.cli.text import clean, count
+from bulkdl.core.events import Outage, OutageChanged, OutagePhase
 from bulkdl.core.exit_codes import exit_code
-from bulkdl.core.models import Failure, FailureKind, Manifest, Outcome, Product, State
+from bulkdl.core.models import Failure, FailureKind, Manifest, Outcome, Product, State, Trouble
 from bulkdl.core.urls import Url
 from bulkdl.operations.result import AccountUse, RunResult
 
@@ -210,3 +211,25 @@ def test_the_report_escapes_everything_masks_queries_and_loads_nothing():
     assert page.links == []
     assert "hushhush" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;.zip" in html
+
+
+def outages(number: int) -> tuple[OutageChanged, ...]:
+    times = ((1_750_000_000.0 + 7200 * n, 1_750_000_600.0 + 7200 * n) for n in range(number))
+    return tuple(
+        OutageChanged(
+            phase=OutagePhase.ENDED,
+            outage=Outage(
+                origin="https://<a>.example.org", kind=Trouble.REFUSED, reason="no connection", began=began, ended=ended
+            ),
+            waiting=5,
+        )
+        for began, ended in times
+    )
+
+
+def test_text_and_report_list_the_outages_of_the_night():
+    text, html = (make(result(outages=outages(12)), MANIFEST) for make in (to_text, to_html))
+    assert text.count("it was back after 10m00s") == 10
+    assert "… and 2 more" in text
+    assert html.count("&lt;a&gt;.example.org") == 12
+    assert "Outages" not in to_text(result(), MANIFEST) + to_html(result(), MANIFEST)

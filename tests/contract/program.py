@@ -46,6 +46,9 @@ SECRETS = {
 }
 """Secrets by environment variable; none of them may appear in any file afterwards."""
 
+SHORT_WAITS = {"BULKDL_GIVE_UP_AFTER": "2s", "BULKDL_RETRY_FOR": "0s"}
+"""How long a run waits for an origin that is out of order, and keeps trying a product; by default hours."""
+
 
 def eventually(condition: Callable[[], _T], *, what: str = "", process: Running | None = None) -> _T:
     """Wait until `condition()` is true and return its value; fail on a timeout or if the process ends first."""
@@ -316,7 +319,13 @@ class Place:
         folder.mkdir()
         (folder / "in").write_text(stdin or "", encoding="utf-8")
         kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "SYSTEMROOT") if name in os.environ}
-        given = {"HOME": str(self.home), "LANG": "C.UTF-8", "SSL_CERT_FILE": os.environ["SSL_CERT_FILE"], **SECRETS}
+        given = {
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "SSL_CERT_FILE": os.environ["SSL_CERT_FILE"],
+            **SECRETS,
+            **SHORT_WAITS,
+        }
         environ = {**kept, **given, **(env or {})}
         with (
             (folder / "in").open("rb") as given,

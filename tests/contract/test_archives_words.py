@@ -38,7 +38,8 @@ def test_the_words_stand_beside_every_refusal_everywhere(site: Site, place: Plac
     for name, (responder, _) in CASES.items():
         site.routes[f"/{name}"] = responder
     place.write([{"url": site.raw.url(f"/{name}"), "file": name} for name in CASES])
-    done = place.run("--retries", "2", "--report", "r.html", "--log-file", "log")
+    env = {"BULKDL_GIVE_UP_AFTER": "5s"}
+    done = place.run("--retries", "2", "--report", "r.html", "--log-file", "log", env=env)
     assert done.code == 1
     outputs = [
         json.dumps([failure["reason"] for failure in done.failures.values()]),
@@ -46,7 +47,7 @@ def test_the_words_stand_beside_every_refusal_everywhere(site: Site, place: Plac
         (place.cwd / "log").read_text(),
         done.err,
         place("status", "m.yaml").out,
-        place("run", "m.yaml", "--retries", "1").out,
+        place("run", "m.yaml", "--retries", "1", env=env).out,
     ]
     for _, words in CASES.values():
         assert [words in output for output in outputs] == [True] * len(outputs), words

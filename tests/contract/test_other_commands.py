@@ -126,6 +126,7 @@ class Morning:
         site.archive.faults.add(Refuse(404), item=self.items["failed"].name, times=None)
         entries = {name: site.entry(item) for name, item in self.items.items()}
         place.write([entries[name] for name in ("done", "failed", "partial")])
+        place("run", "m.yaml", "--progress", "none", "--select", self.items["failed"].name)
         running = place.start("run", "m.yaml", "--progress", "none", "-j", "1", "--retries", "1")
         running.until(lambda: (place.get(f"{self.items['partial'].name}.part") or b"") != b"", "the partial")
         running.interrupt()

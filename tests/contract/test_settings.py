@@ -48,14 +48,15 @@ EFFECTS = {
 def ways(site: Site, tmp_path_factory) -> list[Done]:
     """Three runs: manifest alone, with variables, with variables and flags."""
     place = Place(tmp_path_factory.mktemp("ways"))
-    busy, later = site.item(), site.item()
+    # While `fine` comes, a 503 is the trouble of `busy` alone.
+    fine, busy, later = site.item(), site.item(), site.item()
     site.archive.faults.add(Refuse(503), item=busy.name, times=None)
     site.archive.faults.add(Refuse(503, retry_after="4000"), item=later.name, times=None)
-    products = [site.entry(busy, file="busy.bin"), site.entry(later, file="later.bin")]
+    products = [site.entry(fine), site.entry(busy, file="busy.bin"), site.entry(later, file="later.bin")]
     # A pause applies to all products of a host, so the product with a long wait has another host name.
-    products[1]["url"] = products[1]["url"].replace(site.archive.origin, site.archive.other_origin)
+    products[2]["url"] = products[2]["url"].replace(site.archive.origin, site.archive.other_origin)
     settings = {name: int(effect.values[0]) for name, effect in EFFECTS.items()}
-    place.write(products, settings={**settings, "workers": 2}, destination="by-manifest")
+    place.write(products, settings={**settings, "workers": 1}, destination="by-manifest")
     variables = {f"BULKDL_{name.upper()}": effect.values[1] for name, effect in EFFECTS.items()}
     variables |= {"BULKDL_DESTINATION": "by-variable"}
     flags = [word for name, effect in EFFECTS.items() for word in (f"--{name.replace('_', '-')}", effect.values[2])]
@@ -114,7 +115,7 @@ async def trickle(request: RawRequest, wire: Wire) -> None:
 @pytest.mark.parametrize("cause", ["timeout", "min_rate"])
 def test_silence_and_a_trickle_end_a_connection(cause: str, site: Site, place: Place):
     item = site.item(size=9000)
-    site.archive.faults.add(Stall(0), item=item.name, times=None)
+    site.archive.faults.add(Stall(4000), item=item.name, times=None)
     site.routes["/trickle"] = trickle
     url = site.url(item) if cause == "timeout" else site.raw.url("/trickle")
     place.write([{"url": url, "file": "slow.bin"}])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bulkdl._version import __version__
 from bulkdl.cli.output import say
 from bulkdl.cli.output_file import require_writable, write_file
+from bulkdl.cli.progress.outage_messages import outage_row
 from bulkdl.cli.text import clean, count
 from bulkdl.core.units import format_bytes, format_duration, format_rate
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["REPORT", "page", "report", "status_html", "table", "to_html"]
 
 REPORT = "the report"
+_OUTAGE_COLUMNS = ("archive or token endpoint", "what happened", "from", "to", "lasted", "products that waited")
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -65,6 +67,7 @@ def to_html(result: RunResult, manifest: Manifest) -> str:
             ("account", "logins", "token refreshes", "stopped"),
             ((n, f"{u.logins:,}", f"{u.refreshes:,}", u.stopped) for n, u in result.accounts.items()),
         ),
+        table("Outages", _OUTAGE_COLUMNS, (outage_row(o.outage, waiting=o.waiting) for o in result.outages)),
         table("Notes", ("note",), ((note,) for note in result.notes)),
     ]
     return page(manifest, "".join(body))
@@ -108,6 +111,7 @@ def status_html(found: StatusReport, manifest: Manifest) -> str:
     body = [
         in_progress,
         figures((name, f"{number:,}") for name, number in states.items()),
+        table("Outages", _OUTAGE_COLUMNS, (outage_row(o.outage, waiting=o.waiting) for o in found.outages)),
         table("Products", ("state", "file", "downloaded", "size", "kind", "what happened"), rows),
     ]
     return page(manifest, "".join(body))

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from bulkdl.cli.output import write_out
+from bulkdl.cli.progress.outage_messages import outage_fields, outage_text
 from bulkdl.cli.summary import LISTED
 from bulkdl.cli.text import clean, count, titled
 from bulkdl.core.exit_codes import exit_code
@@ -46,6 +47,9 @@ def status_lines(report: StatusReport, *, every: bool) -> Iterator[str]:
     yield ", ".join([f"{states[ProductState.DONE]:,} of {count(len(report.products), 'product')} done", *others]) + "."
     if report.running:
         yield f"A run is in progress: {clean(report.running)}."
+        for each in report.outages:
+            if each.outage.ended is None:
+                yield f"Outage: {clean(outage_text(each.outage, waiting=each.waiting))}."
     if not report.journal:
         yield "No run has been started in this destination folder yet."
     routine = () if every else (ProductState.DONE, ProductState.PENDING)
@@ -81,6 +85,7 @@ def _status_json(report: StatusReport, manifest: Manifest) -> dict[str, object]:
         "running": report.running,
         "journal": report.journal,
         "hosts": dict(report.hosts),
+        "outages": [outage_fields(each.outage, waiting=each.waiting) for each in report.outages],
         "products": {"total": len(report.products), **{s.value: states[s] for s in ProductState}},
         "items": [
             {

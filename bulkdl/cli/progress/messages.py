@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from bulkdl.cli.progress.outage_messages import outage_fields, outage_sentence
 from bulkdl.cli.text import clean, count
 from bulkdl.core.events import (
     AccountAction,
@@ -11,6 +12,8 @@ from bulkdl.core.events import (
     Event,
     Level,
     Note,
+    OutageChanged,
+    OutagePhase,
     ProductFinished,
     ProductStarted,
     Retrying,
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EventFilter", "fields", "is_shown", "level_of", "name_of", "sentence"]
 
+_OUTAGE_LEVELS = {OutagePhase.ENDED: Level.INFO, OutagePhase.GIVEN_UP: Level.ERROR}
 NOTES_SHOWN = 10
 """Limit of lines about products with a note."""
 _ACCOUNT_LEVELS = {AccountAction.WAITING: Level.WARNING, AccountAction.STOPPED: Level.ERROR}
@@ -41,6 +45,8 @@ def level_of(event: Event) -> Level:
             return _ACCOUNT_LEVELS.get(event.action, Level.INFO)
         case Retrying():
             return Level.WARNING
+        case OutageChanged():
+            return _OUTAGE_LEVELS.get(event.phase, Level.WARNING)
         case ProductStarted():
             return Level.DEBUG
         case RunStarted() | RunFinished():
@@ -107,6 +113,8 @@ def _sentence(event: Event) -> str:
             return _finished(event.outcome)
         case AccountEvent():
             return _account(event)
+        case OutageChanged():
+            return outage_sentence(event)
         case Note():
             return event.text
         case RunFinished():
@@ -179,6 +187,8 @@ def fields(event: Event) -> dict[str, object]:
         case AccountEvent():
             values = {"account": event.account, "action": event.action.value, "detail": event.detail}
             values |= {} if event.lifetime_s is None else {"lifetime_s": event.lifetime_s}
+        case OutageChanged():
+            values = {"phase": event.phase.value, **outage_fields(event.outage, waiting=event.waiting)}
         case Note():
             values = {"level": event.level.value, "text": event.text}
         case RunFinished():
