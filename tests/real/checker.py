@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 import urllib.request
+from contextlib import suppress
 from urllib.parse import parse_qs, urlsplit
 
 import jwt
@@ -40,7 +41,7 @@ class Checker:
         if realm not in self._issuers:
             return 403, "unknown_realm"
         try:
-            key = self._keys[realm].get(jwt.get_unverified_header(token).get("kid", ""))
+            key = self._key(realm, jwt.get_unverified_header(token).get("kid", ""))
             if key is None:
                 theirs = jwt.decode(token, options={"verify_signature": False}).get("iss")
                 return (403, "wrong_realm") if theirs in self._issuers.values() else (401, "invalid_token")
@@ -49,6 +50,13 @@ class Checker:
         except jwt.PyJWTError:
             return 401, "invalid_token"
         return 204, ""
+
+    def _key(self, realm: str, id: str) -> jwt.PyJWK | None:  # noqa: A002
+        """Return the realm's key. If no realm has it, read the realm's keys again: a restarted server has new ones."""
+        if not any(id in keys for keys in self._keys.values()):
+            with suppress(OSError):
+                self._keys[realm] = _keys(self._issuers[realm])
+        return self._keys[realm].get(id)
 
 
 def _keys(issuer: str) -> dict[str, jwt.PyJWK]:

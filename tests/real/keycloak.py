@@ -7,10 +7,12 @@ own home, which links to the distribution, so that no state survives a test sess
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
@@ -25,6 +27,7 @@ from filelock import FileLock
 from .processes import free_port, spawn, stop, until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 __all__ = ["REALMS", "TOTP_SECRET", "Keycloak", "distribution"]
@@ -63,8 +66,21 @@ class Keycloak:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        built = distribution()
-        self._prepare_home(built)
+        self._built = distribution()
+        self._prepare_home(self._built)
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            stop(self._process)
+            self._process = None
+
+    def start(self) -> None:
+        """Start it, and return when it answers. After `kill`, sessions, counts and signing keys are new ones."""
+        built = self._built
         self._process = process = spawn(
             [
                 *("java", *_JAVA),
@@ -89,14 +105,23 @@ class Keycloak:
         except BaseException:
             stop(process)
             raise
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process is not None:
-            stop(self._process)
-            self._process = None
+    def kill(self) -> None:
+        """End it as a crash does; what it knows is lost with its memory."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        self._process = None
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let it neither answer nor refuse a connection."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
 
     def issuer(self, realm: str) -> str:
         return f"{self.url}/realms/{realm}"

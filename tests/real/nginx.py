@@ -107,7 +107,8 @@ class Nginx:
     def __enter__(self) -> Self:
         self._prefix.mkdir()
         try:
-            self._start_nginx(self._start_checker())
+            self._checker = self._start_checker()
+            self.start()
         except BaseException:
             self._stop()
             raise
@@ -136,6 +137,23 @@ class Nginx:
         """Return the text of nginx's error log."""
         return (self._prefix / "error.log").read_text()
 
+    def start(self) -> None:
+        """Start nginx alone, and return when it answers."""
+        config = self._prefix / "nginx.conf"
+        user = "user root;" if os.geteuid() == 0 else ""
+        config.write_text(
+            _CONFIG.format(user=user, prefix=self._prefix, checker=self._checker, port=self.port, root=self._root)
+        )
+        log = self._prefix / "output.log"
+        errors = self._prefix / "error.log"
+        process = spawn([executable() or "nginx", "-p", self._prefix, "-c", config, "-e", errors], log=log)
+        self._processes.append(process)
+        until(lambda: self._busy() is not None, process, what="nginx", log=errors, timeout_s=30)
+
+    def stop(self) -> None:
+        """Stop nginx alone: it cuts its connections, and refuses new ones until `start`."""
+        stop(self._processes.pop())
+
     def _start_checker(self) -> int:
         log = self._prefix / "checker.log"
         realms = [f"{realm}={issuer}" for realm, issuer in self._issuers.items()]
@@ -143,18 +161,6 @@ class Nginx:
         self._processes.append(process)
         until(lambda: log.read_text().strip().isdigit(), process, what="the token checker", log=log, timeout_s=60)
         return int(log.read_text())
-
-    def _start_nginx(self, checker: int) -> None:
-        config = self._prefix / "nginx.conf"
-        user = "user root;" if os.geteuid() == 0 else ""
-        config.write_text(
-            _CONFIG.format(user=user, prefix=self._prefix, checker=checker, port=self.port, root=self._root)
-        )
-        log = self._prefix / "output.log"
-        errors = self._prefix / "error.log"
-        process = spawn([executable() or "nginx", "-p", self._prefix, "-c", config, "-e", errors], log=log)
-        self._processes.append(process)
-        until(lambda: self._busy() is not None, process, what="nginx", log=errors, timeout_s=30)
 
     def _busy(self) -> int | None:
         """Return the number of other requests in progress, or None if nginx does not answer."""

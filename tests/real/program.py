@@ -46,6 +46,11 @@ class Running:
         self._folder = folder
         self._secrets = secrets
 
+    @property
+    def err(self) -> str:
+        """Standard error so far."""
+        return (self._folder / "err").read_text(errors="replace")
+
     def until(self, condition: Callable[[], object], *, timeout_s: float = 120) -> None:
         """Return when `condition` holds; fail if the process ends before."""
         deadline = time.monotonic() + timeout_s
