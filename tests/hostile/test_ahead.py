@@ -110,5 +110,6 @@ async def test_among_pipelined_requests_each_product_is_right_or_a_named_failure
         if end not in ({expected, "right"} if dose == "once" else {expected}):
             others[f"{dose}: {names[int(path.rpartition('-')[2])]}"] = (end, expected, str(failure))
     assert not others
-    if names[0] not in COOKIES:
+    # A silence makes the archive suspect, and nothing is requested ahead while it is: whether any of these was is chance.
+    if names[0] not in COOKIES and names[0] not in SLOW:
         assert crowd.ahead & {f"/{path}/0" for path, _, _ in hostile}

@@ -167,7 +167,7 @@ def nights(draw: st.DrawFn) -> list[Down]:
 
 
 @given(downs=nights(), seed=st.integers(0, 1000), with_account=st.booleans())
-@settings(max_examples=effort(20, 300), phases=(Phase.explicit, Phase.generate))  # shrinking would take minutes
+@settings(max_examples=effort(20, 60), phases=(Phase.explicit, Phase.generate))  # shrinking would take minutes
 def test_no_night_with_outages_shorter_than_give_up_after_loses_a_product(
     downs: list[Down],
     seed: int,
