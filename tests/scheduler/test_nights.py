@@ -42,7 +42,8 @@ def explained(spent: Spent) -> None:
 
 
 @pytest.mark.parametrize("kind", [*ALL, *REFUSAL])
-@pytest.mark.parametrize("hours", [0.1, 1.0, 5.0])
+@pytest.mark.thorough
+@pytest.mark.parametrize("hours", effort([1.0], [0.1, 1.0, 5.0]))
 def test_an_outage_costs_no_product_and_few_requests_while_others_go_on(kind: str, hours: float):
     down = Down(A, 600, 600 + hours * HOUR, kind)
     spent = Night({A: 60, B: 60}, down).spend()
