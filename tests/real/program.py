@@ -88,7 +88,8 @@ class Program:
         self._runs += 1
         folder = self._folder / f"run-{self._runs}"
         folder.mkdir(parents=True)
-        given = self._secrets | dict(env or {})
+        # Origins that fail on purpose would be waited for up to an hour.
+        given = {"BULKDL_RETRY_FOR": "0s", "BULKDL_GIVE_UP_AFTER": "10s"} | self._secrets | dict(env or {})
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
             process = subprocess.Popen(
                 [sys.executable, "-m", "bulkdl", *map(str, arguments)],
@@ -98,7 +99,9 @@ class Program:
                 cwd=folder,
                 env={"PATH": os.environ["PATH"], "HOME": str(self._folder), "LANG": "C.UTF-8", **given},
             )
-        hidden = tuple(value for name, value in given.items() if not name.endswith("_USER"))
+        hidden = tuple(
+            value for name, value in given.items() if not name.endswith("_USER") and not name.startswith("BULKDL_")
+        )
         return Running(process, folder, hidden)
 
     def __call__(self, *arguments: str | Path, env: Mapping[str, str] | None = None) -> Done:

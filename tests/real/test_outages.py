@@ -45,7 +45,7 @@ class Night:
         accounts = {"night": self.site.account("night", client_id="short")}
         manifest = write_manifest(self.place / "night.yaml", products, accounts=accounts)
         more = ("--json", "--progress", "plain", "--workers", "8", "--limit-rate", "1M")
-        running = self.program.start("run", manifest, *more)
+        running = self.program.start("run", manifest, *more, env={"BULKDL_GIVE_UP_AFTER": "1h"})
         running.until(lambda: len(self.arrived()) >= PRODUCTS // 4)
         return running
 
