@@ -18,7 +18,7 @@ __all__ = ["HttpProxy", "SocksProxy"]
 class _Listener:
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self.log: list[str] = []
-        """What each connection asked for."""
+        """Requests of each connection."""
         self.first_bytes: list[bytes] = []
         self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()

@@ -13,7 +13,7 @@ _HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Ill:
-    """What a server does instead of its work.
+    """Fault of a server that replaces its work.
 
     `kind`: `refuse` (the port is closed), `reset` (each connection), `hole` (nothing is sent), `page` (HTML with 200), `login`
     (an OAuth refusal of refresh tokens and passwords), or a status.

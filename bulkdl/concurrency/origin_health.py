@@ -62,7 +62,7 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginHealth:
-    """What is known of one origin; times are monotonic seconds."""
+    """State of one origin; times are monotonic seconds."""
 
     health: Health = Health.UP
     ever_good: bool = False

@@ -48,7 +48,7 @@ _CHECK = "\0check"
 
 
 class Blame(Enum):
-    """Who a fault belongs to."""
+    """Owner of a fault."""
 
     PRODUCT = "product"
     ORIGIN = "origin"

@@ -167,7 +167,7 @@ class ManifestError(BulkdlError):
     def __init__(self, path: str, problems: tuple[Problem, ...], *, ended: str = "nothing was downloaded") -> None:
         self.path = path
         self.ended = ended
-        """What the problems have prevented, in a few words."""
+        """Result that the problems have prevented, in a few words."""
         self.problems = tuple(sorted(problems))
         super().__init__("\n".join(self.lines()))
 

@@ -56,7 +56,7 @@ class Grant(StrEnum):
 
 
 class ClientAuth(StrEnum):
-    """How an OAuth client sends its secret (RFC 6749 §2.3.1): in the Authorization header, or in the form."""
+    """Way in which an OAuth client sends its secret (RFC 6749 §2.3.1): in the Authorization header, or in the form."""
 
     BASIC = "basic"
     POST = "post"

@@ -27,7 +27,7 @@ __all__ = ["Collected", "ListedProduct"]
 
 _BLANK = re.compile(r"[ \t]+")
 _SECOND = re.compile(r"[ \t]+(?:#|[A-Za-z][A-Za-z0-9+.-]*://)")
-"""What follows the first of two URLs on one line, or a URL with a comment: no part of that URL."""
+"""Text behind the first of two URLs on one line, or a comment behind a URL: no part of that URL."""
 _DIGITS = re.compile(r"[0-9A-Fa-f]+")
 _BY_LENGTH = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 

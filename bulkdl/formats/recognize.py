@@ -1,4 +1,4 @@
-"""Which list a text is that was given in place of a manifest, and the command that converts it.
+"""Recognize a list that was given in place of a manifest, and name the command that converts it.
 
 Imported only when a manifest is wrong.
 """

@@ -24,7 +24,7 @@ _MOST_NAMES: Final = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """What messages say about a certificate."""
+    """Facts about a certificate, for messages."""
 
     begins: datetime
     ends: datetime

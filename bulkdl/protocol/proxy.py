@@ -1,4 +1,4 @@
-"""Which proxy a request takes, by the environment variables as curl reads them, and what a proxy's refusal means. Pure.
+"""Choose the proxy of a request by the environment variables as curl reads them, and interpret a proxy's refusal. Pure.
 
 Products, logins and probes all ask `ProxyRules.proxy_for`. No library's own reading of the variables is used:
 `urllib.request.getproxies` does not know networks (`10.0.0.0/8`) in `no_proxy`, and takes a value without a scheme for
@@ -55,7 +55,7 @@ class Proxy:
     host: str
     port: int
     source: str
-    """What names it, as part of a sentence: a variable, or the system's settings."""
+    """Source of its name, as part of a sentence: a variable, or the system's settings."""
     user: str | None = None
     password: Secret | None = None
 

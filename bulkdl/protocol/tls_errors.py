@@ -1,4 +1,4 @@
-"""What a failed TLS handshake means, by the words of OpenSSL; one table for products and logins. Pure."""
+"""Interpret a failed TLS handshake by the words of OpenSSL; one table for products and logins. Pure."""
 
 from __future__ import annotations
 

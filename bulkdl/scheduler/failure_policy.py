@@ -210,7 +210,7 @@ class FailurePolicy:
         reason = f"{given_up.reason}. {hint}" if hint else given_up.reason
         await self.fail(task, _KINDS.get(given_up.trouble, FailureKind.NETWORK), reason)
 
-    # What follows
+    # The next step
 
     async def _count(self, task: DownloadTask, fault: TryAgain) -> None:
         """Count an attempt that failed by the product's own trouble."""

@@ -1,4 +1,4 @@
-"""Whether a product may go to its origin now: neither the origin nor its account's token endpoint is out of order."""
+"""Hold a product while its origin or its account's token endpoint is out of order."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class JobQueue:
         """Taken from the plan, not begun yet."""
         self._parked: list[_Parked] = []
         self._held: dict[str, deque[DownloadTask | PlannedProduct]] = {}
-        """What waits for an origin or an account, by the gate's key."""
+        """Tasks and products that wait for an origin or an account, by the gate's key."""
         self._last: dict[int, DownloadTask] = {}
         """Refused tasks that wait for their second look, by index."""
         self._numbers = itertools.count()

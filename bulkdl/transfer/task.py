@@ -123,7 +123,7 @@ class DownloadTask:
 
     @property
     def needs_origin(self) -> bool:
-        """Whether the next step of this task sends requests; a body in memory or a renamed file needs none."""
+        """True if the next step of this task sends requests; a body in memory or a renamed file needs none."""
         return self.moved is None and self.finalize_error is None
 
     @property

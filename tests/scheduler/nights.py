@@ -73,7 +73,7 @@ class Down:
 
 @dataclass(slots=True)
 class Spent:
-    """What a night came to."""
+    """Result of a night."""
 
     result: RunResult
     events: list[tuple[float, Event]]

@@ -35,7 +35,7 @@ _MIN_WAIT_S = 0.2
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """How long to wait for a token endpoint that is out of order, counted from the end of the last valid token; in seconds."""
+    """Limits of the wait for a token endpoint that is out of order, counted from the end of the last valid token; in seconds."""
 
     give_up_after: float = 30.0
     """Longest wait; infinity: never give up. An endpoint that has never worked is waited for at most `NEW_ORIGIN_S`."""
@@ -79,7 +79,7 @@ class EndpointRetries:
 
     @property
     def reason(self) -> str:
-        """What is wrong with the endpoint now; empty if nothing is."""
+        """Trouble of the endpoint now; empty if there is none."""
         return "" if self._outage is None else self._outage.reason
 
     def record_login(self) -> None:

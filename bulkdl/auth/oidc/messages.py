@@ -37,7 +37,7 @@ class Client:
     secret: Secret | None = None
     scope: str | None = None
     auth: ClientAuth | None = None
-    """How the secret is sent (§2.3.1). None: in the form until the server asks for the header."""
+    """Way in which the secret is sent (§2.3.1). None: in the form until the server asks for the header."""
 
     @property
     def authorization(self) -> Secret | None:
