@@ -31,6 +31,7 @@ __all__ = [
     "is_outage",
     "probe_abandoned",
     "probe_begun",
+    "probe_now",
     "probe_pause",
 ]
 
@@ -189,3 +190,10 @@ def probe_abandoned(state: OriginHealth, now: float) -> OriginHealth:
     if state.health is not Health.PROBING:
         return state
     return replace(state, health=Health.DOWN if state.failed_probes else Health.SUSPECT, next_probe_at=now)
+
+
+def probe_now(state: OriginHealth, now: float) -> OriginHealth:
+    """Return the state after the cause of an outage is gone: the next probe does not wait for its pause to end."""
+    if state.health not in (Health.SUSPECT, Health.DOWN):
+        return state
+    return replace(state, next_probe_at=min(state.next_probe_at, now))

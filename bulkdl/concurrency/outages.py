@@ -1,31 +1,27 @@
 """The origins of a run: which of them are out of order, and which product may ask one of them now.
 
-`origin_health` decides; this module keeps its states, the requests in flight, and what has come from where. It tells users
-when an outage begins and ends.
+`origin_health` decides; this module keeps its states, the requests in flight, and what has come from where. `outage_reports`
+tells users when an outage begins and ends.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from bulkdl.concurrency.network_health import ANSWERED, is_unreachable
 from bulkdl.concurrency.origin_health import (
     Health,
-    OriginHealth,
     admits_in,
     after_good,
     after_trouble,
-    give_up_limit,
     is_given_up,
     is_outage,
     probe_abandoned,
     probe_begun,
+    probe_now,
 )
-from bulkdl.core.events import Outage, OutageChanged, OutagePhase
-from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.units import format_duration
+from bulkdl.concurrency.outage_reports import GivenUp, OutageReports, TrackedOrigin
 
 if TYPE_CHECKING:
     import random
@@ -37,14 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Blame", "GivenUp", "Outages"]
 
-_STILL_S = 3600.0
-"""Seconds between two events about an outage that lasts."""
-
-
 _CROWDED_IN_A_ROW = 20
 """Refusals without a good answer that may still mean a limit of connections, while others are served."""
 _CHECK = "\0check"
-"""Stands in `_Origin.probe` for a check by a product that came before; no product has such an id."""
+"""Stands in `TrackedOrigin.probe` for a check by a product that came before; no product has such an id."""
 
 
 class Blame(Enum):
@@ -54,35 +46,6 @@ class Blame(Enum):
     ORIGIN = "origin"
 
 
-@dataclass(frozen=True, slots=True)
-class GivenUp:
-    """Why an origin was given up: its products fail with this reason."""
-
-    reason: str
-    trouble: Trouble
-
-
-@dataclass(slots=True)
-class _Origin:
-    state: OriginHealth = OriginHealth()
-    in_flight: set[str] = field(default_factory=set)
-    """Ids of the products that a worker has. One that is requested behind another on its connection is not counted."""
-    served: set[str] = field(default_factory=set)
-    """Ids of the products in flight that got a good answer."""
-    refused: int = 0
-    """Refusals in a row, of whatever product, while others were served."""
-    probe: str | None = None
-    """Id of the product that is asking as the probe."""
-    good_id: str = ""
-    """Id of the product that got the latest good answer, and when; `other_*`: the same of the latest other product."""
-    good_at: float = -math.inf
-    other_at: float = -math.inf
-    outage: Outage | None = None
-    told_at: float = 0.0
-    down_at: float = -math.inf
-    """Time at which the latest outage was confirmed."""
-
-
 class Outages:
     """State of every origin of a run. Ids are product ids; times are the clock's monotonic seconds."""
 
@@ -90,10 +53,15 @@ class Outages:
         """`give_up_after`: seconds without a good answer after which an origin is given up; infinity: never."""
         self._clock = clock
         self._rng = rng
-        self._hub = hub
         self._give_up_after = give_up_after
-        self._origins: dict[str, _Origin] = {}
-        self._given_up: dict[str, GivenUp] = {}
+        self._origins: dict[str, TrackedOrigin] = {}
+        self._reports = OutageReports(
+            self._origins,
+            clock=clock,
+            hub=hub,
+            give_up_after=give_up_after,
+            count_waiting=lambda o: self.count_waiting(o),  # noqa: PLW0108 - the queue replaces it
+        )
         self.on_change: Callable[[], None] = lambda: None
         """Called when a request may start that could not before."""
         self.count_waiting: Callable[[str], int] = lambda _origin: 0
@@ -104,7 +72,7 @@ class Outages:
     def admits_in(self, origin: str) -> float:
         """Return the seconds until a request to `origin` may start; 0: now, infinity: after the next change."""
         known = self._origins.get(origin)
-        if known is None or origin in self._given_up:
+        if known is None or known.given_up is not None:
             return 0.0
         return admits_in(known.state, self._clock.monotonic(), in_flight=len(known.in_flight))
 
@@ -114,7 +82,8 @@ class Outages:
 
     def given_up(self, origin: str) -> GivenUp | None:
         """Return why the origin was given up, or None."""
-        return self._given_up.get(origin)
+        known = self._origins.get(origin)
+        return known.given_up if known is not None else None
 
     def trouble(self, origin: str) -> Trouble | None:
         """Return the trouble of an origin that is suspect or down, else None."""
@@ -127,7 +96,7 @@ class Outages:
 
     def start(self, origin: str, id: str) -> None:  # noqa: A002
         """Count a product as in flight; it becomes the probe if the origin is out of order."""
-        known = self._origins.setdefault(origin, _Origin())
+        known = self._known(origin)
         known.in_flight.add(id)
         if known.state.health in (Health.SUSPECT, Health.DOWN):
             known.state, known.probe = probe_begun(known.state), id
@@ -151,16 +120,17 @@ class Outages:
 
     def good(self, origin: str, id: str) -> None:  # noqa: A002
         """Report the head of a representation that the product can use."""
-        known, now = self._origins.setdefault(origin, _Origin()), self._clock.monotonic()
+        known, now = self._known(origin), self._clock.monotonic()
         if known.good_id != id:
             known.good_id, known.other_at = id, known.good_at
         known.good_at, known.refused = now, 0
         if id in known.in_flight:
             known.served.add(id)
         if known.state.health is not Health.UP:
-            self._recover(origin, known)
+            self._recover(known)
         elif not known.state.ever_good:
             known.state = after_good(known.state)
+        self._answered()
 
     def answers_others(self, origin: str, id: str, *, since: float) -> bool:  # noqa: A002
         """Return whether another product got a good answer since `since`."""
@@ -177,7 +147,7 @@ class Outages:
 
     def count_refusal(self, origin: str) -> None:
         """Count a refusal of a product while others are served."""
-        self._origins.setdefault(origin, _Origin()).refused += 1
+        self._known(origin).refused += 1
 
     def admits_nobody(self, origin: str) -> bool:
         """Return whether too many refusals came since the last good answer for a mere limit of connections."""
@@ -204,44 +174,50 @@ class Outages:
         wait: float | None = None,
     ) -> Blame:
         """Report a fault that every request might meet, of an attempt that began at `since`; return whose it is."""
-        known = self._origins.setdefault(origin, _Origin())
+        known = self._known(origin)
         if not self.is_ill(origin) and self.answers_others(origin, id, since=since):
             return Blame.PRODUCT
-        self._trouble(origin, known, trouble, reason, wait=wait, is_probe=known.probe == id)
+        self._trouble(known, trouble, reason, wait=wait, is_probe=known.probe == id)
         return Blame.ORIGIN
 
     def begin_check(self, origin: str) -> None:
         """Take the place of the next probe: a product that came before is asked for instead."""
-        known = self._origins.setdefault(origin, _Origin())
+        known = self._known(origin)
         if known.state.health in (Health.SUSPECT, Health.DOWN):
             known.state, known.probe = probe_begun(known.state), _CHECK
 
     def abandon_check(self, origin: str) -> None:
         """Report that the check brought no answer: the next product asks as the probe."""
-        known = self._origins.setdefault(origin, _Origin())
+        known = self._known(origin)
         if known.probe == _CHECK:
             known.state, known.probe = probe_abandoned(known.state, self._clock.monotonic()), None
             self.on_change()
 
     def confirm(self, origin: str, *, trouble: Trouble, reason: str, is_probe: bool = False) -> None:
         """Report that a product which came before is refused as well: the origin is out of order."""
-        known = self._origins.setdefault(origin, _Origin())
+        known = self._known(origin)
         is_probe = is_probe or known.probe == _CHECK
-        self._trouble(origin, known, trouble, reason, is_probe=is_probe, is_confirmed=True)
+        self._trouble(known, trouble, reason, is_probe=is_probe, is_confirmed=True)
 
     def clear(self, origin: str) -> None:
         """Report that a product which came before still comes: the origin is in order."""
-        known = self._origins.setdefault(origin, _Origin())
+        known = self._known(origin)
         known.good_id, known.good_at, known.other_at = "", self._clock.monotonic(), known.good_at
         if known.state.health is not Health.UP:
-            self._recover(origin, known)
+            self._recover(known)
+        self._answered()
 
     # Changes
 
+    def _known(self, origin: str) -> TrackedOrigin:
+        known = self._origins.get(origin)
+        if known is None:
+            known = self._origins[origin] = TrackedOrigin(origin)
+        return known
+
     def _trouble(
         self,
-        origin: str,
-        known: _Origin,
+        known: TrackedOrigin,
         trouble: Trouble,
         reason: str,
         *,
@@ -249,7 +225,7 @@ class Outages:
         is_probe: bool = False,
         is_confirmed: bool = False,
     ) -> None:
-        now, was_outage = self._clock.monotonic(), is_outage(known.state)
+        now = self._clock.monotonic()
         known.state = after_trouble(
             known.state,
             now,
@@ -263,52 +239,30 @@ class Outages:
         )
         if is_probe:
             known.probe = None
+        if trouble in ANSWERED:
+            self._answered()
         if is_given_up(known.state, self._give_up_after):
-            self._give_up(origin, known)
-        elif is_outage(known.state):
-            known.down_at = now
-            if not was_outage:
-                wall = self._clock.wall() - (now - known.state.began)
-                known.outage = Outage(origin=origin, kind=trouble, reason=reason, began=wall)
-                self._tell(OutagePhase.BEGAN, known)
-            elif now - known.told_at >= _STILL_S:
-                self._tell(OutagePhase.LASTS, known)
+            known.given_up = self._reports.give_up(known)
+        else:
+            if is_outage(known.state):
+                known.down_at = now
+            self._reports.trouble(known)
         self.on_change()
 
-    def _recover(self, origin: str, known: _Origin) -> None:
+    def _recover(self, known: TrackedOrigin) -> None:
+        was_outage = is_outage(known.state)
         known.state, known.probe = after_good(known.state), None
-        if known.outage is not None:
-            known.outage = replace(known.outage, ended=self._clock.wall())
-            self._tell(OutagePhase.ENDED, known)
-            known.outage = None
-        self._given_up.pop(origin, None)
+        self._answered()
+        self._reports.recovered(known, was_outage=was_outage)
+        known.given_up = None
         self.on_change()
 
-    def _give_up(self, origin: str, known: _Origin) -> None:
-        state = known.state
-        outage = known.outage or Outage(
-            origin=origin,
-            kind=state.trouble,
-            reason=state.reason,
-            began=self._clock.wall() - (self._clock.monotonic() - state.began),
-        )
-        known.outage = outage
-        waited = format_duration(state.waited_s)
-        text = f"{state.reason}; {origin} gave no good answer for {waited}, and --give-up-after ends the wait"
-        self._given_up[origin] = GivenUp(text, state.trouble)
-        self._tell(OutagePhase.GIVEN_UP, known)
-
-    def _tell(self, phase: OutagePhase, known: _Origin) -> None:
-        assert known.outage is not None
-        known.told_at, now, wall = self._clock.monotonic(), self._clock.monotonic(), self._clock.wall()
-        left = give_up_limit(known.state, self._give_up_after) - known.state.waited_s
-        lasts = phase in (OutagePhase.BEGAN, OutagePhase.LASTS)
-        self._hub.emit(
-            OutageChanged(
-                phase=phase,
-                outage=known.outage,
-                waiting=self.count_waiting(known.outage.origin),
-                next_try=wall + max(0.0, known.state.next_probe_at - now) if lasts else None,
-                gives_up=wall + left if lasts and math.isfinite(left) else None,
-            )
-        )
+    def _answered(self) -> None:
+        """Take note of an answer: if the network was out of order, every origin is asked at once, since the cause is gone."""
+        if not self._reports.network_answered():
+            return
+        now = self._clock.monotonic()
+        for known in self._origins.values():
+            if is_unreachable(known.state):
+                known.state = probe_now(known.state, now)
+        self.on_change()

@@ -23,6 +23,7 @@ __all__ = [
     "Flight",
     "Hub",
     "Level",
+    "NetworkChanged",
     "Note",
     "Observer",
     "Outage",
@@ -133,6 +134,26 @@ class OutageChanged:
     next_try: float | None = None
     gives_up: float | None = None
     """Unix time at which the origin will be given up; None: never."""
+    is_shared: bool = False
+    """True if the cause is this machine's network, of which a `NetworkChanged` tells users."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkChanged:
+    """This machine's network went out of order, still is (once an hour), or works again; times are Unix time in seconds."""
+
+    phase: OutagePhase
+    origins: tuple[str, ...]
+    """Origins that cannot be reached."""
+    reason: str
+    """Why the first of them cannot be reached."""
+    began: float
+    ended: float | None = None
+    waiting: int = 0
+    """Products that wait for its end, those of token endpoints included."""
+    next_try: float | None = None
+    gives_up: float | None = None
+    """Unix time at which the first of the origins will be given up; None: never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +161,17 @@ class RunFinished:
     exit_code: int
 
 
-Event = RunStarted | ProductStarted | Retrying | ProductFinished | AccountEvent | OutageChanged | Note | RunFinished
+Event = (
+    RunStarted
+    | ProductStarted
+    | Retrying
+    | ProductFinished
+    | AccountEvent
+    | OutageChanged
+    | NetworkChanged
+    | Note
+    | RunFinished
+)
 Observer = Callable[[Event], None]
 
 
@@ -177,6 +208,8 @@ class Counters:
     """Products that wait for the end of an outage, by origin or by account."""
     accounts: dict[str, str] = field(default_factory=dict)
     """State of each account for display by account name, such as `token valid 240 s`."""
+    is_network_down: bool = False
+    """True while a `NetworkChanged` tells of all origins."""
 
 
 class Hub:

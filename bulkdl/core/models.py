@@ -116,6 +116,8 @@ class Trouble(StrEnum):
     PAGE = "page"
     DENIED = "denied"
     LOGIN = "login refused"
+    NETWORK = "network"
+    """The origin cannot be reached, as all others: this machine probably has no network."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ def put_outage(connection: sqlite3.Connection, event: OutageChanged, *, now: flo
     connection.execute(
         """
         INSERT INTO outage (origin, account, began, kind, reason, ended, waiting, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-        ON CONFLICT DO UPDATE SET ended = excluded.ended, waiting = max(waiting, excluded.waiting), updated = excluded.updated
+        ON CONFLICT DO UPDATE SET kind = excluded.kind, reason = excluded.reason, ended = excluded.ended,
+            waiting = max(waiting, excluded.waiting), updated = excluded.updated
         """,
         (
             outage.origin,

@@ -143,7 +143,9 @@ class JobQueue:
         self._context.hub.counters.waiting[key] = len(self._held[key])
 
     def _count_held(self, key: str) -> int:
-        return len(self._held.get(key, ()))
+        """Return how many products wait for what `key` names, those included that have just met its outage."""
+        met = sum(each.task.suspended is not None and each.task.source.origin == key for each in self._parked)
+        return len(self._held.get(key, ())) + met
 
     def park_last(self, task: DownloadTask) -> None:
         """Have a refused task wait for its second look."""

@@ -21,6 +21,7 @@ from bulkdl.concurrency.origin_health import (
     is_outage,
     probe_abandoned,
     probe_begun,
+    probe_now,
     probe_pause,
 )
 from bulkdl.core.models import Trouble
@@ -166,3 +167,14 @@ def test_a_relapse_goes_on_with_the_pauses_of_the_outage_before():
     assert suspect.pause_s == pytest.approx(probe_pause(0, random=0.5))
     relapsed = trouble(probe_begun(suspect), 2.0, is_probe=True)
     assert relapsed.pause_s == pytest.approx(probe_pause(7, random=0.5))
+
+
+@pytest.mark.parametrize("state", [SUSPECT, DOWN])
+def test_when_the_cause_is_gone_the_next_probe_does_not_wait(state):
+    assert probe_now(replace(state, next_probe_at=300.0), 9.0) == replace(state, next_probe_at=9.0)
+    assert probe_now(replace(state, next_probe_at=2.0), 9.0).next_probe_at == 2.0
+
+
+@pytest.mark.parametrize("state", [PROBING, RAMPING, SERVED])
+def test_a_probe_that_is_under_way_or_an_origin_that_works_is_left_alone(state):
+    assert probe_now(state, 9.0) == state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime
 from itertools import pairwise
 
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from bulkdl.core.events import AccountEvent, OutageChanged, OutagePhase, Retrying
-from bulkdl.core.models import State
+from bulkdl.cli.progress.messages import level_of, sentence
+from bulkdl.core.events import AccountEvent, Level, NetworkChanged, OutageChanged, OutagePhase, Retrying
+from bulkdl.core.models import State, Trouble
 from tests.effort import effort
 from tests.scheduler.nights import ALL, BEGAN, REFUSAL, SSO, Down, Night, Spent
 
@@ -147,6 +149,40 @@ def test_an_outage_of_the_whole_network_costs_nothing():
     assert (spent.result.exit_code, spent.result.completed) == (0, 120)
     for down in downs[:3]:
         bounded(spent, down)
+    begin, *hourly, end = told(spent)
+    assert (begin, end) == ("this machine seems to have no network", "the network is back")
+    assert [line.split(" of account ")[0] for line in hourly] == ["the token endpoint sso.example.org:443"]
+
+
+def told(spent: Spent) -> list[str]:
+    """Return the beginnings of the lines about outages that a user reads."""
+    events = [
+        e for _, e in spent.events if isinstance(e, OutageChanged | NetworkChanged) and level_of(e) is not Level.DEBUG
+    ]
+    return [re.split(" since | after ", sentence(event))[0] for event in events]
+
+
+@pytest.mark.parametrize("kind", ["name", "refused", "timeout"])
+def test_origins_that_go_down_together_are_one_outage_and_are_back_together(kind: str):
+    downs = [Down(origin, 900, 900 + 0.7 * HOUR, kind) for origin in (A, B, C)]
+    spent = Night({A: 40, B: 40, C: 40}, *downs).spend()
+    assert (spent.result.exit_code, spent.result.completed) == (0, 120)
+    assert told(spent) == ["this machine seems to have no network", "the network is back"]
+    assert {(each.outage.origin, each.outage.kind) for each in spent.result.outages} == {
+        (origin, Trouble.NETWORK) for origin in (A, B, C)
+    }
+    ended = [at for at, event in spent.of(OutageChanged) if event.phase is OutagePhase.ENDED]
+    assert max(ended) - min(ended) < 60
+
+
+def test_an_origin_that_stays_down_when_the_network_is_back_is_told_on_its_own():
+    downs = [Down(A, 900, 900 + 0.5 * HOUR, "name"), Down(B, 900, 900 + 1.5 * HOUR, "refused")]
+    spent = Night({A: 60, B: 60}, *downs).spend()
+    assert (spent.result.exit_code, spent.result.completed) == (0, 120)
+    lines = told(spent)
+    assert lines[:2] == ["this machine seems to have no network", "the network is back"]
+    assert set(lines[2:-1]) == {"b.example.org:443 refuses connections"}
+    assert lines[-1] == "b.example.org:443 is back"
 
 
 @st.composite

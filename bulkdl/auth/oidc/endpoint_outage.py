@@ -6,13 +6,14 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from bulkdl.concurrency.network_health import UNREACHABLE
 from bulkdl.core.events import Outage, OutageChanged, OutagePhase
+from bulkdl.core.models import Trouble
 
 if TYPE_CHECKING:
     from bulkdl.auth.oidc.login import LoginRequest
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
-    from bulkdl.core.models import Trouble
 
 __all__ = ["EndpointOutage"]
 
@@ -30,6 +31,8 @@ class EndpointOutage:
         self._began: float | None = None
         self._told_at = 0.0
         self._outage: Outage | None = None
+        self._is_shared = False
+        """Whether the latest event was part of an outage of this machine's network."""
 
     @property
     def reason(self) -> str:
@@ -43,21 +46,31 @@ class EndpointOutage:
             if wait < _NOTABLE_S:
                 return
         phase = OutagePhase.BEGAN if self._outage is None else OutagePhase.LASTS
+        is_shared = self._hub.counters.is_network_down and trouble in UNREACHABLE
+        kind = Trouble.NETWORK if is_shared else trouble
         if self._outage is None:
             self._outage = Outage(
                 origin=self._login.token_url.origin,
                 account=self._login.account,
-                kind=trouble,
+                kind=kind,
                 reason=reason,
                 began=self._began,
             )
-        elif now - self._told_at < _STILL_S:
+        elif now - self._told_at < _STILL_S and is_shared == self._is_shared:
             return
-        self._told_at = now
+        # Once an hour it is told although the network is the cause: without a token no archive is asked, so nobody else tells.
+        is_due = phase is OutagePhase.LASTS and now - self._told_at >= _STILL_S
+        self._outage = replace(self._outage, kind=kind, reason=reason)
+        self._told_at, self._is_shared = now, is_shared
         gives_up = wall + gives_up_in if gives_up_in is not None and math.isfinite(gives_up_in) else None
         self._hub.emit(
             OutageChanged(
-                phase=phase, outage=self._outage, waiting=self._waiting(), next_try=wall + wait, gives_up=gives_up
+                phase=phase,
+                outage=self._outage,
+                waiting=self._waiting(),
+                next_try=wall + wait,
+                gives_up=gives_up,
+                is_shared=is_shared and not is_due,
             )
         )
 
@@ -68,7 +81,8 @@ class EndpointOutage:
         phase = OutagePhase.GIVEN_UP if given_up else OutagePhase.ENDED
         ended = replace(self._outage, ended=None if given_up else self._clock.wall())
         self._outage = None
-        self._hub.emit(OutageChanged(phase=phase, outage=ended, waiting=self._waiting()))
+        self._hub.emit(OutageChanged(phase=phase, outage=ended, waiting=self._waiting(), is_shared=self._is_shared))
+        self._is_shared = False
 
     def _waiting(self) -> int:
         return self._hub.counters.waiting.get(f"account {self._login.account}", 0)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from bulkdl.cli.progress.outage_messages import outage_fields, outage_sentence
+from bulkdl.cli.progress.outage_messages import network_fields, network_sentence, outage_fields, outage_sentence
 from bulkdl.cli.text import clean, count
 from bulkdl.core.events import (
     AccountAction,
     AccountEvent,
     Event,
     Level,
+    NetworkChanged,
     Note,
     OutageChanged,
     OutagePhase,
@@ -45,7 +46,9 @@ def level_of(event: Event) -> Level:
             return _ACCOUNT_LEVELS.get(event.action, Level.INFO)
         case Retrying():
             return Level.WARNING
-        case OutageChanged():
+        case OutageChanged() if event.is_shared and event.phase is not OutagePhase.GIVEN_UP:
+            return Level.DEBUG
+        case OutageChanged() | NetworkChanged():
             return _OUTAGE_LEVELS.get(event.phase, Level.WARNING)
         case ProductStarted():
             return Level.DEBUG
@@ -115,6 +118,8 @@ def _sentence(event: Event) -> str:
             return _account(event)
         case OutageChanged():
             return outage_sentence(event)
+        case NetworkChanged():
+            return network_sentence(event)
         case Note():
             return event.text
         case RunFinished():
@@ -189,6 +194,8 @@ def fields(event: Event) -> dict[str, object]:
             values |= {} if event.lifetime_s is None else {"lifetime_s": event.lifetime_s}
         case OutageChanged():
             values = {"phase": event.phase.value, **outage_fields(event.outage, waiting=event.waiting)}
+        case NetworkChanged():
+            values = network_fields(event)
         case Note():
             values = {"level": event.level.value, "text": event.text}
         case RunFinished():
