@@ -38,7 +38,10 @@ __all__ = [
 _FIRST_PAUSE_S = 1.5
 _GROWTH = 2.0
 _LONGEST_PAUSE_S = 300.0
-"""Pauses between probes are 1.5, 3, 6, 12, 24, 48, 96, 192 and then 300 s: about 19 in the first hour, then 12 an hour."""
+"""Pauses between probes are 1.5, 3, 6, 12, 24, 48, 96, 192 and then 300 s: about 19 in the first hour, then 12 an hour.
+
+An origin that breaks every connection sees each probe twice: the HTTP client repeats a request once, since a server may
+close a kept-alive connection at any time (RFC 9112 §9.3.1)."""
 _JITTER = 0.1
 """A pause is up to 10 % shorter or longer, so that several machines do not probe at the same moments."""
 _PROBE_S = 120.0
@@ -71,7 +74,10 @@ class OriginHealth:
     """Time of the first trouble, unless `health` is UP or RAMPING."""
     failed_probes: int = 0
     failed_before: int = 0
-    """Probes that failed in an outage which has just ended: a relapse goes on with its pauses."""
+    """Probes that failed in an outage which has just ended: a relapse goes on with its pauses.
+
+    An origin that served until the ramp had ended begins anew. One that is up and down every ten minutes is then asked 8
+    times in each outage and found back within two minutes; with pauses of 300 s up to half of its good time would be lost."""
     next_probe_at: float = 0.0
     pause_s: float = 0.0
     """Length of the pause before the next probe."""
@@ -169,7 +175,7 @@ def after_trouble(
 
 
 def after_good(state: OriginHealth) -> OriginHealth:
-    """Return the state after a good answer: the head of a representation that a product needs."""
+    """Return the state after a good answer: the head of a representation that a product needs (`transfer/attempt`)."""
     match state.health:
         case Health.UP:
             return state if state.ever_good else replace(state, ever_good=True)

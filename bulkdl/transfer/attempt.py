@@ -138,7 +138,11 @@ async def accept_small_response(
 
 
 def _note_good(context: RunContext, task: DownloadTask) -> None:
-    """Report that the product's origin works: it sent the head of a representation that the product can use."""
+    """Report that the product's origin works: it sent the head of a representation that the product can use.
+
+    A new product's body must have begun and must not be a page. A head alone proves nothing: an archive under maintenance may
+    send its page with status 200, and the type and the length of a page are no more certain than its status.
+    """
     task.is_answered = True
     context.outages.good(task.source.origin, task.product.id)
 

@@ -44,6 +44,13 @@ def test_an_outage_has_one_row_with_its_end_and_the_most_that_waited(database: s
     assert load_outages(database) == (RecordedOutage(ended, 82),)
 
 
+def test_an_outage_whose_cause_turns_out_to_be_the_network_has_that_kind(database: sqlite3.Connection):
+    put_outage(database, event(), now=NOW)
+    shared = replace(OUTAGE, kind=Trouble.NETWORK, reason="no route")
+    put_outage(database, event(shared, phase=OutagePhase.LASTS), now=NOW + 60)
+    assert [each.outage for each in load_outages(database)] == [shared]
+
+
 def test_a_killed_run_leaves_an_outage_that_ends_when_it_was_last_seen(database: sqlite3.Connection):
     put_outage(database, event(), now=NOW)
     put_outage(database, event(phase=OutagePhase.LASTS), now=NOW + 3600)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bulkdl.core.models import Product, State, Trouble
+from bulkdl.core.errors import TryAgain
+from bulkdl.core.models import FailureKind, Product, State, Trouble
 from bulkdl.core.urls import Url
 from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.planning.plan import PlannedProduct
@@ -91,6 +92,16 @@ async def test_products_of_an_origin_out_of_order_wait_while_the_others_go_on(co
     released = await other
     assert released is not None
     assert released.product.index == 2
+
+
+async def test_a_product_that_has_just_met_the_outage_of_its_origin_counts_as_waiting(context: RunContext):
+    queue = queue_of(context, ONE, ONE, TWO)
+    first, second = await following(queue), await following(queue)
+    first.suspended = 0.0, TryAgain("answered 500", kind=FailureKind.HTTP)
+    queue.park(first, 0.0)
+    assert context.outages.count_waiting(ONE) == 1
+    queue.hold(second, ONE)
+    assert (context.outages.count_waiting(ONE), context.outages.count_waiting(TWO)) == (2, 0)
 
 
 async def test_a_failed_probe_waits_behind_the_others_of_its_origin(context: RunContext):

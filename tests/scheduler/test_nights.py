@@ -95,6 +95,24 @@ def test_an_origin_that_never_answers_is_given_up_after_an_hour():
     assert HOUR <= spent.result.elapsed_s < 1.3 * HOUR
 
 
+@pytest.mark.parametrize(("begin", "hours"), [(5.0, 1.0), (20.0, 6.0)])
+def test_an_archive_counts_as_good_from_the_first_bytes_of_a_body_on_but_not_from_a_head(begin: float, hours: float):
+    """The first piece of each body arrives after 15 s, the others do not."""
+    spent = Night({A: 8, B: 8}, Down(A, begin, math.inf, "reset"), give_up_after=6 * HOUR).spend()
+    assert (spent.result.completed, spent.result.failed) == (8, 8)
+    assert hours * HOUR <= spent.result.elapsed_s < (hours + 0.3) * HOUR
+
+
+@pytest.mark.parametrize("up", [60, 300, 600])
+def test_outages_that_follow_each_other_cost_few_requests_each(up: int):
+    """The ramp after an outage ends with six good answers; an outage before that goes on with the pauses."""
+    downs = [Down(A, at, at + 600) for at in range(600, 36000, 600 + up)]
+    spent = Night({A: 120}, *downs).spend()
+    asked = [spent.requests(A, down.begin + 1, down.end) for down in downs if down.end < spent.result.elapsed_s]
+    assert max(asked) <= 10
+    assert up > 60 or sum(asked) / len(asked) < 5
+
+
 @pytest.mark.parametrize("kind", ["refused", "503", "404"])
 def test_an_archive_that_is_up_and_down_every_ten_minutes_costs_no_product(kind: str):
     downs = [Down(A, at, at + 600, kind) for at in range(600, 36000, 1200)]
