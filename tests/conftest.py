@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+CONTRACT = Path(__file__).with_name("contract")
+"""Tests of the program as a process: forked where its modules are loaded already, and started anew in the long form."""
 NO_AUTHORITY = Path(__file__).with_name("no_authority.pem")
 """One certificate, which has signed nothing, in the place of the system's hundreds: reading those is most of what a small
 run costs. A test that is about the system's own asks for `system_certificates`."""
@@ -67,9 +69,9 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Mark tests with examples as `thorough`, and let each worker begin with modules that are marked `long`."""
+    """Mark tests with examples, and those of the program, as `thorough`; each worker begins with modules marked `long`."""
     for item in items:
-        if is_hypothesis_test(getattr(item, "obj", None)):
+        if is_hypothesis_test(getattr(item, "obj", None)) or item.path.parent == CONTRACT:
             item.add_marker("thorough")
     items.sort(key=lambda item: str(item.path))
     yield

@@ -21,16 +21,19 @@ from bulkdl.demo_server.catalog import Item
 from bulkdl.demo_server.generated_files import Kind
 from bulkdl.demo_server.server import Archive
 from bulkdl.demo_server.token_server import ClientApp, Identity, User
+from tests.contract import preloaded
+from tests.effort import THOROUGH
 from tests.servers import RawRequest, RawServer, Responder, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
 __all__ = ["SECRETS", "Done", "Place", "Routes", "Running", "Site", "Stage", "eventually"]
 
 _T = TypeVar("_T")
+_CAN_FORK = sys.platform == "linux"
 PATIENCE_S = 100.0
 """What has not come by then is a failure; nothing is judged by how long it took."""
 TOTP_SECRETS = {"tina": "gezd gnbv gy3t qojq gezd gnbv gy3t qojq", "ines": "MFRG GZDF MZTW Q2LK NNWG 23TP"}
@@ -219,10 +222,27 @@ class Done:
         return {k: v for k, v in self.summary["products"].items() if v and k != "total"}
 
 
+def _is_for_python(variable: str) -> bool:
+    """Return whether Python reads this variable when it starts, so that a forked process would not see it."""
+    return variable.startswith(("PYTHON", "LANG", "LC_", "TZ"))
+
+
+def _new(words: Sequence[str], *, folder: Path, cwd: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start the program in a new interpreter; its standard streams are the files `in`, `out` and `err` of `folder`."""
+    with (
+        (folder / "in").open("rb") as given,
+        (folder / "out").open("wb") as out,
+        (folder / "err").open("wb") as err,
+    ):
+        return subprocess.Popen(
+            [sys.executable, "-m", "bulkdl", *words], stdin=given, stdout=out, stderr=err, cwd=cwd, env=env
+        )
+
+
 class Running:
     """Running process; its output goes to files."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes] | preloaded.PreloadedProcess, folder: Path) -> None:
         self.process = process
         self._folder = folder
 
@@ -327,20 +347,9 @@ class Place:
             **SHORT_WAITS,
         }
         environ = {**kept, **given, **(env or {})}
-        with (
-            (folder / "in").open("rb") as given,
-            (folder / "out").open("wb") as out,
-            (folder / "err").open("wb") as err,
-        ):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "bulkdl", *map(str, arguments)],
-                stdin=given,
-                stdout=out,
-                stderr=err,
-                cwd=cwd or self.cwd,
-                env={name: value for name, value in environ.items() if value != ""},
-            )
-        running = Running(process, folder)
+        environ = {name: value for name, value in environ.items() if value != ""}
+        starting = _new if THOROUGH or not _CAN_FORK or any(map(_is_for_python, env or ())) else preloaded.start
+        running = Running(starting([*map(str, arguments)], folder=folder, cwd=cwd or self.cwd, env=environ), folder)
         self._running.append(running)
         return running
 

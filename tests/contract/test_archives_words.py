@@ -38,7 +38,7 @@ def test_the_words_stand_beside_every_refusal_everywhere(site: Site, place: Plac
     for name, (responder, _) in CASES.items():
         site.routes[f"/{name}"] = responder
     place.write([{"url": site.raw.url(f"/{name}"), "file": name} for name in CASES])
-    env = {"BULKDL_GIVE_UP_AFTER": "5s"}
+    env = {"BULKDL_GIVE_UP_AFTER": "3s"}
     done = place.run("--retries", "2", "--report", "r.html", "--log-file", "log", env=env)
     assert done.code == 1
     outputs = [

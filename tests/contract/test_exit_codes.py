@@ -267,7 +267,7 @@ def deadlines(site: Site, tmp_path_factory) -> dict[str, tuple[Place, Done]]:
     }
     places = {name: Place(tmp_path_factory.mktemp(name)) for name in cases}
     places["failure"].put(mine.name, b"mine")
-    until, running = ahead(15), {}
+    until, running = ahead(8), {}
     for name, (products, more) in cases.items():
         places[name].write(products, accounts=accounts)
         running[name] = places[name].start("run", "m.yaml", "--json", "--until", until, *more)

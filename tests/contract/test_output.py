@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.contract.program import PATIENCE_S, SECRETS, Place, Site
+from tests.contract.program import PATIENCE_S, SECRETS, TOTP_SECRETS, Place, Site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,12 +206,13 @@ sys.exit(main())
 
 def test_a_user_without_home_and_passwd_entry_can_log_in_and_download(site: Site, place: Place):
     item = site.item("query-")
-    accounts = {"own": site.oidc("tina", totp_secret="${TINA_TOTP}", token_in="query")}
-    place.write([site.entry(item, account="own")], accounts=accounts)
+    for name, user in {"m.yaml": "tina", "other.yaml": "ines"}.items():  # a code that another has used is waited for
+        accounts = {"own": site.oidc(user, totp_secret=f"${{{user.upper()}_TOTP}}", token_in="query")}
+        place.write([site.entry(item, account="own")], name=name, accounts=accounts)
     place.text(NO_HOME, name="program.py")
     (place.cwd / "tmp").mkdir()
-    command = f"unset HOME; TMPDIR=$PWD/tmp exec {sys.executable} program.py"
-    for words in ("check m.yaml", "login m.yaml", "run m.yaml", "status m.yaml"):
+    command = f"unset HOME; INES_TOTP='{TOTP_SECRETS['ines']}' TMPDIR=$PWD/tmp exec {sys.executable} program.py"
+    for words in ("check m.yaml", "login other.yaml", "run m.yaml", "status m.yaml"):
         process = shell(place, f"{command} {words}")
         out, err = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, out + err
