@@ -59,9 +59,20 @@ def network_down_since(origins: Iterable[OriginView]) -> float | None:
 
 
 def is_unclear(state: OriginHealth, others: Sequence[OriginView], now: float) -> bool:
-    """Return whether requests to other origins will soon tell if the network is the cause of an outage."""
-    waits = is_unreachable(state) and now - state.began < _UNCLEAR_S
-    return waits and any(not _is_ill(o.state) and o.is_asked and o.good_at < state.began for o in others)
+    """Return whether requests to other origins, or the next probes, will soon tell if the network is the cause."""
+    waits = _may_be_network(state) and now - state.began < _UNCLEAR_S
+    return waits and any(_may_have_same_cause(state, other) for other in others)
+
+
+def _may_have_same_cause(state: OriginHealth, other: OriginView) -> bool:
+    if not _is_ill(other.state):
+        return other.is_asked and other.good_at < state.began
+    return _may_be_network(other.state) and Trouble.BROKEN in (state.trouble, other.state.trouble)
+
+
+def _may_be_network(state: OriginHealth) -> bool:
+    """Return whether the origin is unreachable, or may turn out to be: a connection breaks when its network goes."""
+    return _is_ill(state) and (state.trouble in UNREACHABLE or state.trouble is Trouble.BROKEN)
 
 
 def _speaks_for_network(view: OriginView, since: float, latest: float) -> bool:

@@ -191,7 +191,7 @@ class OutageReports:
     def _waiting(self, known: TrackedOrigin, phase: OutagePhase) -> int:
         """Return how many products wait; the probe's own does so as well until it is served."""
         held = self._count_waiting(known.name)
-        return held + len(known.in_flight - known.served) if phase in _WAITS else held
+        return held if phase is OutagePhase.ENDED else held + len(known.in_flight - known.served)
 
     def _next_try(self, origins: list[TrackedOrigin]) -> float | None:
         now = self._clock.monotonic()

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FailurePolicy"]
 
-_ILL = "{origin} refuses products that came before"
 _REFUSALS = frozenset({Trouble.DENIED, Trouble.PAGE})
 _NO_CONNECTION = frozenset({Trouble.NAME, Trouble.NO_SUCH_NAME, Trouble.REFUSED})
 """Troubles that cannot be about one product, unless a redirect led to another origin."""
@@ -90,7 +89,8 @@ class FailurePolicy:
             # The product's own refusal would prove nothing, so one that came before asks in its place.
             came = await self._context.canaries.still_come(self._context, origin, most=1)
             if came is False:
-                outages.confirm(origin, trouble=Trouble.DENIED, reason=_ILL.format(origin=origin), is_probe=True)
+                trouble, why = self._context.canaries.fault(origin)
+                outages.confirm(origin, trouble=trouble, reason=why, is_probe=True)
                 self._queue.park(task, 0.0)
                 return True
             if came:

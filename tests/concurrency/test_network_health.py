@@ -65,6 +65,10 @@ def test_the_network_is_down_when_all_origins_that_are_asked_became_unreachable_
         (ill(100), [well(101, is_asked=True)], 105, False),
         (ill(100), [], 105, False),
         (ill(100), [ill(90)], 105, False),
+        (ill(100), [ill(101, Trouble.BROKEN)], 105, True),
+        (ill(100, Trouble.BROKEN), [ill(101)], 105, True),
+        (ill(100, Trouble.BROKEN), [ill(101, Trouble.STATUS)], 105, False),
+        (ill(100, Trouble.BROKEN), [well(50, is_asked=True)], 105, True),
         (ill(100, Trouble.STATUS), [well(50, is_asked=True)], 105, False),
     ],
 )

@@ -311,5 +311,6 @@ async def test_an_origin_is_given_up_on_its_own_and_once():
     await watched.failed_probe()
     watched.fault("c")
     assert watched.phases == [OutagePhase.GIVEN_UP]
+    assert watched.events[0].waiting == 8
     reason = watched.outages.given_up(ORIGIN).reason
     assert reason == "refused; https://archive.example.org gave no good answer, and --give-up-after 0 allows no wait"

@@ -193,6 +193,18 @@ def test_origins_that_go_down_together_are_one_outage_and_are_back_together(kind
     assert max(ended) - min(ended) < 60
 
 
+@pytest.mark.parametrize(
+    ("kind", "trouble"), [("name", Trouble.NAME), ("503", Trouble.STATUS), ("403", Trouble.DENIED)]
+)
+def test_an_outage_has_its_kind_also_when_products_that_came_before_ask_as_probes(kind: str, trouble: Trouble):
+    """Each of the few products has failed as a probe after some minutes; from then on, products that came before ask."""
+    spent = Night({A: 14}, Down(A, 150, 150 + 2 * HOUR, kind)).spend()
+    assert (spent.result.exit_code, spent.result.completed) == (0, 14)
+    kinds = [event.outage.kind for _, event in spent.of(OutageChanged)]
+    assert kinds == [trouble] * len(kinds)
+    assert len(kinds) > 2
+
+
 def test_an_origin_that_stays_down_when_the_network_is_back_is_told_on_its_own():
     downs = [Down(A, 900, 900 + 0.5 * HOUR, "name"), Down(B, 900, 900 + 1.5 * HOUR, "refused")]
     spent = Night({A: 60, B: 60}, *downs).spend()
@@ -237,3 +249,6 @@ def test_no_night_with_outages_shorter_than_give_up_after_loses_a_product(
     tried = sum(20 + 14 * (down.end - down.begin) / HOUR for down in downs if down.origin == SSO)
     assert logins <= 1 + len(downs) + tried
     explained(spent)
+    assert all(each.outage.ended is not None for each in spent.result.outages)
+    network = [event.phase for _, event in spent.of(NetworkChanged) if event.phase is not OutagePhase.LASTS]
+    assert network == [OutagePhase.BEGAN, OutagePhase.ENDED] * (len(network) // 2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bulkdl.core.errors import AccountStopped, AccountWaiting, ProductFailed, TryAgain
-from bulkdl.core.models import FailureKind, Product
+from bulkdl.core.models import FailureKind, Product, Trouble
 from bulkdl.core.urls import Url
 from bulkdl.transfer.canary import Canaries
 from tests.contexts import context_at
@@ -134,3 +134,27 @@ async def test_many_refusals_at_once_cause_one_check(context: RunContext):
         await clock.advance(seconds)
         assert await canaries.still_come(asking, ORIGIN) is True
     assert len(asking.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "trouble"),
+    [
+        (Reply(status=503), Trouble.STATUS),
+        (Reply(status=403), Trouble.DENIED),
+        (Reply(body=PAGE), Trouble.DENIED),
+        (ProductFailed("gone", kind=FailureKind.HTTP), Trouble.DENIED),
+        (TryAgain("odd", kind=FailureKind.HTTP), Trouble.DENIED),
+        (TryAgain("no answer", kind=FailureKind.NETWORK, trouble=Trouble.NAME), Trouble.NAME),
+        (TryAgain("no answer", kind=FailureKind.NETWORK), Trouble.BROKEN),
+        (TimeoutError(), Trouble.TIMEOUT),
+    ],
+)
+async def test_what_a_product_met_that_came_before_is_the_trouble_of_its_origin(
+    answer: Reply | Exception, trouble: Trouble, tmp_path: Path
+):
+    async with context_at(tmp_path) as context:
+        canaries, asking = Canaries(), Asking(context, answer)
+        canaries.add(Product(index=0, url=Url(f"{ORIGIN}/a"), file="a.bin"))
+        run: Any = asking
+        assert await canaries.still_come(run, ORIGIN) is False
+        assert canaries.fault(ORIGIN)[0] is trouble
