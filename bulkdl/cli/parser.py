@@ -136,7 +136,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         name="demo",
         summary="a real run against an archive inside this program; nothing to configure",
-        more="The archive has logins with TOTP, short-lived tokens and network faults. It listens on loopback only.",
+        more="The archive has logins with TOTP, short-lived tokens, faults and two outages. It listens on loopback only.",
         examples=("bulkdl demo", "bulkdl demo -d demo-products --progress plain"),
         manifest=False,
         options=("destination", "workers", "segments", "progress", "report", "log_file", *_OUTPUT),

@@ -1,8 +1,9 @@
-"""Archive of `bulkdl demo`: three kinds of login, short-lived tokens, and typical faults within half a minute."""
+"""Archive of `bulkdl demo`: three kinds of login, short-lived tokens, typical faults, and two outages if asked for."""
 
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from typing import TYPE_CHECKING, Self
 
 import pyotp
@@ -12,6 +13,7 @@ from bulkdl.demo_server.access import Access
 from bulkdl.demo_server.catalog import Catalogue, Item, demo_catalogue
 from bulkdl.demo_server.faults import Cut, Fault, Refuse, Stall
 from bulkdl.demo_server.generated_files import Kind
+from bulkdl.demo_server.outages import OutageRehearsal, Part, PlannedOutage
 from bulkdl.demo_server.server import Archive, Route
 from bulkdl.demo_server.token_server import ClientApp, Identity, Policy, User
 
@@ -20,9 +22,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-__all__ = ["DemoArchive", "demo_faults"]
+    from aiohttp import web
 
-_CLIENT = "demo-public"
+    from bulkdl.demo_server.demo_clock import DemoClock
+
+__all__ = ["DemoArchive", "demo_faults", "demo_outages"]
+
+_CLIENT, _PATIENT_CLIENT = "demo-public", "demo-long-tokens"
+_PATIENT_LIFETIME_S = 60.0
 _FIRST, _SECOND, _THIRD = "creodias-like", "terrascope-like", "basic"
 _HEADER = """\
 # The demo of bulkdl: an archive on this machine that behaves like a real one on a bad day.
@@ -46,8 +53,8 @@ accounts:
     max_connections: 4
   terrascope-like:           # password only; the token is sent in a header
     auth: oidc
-    token_url: {token_url}
-    client_id: {client}
+    token_url: {second_token_url}
+    client_id: {second_client}
     username: ${{DEMO_USERNAME}}
     password: ${{DEMO_PASSWORD}}
     hosts: ["{host}"]
@@ -88,7 +95,8 @@ class DemoArchive:
     """Archive with an identity server, and the manifest and environment for a run against it; use `async with`.
 
     `rate` is in bytes per second for each connection, `token_lifetime` in seconds. Secrets are new each time, so no
-    TOTP code of an earlier demo counts as used.
+    TOTP code of an earlier demo counts as used. With `outages`, the archive runs by their clock, and the two accounts
+    with tokens have a token endpoint each, so that one of them works while the other one is out of order.
     """
 
     def __init__(
@@ -100,8 +108,10 @@ class DemoArchive:
         token_lifetime: float = 4.0,
         faulty: Callable[[Catalogue], list[Fault]] | None = None,
         port: int = 0,
+        outages: OutageRehearsal | None = None,
     ) -> None:
         self._lifetime = token_lifetime
+        self._outages = outages
         self.catalogue = demo_catalogue(count, seed)
         self.environ: Mapping[str, str] = {
             "DEMO_TOTP_USERNAME": "jo.totp@example.org",
@@ -116,7 +126,15 @@ class DemoArchive:
         self.identity = self._identity()
         faults = (faulty or demo_faults)(self.catalogue)
         self.archive = Archive(
-            self.catalogue, access=self._access(), faults=faults, identity=self.identity, rate=rate, port=port
+            self.catalogue,
+            access=self._access(),
+            faults=faults,
+            identity=self.identity,
+            rate=rate,
+            port=port,
+            clock=None if outages is None else outages.clock,
+            realms=("demo",) if outages is None else ("demo", "demo-2"),
+            extend=None if outages is None else self._add_outages,
         )
 
     async def __aenter__(self) -> Self:
@@ -132,7 +150,14 @@ class DemoArchive:
     def manifest_text(self) -> str:
         """Manifest as YAML text."""
         host = self.archive.origin.removeprefix("http://")
-        head = _HEADER.format(lifetime=self._lifetime, token_url=self.archive.token_url, client=_CLIENT, host=host)
+        head = _HEADER.format(
+            lifetime=self._lifetime,
+            token_url=self.archive.token_url,
+            client=_CLIENT,
+            second_token_url=self.archive.token_urls[-1],
+            second_client=_CLIENT if self._outages is None else _PATIENT_CLIENT,
+            host=host,
+        )
         return head + "".join(self._entry(item) for item in self.catalogue)
 
     def write_manifest(self, path: Path) -> Path:
@@ -157,7 +182,28 @@ class DemoArchive:
             ),
             User(name=env["DEMO_USERNAME"], password=env["DEMO_PASSWORD"]),
         )
-        return Identity(users, [ClientApp(id=_CLIENT)], policy=Policy(expires_in=self._lifetime))
+        # While one endpoint is out of order and the clock runs fast, short tokens of the other one would expire on the way.
+        clients = [ClientApp(id=_CLIENT), ClientApp(id=_PATIENT_CLIENT, expires_in=_PATIENT_LIFETIME_S)]
+        clock = None if self._outages is None else self._outages.clock
+        return Identity(users, clients, policy=Policy(expires_in=self._lifetime), clock=clock)
+
+    def _add_outages(self, app: web.Application) -> None:
+        assert self._outages is not None
+        self._outages.install(app, self._part_of, self._progress)
+
+    def _part_of(self, path: str) -> Part | None:
+        if not path.startswith("/auth/"):
+            return Part.ARCHIVE
+        return Part.TOKEN_ENDPOINT if self.archive.token_url.endswith(path) else None
+
+    def _progress(self) -> int:
+        """Return the number of products sent; 0 while a refusal is planned, which could look like an outage that lasts."""
+        if any(isinstance(fault.effect, Refuse) for fault in self.archive.faults.left):
+            return 0
+        sent: Counter[str] = Counter()
+        for record in self.archive.log:
+            sent[record.item] += record.bytes_sent
+        return sum(item.name in sent and sent[item.name] >= item.size for item in self.catalogue)
 
     def _access(self) -> dict[str, Access]:
         access = {
@@ -196,6 +242,12 @@ def demo_faults(catalogue: Catalogue) -> list[Fault]:
         Fault(Stall(after=150_000), item=nth(Kind.HDF5, 2)),
         Fault(Refuse(429, retry_after="1"), item=nth(Kind.JP2, 1)),
     ]
+
+
+def demo_outages(clock: DemoClock) -> OutageRehearsal:
+    """Return an outage of the archive and a later one of the token endpoint, two minutes each by `clock`."""
+    planned = (PlannedOutage(part=Part.ARCHIVE, after=10), PlannedOutage(part=Part.TOKEN_ENDPOINT, after=15))
+    return OutageRehearsal(planned, clock=clock)
 
 
 def _group(item: Item) -> _Group:

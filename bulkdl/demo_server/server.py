@@ -37,7 +37,7 @@ from bulkdl.demo_server.faults import (
 from bulkdl.demo_server.range_requests import Part, Unsatisfiable, Whole, select, validator_headers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from ssl import SSLContext
     from types import TracebackType
 
@@ -45,13 +45,13 @@ __all__ = ["Archive", "IdentityServer", "Record", "Route"]
 
 _BLOCK = 256 * 1024
 _OPEN = Access()
-_REALM = "/auth/realms/demo/protocol/openid-connect"
+_REALM = "/auth/realms/{}/protocol/openid-connect"
 _LOGIN_PAGE = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body><form>User name</form></body></html>\n"
 _E = TypeVar("_E")
 
 
 class IdentityServer(Protocol):
-    """Identity server, mounted under `/auth/realms/demo/protocol/openid-connect`; `…/token` is its token endpoint."""
+    """Identity server, mounted under `/auth/realms/REALM/protocol/openid-connect`; `…/token` is its token endpoint."""
 
     def app(self) -> web.Application: ...
 
@@ -101,7 +101,7 @@ class Archive:
     `access` maps a prefix of product names to the accepted credentials. The longest prefix applies; a product without
     one is open. `rate` limits each connection, in bytes per second. `delay` is the time before each response, in
     seconds. All of these may change while it runs: `put` an item, `faults.add(...)`, `access[...] = ...`, `rate`,
-    `delay`.
+    `delay`. The identity server is mounted once for each of `realms`. `extend` may add middlewares before the start.
     """
 
     def __init__(
@@ -116,6 +116,8 @@ class Archive:
         port: int = 0,
         clock: Clock | None = None,
         ssl_context: SSLContext | None = None,
+        realms: Sequence[str] = ("demo",),
+        extend: Callable[[web.Application], None] | None = None,
     ) -> None:
         self.items = Catalogue(items)
         self.access = dict(access or {})
@@ -127,6 +129,8 @@ class Archive:
         self._port = port
         self._clock = clock or SystemClock()
         self._ssl = ssl_context
+        self._realms = [_REALM.format(name) for name in realms]
+        self._extend = extend
         self._origins: list[str] = []
         self._active: Counter[str] = Counter()
         self._closing = asyncio.Event()
@@ -163,8 +167,13 @@ class Archive:
         return self._origins[1]
 
     @property
+    def token_urls(self) -> list[str]:
+        """URLs of the token endpoint, one for each realm."""
+        return [f"{self.origin}{realm}/token" for realm in self._realms]
+
+    @property
     def token_url(self) -> str:
-        return f"{self.origin}{_REALM}/token"
+        return self.token_urls[0]
 
     @property
     def bytes_sent(self) -> int:
@@ -189,12 +198,15 @@ class Archive:
 
     def _application(self) -> web.Application:
         app = web.Application()
+        if self._extend is not None:
+            self._extend(app)
         app.router.add_get("/download/{id}", self._download)
         app.router.add_get("/files/{name}", self._files)
         app.router.add_get("/catalogue/{id}", self._redirect)
         app.router.add_get("/elsewhere/{id}", self._redirect)
         if self._identity is not None:
-            app.add_subapp(_REALM, self._identity.app())
+            for realm in self._realms:
+                app.add_subapp(realm, self._identity.app())
         return app
 
     async def _download(self, request: web.Request) -> web.StreamResponse:

@@ -19,8 +19,10 @@ import yaml
 from blake3 import blake3
 
 from bulkdl.demo_server.__main__ import main
-from bulkdl.demo_server.demo import DemoArchive, demo_faults
-from bulkdl.demo_server.faults import Cut, Refuse, Stall
+from bulkdl.demo_server.demo import DemoArchive, demo_faults, demo_outages
+from bulkdl.demo_server.demo_clock import DemoClock
+from bulkdl.demo_server.faults import Cut, Fault, Refuse, Stall
+from bulkdl.demo_server.outages import Part
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,6 +126,49 @@ def test_the_demo_works_with_few_products() -> None:
     demo = DemoArchive(count=2)
     assert len(demo.catalogue) == 2
     assert len(demo_faults(demo.catalogue)) == 6
+
+
+async def test_with_outages_the_two_accounts_with_tokens_have_a_token_endpoint_each() -> None:
+    async with DemoArchive(outages=demo_outages(DemoClock())) as demo, aiohttp.ClientSession() as client:
+        accounts = yaml.safe_load(demo.manifest_text)["accounts"]
+        urls = [accounts[name]["token_url"] for name in ("creodias-like", "terrascope-like")]
+        assert urls == demo.archive.token_urls
+        assert len(set(urls)) == 2
+        for name in ("creodias-like", "terrascope-like"):
+            assert demo.identity.check(await _token(client, accounts[name], demo.environ))
+
+
+async def test_without_outages_they_share_one() -> None:
+    async with DemoArchive() as demo:
+        accounts = yaml.safe_load(demo.manifest_text)["accounts"]
+        assert accounts["creodias-like"]["token_url"] == accounts["terrascope-like"]["token_url"]
+        assert accounts["creodias-like"]["client_id"] == accounts["terrascope-like"]["client_id"]
+
+
+async def test_an_outage_begins_once_ten_products_were_sent_and_no_refusal_is_left() -> None:
+    outages = demo_outages(DemoClock())
+    refusal = [Fault(Refuse(503), item="EMPTY_FLAG.bin")]
+    async with (
+        DemoArchive(rate=None, token_lifetime=300, faulty=lambda _: refusal, outages=outages) as demo,
+        aiohttp.ClientSession() as client,
+    ):
+        manifest = yaml.safe_load(demo.manifest_text)
+        headers, _ = await _signed(client, manifest["accounts"]["terrascope-like"], demo.environ)
+        urls = [p["url"] for p in manifest["products"] if p.get("account") in (None, "terrascope-like")]
+        flag = next(url for url in urls if url.endswith("EMPTY_FLAG.bin"))
+
+        async def get(url: str) -> int:
+            async with client.get(url, headers=headers) as response:
+                await response.read()
+                return response.status
+
+        others = [url for url in urls if url != flag]
+        assert [await get(url) for url in others[:11]] == [200] * 11
+        assert outages.held == []
+        assert await get(flag) == 503
+        assert outages.held == []
+        assert await get(flag) == 503
+        assert [held.planned.part for held in outages.held] == [Part.ARCHIVE]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bulkdl.cli.dispatch import Invocation
+    from bulkdl.core.clock import Clock
     from bulkdl.core.events import Event
     from bulkdl.core.models import Manifest, RunOptions, Settings
     from bulkdl.operations.result import RunResult
@@ -92,9 +93,9 @@ def run(invocation: Invocation) -> int:
     return finish(command, asyncio.run(execute(command)))
 
 
-async def execute(command: RunCommand) -> RunResult:
+async def execute(command: RunCommand, *, clock: Clock | None = None) -> RunResult:
     """Run with the progress display, the log file and the signal handlers."""
-    hub, clock, stop = Hub(_enable_gc), SystemClock(), StopSignal()
+    hub, clock, stop = Hub(_enable_gc), clock or SystemClock(), StopSignal()
     with ExitStack() as stack:
         log = None if command.log_file is None else stack.enter_context(LogFile(command.log_file, clock=clock))
         more = () if log is None else (log,)
@@ -108,7 +109,7 @@ async def execute(command: RunCommand) -> RunResult:
                 verbosity=command.verbosity,
                 more=more,
             ) as progress:
-                return await _run_with_signals(command, hub, stop, progress)
+                return await _run_with_signals(command, hub, clock, stop, progress)
         except Exception:
             if log is not None:
                 log.write("error", traceback.format_exc())
@@ -120,7 +121,9 @@ def _enable_gc(event: Event) -> None:
         gc_control.enable_after_startup()
 
 
-async def _run_with_signals(command: RunCommand, hub: Hub, stop: StopSignal, progress: Progress) -> RunResult:
+async def _run_with_signals(
+    command: RunCommand, hub: Hub, clock: Clock, stop: StopSignal, progress: Progress
+) -> RunResult:
     with stop_on_signals(stop, say=partial(hub.note, Level.WARNING), restore=partial(progress.close, _QUIT_PATIENCE_S)):
         return await run_engine(
             command.manifest,
@@ -130,6 +133,7 @@ async def _run_with_signals(command: RunCommand, hub: Hub, stop: StopSignal, pro
             environ=command.environ,
             prompt=prompt_for(progress, manifest=command.manifest.path),
             stop=stop,
+            clock=clock,
             alone=True,
         )
 
