@@ -177,9 +177,8 @@ def _small_product(context: RunContext, task: DownloadTask, head: Head, body: by
     if reason is not None and not _has_checksum(task, body):
         raise not_the_product(reason)
     new = _reserve_name(context, task, head, None, body)
-    task.resumed, task.content_type = 0, head.content_type
-    if host not in task.served_by:
-        task.served_by.append(host)
+    task.resumed = 0
+    task.note_response(head.content_type, host=host)
     return SmallProduct(_entry(context, task, head, None, total=len(body), kept=()), body, unseen=new)
 
 
@@ -223,22 +222,17 @@ async def _receive(
         return existing
     kept = known.ranges if decision.action is Action.APPEND else ()
     task.was_decoded = response.decoder is not None
-    if task.resumed is None or not kept or decision.why is DecisionReason.SAME_VERSION_FROM_ZERO:
-        # A body from the first byte on brings again what is on disk.
-        task.resumed = known.have if kept and decision.why is not DecisionReason.SAME_VERSION_FROM_ZERO else 0
+    task.note_resumed(known.have if kept and decision.why is not DecisionReason.SAME_VERSION_FROM_ZERO else 0)
     current = _entry(context, task, response.head, entry, total=decision.total, kept=kept)
     await _require_space(context, task, current)
     flight = context.hub.counters.flights[task.product.id]
     flight.file, flight.total, flight.phase = task.shown, current.total, "receiving"
-    task.content_type = response.head.content_type
-    if response.url.host not in task.served_by:
-        task.served_by.append(response.url.host)
+    task.note_response(response.head.content_type, host=response.url.host)
     if known.ranges and not kept:
         await capture_sample(context, task, entry, response.head, total=decision.total)
     if (known.ranges or response.decoder) and not kept:
-        await context.journal.put(
-            current
-        )  # the journal must forget the old ranges before bytes of another version touch the file
+        # The journal must forget the old ranges before bytes of another version touch the file.
+        await context.journal.put(current)
     if small and (body := await response.whole(decision.total or 0, within_s=SMALL_S)):
         context.hub.counters.received += len(body)
         await context.rate.take(len(body))
@@ -246,25 +240,27 @@ async def _receive(
         return SmallProduct(current, body, unseen=new)
     if small and new and (existing := await _existing(context, task, decision)) is not None:
         return existing
-    try:
-        return await _receive_into_partial(context, task, response, ask=ask, decision=decision, entry=current)
-    except BulkdlError:
-        await _remove_if_empty(context, current)
-        raise
+    return await _receive_into_partial(context, task, response, ask=ask, decision=decision, entry=current)
 
 
 async def _receive_into_partial(
     context: RunContext, task: DownloadTask, response: Response, *, ask: RangeRequest, decision: Decision, entry: Entry
 ) -> CompletePartial:
     kept = entry.ranges
-    async with context.storage.open_partial(entry.part or "", truncate=not kept) as partial:
-        if not kept:
-            task.sniffed = False
-        compare = await _overlap(context, entry, ask) if kept and ask.overlap else b""
-        receiver = SegmentedReceiver(context, task, entry=entry, partial=partial, start=decision.start + len(compare))
-        splittable = _splittable(response.head, decision, entry, has_checksum=bool(task.product.checksums))
-        splittable = splittable and not context.hosts.ignores_ranges(task.source.origin)
-        return CompletePartial(await receiver.receive(response, compare=compare, splittable=splittable))
+    try:
+        async with context.storage.open_partial(entry.part or "", truncate=not kept) as partial:
+            if not kept:
+                task.sniffed = False
+            compare = await _overlap(context, entry, ask) if kept and ask.overlap else b""
+            receiver = SegmentedReceiver(
+                context, task, entry=entry, partial=partial, start=decision.start + len(compare)
+            )
+            splittable = _splittable(response.head, decision, entry, has_checksum=bool(task.product.checksums))
+            splittable = splittable and not context.hosts.ignores_ranges(task.source.origin)
+            return CompletePartial(await receiver.receive(response, compare=compare, splittable=splittable))
+    except BulkdlError:
+        await _remove_if_empty(context, entry)
+        raise
 
 
 async def _remove_if_empty(context: RunContext, entry: Entry) -> None:

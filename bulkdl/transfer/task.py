@@ -121,6 +121,17 @@ class DownloadTask:
         if self._hasher is not None:
             self._hasher.invalidate()
 
+    def note_response(self, content_type: str, *, host: str) -> None:
+        """Note the type of the representation, and the host that sends it."""
+        self.content_type = content_type
+        if host not in self.served_by:
+            self.served_by.append(host)
+
+    def note_resumed(self, have: int) -> None:
+        """Note the bytes on disk that are not requested again; after the first attempt only the loss of all of them counts."""
+        if self.resumed is None or not have:
+            self.resumed = have
+
     @property
     def needs_origin(self) -> bool:
         """True if the next step of this task sends requests; a body in memory or a renamed file needs none."""
