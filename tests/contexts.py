@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["NOW", "URL", "context_at", "task_for"]
 
 NOW = 1_750_000_000.0
-"""What the wall clock of a context shows."""
+"""Time that the wall clock of a context shows."""
 URL = Url("https://archive.example.org/x.bin")
 
 

@@ -1,4 +1,4 @@
-"""How long tests go on: a short form in the README's command, a long one with `BULKDL_TESTS=thorough`, as `.ci/run` has it.
+"""Length of tests: a short form in the README's command, a long one with `BULKDL_TESTS=thorough`, as `.ci/run` has it.
 
 Both forms check the same; the long one has more rounds, examples or states. A test that has both is marked `thorough`.
 """

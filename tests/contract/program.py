@@ -35,7 +35,7 @@ __all__ = ["SECRETS", "Done", "Place", "Routes", "Running", "Site", "Stage", "ev
 _T = TypeVar("_T")
 _CAN_FORK = sys.platform == "linux"
 PATIENCE_S = 100.0
-"""What has not come by then is a failure; nothing is judged by how long it took."""
+"""Longest wait for an event, in seconds; nothing is judged by how long it took."""
 TOTP_SECRETS = {"tina": "gezd gnbv gy3t qojq gezd gnbv gy3t qojq", "ines": "MFRG GZDF MZTW Q2LK NNWG 23TP"}
 SECRETS = {
     "JO_PASSWORD": "pÄss wörd+&=%€",
@@ -50,7 +50,7 @@ SECRETS = {
 """Secrets by environment variable; none of them may appear in any file afterwards."""
 
 SHORT_WAITS = {"BULKDL_GIVE_UP_AFTER": "2s", "BULKDL_RETRY_FOR": "0s"}
-"""How long a run waits for an origin that is out of order, and keeps trying a product; by default hours."""
+"""Wait for an origin that is out of order, and time in which a product is tried again; by default hours."""
 
 
 def eventually(condition: Callable[[], _T], *, what: str = "", process: Running | None = None) -> _T:

@@ -1,4 +1,4 @@
-"""What a user reads about a bot check, a link that has expired, a client certificate, and http on a port for https."""
+"""Messages about a bot check, a link that has expired, a client certificate, and http on a port for https."""
 
 from __future__ import annotations
 

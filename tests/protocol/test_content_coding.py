@@ -1,4 +1,4 @@
-"""Whether a body has the coding that its head names."""
+"""Codings that a head names, compared with the bytes of the body."""
 
 from __future__ import annotations
 

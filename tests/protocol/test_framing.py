@@ -1,4 +1,4 @@
-"""Where a body ends, by the raw bytes of its head: one row for each way in which servers write the framing fields."""
+"""End of a body, by the raw bytes of its head: one row for each way in which servers write the framing fields."""
 
 from __future__ import annotations
 

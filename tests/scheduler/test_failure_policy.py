@@ -1,4 +1,4 @@
-"""Whose fault a failed attempt is, and what follows: one table of archives, each with the end of its products."""
+"""Owner of a failed attempt, and the consequence: one table of archives, each with the end of its products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many connections products take, over real sockets: more where each is held back, and none that another product needs."""
+"""Number of connections that products take, over real sockets: more where each is held back, and none that another product needs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Archive:
 
 
 TRIES = 4
-"""What pays is seen by rates: on a machine that is busy with something else a run may see nothing, so each try is slower."""
+"""Tries of a run that measures rates: a busy machine may hide the gain of a connection, so each try is slower."""
 
 
 async def fetch(tmp_path: Path, archive: Archive, *, products: int = 3, **settings: int) -> None:

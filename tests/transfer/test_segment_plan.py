@@ -1,4 +1,4 @@
-"""How a product's missing ranges are leased to connections."""
+"""Leases of a product's missing ranges to connections."""
 
 from __future__ import annotations
 

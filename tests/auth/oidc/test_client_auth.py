@@ -1,4 +1,4 @@
-"""How a client sends its secret: in the form, or in the header at a server that asks for that (RFC 6749 §2.3.1)."""
+"""Secret of a client: sent in the form, or in the header at a server that asks for that (RFC 6749 §2.3.1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is remembered of a login that worked, for how long, and that it tells no secret."""
+"""Memory of a login that worked: its content, how long it lasts, and that it tells no secret."""
 
 from __future__ import annotations
 
