@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.adaptive.archive import Site, archives_from_json, archives_to_json
 from benchmarks.adaptive.content import names_of, part, problem
-from benchmarks.adaptive.log import Seen, mean_of_middle
+from benchmarks.adaptive.log import Seen, mean_of_middle, over_time
 from benchmarks.adaptive.rows import ROWS, random_rows
 from benchmarks.adaptive.rules import CLOSE, MB, Archive, Row, Rules, allocate, best_connections, ideal_s
 from benchmarks.adaptive.table import report
@@ -228,6 +228,10 @@ def test_a_file_is_right_only_with_all_its_bytes(tmp_path: Path) -> None:
 def test_the_mean_counts_the_middle_half_only() -> None:
     assert mean_of_middle([(0.0, 100), (2.0, 4), (4.0, 8), (6.0, 100), (8.0, 0)]) == 6.0
     assert mean_of_middle([]) == 0.0
+
+
+def test_the_number_of_requests_over_time_has_a_mean_for_each_part() -> None:
+    assert over_time([(0.0, 2), (1.0, 4), (2.0, 8), (4.0, 0)], parts=2) == (3.0, 8.0)
 
 
 def test_every_tool_names_every_product_of_a_row(tmp_path: Path) -> None:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
-__all__ = ["Log", "Seen", "mean_of_middle"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Log", "Seen", "mean_of_middle", "over_time"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +30,8 @@ class Seen:
     """Requests open at once, those in the queue included."""
     mean_requests: float = 0.0
     """Mean over time, in the middle half of the transfer."""
+    over_time: tuple[float, ...] = ()
+    """Mean number of open requests in each twentieth of the transfer."""
 
 
 @dataclass(slots=True)
@@ -76,17 +82,28 @@ class Log:
                 peak_connections=self.peak_connections,
                 peak_requests=max((count for _, count in self._changes), default=0),
                 mean_requests=mean_of_middle(self._changes),
+                over_time=over_time(self._changes),
             )
         )
 
 
-def mean_of_middle(changes: list[tuple[float, int]]) -> float:
+def mean_of_middle(changes: Sequence[tuple[float, int]]) -> float:
     """Return the mean over time of a number that changes at these times, from a quarter to three quarters of them."""
-    if len(changes) < 2:
+    return _mean(changes, 0.25, 0.75)
+
+
+def over_time(changes: Sequence[tuple[float, int]], parts: int = 20) -> tuple[float, ...]:
+    """Return the mean of that number in each of so many equal parts of the time."""
+    return tuple(round(_mean(changes, part / parts, (part + 1) / parts), 1) for part in range(parts))
+
+
+def _mean(changes: Sequence[tuple[float, int]], first: float, last: float) -> float:
+    """Return the mean over time between two shares of the time from the first change to the last."""
+    if not changes or changes[-1][0] <= changes[0][0]:
         return 0.0
-    begin, end = changes[0][0], changes[-1][0]
-    first, last = begin + (end - begin) / 4, end - (end - begin) / 4
+    begin, whole = changes[0][0], changes[-1][0] - changes[0][0]
+    low, high = begin + first * whole, begin + last * whole
     area = 0.0
     for (start, count), (stop, _) in itertools.pairwise(changes):
-        area += count * max(0.0, min(stop, last) - max(start, first))
-    return area / (last - first) if last > first else 0.0
+        area += count * max(0.0, min(stop, high) - max(start, low))
+    return area / (high - low)

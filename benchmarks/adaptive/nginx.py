@@ -13,7 +13,7 @@ from benchmarks.process import free_port, serving
 from benchmarks.servers import nginx_executable
 
 from .content import names_of, part
-from .log import Seen, mean_of_middle
+from .log import Seen, mean_of_middle, over_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +83,7 @@ class NginxSite:
             peak_connections=max(line["connections"] for line in lines),
             peak_requests=max((count for _, count in changes), default=0),
             mean_requests=mean_of_middle(changes),
+            over_time=over_time(changes),
         )
 
 

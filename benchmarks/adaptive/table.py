@@ -25,8 +25,8 @@ best fixed number of connections for the archive, and try refused requests again
 
 A cell has the **time** from the start of the tool's process to its end, relative to the shortest time (an interpreter's start is a part of it, and
 the time to the first request stands in brackets); the requests that the archive refused; the most connections open at once, and the mean
-number of requests open in the middle half of the transfer; and the products lost, if any. `ended` marks a tool that was still at work
-after {limit:g} times the shortest time. {repeated}
+number of requests open in the middle half of the transfer; and the products lost, if any (`wrong`: an incomplete file has the final name).
+`ended` marks a tool that was still at work after {limit:g} times the shortest time. {repeated}
 
 {date}. Repeat with `python -m benchmarks.adaptive --peers --write`.
 

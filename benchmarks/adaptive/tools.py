@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from .rules import Row
+    from .rules import Archive, Row
 
 __all__ = ["BULKDL", "Tool", "fixed", "peers"]
 
 _MOST_PER_PRODUCT = 16
 """Limit of aria2c's `-x`."""
+_MOST_AT_ONCE = 64
 _CURL_PARALLEL = "-Z --parallel-immediate --parallel-max"
 _CURL = "-q --silent --show-error --fail --retry 100000 --retry-all-errors --retry-delay 1"
 _ARIA2C = "--no-conf --quiet --file-allocation=none --async-dns=false -k1M -m0 --retry-wait=1 --max-file-not-found=0"
@@ -76,8 +77,22 @@ def peers() -> list[Tool]:
 
 
 def _best(row: Row) -> int:
-    """Return the best number of requests at once over all archives, as if the rules were known."""
-    return sum(best_connections(archive.rules, row.account_limit) for archive in row.archives)
+    """Return the best fixed number of requests at once over all archives, for somebody who knows the rules."""
+    return sum(_best_of(archive, row.account_limit) for archive in row.archives)
+
+
+def _best_of(archive: Archive, account_limit: int | None) -> int:
+    rules, products = archive.rules, len(archive.sizes)
+    if rules.request_rate is not None or not _bears_any_number(archive) or account_limit is not None:
+        return best_connections(rules, account_limit)
+    # More than the smallest best number does no harm, and fewer products are left for the end.
+    return max(best_connections(rules), min(products, _MOST_AT_ONCE))
+
+
+def _bears_any_number(archive: Archive) -> bool:
+    """Return whether an archive serves any number of requests as quickly as the best number."""
+    rules = archive.rules
+    return rules.limit is None and rules.suffers_above is None and rules.served_at_once is None
 
 
 def _give_up_below(row: Row) -> int | None:
@@ -102,7 +117,8 @@ def _aria2c(row: Row, bases: Sequence[str], folder: Path) -> Command:
     names = names_of(row)
     urls.write_text("".join(f"{base}/{name}\n" for base, of in zip(bases, names, strict=True) for name in of))
     best, products = _best(row), sum(map(len, names))
-    per_product = min(_MOST_PER_PRODUCT, -(-best // products))
+    unequal = any(len(set(archive.sizes)) > 1 and _bears_any_number(archive) for archive in row.archives)
+    per_product = _MOST_PER_PRODUCT if unequal else min(_MOST_PER_PRODUCT, -(-best // products))
     slow = _give_up_below(row)
     more = [f"--lowest-speed-limit={slow}"] if slow else []
     flags = [*_ARIA2C.split(), f"-j{best}", f"-x{per_product}", f"-s{per_product}", *more]
