@@ -25,6 +25,7 @@ __all__ = [
     "FailureKind",
     "Grant",
     "Manifest",
+    "Order",
     "Outcome",
     "Product",
     "Resume",
@@ -81,6 +82,16 @@ class Resume(StrEnum):
 
     STRICT = "strict"
     OVERLAP = "overlap"
+
+
+class Order(StrEnum):
+    """Order in which products of one priority are begun."""
+
+    AUTO = "auto"
+    MANIFEST = "manifest"
+    LARGEST = "largest"
+    SMALLEST = "smallest"
+    NEWEST = "newest"
 
 
 class State(StrEnum):
@@ -153,6 +164,8 @@ class Product:
     extract: bool = False
     verify: Verify = Verify.BASIC
     resume: Resume = Resume.STRICT
+    priority: int = 0
+    """Products of a higher priority are begun first."""
     line: int = 0
     """Line in the manifest, from 1; 0 if the product came from no file."""
 
@@ -254,6 +267,7 @@ class Settings:
     """Limit in seconds of waiting for one product as asked by the server (Retry-After, 202)."""
     window: Window | None = None
     until: time | None = None
+    order: Order = Order.AUTO
     ca_file: Path | None = None
 
 

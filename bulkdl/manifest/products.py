@@ -53,6 +53,7 @@ class _Overrides:
     extract: bool | None = None
     verify: Verify | None = None
     resume: Resume | None = None
+    priority: int = 0
 
 
 @dataclass(slots=True)
@@ -138,6 +139,7 @@ class Products:
             extract=value.get("extract"),
             verify=Verify(value["verify"]) if "verify" in value else None,
             resume=Resume(value["resume"]) if "resume" in value else None,
+            priority=int(value.get("priority") or 0),
         )
 
     def _hint(self, text: str, place: Place) -> str | None:
@@ -277,6 +279,7 @@ def _finish(draft: _Draft, index: int, values: Defaults, overrides: _Overrides, 
         extract=values.extract,
         verify=values.verify,
         resume=values.resume or Resume.STRICT,
+        priority=overrides.priority,
         line=draft.line,
     )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from bulkdl.core import units
 from bulkdl.core.errors import UsageError
 from bulkdl.core.fast_dataclass import dataclass
-from bulkdl.core.models import RunOptions, Settings
+from bulkdl.core.models import Order, RunOptions, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -140,10 +140,17 @@ def _count(text: str) -> int:
     return _integer(text, least=0, most=9)
 
 
+def _order(text: str) -> Order:
+    return Order(_one_of(_ORDERS)(text.strip().lower()))
+
+
 _DEFAULTS = Settings()
+_ORDERS = tuple(Order)
 
 
-def _setting(name: str, short: str, metavar: str, parse: Callable[[str], Any], text: str) -> Option:
+def _setting(
+    name: str, short: str, metavar: str, parse: Callable[[str], Any], text: str, *, choices: tuple[str, ...] = ()
+) -> Option:
     long = f"--{name.replace('_', '-')}"
     return Option(
         name=name,
@@ -152,6 +159,7 @@ def _setting(name: str, short: str, metavar: str, parse: Callable[[str], Any], t
         parse=parse,
         default=getattr(_DEFAULTS, name),
         metavar=metavar,
+        choices=choices,
         in_manifest=True,
     )
 
@@ -211,6 +219,14 @@ SETTINGS: tuple[Option, ...] = (
         "HH:MM",
         _or_none(units.parse_time),
         "stop at this local time; unfinished products stay pending (exit 5)",
+    ),
+    _setting(
+        "order",
+        "",
+        "ORDER",
+        _order,
+        "what is begun first: auto, manifest, largest, smallest or newest (default: auto, for the shortest run)",
+        choices=_ORDERS,
     ),
     _setting("ca_file", "", "FILE", _or_none(_path), "extra CA certificates (PEM)"),
 )

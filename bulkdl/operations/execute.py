@@ -23,6 +23,7 @@ from bulkdl.http.fast_lane.takeover import fast_lane_for
 from bulkdl.operations.keep_awake import keep_awake
 from bulkdl.operations.prepare import announce
 from bulkdl.planning.local_status import LocalFileStatus
+from bulkdl.planning.order import ordered
 from bulkdl.planning.orphaned_partials import find_orphans
 from bulkdl.protocol.server_quirks import ServerQuirks
 from bulkdl.scheduler.engine import Engine
@@ -86,6 +87,7 @@ async def execute(
         await _warn_of_little_space(request, prepared)
         context = _run_context(stack, request, prepared, network, authenticators)
         await record_done(context, items)
+        items[:] = ordered(items, request.settings.order)
         engine = Engine(context, _drained(items))
         try:
             await _until_stopped(engine, stop=stop, deadline=ends_at, clock=request.clock, ending=ending)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bulkdl.core.errors import UsageError
-from bulkdl.core.models import RunOptions, Settings, Window
+from bulkdl.core.models import Order, RunOptions, Settings, Window
 from bulkdl.manifest.settings import RUN_OPTIONS, SETTINGS, by_name, resolve, resolve_run_options, value_of
 
 
@@ -61,6 +61,7 @@ def test_flag_beats_variable_beats_manifest_beats_default(flags, environ, manife
         ("window", "22:00-06:00", Window(time(22), time(6))),
         ("window", "none", None),
         ("until", "06:30", time(6, 30)),
+        ("order", "newest", Order.NEWEST),
     ],
 )
 def test_each_setting_is_read_from_its_variable(name, text, value):
@@ -84,6 +85,7 @@ def test_a_ca_file_is_made_absolute():
         ("limit_rate", "fast"),
         ("window", "22:00"),
         ("until", "25:00"),
+        ("order", "biggest"),
         ("progress", "loud"),
         ("overwrite", "perhaps"),
     ],

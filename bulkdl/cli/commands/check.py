@@ -15,12 +15,13 @@ from bulkdl.cli.text import clean, count, titled
 from bulkdl.core.exit_codes import exit_code
 from bulkdl.core.units import format_bytes
 from bulkdl.operations.check import check_products
+from bulkdl.planning.order import DESCRIPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from bulkdl.cli.dispatch import Invocation
-    from bulkdl.core.models import Manifest
+    from bulkdl.core.models import Manifest, Order
     from bulkdl.operations.check import AccountFacts, CheckReport
 
 __all__ = ["check", "check_json", "check_lines", "dry_run"]
@@ -28,15 +29,15 @@ __all__ = ["check", "check_json", "check_lines", "dry_run"]
 
 def check(invocation: Invocation) -> int:
     """Print the plan; exit code 0 if a run can do all of it."""
-    manifest, report = _checked(invocation)
+    manifest, report, order = _checked(invocation)
     if not invocation.arguments.remote:
-        _print_plan(invocation, manifest, report)
+        _print_plan(invocation, manifest, report, order)
         return _code(report)
     from bulkdl.cli.commands.check_remote import query_archives, remote_json, remote_lines  # noqa: PLC0415 - needed only for --remote
 
     found = query_archives(invocation, manifest)
     report = report.with_sizes({facts.index: facts.size for facts in found if facts.size is not None})
-    _print_plan(invocation, manifest, report, remote=remote_json(found))
+    _print_plan(invocation, manifest, report, order, remote=remote_json(found))
     if not invocation.json:
         every = invocation.verbosity > 0 or len(found) <= LISTED
         write_out("\nAt the archives:\n" + "\n".join(remote_lines(found, every=every)) + "\n")
@@ -49,8 +50,8 @@ def check(invocation: Invocation) -> int:
 
 def dry_run(invocation: Invocation) -> int:
     """Print the same plan for `run --dry-run`; only what keeps a run from its work is an error, a conflict is not."""
-    manifest, report = _checked(invocation)
-    _print_plan(invocation, manifest, report)
+    manifest, report, order = _checked(invocation)
+    _print_plan(invocation, manifest, report, order)
     return exit_code(machine=report.fits is False, account=any(a.error for a in report.accounts))
 
 
@@ -60,34 +61,40 @@ def _code(report: CheckReport) -> int:
     )
 
 
-def _checked(invocation: Invocation) -> tuple[Manifest, CheckReport]:
+def _checked(invocation: Invocation) -> tuple[Manifest, CheckReport, Order]:
     manifest = invocation.load_manifest()
-    invocation.settings(manifest)  # report a wrong flag or variable now, not when the run starts
+    settings = invocation.settings(manifest)  # report a wrong flag or variable now, not when the run starts
     plan = check_products(
         manifest,
         options=invocation.options(),
         environ=invocation.environ,
         prompt=prompt_for(manifest=invocation.arguments.manifest),
     )
-    return manifest, plan
+    return manifest, plan, settings.order
 
 
 def _print_plan(
-    invocation: Invocation, manifest: Manifest, report: CheckReport, remote: dict[str, object] | None = None
+    invocation: Invocation,
+    manifest: Manifest,
+    report: CheckReport,
+    order: Order,
+    *,
+    remote: dict[str, object] | None = None,
 ) -> None:
     if invocation.json:
         more = {} if remote is None else {"remote": remote}
-        write_out(json.dumps(check_json(report, manifest) | more, indent=2) + "\n")
+        write_out(json.dumps(check_json(report, manifest, order) | more, indent=2) + "\n")
     else:
-        write_out("\n".join(check_lines(report, manifest)) + "\n")
+        write_out("\n".join(check_lines(report, manifest, order)) + "\n")
 
 
-def check_lines(report: CheckReport, manifest: Manifest) -> Iterator[str]:
+def check_lines(report: CheckReport, manifest: Manifest, order: Order) -> Iterator[str]:
     """Return the plan as lines of text."""
     yield f"{'manifest':<13}{clean(manifest.path)}"
     yield f"{'destination':<13}{clean(str(manifest.destination))}"
     yield f"{'products':<13}{report.products:,}: {', '.join(_counts(report))}"
     yield f"{'to download':<13}{', '.join(_sizes(report))}"
+    yield f"{'order':<13}{DESCRIPTIONS[order]}"
     if report.free_bytes is not None:
         yield f"{'free space':<13}{format_bytes(report.free_bytes)}: {_enough(report, report.free_bytes)}"
     for account in report.accounts:
@@ -138,7 +145,7 @@ def _account_lines(account: AccountFacts) -> Iterator[str]:
         yield f"  {'PROBLEM':<20}{clean(account.error)}"
 
 
-def check_json(report: CheckReport, manifest: Manifest) -> dict[str, object]:
+def check_json(report: CheckReport, manifest: Manifest, order: Order) -> dict[str, object]:
     """Return the plan as JSON values."""
     return {
         "manifest": manifest.path,
@@ -153,6 +160,7 @@ def check_json(report: CheckReport, manifest: Manifest) -> dict[str, object]:
         },
         "bytes": {"todo": report.bytes_todo, "kept": report.bytes_kept, "free": report.free_bytes},
         "fits": report.fits,
+        "order": order.value,
         "accounts": {a.name: _account_json(a) for a in report.accounts},
         "conflicts": list(report.conflicts),
         "warnings": list(report.warnings),
