@@ -1,71 +1,100 @@
-"""Limits of connections for each account, each host and the whole run.
+"""Places for connections: how many the run has, and how many each account has at each host (`host_connections`).
 
-A product that waits for a slot gets that of the newest extra connection, which closes within 0.3 s. Slots that become
+A product that waits for a place gets that of the newest extra connection, which closes within 0.3 s. Places that become
 free at once are divided evenly among the products in flight.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+import math
+from collections import deque
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from bulkdl.concurrency.adaptive_limit import ConcurrencyLimit, on_refused
-from bulkdl.concurrency.throughput import LAPSE_S, FirstBytes, HostThroughput
+from bulkdl.concurrency.connection_control import Phase, begin
+from bulkdl.concurrency.host_connections import HostConnections
 from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from bulkdl.concurrency.host_connections import Limits, Place
+    from bulkdl.concurrency.work_meter import WorkMeter
     from bulkdl.core.clock import Clock
 
-__all__ = ["ConnectionLimiter"]
+__all__ = ["CAP", "FIRST_CONNECTIONS", "ConnectionLimiter", "Key", "Slot"]
 
-HOST_CONNECTIONS = 16
-"""Limit of connections to one host without an account limit, before a trial has raised it."""
-BURST_S = 1.0
-"""Seconds within which refusals count as one, since the requests were already under way."""
-QUIET_S = 60.0
-"""Seconds without a refusal after which a reduced limit rises by one connection."""
+CAP = 128
+"""Limit of connections of one account to one host, whatever they bring."""
+FIRST_CONNECTIONS = 8
+"""Connections to a host that nothing is known of."""
+_BURST_S = 1.0
+"""Seconds within which refusals of extra connections count as one, since the requests were already under way."""
+LOOK_S, LOOK_SETTLED_S = 0.03, 0.5
+"""Seconds between two looks at the measurements, while something is being found out and otherwise."""
+
+Key = str
+"""Name of a control: an account with a stated limit, or an account at a host."""
 
 
 @dataclass(slots=True, eq=False)
 class _Waiter:
-    keys: tuple[str, ...]
+    host: HostConnections
     granted: asyncio.Future[None]
-
-
-@dataclass(slots=True)
-class _Reduced:
-    """A limit that a server's refusal has reduced, until it is restored."""
-
-    original: int
-    at: float
-    """Time of the latest refusal."""
-    reduced_at: float = -BURST_S
-    """Time of the latest reduction: refusals that go on reduce the limit once in `BURST_S`."""
+    place: Place | None = None
 
 
 @dataclass(slots=True, eq=False)
 class _ExtraConnection:
     """An additional connection to a product; `leave` asks it to close soon."""
 
-    keys: tuple[str, ...]
+    host: HostConnections
     leave: Callable[[], None]
     closing: bool = False
 
 
+class Slot(AbstractAsyncContextManager["Slot"]):
+    """The right to one connection; it is taken when it is entered, or before by `ConnectionLimiter.reserve`."""
+
+    __slots__ = ("_host", "_limiter", "place")
+
+    def __init__(self, limiter: ConnectionLimiter, host: HostConnections, place: Place | None = None) -> None:
+        self._limiter = limiter
+        self._host = host
+        self.place = place
+
+    async def __aenter__(self) -> Self:
+        if self.place is None:
+            self.place = await self._limiter.acquire(self._host)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.give_back()
+
+    def is_of(self, host: HostConnections) -> bool:
+        return self.place is not None and self._host is host
+
+    def give_back(self) -> None:
+        place, self.place = self.place, None
+        if place is not None:
+            self._limiter.release(self._host, place)
+
+    def answered(self) -> None:
+        """Record that the host serves this connection."""
+        if self.place is not None:
+            self._limiter.record_answered(self._host, self.place)
+
+    def refused(self) -> None:
+        """Record that the host refused this connection, because of their number or since it came too soon."""
+        self._limiter.record_refused(self._host, self.place)
+
+
 class ConnectionLimiter:
-    """Slots for connections, counted by account and by host; the first waiter that fits is served first.
+    """Slots for connections; the first waiter that fits is served first.
 
     `extra` is for additional connections to one product. It never waits, never takes a slot that a product is waiting
     for, and gives its slot up if a product needs it.
-
-    No waiter ever fits: a slot that becomes free goes to the first waiter it fits, before any new caller can ask. A
-    caller that fits immediately therefore never skips ahead of a waiter.
-
-    Without an account limit, the limit of a host may grow up to `cap` (`adaptive_limit`), and the run's limit with it.
     """
 
     def __init__(
@@ -74,43 +103,72 @@ class ConnectionLimiter:
         most: int,
         accounts: Mapping[str, int | None],
         clock: Clock,
-        host: int = HOST_CONNECTIONS,
+        host: int = FIRST_CONNECTIONS,
         cap: int = 0,
+        least: int | None = None,
     ) -> None:
-        """`most` and `host` are the first limits of the run and of one host; `cap` is the highest limit of one host."""
-        self._limits: dict[str, int] = {}
-        self._limits |= {f"account {name}": limit for name, limit in accounts.items() if limit is not None}
+        """`most`: first limit of the run; `host`: connections to begin with; `cap`: highest limit of one host.
+
+        `accounts`: limits that accounts have over all their hosts. `least`: number below which only a refusal goes; by
+        default `host`.
+        """
         self._run_limit = most
-        self._host_limit = host
-        self._host_cap = cap
-        self._held: Counter[str] = Counter()
+        self._run_held = 0
+        self._accounts = accounts
+        self._host_start = host
+        self._host_cap = max(cap, host)
+        self._least = host if least is None else least
+        self._clock = clock
+        self._hosts: dict[Key, HostConnections] = {}
+        self._by_name: dict[tuple[str | None, str], HostConnections] = {}
         self._waiting: deque[_Waiter] = deque()
         self._extras: list[_ExtraConnection] = []
-        self._clock = clock
-        self._reduced: dict[str, _Reduced] = {}
-        self._throughputs: dict[str, HostThroughput] = {}
-        self._known_keys: dict[tuple[str | None, str], tuple[str, ...]] = {}
+        self._refused_at: dict[int, float] = {}
         self.limit_raised = asyncio.Event()
         """Set, and replaced by a new event, whenever the limit of a host has been raised."""
+        self.on_free: Callable[[], None] = lambda: None
+        """Called when a place has become free, or the limit of a host has risen."""
+        self.on_decision: Callable[[Key, str], None] = lambda _key, _text: None
+        """Called with each decision about an account at a host: a sentence with its reason."""
 
-    def slot(self, *, account: str | None, host: str) -> AbstractAsyncContextManager[None]:
-        return _Slot(self, self._keys(account, host))
+    # Slots
+
+    def slot(self, *, account: str | None, host: str, reserved: Slot | None = None) -> Slot:
+        """Return a slot; `reserved` is used if it is for the same account and host, else given back."""
+        wanted = self._host(account, host)
+        if reserved is not None:
+            if reserved.is_of(wanted):
+                return reserved
+            reserved.give_back()
+        return Slot(self, wanted)
+
+    def reserve(self, account: str | None, host: str) -> Slot:
+        """Take a slot that `opens_in` has found free."""
+        wanted = self._host(account, host)
+        return Slot(self, wanted, self._take(wanted))
+
+    def opens_in(self, account: str | None, host: str) -> float:
+        """Return the seconds until `reserve` may be called; 0: now, infinity: after the next change."""
+        return self._opens_in(self._host(account, host))
 
     @asynccontextmanager
     async def extra(
         self, *, account: str | None, host: str, leave: Callable[[], None] = lambda: None
-    ) -> AsyncIterator[bool]:
-        """Yield whether a slot was free; the limiter calls `leave` when the connection should close soon."""
-        extra = _ExtraConnection(self._keys(account, host), leave)
-        granted = self._fits(extra.keys)
-        if granted:
-            self._hold_extra(extra)
+    ) -> AsyncIterator[Slot | None]:
+        """Yield a slot, None if none is free; the limiter calls `leave` when the connection should close soon."""
+        extra = _ExtraConnection(self._host(account, host), leave)
+        if self._run_held >= self._most() or extra.host.opens_in(self._clock.monotonic(), is_extra=True) > 0:
+            yield None
+            return
+        slot = Slot(self, extra.host, self._take(extra.host))
+        self._extras.append(extra)
+        extra.host.extras += 1
         try:
-            yield granted
+            yield slot
         finally:
-            if granted:
-                self._extras.remove(extra)
-                self._release(extra.keys)
+            self._extras.remove(extra)
+            extra.host.extras -= 1
+            slot.give_back()
 
     @property
     def has_waiters(self) -> bool:
@@ -118,193 +176,202 @@ class ConnectionLimiter:
         return bool(self._waiting)
 
     def free_slots(self, *, account: str | None, host: str) -> int:
-        """Return the number of slots that `extra` would grant now."""
-        keys = self._keys(account, host)
-        return max(0, min(self._limit(key) - self._held[key] for key in keys))
+        """Return the number of slots that `extra` would grant now, but for a pause."""
+        found = self._host(account, host)
+        if found.pause.pause_s and found.opens_in(self._clock.monotonic(), is_extra=True) > 0:
+            return 0
+        waiting = 0 if found.is_trial_of_extras else found.waiting
+        return max(0, min(found.allowed - found.held - waiting, self._most() - self._run_held))
 
     def fair_share(self, account: str | None, host: str, *, among: int) -> int:
         """Return the slots of each product if the limit were divided evenly among so many products, rounded up."""
-        return -(-min(map(self._limit, self._keys(account, host))) // max(1, among))
+        return -(-min(self._host(account, host).allowed, self._most()) // max(1, among))
 
-    def reduce(self, account: str | None, host: str) -> int:
-        """Reduce the limit to one less than are open after a refusal (such as a 429); return the new limit.
+    def set_waiting(self, account: str | None, host: str, count: int) -> None:
+        """Record that so many products wait for a slot, outside of `slot`."""
+        self._host(account, host).waiting = count
+        if count:
+            self._close_extras()
 
-        The limit rises again after `QUIET_S` without a refusal.
-        """
-        key, now = self._keys(account, host)[1], self._clock.monotonic()
-        self.connection_refused(account, host)
-        reduced = self._reduced.setdefault(key, _Reduced(self._limit(key), now, now - BURST_S))
-        if now - reduced.reduced_at >= BURST_S:
-            self._limits[key] = max(1, min(self._limit(key), self._held[key]) - 1)
-            reduced.reduced_at = now
-        reduced.at = now
-        self._close_extras()
-        return self._limits[key]
+    def has_waiting(self, account: str | None, host: str) -> bool:
+        return self._host(account, host).waiting > 0
 
-    # Measurements of a host
+    # What a host answers and brings
 
-    def count_bytes(self, account: str | None, host: str, count: int) -> None:
-        """Count bytes received from `host`."""
-        self._throughput(self._keys(account, host)[1]).received += count
+    def meter(self, account: str | None, host: str) -> WorkMeter:
+        """Return the meter to which everything counts that comes from the host."""
+        return self._host(account, host).meter
 
-    def record_round_trip(self, account: str | None, host: str, seconds: float) -> None:
-        """Record the duration of a round trip to `host`, which may include the response time of a request."""
-        throughput = self._throughput(self._keys(account, host)[1])
-        throughput.round_trip_s = seconds if throughput.round_trip_s is None else min(throughput.round_trip_s, seconds)
-
-    def record_first_bytes(self, account: str | None, host: str, *, count: int, rate: float, opened: float) -> None:
-        """Record the first measurement of a connection: bytes, and bytes per second; `opened`: time of opening."""
-        key, now = self._keys(account, host)[1], self._clock.monotonic()
-        throughput = self._throughput(key)
-        throughput.record_first_bytes(FirstBytes(count, rate), opened=opened, now=now, held=self._held[key])
-        if now - throughput.saturated_at <= LAPSE_S:
-            self._update_limit(key, now)
+    def record_answer(self, account: str | None, host: str, *, asked: float, is_whole: bool) -> None:
+        """Record that a request of the time `asked` has been answered now; `is_whole`: by a small product."""
+        now = self._clock.monotonic()
+        meter = self._host(account, host).meter
+        if is_whole:
+            meter.add_answer(now=now, seconds=now - asked)
+        meter.add_round_trip(now - asked)
 
     def report_saturation(self, account: str | None, host: str) -> None:
         """Report that a product could use more connections than there are slots; call this repeatedly."""
-        key, now = self._keys(account, host)[1], self._clock.monotonic()
-        if self._may_grow(key):
-            self._throughput(key).report_saturation(now)
-            self._update_limit(key, now)
+        self._host(account, host).want(self._clock.monotonic())
 
-    def _may_grow(self, key: str) -> bool:
-        """Return whether the limit `key` is reached and may grow: no account limit, not reduced, below the cap."""
-        return key not in self._limits and self._host_cap > self._host_limit and self._held[key] >= self._limit(key)
+    def has_grown(self, account: str | None, host: str) -> bool:
+        """Return whether more connections to `host` have been found to bring more."""
+        found = self._host(account, host)
+        return found.allowed > found.start
 
-    def _update_limit(self, key: str, now: float) -> None:
-        if self._may_grow(key) and self._throughput(key).update_limit(now, cap=self._host_cap):
+    def connection_refused(self, account: str | None, host: str) -> None:
+        """Record that `host` refused an extra connection, in whatever way."""
+        found, now = self._host(account, host), self._clock.monotonic()
+        if now - self._refused_at.get(id(found), -math.inf) >= _BURST_S and found.served > 0:
+            found.refused(None, now)
             self._close_extras()
-            self._grant_slots()
+        self._refused_at[id(found)] = now
+
+    def record_answered(self, host: HostConnections, place: Place) -> None:
+        before = host.allowed
+        host.answered(place, self._clock.monotonic())
+        if host.allowed > before or not host.pause.is_verified or host.pause.pause_s:
+            self._freed()
+
+    def record_refused(self, host: HostConnections, place: Place | None) -> None:
+        host.refused(place, self._clock.monotonic())
+        self._close_extras()
+
+    def limits(self, account: str | None, host: str) -> Limits:
+        return self._host(account, host).limits
+
+    def restore(self, account: str | None, host: str, before: Limits) -> None:
+        """Undo a refusal that turned out to be the trouble of one product."""
+        self._host(account, host).restore(before, self._clock.monotonic())
+        self._freed()
+
+    def forget_refusals(self, host: str) -> None:
+        """Withdraw the latest refusals of a host: they were the begin of an outage."""
+        for (_account, name), found in self._by_name.items():
+            if name == host:
+                found.forget_refusals(self._clock.monotonic())
+
+    # Looks
+
+    async def watch(self) -> None:
+        """Look at the measurements again and again; cancel this when the run has ended."""
+        while True:
+            self.look()
+            calm = [h.control.phase is Phase.SETTLED or not h.held for h in self._hosts.values()]
+            # The loop's own time: what arrives does not follow a clock that a test moves.
+            await asyncio.sleep(LOOK_SETTLED_S if calm and all(calm) else LOOK_S)
+
+    def look(self) -> None:
+        """Decide on every host by what has been measured."""
+        now, raised, freed = self._clock.monotonic(), False, False
+        for host in self._hosts.values():
+            if host.held:
+                before = host.allowed
+                host.look(now)
+                raised = raised or host.allowed > before
+                freed = freed or (host.waiting > 0 and host.opens_in(now) <= 0)
+                if host.allowed < before:
+                    self._close_extras()
+        if raised or freed:
+            self._freed()
+        if raised:
             self.limit_raised.set()
             self.limit_raised = asyncio.Event()
 
-    def has_grown(self, account: str | None, host: str) -> bool:
-        """Return whether more connections to `host` are allowed than at the beginning."""
-        throughput = self._throughputs.get(self._keys(account, host)[1])
-        return throughput is not None and throughput.limit.allowed > throughput.limit.base
+    # Inside
 
-    def connection_refused(self, account: str | None, host: str) -> None:
-        """Record that `host` refused a connection; reduce its limit to the proven one, or halve that."""
-        key, now = self._keys(account, host)[1], self._clock.monotonic()
-        throughput = self._throughputs.get(key)
-        if (
-            throughput is not None
-            and throughput.limit.allowed > throughput.limit.base
-            and now - throughput.refused_at >= BURST_S
-        ):
-            throughput.limit = on_refused(throughput.limit, now)
-            self._close_extras()
-        if throughput is not None:
-            throughput.refused_at = now
+    def _host(self, account: str | None, host: str) -> HostConnections:
+        found = self._by_name.get((account, host))
+        if found is None:
+            found = self._by_name[account, host] = self._make(account, host)
+        return found
 
-    def _throughput(self, key: str) -> HostThroughput:
-        if key not in self._throughputs:
-            self._throughputs[key] = HostThroughput(ConcurrencyLimit.of(self._host_limit))
-        return self._throughputs[key]
+    def _make(self, account: str | None, host: str) -> HostConnections:
+        # The limit of an account covers all of its hosts, since its provider states what it allows.
+        stated = None if account is None else self._accounts.get(account)
+        key = f"{account}@{host}" if account is not None else host
+        key = f"account {account}" if stated is not None else key
+        if key not in self._hosts:
+            most = self._host_cap if stated is None else min(stated, max(self._host_cap, self._host_start))
+            start = self._host_start
+            least = self._least if self._host_cap > self._host_start else start
+            control = begin(start=start, most=most, least=least, now=self._clock.monotonic())
+            self._hosts[key] = HostConnections(
+                control, tell=lambda text: self.on_decision(key, text), is_patient=account is not None
+            )
+        return self._hosts[key]
 
-    # Slots
+    def _most(self) -> int:
+        return self._run_limit + sum(max(0, h.allowed - h.start) for h in self._hosts.values())
 
-    def _recover(self) -> None:
-        now = self._clock.monotonic()
-        for key, reduced in list(self._reduced.items()):
-            if now - reduced.at >= QUIET_S:
-                self._limits[key] += 1
-                reduced.at = now
-            if self._limits[key] >= reduced.original:
-                del self._reduced[key]
-                if key.startswith("host "):
-                    del self._limits[key]
+    def _opens_in(self, host: HostConnections) -> float:
+        if self._run_held >= self._run_limit and self._run_held >= self._most():
+            return math.inf
+        return host.opens_in(self._clock.monotonic())
 
-    def _keys(self, account: str | None, host: str) -> tuple[str, ...]:
-        known = self._known_keys.get((account, host))
-        if known is None:
-            known = self._known_keys[account, host] = self._make_keys(account, host)
-        return known
+    def _take(self, host: HostConnections) -> Place:
+        self._run_held += 1
+        return host.take(self._clock.monotonic())
 
-    def _make_keys(self, account: str | None, host: str) -> tuple[str, ...]:
-        # The limit of an account replaces that of the host, since its provider states what it allows.
-        own = f"account {account}" if account and f"account {account}" in self._limits else None
-        return ("run", own) if own else ("run", f"host {host}")
-
-    def _limit(self, key: str) -> int:
-        if key == "run":
-            return self._run_limit + sum(t.limit.allowed - t.limit.base for t in self._throughputs.values())
-        if key in self._limits:
-            return self._limits[key]
-        return self._throughputs[key].limit.allowed if key in self._throughputs else self._host_limit
-
-    def _fits(self, keys: tuple[str, ...]) -> bool:
-        for key in keys:  # noqa: SIM110 - runs for every request, and `any` is slower
-            if self._held[key] >= self._limit(key):
-                return False
-        return True
-
-    def _hold(self, keys: tuple[str, ...]) -> None:
-        for key in keys:
-            self._held[key] += 1
-
-    def _hold_extra(self, extra: _ExtraConnection) -> None:
-        throughput = self._throughput(extra.keys[1])
-        if throughput.joined_at is None:
-            throughput.held_before, throughput.joined_at = self._held[extra.keys[1]], self._clock.monotonic()
-        self._hold(extra.keys)
-        self._extras.append(extra)
-
-    async def _acquire(self, keys: tuple[str, ...]) -> None:
-        if self._fits(keys):
-            self._hold(keys)
-            return
-        waiter = _Waiter(keys, asyncio.get_running_loop().create_future())
+    async def acquire(self, host: HostConnections) -> Place:
+        """Wait for a place; `Slot` calls this."""
+        if self._opens_in(host) <= 0:
+            return self._take(host)
+        waiter = _Waiter(host, asyncio.get_running_loop().create_future())
         self._waiting.append(waiter)
         self._close_extras()
         try:
-            await waiter.granted
+            while not waiter.granted.done():
+                pause = self._opens_in(host)
+                if math.isinf(pause):
+                    await waiter.granted
+                else:
+                    await self._clock.sleep(pause)
+                    self._grant_slots()
         except asyncio.CancelledError:
-            if waiter.granted.done() and not waiter.granted.cancelled():
-                self._release(keys)  # the slot was granted in the same moment: pass it on
+            if waiter.place is not None:
+                self.release(host, waiter.place)  # the slot was granted in the same moment: pass it on
             else:
                 self._waiting.remove(waiter)
             raise
+        assert waiter.place is not None
+        return waiter.place
 
-    def _release(self, keys: tuple[str, ...]) -> None:
-        for key in keys:
-            self._held[key] -= 1
-        if self._reduced:
-            self._recover()
+    def release(self, host: HostConnections, place: Place) -> None:
+        """Give a place back; `Slot` calls this."""
+        self._run_held -= 1
+        host.give_back(place, self._clock.monotonic())
+        self._freed()
+
+    def _freed(self) -> None:
         if self._waiting:
             self._grant_slots()
+        self.on_free()
 
     def _grant_slots(self) -> None:
         for waiter in [w for w in self._waiting if not w.granted.done()]:
-            if self._fits(waiter.keys):
-                self._hold(waiter.keys)
+            if self._opens_in(waiter.host) <= 0:
+                waiter.place = self._take(waiter.host)
                 self._waiting.remove(waiter)
                 waiter.granted.set_result(None)
 
     def _close_extras(self) -> None:
         """Close the newest extra connections if the limit is exceeded or a product is waiting for a slot."""
-        for key in [key for key, held in self._held.items() if held >= self._limit(key)]:
-            waiting = sum(self._waits_only_for(key, waiter) for waiter in self._waiting)
-            of_key = [extra for extra in self._extras if key in extra.keys]
-            excess = self._held[key] + waiting - self._limit(key) - sum(extra.closing for extra in of_key)
-            staying = [extra for extra in reversed(of_key) if not extra.closing]
-            for extra in staying[: max(0, excess)]:
-                extra.closing = True
-                extra.leave()
+        if not self._extras:
+            return
+        for host in {id(extra.host): extra.host for extra in self._extras}.values():
+            waiting = sum(waiter.host is host and not waiter.granted.done() for waiter in self._waiting)
+            of_host = [extra for extra in self._extras if extra.host is host]
+            waiting += 0 if host.is_trial_of_extras else host.waiting
+            excess = host.held + waiting - host.allowed - sum(extra.closing for extra in of_host)
+            self._close(of_host, excess)
+        waiting = sum(not waiter.granted.done() for waiter in self._waiting)
+        excess = self._run_held + waiting - self._most() - sum(extra.closing for extra in self._extras)
+        self._close(self._extras, excess)
 
-    def _waits_only_for(self, key: str, waiter: _Waiter) -> bool:
-        """Return whether `key` is the only limit that the waiter is waiting for."""
-        others = (other for other in waiter.keys if other != key)
-        return key in waiter.keys and not waiter.granted.done() and self._fits(tuple(others))
-
-
-class _Slot(AbstractAsyncContextManager[None]):
-    def __init__(self, connections: ConnectionLimiter, keys: tuple[str, ...]) -> None:
-        self._connections = connections
-        self._keys = keys
-
-    async def __aenter__(self) -> None:
-        await self._connections._acquire(self._keys)  # noqa: SLF001 - a part of the limiter
-
-    async def __aexit__(self, *_: object) -> None:
-        self._connections._release(self._keys)  # noqa: SLF001
+    @staticmethod
+    def _close(extras: list[_ExtraConnection], count: int) -> None:
+        staying = [extra for extra in reversed(extras) if not extra.closing]
+        for extra in staying[: max(0, count)]:
+            extra.closing = True
+            extra.leave()

@@ -140,6 +140,11 @@ class Outages:
         at = known.other_at if known.good_id == id else known.good_at
         return at >= since
 
+    def answered_lately(self, origin: str, seconds: float) -> bool:
+        """Return whether the origin gave a good answer within the last so many seconds."""
+        known = self._origins.get(origin)
+        return known is not None and self._clock.monotonic() - known.good_at <= seconds
+
     def serves_others(self, origin: str, id: str) -> bool:  # noqa: A002
         """Return whether the origin is sending other products now."""
         known = self._origins.get(origin)

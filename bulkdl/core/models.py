@@ -248,7 +248,8 @@ class Window:
 class Settings:
     """Settings of a run; every field is a manifest key, a flag of `run` and a `BULKDL_…` variable."""
 
-    workers: int = 8
+    workers: int | None = None
+    """Limit of products in flight; None: what the archives bear."""
     segments: int | None = None
     """Limit of connections to one product; None: auto."""
     limit_rate: int | None = None

@@ -66,8 +66,8 @@ def _integer(text: str, *, least: int, most: int, also: str = "") -> int:
     raise ValueError(f'expected {also}a whole number from {least} to {most}, found "{text[:40]}"')
 
 
-def _workers(text: str) -> int:
-    return _integer(text, least=1, most=256)
+def _workers(text: str) -> int | None:
+    return None if text.strip().lower() == "auto" else _integer(text, least=1, most=256, also="`auto` or ")
 
 
 def _segments(text: str) -> int | None:
@@ -165,7 +165,7 @@ def _setting(
 
 
 SETTINGS: tuple[Option, ...] = (
-    _setting("workers", "-j", "N", _workers, "products downloaded at the same time (default: 8)"),
+    _setting("workers", "-j", "N|auto", _workers, "most products in flight (default: auto, what the archive bears)"),
     _setting("segments", "-s", "N|auto", _segments, "maximum connections per product (default: auto)"),
     _setting(
         "limit_rate",

@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING
 
-from bulkdl.concurrency.connection_limiter import ConnectionLimiter
+from bulkdl.concurrency.connection_limiter import FIRST_CONNECTIONS, ConnectionLimiter
 from bulkdl.content.error_pages import objection
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import AccountStopped, ProductFailed, TryAgain
@@ -73,7 +73,7 @@ async def check_remote(
         needed = {p.account for p in products if p.account is not None}
         signers = services.authenticators(manifest.accounts, needed=needed, endpoint=network.endpoint)
         limits = {name: signer.max_connections for name, signer in signers.items() if name is not None}
-        connections = ConnectionLimiter(most=settings.workers, accounts=limits, clock=clock)
+        connections = ConnectionLimiter(most=settings.workers or FIRST_CONNECTIONS, accounts=limits, clock=clock)
 
         async def one(product: Product) -> RemoteFacts:
             async with connections.slot(account=product.account, host=product.url.host):

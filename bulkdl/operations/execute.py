@@ -11,14 +11,15 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from bulkdl.concurrency.adaptive_limit import CAP
-from bulkdl.concurrency.connection_limiter import ConnectionLimiter
+from bulkdl.concurrency.connection_control import LOWEST
+from bulkdl.concurrency.connection_limiter import CAP, FIRST_CONNECTIONS, ConnectionLimiter
 from bulkdl.concurrency.outages import Outages
 from bulkdl.concurrency.rate_limiter import HostBackoff, RateLimit
 from bulkdl.core.errors import first_error
-from bulkdl.core.events import Level, OutageChanged
+from bulkdl.core.events import Level, OutageChanged, OutagePhase
 from bulkdl.core.filenames import fold
 from bulkdl.core.units import format_bytes
+from bulkdl.core.urls import Url
 from bulkdl.http.fast_lane.takeover import fast_lane_for
 from bulkdl.operations.keep_awake import keep_awake
 from bulkdl.operations.prepare import announce
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from bulkdl.auth.base import Authenticator
     from bulkdl.core.clock import Clock
-    from bulkdl.core.events import Event
+    from bulkdl.core.events import Event, Hub
     from bulkdl.core.models import Settings
     from bulkdl.core.stop_request import StopSignal
     from bulkdl.journal.journal import Journal
@@ -86,15 +87,27 @@ async def execute(
         request.hub.subscribe(partial(_record_outage, prepared.journal))
         await _warn_of_little_space(request, prepared)
         context = _run_context(stack, request, prepared, network, authenticators)
+        context.connections.on_decision = partial(_tell_decision, request.hub)
+        request.hub.subscribe(partial(_learn_from_outage, context.connections))
         await record_done(context, items)
         items[:] = ordered(items, request.settings.order)
-        engine = Engine(context, _drained(items))
+        engine = Engine(context, _drained(items), has_several_hosts=_has_several_hosts(items))
         try:
             await _until_stopped(engine, stop=stop, deadline=ends_at, clock=request.clock, ending=ending)
         finally:
             engine.leave()
             _forget_account_stops(prepared, authenticators)
         ending.machine = engine.full
+
+
+def _tell_decision(hub: Hub, key: str, text: str) -> None:
+    hub.note(Level.DEBUG, f"{key}: {text}")
+
+
+def _learn_from_outage(connections: ConnectionLimiter, event: Event) -> None:
+    """Forget a lower limit that came from the refusals with which an outage began."""
+    if isinstance(event, OutageChanged) and event.phase is OutagePhase.BEGAN and event.outage.account is None:
+        connections.forget_refusals(Url(event.outage.origin).host)
 
 
 def _record_outage(journal: Journal, event: Event) -> None:
@@ -207,11 +220,21 @@ def _needed(items: list[PlannedProduct]) -> set[str]:
 def _connections(
     settings: Settings, authenticators: Mapping[str | None, Authenticator], clock: Clock
 ) -> ConnectionLimiter:
-    segments = settings.segments
-    most = max(settings.workers, AUTO_CONNECTIONS) if segments is None else settings.workers * segments
-    cap = CAP if segments is None and not settings.limit_rate else 0
     limits = {name: each.max_connections for name, each in authenticators.items() if name is not None}
+    workers, segments = settings.workers, settings.segments
+    grows = not settings.limit_rate
+    if workers is None:
+        cap = CAP if grows else FIRST_CONNECTIONS
+        return ConnectionLimiter(most=cap, accounts=limits, clock=clock, cap=cap, least=LOWEST)
+    most = max(workers, AUTO_CONNECTIONS) if segments is None else workers * segments
+    cap = CAP if segments is None and grows else 0
     return ConnectionLimiter(most=most, accounts=limits, clock=clock, host=most, cap=cap)
+
+
+def _has_several_hosts(items: list[PlannedProduct]) -> bool:
+    """Return whether the products are of more than one account or host, mirrors included."""
+    found = {(item.product.account, url.host) for item in items for url in item.product.sources}
+    return len(found) > 1
 
 
 async def _log_out(authenticators: Mapping[str | None, Authenticator], ending: RunEnd) -> None:

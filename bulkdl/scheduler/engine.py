@@ -43,17 +43,27 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 
+MOST_WORKERS = 256
+"""Limit of products in flight where the archives decide how many they bear."""
+
+
 class Engine:
     """Runs the products of one run; each `Outcome` goes out as a `ProductFinished` event."""
 
-    def __init__(self, context: RunContext, items: Iterable[PlannedProduct]) -> None:
+    def __init__(self, context: RunContext, items: Iterable[PlannedProduct], *, has_several_hosts: bool = True) -> None:
         self._context = context
         self._batches = BatchFinalizer(context, record=self._finish_recorded, tell=self._batch_result)
-        self._queue = JobQueue(context, items, is_blocked=lambda: self._batches.is_full)
+        self._queue = JobQueue(
+            context, items, is_blocked=lambda: self._batches.is_full, has_several_hosts=has_several_hosts
+        )
         self._failures = FailurePolicy(context, self._queue)
         self._outside_window = False
         self._is_ending = False
         """The workers are done, or being stopped."""
+        self._most = context.settings.workers or MOST_WORKERS
+        self._working = self._idle = 0
+        """Workers, and those of them that wait for a task."""
+        self._all_done = asyncio.Event()
 
     @property
     def full(self) -> StorageStopped | None:
@@ -64,11 +74,13 @@ class Engine:
         """Return when every product has an outcome; raise `StorageStopped` when this machine stops all of them."""
         with first_error():
             async with self._batches, asyncio.TaskGroup() as group:
-                workers = [group.create_task(self._work()) for _ in range(self._context.settings.workers)]
+                watching = group.create_task(self._context.connections.watch())
+                self._start_worker(group)
                 try:
-                    await asyncio.wait(workers)
+                    await self._all_done.wait()
                 finally:
                     self._is_ending = True
+                    watching.cancel()
 
     def leave(self) -> None:
         """Give every product without an outcome the state pending. Call it once `run` has ended."""
@@ -77,12 +89,25 @@ class Engine:
 
     # The workers
 
-    async def _work(self) -> None:
+    def _start_worker(self, group: asyncio.TaskGroup) -> None:
+        self._working += 1
+        self._idle += 1
+        group.create_task(self._work(group))
+
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        """Work until every product has an outcome. One worker at most waits for a task, up to the number of workers."""
         while (task := await self._queue.next()) is not None:
+            self._idle -= 1
+            if not self._idle and self._working < self._most:
+                self._start_worker(group)
             if (requests := self._pipelined_requests(task)) is None:
                 await self._process(task)
             else:
                 await self._run_pipelined(task, requests)
+            self._idle += 1
+        self._working -= 1
+        if not self._working:
+            self._all_done.set()
 
     def _pipelined_requests(self, task: DownloadTask) -> PipelinedRequests | None:
         """Return a connection on which other products may be requested behind this one; each task is asked once."""

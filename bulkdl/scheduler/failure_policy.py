@@ -6,6 +6,7 @@ origin would meet costs no product an attempt: its products wait until the origi
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -14,10 +15,10 @@ from bulkdl.concurrency.outages import Blame
 from bulkdl.core.errors import TryAgain
 from bulkdl.core.events import Level, Retrying
 from bulkdl.core.models import Failure, FailureKind, State, Trouble
-from bulkdl.http.errors import trouble_of
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.unpack_folders import folder_of
 from bulkdl.protocol.byte_ranges import cover
+from bulkdl.transfer.refused_connection import may_be_limit, trouble_before_answer
 from bulkdl.transfer.retry import next_step
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class FailurePolicy:
         ask_canary = task.failed_probe or outages.trouble(origin) in _REFUSALS
         if ask_canary and outages.is_probe(origin, id_) and self._context.canaries.knows(origin):
             # The product's own refusal would prove nothing, so one that came before asks in its place.
+            if task.slot is not None:
+                task.slot.give_back()
             came = await self._context.canaries.still_come(self._context, origin, most=1)
             if came is False:
                 trouble, why = self._context.canaries.fault(origin)
@@ -106,9 +109,7 @@ class FailurePolicy:
 
     async def retry(self, task: DownloadTask, fault: TryAgain) -> None:
         """Have the task wait for its origin or its next attempt, or fail the product when its budget is spent."""
-        trouble = fault.trouble
-        if fault.kind is FailureKind.NETWORK and not task.is_answered:
-            trouble = trouble or trouble_of(fault.__cause__)
+        trouble = trouble_before_answer(task, fault)
         if trouble is None or (fault.wait or 0.0) > self._context.settings.max_wait:
             await self._count(task, fault)
         elif trouble is Trouble.NO_SUCH_NAME and not self._context.outages.ever_good(task.source.origin):
@@ -131,12 +132,12 @@ class FailurePolicy:
         more than twenty times.
         """
         outages, origin = self._context.outages, task.source.origin
-        if not outages.serves_others(origin, task.product.id):
+        if not may_be_limit(self._context, task, trouble):
             return False
         outages.count_refusal(origin)
         task.crowded = 0 if task.is_answered else task.crowded + 1
         is_few = task.crowded <= _CROWDED_TRIES and not outages.admits_nobody(origin)
-        return trouble is Trouble.BUSY or (trouble is Trouble.STATUS and is_few)
+        return trouble is Trouble.BUSY or is_few
 
     async def _is_origin_fault(self, task: DownloadTask, fault: TryAgain, trouble: Trouble) -> bool:
         if trouble is Trouble.PAGE and not _MAINTENANCE.search(fault.reason):
@@ -186,16 +187,14 @@ class FailurePolicy:
         self._queue.park(task, 0.0)
 
     async def _wait_for_slot(self, task: DownloadTask, fault: TryAgain) -> None:
-        """Have a product that met a limit of connections wait until one of the others has ended; it costs no attempt.
-
-        It keeps its worker through a short pause. Otherwise each of the next products would meet the same limit.
-        """
+        """Have a product that met a limit of connections wait for the next free slot; it costs no attempt."""
         self._context.hub.counters.retries += 1
-        wait = fault.wait or min(_LONGEST_SLOT_PAUSE_S, SLOT_PAUSE_S * 2.0 ** min(max(0, task.crowded - 1), 8))
+        opens = self._context.connections.opens_in(task.product.account, task.source.host)
+        wait = fault.wait or opens
+        if not wait:  # the limit that the host has is not known
+            wait = min(_LONGEST_SLOT_PAUSE_S, SLOT_PAUSE_S * 2.0 ** min(max(0, task.crowded - 1), 8))
+        wait = wait if math.isfinite(wait) else 0.0
         self._announce(task, fault, wait=wait)
-        if wait <= _LONGEST_SLOT_PAUSE_S:
-            await self._context.clock.sleep(wait)
-            wait = 0.0
         self._queue.park(task, wait)
 
     async def _fail_given_up(self, task: DownloadTask, given_up: GivenUp) -> None:

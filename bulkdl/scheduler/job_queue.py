@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["JobQueue"]
 
+_LOOKED_AT = 1000
+"""Products in a line among which those that have begun come first."""
+
 
 @dataclass(order=True, slots=True)
 class _Parked:
@@ -44,11 +47,25 @@ class _Parked:
 class JobQueue:
     """Gives out tasks in the manifest's order, waiting ones first once they are due, and records their outcomes."""
 
-    def __init__(self, context: RunContext, items: Iterable[PlannedProduct], *, is_blocked: Callable[[], bool]) -> None:
-        """While `is_blocked` says so, no new product is begun; call `notify` when that has changed."""
+    def __init__(
+        self,
+        context: RunContext,
+        items: Iterable[PlannedProduct],
+        *,
+        is_blocked: Callable[[], bool],
+        has_several_hosts: bool = True,
+    ) -> None:
+        """While `is_blocked` says so, no new product is begun; call `notify` when that has changed.
+
+        `has_several_hosts`: the products are of several accounts or hosts, so that one without a free slot does not
+        hold up those of another.
+        """
         self._context = context
         self._items = iter(items)
         self._is_blocked = is_blocked
+        self._has_several_hosts = has_several_hosts
+        self._lacks_slot: str | None = None
+        """Key of the slot that the upcoming product lacked."""
         self._gate = Gate(context)
         self._began = context.clock.monotonic()
         self._upcoming: PlannedProduct | None = None
@@ -66,6 +83,7 @@ class JobQueue:
         context.hub.subscribe(self._observe)
         context.outages.on_change = self.notify
         context.outages.count_waiting = self._count_held
+        context.connections.on_free = self._slot_is_free
 
     async def next(self) -> DownloadTask | None:
         """Return a task that is due, else a new one, else wait; None when every product has its outcome."""
@@ -76,7 +94,7 @@ class JobQueue:
             if task is not None:
                 self._gate.enter(task)
                 return task
-            if not self._open and not any(self._held.values()):
+            if not self._open and not any(self._held.values()) and self._lacks_slot is None:
                 return None
             if self._only_last_looks():
                 continue
@@ -85,6 +103,10 @@ class JobQueue:
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, AccountEvent):
+            self._changed.set()
+
+    def _slot_is_free(self) -> None:
+        if self._held or self._lacks_slot is not None:
             self._changed.set()
 
     def leave(self, task: DownloadTask) -> None:
@@ -104,27 +126,40 @@ class JobQueue:
             waiting = self._held[key]
             while waiting and self._gate.opens_in(key) <= 0:
                 first = waiting.popleft()
-                self._context.hub.counters.waiting[key] = len(waiting)
+                self._gate.count_waiting(key, len(waiting))
                 task = first if isinstance(first, DownloadTask) else self._open_task(first)
                 if self._admit(task):
                     return task
             if not waiting:
                 del self._held[key]
-                self._context.hub.counters.waiting.pop(key, None)
+                self._gate.count_waiting(key, 0)
         return None
 
     def _begin_admitted(self) -> DownloadTask | None:
-        """Begin the next product whose origin and account work; those before it wait for theirs."""
+        """Begin the next product whose origin and account work and have a slot; those before it wait for theirs."""
         while (item := self._next_item()) is not None:
             key = None if item.product.mirrors else self._gate.closed_key(item.product)
+            self._note_lack(key)
             if key is None:
                 task = self._begin()
                 if task is None or self._admit(task):
                     return task
                 continue
+            if self._lacks_slot is not None:
+                return None
             self._upcoming = None
             self._hold(item, key)
         return None
+
+    def _note_lack(self, key: str | None) -> None:
+        """Record that all of the next products wait for a slot, where they are of one account and host."""
+        lacks = key if key is not None and self._gate.is_slot(key) and not self._has_several_hosts else None
+        if lacks != self._lacks_slot:
+            if self._lacks_slot is not None:
+                self._gate.count_waiting(self._lacks_slot, 0)
+            self._lacks_slot = lacks
+            if lacks is not None:
+                self._gate.count_waiting(lacks, 1)
 
     def _admit(self, task: DownloadTask) -> bool:
         """Return whether the task may go now; else it waits for its origin or account."""
@@ -139,8 +174,12 @@ class JobQueue:
         self._changed.set()
 
     def _hold(self, waiting: DownloadTask | PlannedProduct, key: str) -> None:
-        self._held.setdefault(key, deque()).append(waiting)
-        self._context.hub.counters.waiting[key] = len(self._held[key])
+        held = self._held.setdefault(key, deque())
+        if isinstance(waiting, DownloadTask):
+            held.insert(sum(isinstance(each, DownloadTask) for each in itertools.islice(held, _LOOKED_AT)), waiting)
+        else:
+            held.append(waiting)
+        self._gate.count_waiting(key, len(held))
 
     def _count_held(self, key: str) -> int:
         """Return how many products wait for what `key` names, those included that have just met its outage."""
@@ -165,6 +204,8 @@ class JobQueue:
     def _next_change_in(self) -> float | None:
         """Return the seconds until a task is due, or an origin may be asked again."""
         times = [self._gate.opens_in(key) for key, waiting in self._held.items() if waiting]
+        if self._lacks_slot is not None:
+            times.append(self._gate.opens_in(self._lacks_slot))
         if self._parked:
             times.append(self._parked[0].ready_at - self._context.clock.monotonic())
         finite = [each for each in times if math.isfinite(each)]

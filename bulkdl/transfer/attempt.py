@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from bulkdl.content.error_pages import html_or_json_error
 from bulkdl.content.signatures import fitting_name
 from bulkdl.content.verify import matches
-from bulkdl.core.errors import BulkdlError, ProductFailed, StorageStopped
+from bulkdl.core.errors import BulkdlError, ProductFailed, StorageStopped, TryAgain
 from bulkdl.core.filenames import fold
 from bulkdl.journal.records import Entry, Phase
 from bulkdl.planning.name_registry import name_taken
@@ -43,6 +43,7 @@ from bulkdl.transfer.disk_space import require_free_space, reserve_if_plenty
 from bulkdl.transfer.etag_check import capture_sample
 from bulkdl.transfer.existing_file import resolve_existing_file
 from bulkdl.transfer.receiver import SegmentedReceiver
+from bulkdl.transfer.refused_connection import note_refusal
 from bulkdl.transfer.response_errors import SNIFF, error_for_response, not_the_product, objection_to
 from bulkdl.transfer.state import CompletePartial, SmallProduct
 from bulkdl.transfer.task import known_of
@@ -76,14 +77,22 @@ async def attempt(context: RunContext, task: DownloadTask) -> CompletePartial | 
         task.resumed = known.have if task.resumed is None else task.resumed
         return CompletePartial(entry)
     ask = RangeRequest() if entry is None else _request_for(context, task, entry)
-    async with context.connections.slot(account=task.product.account, host=task.source.host):
-        while True:
-            async with context.open(task, headers=ask.headers) as response:
-                if entry is None and (small := await _receive_at_once(context, task, response)) is not None:
-                    return small
-                if (done := await _receive(context, task, response, ask=ask, entry=entry)) is not None:
-                    return done
-            ask = RangeRequest()
+    places, account, host = context.connections, task.product.account, task.source.host
+    async with places.slot(account=account, host=host, reserved=task.slot) as task.slot:
+        try:
+            while True:
+                asked = context.clock.monotonic()
+                async with context.open(task, headers=ask.headers) as response:
+                    if entry is None and (small := await _receive_at_once(context, task, response)) is not None:
+                        places.record_answer(account, host, asked=asked, is_whole=True)
+                        return small
+                    places.record_answer(account, host, asked=asked, is_whole=False)
+                    if (done := await _receive(context, task, response, ask=ask, entry=entry)) is not None:
+                        return done
+                ask = RangeRequest()
+        except TryAgain as fault:
+            note_refusal(context, task, task.slot, fault)
+            raise
 
 
 def _request_for(context: RunContext, task: DownloadTask, entry: Entry) -> RangeRequest:
@@ -143,7 +152,9 @@ def _note_good(context: RunContext, task: DownloadTask) -> None:
     A new product's body must have begun and must not be a page. A head alone proves nothing: an archive under maintenance may
     send its page with status 200, and the type and the length of a page are no more certain than its status.
     """
-    task.is_answered = True
+    task.is_answered, task.limits_before = True, None
+    if task.slot is not None:
+        task.slot.answered()
     context.outages.good(task.source.origin, task.product.id)
 
 

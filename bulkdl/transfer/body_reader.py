@@ -32,6 +32,8 @@ __all__ = ["BodyReader"]
 
 BLOCK = 1024 * 1024
 """Bytes gathered before a write."""
+SLOW_WINDOWS = 2
+"""Measurements in a row after which a connection counts as slow."""
 RATE_S = 0.1
 """Seconds that a connection is measured before its rate counts."""
 FAST_LANE_LEAST = 1024 * 1024
@@ -73,19 +75,29 @@ class BodyReader:
         partial: Partial,
         *,
         measured: asyncio.Event,
+        is_too_slow: Callable[[SegmentLease], None],
     ) -> None:
-        """`measured` is set once the rate of a connection is known."""
+        """`measured` is set once the rate of a connection is known; `is_too_slow` gets a lease far slower than others."""
         self._context = context
         self._task = task
         self._checkpoints = checkpoints
         self._partial = partial
         self._measured = measured
+        self._is_too_slow = is_too_slow
+        self._meter = context.connections.meter(task.product.account, task.source.host)
 
     async def read(self, response: Response, lease: SegmentLease, *, compare: bytes = b"") -> bool:
         """Write the body to the lease's range, whose end another connection may lower meanwhile.
 
         `compare` holds the bytes on disk that the body must repeat first. Return whether the body was read to its end.
         """
+        lease.counted_at, lease.window, lease.slow_windows = 0.0, (0.0, lease.position), 0
+        try:
+            return await self._read(response, lease, compare=compare)
+        finally:
+            self._meter.rates.pop(id(lease), None)
+
+    async def _read(self, response: Response, lease: SegmentLease, *, compare: bytes) -> bool:
         lane, total = self._context.lane, self._checkpoints.entry.total
         if lane is None or total is None or lease.left < self._least(lane, total):
             return (await self._through_aiohttp(response, lease, compare=compare))[0]
@@ -113,7 +125,7 @@ class BodyReader:
         body_end = lease.position + len(stream.ahead) + stream.left
         if stream.round_trip_s is not None:
             account, host = self._task.product.account, self._task.source.host
-            self._context.connections.record_round_trip(account, host, stream.round_trip_s)
+            self._context.connections.meter(account, host).add_round_trip(stream.round_trip_s)
         try:
             await run_to_completion(self._write_received(stream, lease))
             while lease.position < (end := min(lease.end, body_end)):
@@ -146,7 +158,7 @@ class BodyReader:
         if count:
             at = lease.position
             lease.position += count
-            self._count(count)
+            self._count(lease, count)
             self._checkpoints.note(at, count)
 
     # Through aiohttp
@@ -168,7 +180,7 @@ class BodyReader:
                 found = await _read(watchdog, response, patience_s=patience_s)
                 chunk, ended = found or b"", found == b""
                 given += len(chunk)
-                self._count(len(chunk) if response.decoder is None else response.decoder.take_encoded_count())
+                self._count(lease, len(chunk) if response.decoder is None else response.decoder.take_encoded_count())
                 if compare and chunk:
                     chunk, compare = compared(chunk, compare)
                 if compare and ended:
@@ -227,20 +239,29 @@ class BodyReader:
 
     # Both
 
-    def _count(self, count: int) -> None:
+    def _count(self, lease: SegmentLease, count: int) -> None:
         self._context.hub.counters.received += count
-        self._context.connections.count_bytes(self._task.product.account, self._task.source.host, count)
+        now = self._context.clock.monotonic()
+        if lease.counted_at:
+            self._meter.add_body(id(lease), count, now=now, seconds=now - lease.counted_at)
+        lease.counted_at = now
 
     def _measure(self, lease: SegmentLease, first: int, opened: float) -> float:
         """Measure the rate at which the lease is fetched, from offset `first` since `opened`; return the time."""
         now = self._context.clock.monotonic()
         if now - opened >= RATE_S:
-            known, lease.rate = lease.rate > 0, (lease.position - first) / (now - opened)
-            if lease.rate and not known:
-                account, host = self._task.product.account, self._task.source.host
-                count = lease.position - first
-                self._context.connections.record_first_bytes(account, host, count=count, rate=lease.rate, opened=opened)
+            recent = self._meter.rates.get(id(lease))
+            lease.rate = (lease.position - first) / (now - opened) if recent is None else recent
+            if lease.rate:
                 self._measured.set()
+        began, position = lease.window
+        if now - began >= self._meter.window_s:
+            if began:
+                self._meter.rates[id(lease)] = (lease.position - position) / (now - began)
+                lease.slow_windows = lease.slow_windows + 1 if self._meter.is_far_slower(id(lease)) else 0
+                if lease.slow_windows >= SLOW_WINDOWS:
+                    self._is_too_slow(lease)
+            lease.window = now, lease.position
         return now
 
 

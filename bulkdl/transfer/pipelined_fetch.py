@@ -87,7 +87,7 @@ class PipelinedFetcher:
 
         self._requested.append(task)
         try:
-            async with self._context.connections.slot(account=account, host=host):
+            async with self._context.connections.slot(account=account, host=host, reserved=task.slot):
                 if ahead.wants_trial:
                     await self._run_trial(ahead, wanted)
                 else:

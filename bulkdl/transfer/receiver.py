@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from bulkdl.core.async_utils import run_to_completion
 from bulkdl.core.errors import ProductFailed, TryAgain, first_error
+from bulkdl.core.events import Level
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
+from bulkdl.core.units import format_bytes
 from bulkdl.protocol.byte_ranges import Range, missing
 from bulkdl.protocol.resume import Action, RangeRequest, evaluate_response, validator
 from bulkdl.protocol.server_quirks import observations
@@ -30,6 +32,7 @@ from bulkdl.transfer.task import known_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from bulkdl.concurrency.connection_limiter import Slot
     from bulkdl.http.response import Response
     from bulkdl.journal.records import Entry
     from bulkdl.storage.partial_file import Partial
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SegmentedReceiver"]
 
+WORTH_GIVING_UP_S = 3.0
+"""Seconds that a connection far slower than others must still need, so that a new request is worth its cost."""
 LEAVE, LEAVE_S = 64 * 1024, 0.3
 """A connection whose slot is wanted goes on for so many bytes or seconds, whichever is more: they are under way already."""
 
@@ -57,6 +62,7 @@ class _ExtraConnection:
 
     lease: SegmentLease | None = None
     leaving: bool = False
+    slot: Slot | None = None
 
 
 class SegmentedReceiver:
@@ -78,8 +84,11 @@ class SegmentedReceiver:
         self._scaling = SegmentScaling(context, task, gaps, total=total)
         self._plan = self._scaling.plan
         self._kept = missing(gaps, sys.maxsize if total is None else total)
-        self._reader = BodyReader(context, task, self._progress, partial, measured=self._scaling.measured)
+        self._reader = BodyReader(
+            context, task, self._progress, partial, measured=self._scaling.measured, is_too_slow=self._give_up
+        )
         self._start = start
+        self._splittable = False
         self._live = 1
         """Connections that are fetching, or about to."""
         self._main_is_idle = False
@@ -90,11 +99,19 @@ class SegmentedReceiver:
         self._fault: TryAgain | None = None
         self._flight = context.hub.counters.flights[task.product.id]
 
+    def _give_up(self, lease: SegmentLease) -> None:
+        """End a connection that is far slower than others; what is left of its lease is requested anew."""
+        if self._splittable and lease in self._plan and lease.left_s > WORTH_GIVING_UP_S:
+            text = f"{self._task.shown}: a connection brings {format_bytes(lease.rate)}/s, far less than others: requested anew"
+            self._context.hub.note(Level.DEBUG, text, self._task.product)
+            self._plan.cut(lease, 0)
+
     async def receive(self, response: Response, *, compare: bytes = b"", splittable: bool) -> Entry:
         """Receive until nothing is missing; return the entry with every range, the last of which are not durable yet.
 
         Raise `TryAgain` when something is still missing, with everything that arrived durable and in the journal.
         """
+        self._splittable = splittable
         self._progress.can_resume = response.decoder is None
         self._task.hasher.begin(
             self._partial.path, self._kept, total=self._progress.entry.total, affordable=self._hash_budget()
@@ -196,8 +213,8 @@ class SegmentedReceiver:
         try:
             async with self._context.connections.extra(
                 account=self._task.product.account, host=self._task.source.host, leave=partial(self._leave, extra)
-            ) as granted:
-                if granted:
+            ) as extra.slot:
+                if extra.slot is not None:
                     self._flight.connections += 1
                     try:
                         await self._fetch_segments(extra)
@@ -232,6 +249,8 @@ class SegmentedReceiver:
             extra.lease, before = lease, lease.position
             try:
                 async with self._request(lease) as response:
+                    if extra.slot is not None:
+                        extra.slot.answered()
                     if not await self._reader.read(response, lease):
                         response.close()
             except (TryAgain, ProductFailed):
@@ -257,9 +276,7 @@ class SegmentedReceiver:
         asked = self._context.clock.monotonic()
         async with self._context.open(task, headers=ask.headers) as response:
             self._scaling.answered_s = self._context.clock.monotonic() - asked
-            self._context.connections.record_round_trip(
-                task.product.account, task.source.host, self._scaling.answered_s
-            )
+            self._context.connections.record_answer(task.product.account, task.source.host, asked=asked, is_whole=False)
             decision = evaluate_response(
                 response.head,
                 ask=ask,

@@ -65,8 +65,10 @@ def error_for_response(
         case Action.REFUSED:
             return _refused(response, account=account)
         case Action.RETRY if decision.why is DecisionReason.STATUS:
-            if status in _RETRY_AFTER_STATUSES:
-                back_off_host(context, status, wait, account=account, host=host)
+            if status in _RETRY_AFTER_STATUSES and wait:
+                # A 503 may concern this product alone, so the other products do not wait long for it.
+                longest = wait if status == 429 else SHORT_PAUSE_S
+                context.pauses.pause(host, min(wait, longest, context.settings.max_wait))
             return TryAgain(
                 f"{where} answered {status}{_through(response)}{_words(response)}",
                 kind=FailureKind.HTTP,
@@ -153,16 +155,6 @@ def _refused(response: Response, *, account: str | None) -> ProductFailed:
     return ProductFailed(reason, kind=FailureKind.AUTH, hint=hint, is_refusal=True)
 
 
-def back_off_host(context: RunContext, status: int, wait: float | None, *, account: str | None, host: str) -> None:
-    """Pause all requests to `host` for `wait` seconds; after a 429, use one connection fewer as well."""
-    if wait:
-        # A 503 may concern this product alone, so the other products do not wait long for it.
-        longest = wait if status == 429 else SHORT_PAUSE_S
-        context.pauses.pause(host, min(wait, longest, context.settings.max_wait))
-    if status == 429:
-        context.connections.reduce(account, host)
-
-
 def apply_interpretation(
     context: RunContext, response: Response, ruling: ErrorInterpretation, *, account: str | None, host: str
 ) -> TryAgain | ProductFailed | AccountStopped | None:
@@ -177,8 +169,6 @@ def apply_interpretation(
         case ErrorAction.WAIT | ErrorAction.FEWER:
             if ruling.wait:
                 context.pauses.pause(host, min(ruling.wait, context.settings.max_wait))
-            if ruling.action is ErrorAction.FEWER:
-                context.connections.reduce(account, host)
             return TryAgain(reason, kind=FailureKind.HTTP, wait=ruling.wait, hint=ruling.hint, trouble=Trouble.BUSY)
         case ErrorAction.STOP if account is not None:
             stop = AccountStopped(reason, account=account, hint=ruling.hint)

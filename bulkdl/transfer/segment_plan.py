@@ -26,6 +26,12 @@ class SegmentLease:
     """The end that was requested: the body goes that far."""
     rate: float = 0.0
     """Bytes per second of its connection; 0 until it is measured."""
+    counted_at: float = 0.0
+    """Time (monotonic) at which its bytes were counted last; 0: none have been."""
+    window: tuple[float, int] = (0.0, 0)
+    """Time and position at the begin of the measurement of its recent rate."""
+    slow_windows: int = 0
+    """Measurements in a row in which it was far slower than others."""
 
     @property
     def left(self) -> int:

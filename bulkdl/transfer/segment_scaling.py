@@ -6,7 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from bulkdl.concurrency.adaptive_limit import FAST
+from bulkdl.concurrency.connection_control import FAST
 from bulkdl.transfer.segment_plan import SegmentPlan
 
 if TYPE_CHECKING:
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["AUTO_SEGMENTS", "MANY_SEGMENTS", "SegmentScaling"]
 
-MIN_SPLIT = 4 * 1024 * 1024
+MIN_SPLIT = 256 * 1024
 """Least bytes of a segment that a connection is opened for."""
-MIN_SPLIT_S = 1.0
-"""Least seconds that the other connections would take for it: a split wastes what the cut connection has under way."""
-MIN_SPLIT_SLOW, MIN_SPLIT_SLOW_S = 1024 * 1024, 0.3
-"""Both limits where the server throttles each connection: little is under way then, and a further one adds its own rate."""
+MIN_SPLIT_S, MIN_SPLIT_SLOW_S = 1.0, 0.4
+"""Least seconds that a connection takes for it: a split wastes what the cut connection has under way. The second where the
+server throttles each connection: little is under way then, and a further one adds its own rate."""
 AUTO_SEGMENTS, MANY_SEGMENTS = 16, 32
 """Most connections to one product; the second once more connections have brought more from its host."""
 LOOK_AGAIN_S, OFFER_S = 0.05, 0.2
@@ -93,8 +92,7 @@ class SegmentScaling:
                 await news.wait()
 
     def _set_least(self, *, grows: bool) -> None:
-        least, least_s = (MIN_SPLIT_SLOW, MIN_SPLIT_SLOW_S) if grows else (MIN_SPLIT, MIN_SPLIT_S)
-        self.plan.min_split, self.plan.min_split_s = min(MIN_SPLIT, least), min(MIN_SPLIT_S, least_s)
+        self.plan.min_split_s = MIN_SPLIT_SLOW_S if grows else MIN_SPLIT_S
         if self._task.product.checksums:
             self.plan.piece = self._piece()
 
@@ -109,7 +107,11 @@ class SegmentScaling:
 
     def _has_enough(self) -> bool:
         """Whether more connections would only take from other products: each is fast, and every worker has one in flight."""
-        busy = len(self._context.hub.counters.flights) >= self._context.settings.workers > 1
+        workers, account, host = self._context.settings.workers, self._task.product.account, self._task.source.host
+        if workers is None:
+            busy = self._context.connections.has_waiting(account, host)
+        else:
+            busy = len(self._context.hub.counters.flights) >= workers > 1
         return busy and self._context.settings.segments is None and self.plan.fastest >= FAST
 
     def _most(self, auto: int) -> int:

@@ -32,7 +32,7 @@ async def ask_size(context: RunContext, task: DownloadTask, *, question: str = "
 
 async def probe_source(context: RunContext, task: DownloadTask, *, needs_size: bool = False) -> Response:
     """Return the closed response of the source to one or two requests without a body (`probe`)."""
-    async with context.connections.slot(account=task.product.account, host=task.source.host):
+    async with context.connections.slot(account=task.product.account, host=task.source.host, reserved=task.slot):
         return await probe(
             lambda method: context.open(task, headers={}, method=method),
             is_enough=lambda response: not needs_size or _size(task, response) is not None,

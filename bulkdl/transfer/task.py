@@ -16,6 +16,8 @@ from bulkdl.protocol.resume import PartialState
 from bulkdl.transfer.state import Rejections
 
 if TYPE_CHECKING:
+    from bulkdl.concurrency.connection_limiter import Slot
+    from bulkdl.concurrency.host_connections import Limits
     from bulkdl.core.errors import TryAgain
     from bulkdl.core.models import Checksum, FailureKind, Product
     from bulkdl.core.urls import Url
@@ -70,6 +72,12 @@ class DownloadTask:
     """True if the product may replace the file at its final name."""
     entered: str | None = None
     """Origin that counts this task as in flight; None while no worker has it."""
+    slot: Slot | None = None
+    """Right to a connection that was reserved for the next attempt, or that the attempt has."""
+    limits_before: Limits | None = None
+    """Limits of the connections before a refusal that may have been this product's own trouble."""
+    turned_away_at: float = 0.0
+    """Time (monotonic) of the latest such refusal."""
     attempt_began: float = 0.0
     """Time (monotonic) at which the latest attempt began."""
     is_answered: bool = False
