@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from bulkdl.core.filenames import from_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import time
+    from datetime import datetime, time
     from pathlib import Path
 
     from bulkdl.core.urls import HostList, Url
@@ -28,6 +29,7 @@ __all__ = [
     "Order",
     "Outcome",
     "Product",
+    "RateTimetable",
     "Resume",
     "RunOptions",
     "SecretRef",
@@ -244,6 +246,21 @@ class Window:
     end: time
 
 
+@dataclass(frozen=True, slots=True)
+class RateTimetable:
+    """Changes of the rate limit over a week of local time; the last change of the week holds until the first one."""
+
+    starts: tuple[int, ...]
+    """Seconds since the beginning of Monday as clocks show them, ascending."""
+    rates: tuple[int | None, ...]
+    """Bytes per second from each of `starts` on; None: no limit."""
+
+    def rate_at(self, now: datetime) -> int | None:
+        """Return the limit at a local time; so midnight and the two changes of summer time need no case of their own."""
+        second = now.weekday() * 86400 + now.hour * 3600 + now.minute * 60 + now.second
+        return self.rates[bisect_right(self.starts, second) - 1]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings of a run; every field is a manifest key, a flag of `run` and a `BULKDL_…` variable."""
@@ -252,8 +269,8 @@ class Settings:
     """Limit of products in flight; None: what the archives bear."""
     segments: int | None = None
     """Limit of connections to one product; None: auto."""
-    limit_rate: int | None = None
-    """Limit in bytes per second for the whole run; None: no limit."""
+    limit_rate: int | RateTimetable | None = None
+    """Limit in bytes per second for the whole run, or by the time; None: no limit."""
     retries: int = 10
     """Attempts in a row without progress before a product fails."""
     timeout: float = 60.0

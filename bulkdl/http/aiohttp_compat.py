@@ -60,9 +60,10 @@ def _forget(closed: asyncio.Future[None]) -> None:
         closed.exception()  # mark it as retrieved, so that asyncio logs nothing; the body's reader gets its own error
 
 
-async def next_chunk(response: aiohttp.ClientResponse) -> bytes:
+async def next_chunk(response: aiohttp.ClientResponse, most: int | None = None) -> bytes:
+    """Return the next bytes of the body, at most `most`; b"" at its end."""
     try:
-        piece = await response.content.readany()
+        piece = await (response.content.readany() if most is None else response.content.read(most))
     except (RuntimeError, HttpProcessingError) as error:
         raise _framing_error(error) from error
     if not piece and isinstance(response, WatchedResponse) and response.was_cut:

@@ -61,28 +61,32 @@ class Response:
             decoder.feed(self._peeked.pop())
         return replace(self, head=uncoded(self.head), decoder=decoder)
 
-    async def read(self) -> bytes:
+    async def read(self, most: int | None = None) -> bytes:
         """Return the next bytes of the body, b"" at its end.
 
-        Raise `TryAgain` if connection, framing or coding break.
+        `most`: limit of bytes; of a body with a coding it limits the coded bytes that are read at once. Raise `TryAgain` if connection, framing or coding break.
         """
         if self._peeked:
-            return self._peeked.pop()
+            piece = self._peeked.pop()
+            if most is not None and len(piece) > most:
+                self._peeked.append(piece[most:])
+                piece = piece[:most]
+            return piece
         if self.decoder is None:
-            return await self._read_undecoded()
+            return await self._read_undecoded(most)
         while not (piece := self.decoder.step()):
-            if not (coded := await self._read_undecoded()):
+            if not (coded := await self._read_undecoded(most)):
                 self.decoder.finish()
                 break
             self.decoder.feed(coded)
         return piece
 
-    async def _read_undecoded(self) -> bytes:
+    async def _read_undecoded(self, most: int | None) -> bytes:
         if self._response is None:
             return b""
         with map_exceptions(self.url):
             try:
-                return await next_chunk(self._response)
+                return await next_chunk(self._response, most)
             except (aiohttp.ClientError, OSError):
                 if rest := take_buffered(self._response.content):
                     return rest

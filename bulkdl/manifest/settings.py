@@ -14,6 +14,7 @@ from bulkdl.core import units
 from bulkdl.core.errors import UsageError
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Order, RunOptions, Settings
+from bulkdl.core.rate_timetable import parse_rate_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,10 +89,6 @@ def _timeout(text: str) -> float:
 def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     """Accept `none` as well: it unsets a value from the manifest or a variable."""
     return lambda text: None if text.strip().lower() in {"none", "off"} else parse(text)
-
-
-def _limit(text: str) -> int | None:
-    return units.parse_rate(text) or None
 
 
 def _path(text: str) -> Path:
@@ -171,8 +168,8 @@ SETTINGS: tuple[Option, ...] = (
         "limit_rate",
         "",
         "RATE",
-        _or_none(_limit),
-        "limit for the whole run in bytes per second, such as 40M (default: no limit)",
+        parse_rate_limit,
+        'limit for the whole run in bytes per second, such as 40M, or by the time: "08:00,5M 18:00,off" (default: no limit)',
     ),
     _setting("retries", "", "N", _retries, "attempts in a row without progress before a product fails (default: 10)"),
     _setting(

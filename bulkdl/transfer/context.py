@@ -122,7 +122,7 @@ class RunContext:
         return known
 
     def pace(self) -> StallWatchdog:
-        return StallWatchdog(self.clock, self.settings.timeout, self.settings.min_rate)
+        return StallWatchdog(self.clock, self.settings.timeout, self.settings.min_rate, self.rate)
 
 
 @lru_cache(maxsize=64)

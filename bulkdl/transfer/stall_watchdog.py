@@ -9,6 +9,7 @@ from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import FailureKind
 
 if TYPE_CHECKING:
+    from bulkdl.concurrency.rate_limiter import RateLimit
     from bulkdl.core.clock import Clock
     from bulkdl.http.response import Response
 
@@ -26,6 +27,8 @@ class StallWatchdog:
     clock: Clock
     timeout: float
     min_rate: int
+    rate: RateLimit | None = None
+    """Limit of the run, which says how many bytes may be read at once."""
     waited: float = 0.0
     received: int = 0
 
@@ -33,7 +36,7 @@ class StallWatchdog:
         """Return the next bytes of the body, as `Response.read` does; raise `TryAgain` on a stall."""
         began = self.clock.monotonic()
         try:
-            chunk = await response.read()
+            chunk = await response.read(self.rate.piece if self.rate is not None else None)
         finally:
             self.waited += self.clock.monotonic() - began
         self.count(response, len(chunk))

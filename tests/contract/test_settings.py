@@ -134,6 +134,38 @@ def test_limit_rate_bounds_the_whole_run(site: Site, place: Place):
     assert done.summary["elapsed_s"] >= 1.5
 
 
+def test_a_timetable_bounds_the_run_in_all_three_places(site: Site, place: Place):
+    item = site.item(size=2_000_000)
+    for number, way in enumerate(("flag", "variable", "manifest")):
+        more = {"settings": {"limit_rate": "00:00,2M 12:00,2M"}} if way == "manifest" else {}
+        place.write([site.entry(item)], destination=f"./{number}", **more)
+        words = ("--limit-rate", "Mon-00:00,2M") if way == "flag" else ()
+        done = place.run(*words, env={"BULKDL_LIMIT_RATE": "Sat-Fri 00:00,2M"} if way == "variable" else {})
+        assert done.code == 0
+        assert done.summary["elapsed_s"] >= 0.7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("08:00,0", "expected a rate above 0, or off"),
+        ("08:00,5M 08:00,off", "expected each time once, found a second rate for Mon 08:00"),
+        ("Foo-08:00,5M", "expected days such as Mon, Sunday or Mon-Fri"),
+        (" ", "expected a rate such as 40M, or a timetable such as"),
+    ],
+)
+@pytest.mark.parametrize("way", ["flag", "variable", "manifest"])
+def test_a_wrong_timetable_ends_with_2_and_says_what_was_expected(
+    text: str, message: str, way: str, site: Site, place: Place
+):
+    place.write([site.entry(site.item())], **({"settings": {"limit_rate": text}} if way == "manifest" else {}))
+    words = ("--limit-rate", text) if way == "flag" else ()
+    done = place.run(*words, env={"BULKDL_LIMIT_RATE": text} if way == "variable" else {})
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err
+    assert {"flag": "--limit-rate", "variable": "BULKDL_LIMIT_RATE", "manifest": "m.yaml:4:"}[way] in done.err
+
+
 SWITCHES = {
     "BULKDL_OVERWRITE": ("1", "overwrite"),
     "BULKDL_TRUST_EXISTING": ("true", "trust"),

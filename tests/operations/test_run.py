@@ -14,6 +14,7 @@ import pytest
 from bulkdl.core.errors import UsageError
 from bulkdl.core.events import ProductFinished, Retrying, RunStarted
 from bulkdl.core.models import RunOptions, Window
+from bulkdl.core.rate_timetable import parse_rate_limit
 from bulkdl.core.stop_request import StopReason, StopSignal
 from bulkdl.demo_server.access import Access
 from bulkdl.demo_server.catalog import Item
@@ -187,6 +188,17 @@ async def test_a_rate_limit_slows_the_download(tmp_path: Path):
         done = await place.run({"url": server.url(), "file": "x.bin"}, clock=clock, limit_rate=100_000, segments=1)
     assert (done.code, place.file("x.bin")) == (0, BODY)
     assert sum(clock.slept) == pytest.approx(30, abs=0.5)
+
+
+async def test_a_timetable_changes_the_rate_in_the_middle_of_a_body(tmp_path: Path):
+    """Ten seconds at 100 kB/s, then the other 2 MB at 1 MB/s."""
+    clock, place = ImpatientClock(), Place(tmp_path)
+    times = [datetime.fromtimestamp(clock.wall()) + timedelta(seconds=each) for each in (0, 10)]  # noqa: DTZ006
+    limit = parse_rate_limit(f"{times[0]:%H:%M:%S},100000 {times[1]:%H:%M:%S},1000000")
+    async with RawServer(ranges(BODY)) as server:
+        done = await place.run({"url": server.url(), "file": "x.bin"}, clock=clock, limit_rate=limit, segments=1)
+    assert (done.code, place.file("x.bin")) == (0, BODY)
+    assert sum(clock.slept) == pytest.approx(12, abs=1)
 
 
 # ---- Local problems
