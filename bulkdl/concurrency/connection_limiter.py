@@ -31,7 +31,7 @@ FIRST_CONNECTIONS = 8
 """Connections to a host that nothing is known of."""
 _BURST_S = 1.0
 """Seconds within which refusals of extra connections count as one, since the requests were already under way."""
-LOOK_S, LOOK_SETTLED_S = 0.03, 0.5
+LOOK_S, LOOK_SETTLED_S = 0.03, 1.0
 """Seconds between two looks at the measurements, while something is being found out and otherwise."""
 
 Key = str
@@ -124,6 +124,8 @@ class ConnectionLimiter:
         self._waiting: deque[_Waiter] = deque()
         self._extras: list[_ExtraConnection] = []
         self._refused_at: dict[int, float] = {}
+        self._stirred = asyncio.Event()
+        """Set when there may be something to look at: products or ranges wait for connections."""
         self.limit_raised = asyncio.Event()
         """Set, and replaced by a new event, whenever the limit of a host has been raised."""
         self.on_free: Callable[[], None] = lambda: None
@@ -191,6 +193,7 @@ class ConnectionLimiter:
         """Record that so many products wait for a slot, outside of `slot`."""
         self._host(account, host).waiting = count
         if count:
+            self._stirred.set()
             self._close_extras()
 
     def has_waiting(self, account: str | None, host: str) -> bool:
@@ -213,6 +216,7 @@ class ConnectionLimiter:
     def report_saturation(self, account: str | None, host: str) -> None:
         """Report that a product could use more connections than there are slots; call this repeatedly."""
         self._host(account, host).want(self._clock.monotonic())
+        self._stirred.set()
 
     def has_grown(self, account: str | None, host: str) -> bool:
         """Return whether more connections to `host` have been found to bring more."""
@@ -257,9 +261,14 @@ class ConnectionLimiter:
         """Look at the measurements again and again; cancel this when the run has ended."""
         while True:
             self.look()
-            calm = [h.control.phase is Phase.SETTLED or not h.held for h in self._hosts.values()]
+            now = self._clock.monotonic()
+            full = [host.control.phase for host in self._hosts.values() if host.is_looked_at(now)]
+            if not full:
+                self._stirred.clear()
+                await self._stirred.wait()
+                continue
             # The loop's own time: what arrives does not follow a clock that a test moves.
-            await asyncio.sleep(LOOK_SETTLED_S if calm and all(calm) else LOOK_S)
+            await asyncio.sleep(LOOK_SETTLED_S if all(phase is Phase.SETTLED for phase in full) else LOOK_S)
 
     def look(self) -> None:
         """Decide on every host by what has been measured."""

@@ -213,6 +213,10 @@ class HostConnections:
     def is_wanted(self, now: float) -> bool:
         return self.waiting > 0 or now - self._wanted_at <= _LAPSE_S
 
+    def is_looked_at(self, now: float) -> bool:
+        """Return whether a look may decide something soon: more connections are wanted, or a trial goes on."""
+        return self.held > 0 and (self.is_wanted(now) or self.control.phase in (Phase.MORE, Phase.LESS))
+
     def look(self, now: float) -> None:
         """Decide by what has been measured; call it every few hundredths of a second while a trial goes on."""
         control = self.control

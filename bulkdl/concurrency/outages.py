@@ -154,6 +154,11 @@ class Outages:
         """Count a refusal of a product while others are served."""
         self._known(origin).refused += 1
 
+    def refused_in_a_row(self, origin: str) -> int:
+        """Return how many refusals counted since the last good answer."""
+        known = self._origins.get(origin)
+        return 0 if known is None else known.refused
+
     def admits_nobody(self, origin: str) -> bool:
         """Return whether too many refusals came since the last good answer for a mere limit of connections."""
         known = self._origins.get(origin)

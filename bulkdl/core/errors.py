@@ -61,10 +61,13 @@ class TryAgain(BulkdlError):  # noqa: N818 - named for what the caller does
         restart: bool = False,
         limit: int | None = None,
         trouble: Trouble | None = None,
+        may_be_limit: bool = False,
     ) -> None:
         super().__init__(reason, hint=hint)
         self.kind = kind
         self.wait = wait
+        self.may_be_limit = may_be_limit
+        """True if servers answer so where a limit of connections or requests is reached."""
         self.trouble = trouble
         """The trouble, if every request to this origin would meet it; None if it is about this product."""
         self.limit = limit

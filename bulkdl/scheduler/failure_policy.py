@@ -114,7 +114,7 @@ class FailurePolicy:
             await self._count(task, fault)
         elif trouble is Trouble.NO_SUCH_NAME and not self._context.outages.ever_good(task.source.origin):
             await self._count(task, _limited(fault, attempts=_NAME_TRIES, wait=_NAME_PAUSE_S))
-        elif self._is_crowded(task, trouble):
+        elif self._is_crowded(task, fault, trouble):
             await self._wait_for_slot(task, fault)
         elif await self._is_origin_fault(task, fault, trouble):
             self._wait_for_origin(task, fault)
@@ -124,7 +124,7 @@ class FailurePolicy:
         else:
             await self._count(task, fault)
 
-    def _is_crowded(self, task: DownloadTask, trouble: Trouble) -> bool:
+    def _is_crowded(self, task: DownloadTask, fault: TryAgain, trouble: Trouble) -> bool:
         """Return whether the origin probably serves as many products as it wants to, this one not among them.
 
         nginx answers 503 by default where a limit of connections is reached. A product's own 503 looks the same, so it
@@ -132,7 +132,7 @@ class FailurePolicy:
         more than twenty times.
         """
         outages, origin = self._context.outages, task.source.origin
-        if not may_be_limit(self._context, task, trouble):
+        if not may_be_limit(self._context, task, fault):
             return False
         outages.count_refusal(origin)
         task.crowded = 0 if task.is_answered else task.crowded + 1

@@ -175,7 +175,7 @@ class JobQueue:
 
     def _hold(self, waiting: DownloadTask | PlannedProduct, key: str) -> None:
         held = self._held.setdefault(key, deque())
-        if isinstance(waiting, DownloadTask):
+        if isinstance(waiting, DownloadTask) and self._gate.is_slot(key):
             held.insert(sum(isinstance(each, DownloadTask) for each in itertools.islice(held, _LOOKED_AT)), waiting)
         else:
             held.append(waiting)

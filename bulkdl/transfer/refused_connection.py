@@ -17,6 +17,8 @@ __all__ = ["may_be_limit", "note_refusal", "trouble_before_answer"]
 
 _LATELY_S = 2.0
 """Seconds after its last good answer in which a host that refuses is probably in order."""
+_REFUSED_IN_A_ROW = 3
+"""Refusals in a row, while it serves nobody, that may still mean a limit of requests."""
 
 MAY_BE_A_LIMIT = frozenset({Trouble.STATUS, Trouble.REFUSED, Trouble.BROKEN})
 """Troubles by which a host may refuse one connection too many, but which may be a product's own as well.
@@ -32,12 +34,17 @@ def trouble_before_answer(task: DownloadTask, fault: TryAgain) -> Trouble | None
     return trouble_of(fault.__cause__)
 
 
-def may_be_limit(context: RunContext, task: DownloadTask, trouble: Trouble | None) -> bool:
+def may_be_limit(context: RunContext, task: DownloadTask, fault: TryAgain) -> bool:
     """Return whether the host probably has as many connections or requests as it wants."""
-    origin = task.source.origin
-    if trouble is not Trouble.BUSY and trouble not in MAY_BE_A_LIMIT:
+    origin, trouble = task.source.origin, trouble_before_answer(task, fault)
+    if trouble is not Trouble.BUSY and (trouble not in MAY_BE_A_LIMIT or fault.origin not in (None, origin)):
         return False
-    return context.outages.serves_others(origin, task.product.id) or context.outages.answered_lately(origin, _LATELY_S)
+    if context.outages.serves_others(origin, task.product.id):
+        return True
+    if trouble is Trouble.BUSY:
+        return context.outages.answered_lately(origin, _LATELY_S)
+    is_new = context.outages.refused_in_a_row(origin) <= _REFUSED_IN_A_ROW
+    return fault.may_be_limit and is_new and context.outages.answered_lately(origin, _LATELY_S)
 
 
 def note_refusal(context: RunContext, task: DownloadTask, slot: Slot, fault: TryAgain) -> None:
@@ -50,7 +57,7 @@ def note_refusal(context: RunContext, task: DownloadTask, slot: Slot, fault: Try
     if trouble is Trouble.BUSY:
         slot.refused()
         return
-    if not may_be_limit(context, task, trouble):
+    if not may_be_limit(context, task, fault):
         return
     account, host = task.product.account, task.source.host
     if task.limits_before is None:

@@ -75,6 +75,7 @@ def error_for_response(
                 wait=wait,
                 hint=_LATER if status >= 500 else "",
                 trouble=Trouble.BUSY if status == 429 else Trouble.STATUS,
+                may_be_limit=status in _RETRY_AFTER_STATUSES,
             )
         case Action.RETRY:
             if decision.why is DecisionReason.RANGE_UNSATISFIABLE:

@@ -109,7 +109,7 @@ def test_outages_that_follow_each_other_cost_few_requests_each(up: int):
     downs = [Down(A, at, at + 600) for at in range(600, 36000, 600 + up)]
     spent = Night({A: 120}, *downs).spend()
     asked = [spent.requests(A, down.begin + 1, down.end) for down in downs if down.end < spent.result.elapsed_s]
-    assert max(asked) <= 10
+    assert max(asked) <= 16  # up to six of them might have met a limit of requests instead
     assert up > 60 or sum(asked) / len(asked) < 5
 
 
