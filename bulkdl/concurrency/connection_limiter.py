@@ -12,7 +12,7 @@ from collections import deque
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Self
 
-from bulkdl.concurrency.connection_control import Phase, begin
+from bulkdl.concurrency.connection_control import begin
 from bulkdl.concurrency.host_connections import HostConnections
 from bulkdl.core.fast_dataclass import dataclass
 
@@ -31,8 +31,6 @@ FIRST_CONNECTIONS = 8
 """Connections to a host that nothing is known of."""
 _BURST_S = 1.0
 """Seconds within which refusals of extra connections count as one, since the requests were already under way."""
-LOOK_S, LOOK_SETTLED_S = 0.03, 1.0
-"""Seconds between two looks at the measurements, while something is being found out and otherwise."""
 
 Key = str
 """Name of a control: an account with a stated limit, or an account at a host."""
@@ -262,13 +260,13 @@ class ConnectionLimiter:
         while True:
             self.look()
             now = self._clock.monotonic()
-            full = [host.control.phase for host in self._hosts.values() if host.is_looked_at(now)]
-            if not full:
+            pauses = [host.next_look_in(now) for host in self._hosts.values()]
+            if not any(pauses):
                 self._stirred.clear()
                 await self._stirred.wait()
                 continue
             # The loop's own time: what arrives does not follow a clock that a test moves.
-            await asyncio.sleep(LOOK_SETTLED_S if all(phase is Phase.SETTLED for phase in full) else LOOK_S)
+            await asyncio.sleep(min(pause for pause in pauses if pause))
 
     def look(self) -> None:
         """Decide on every host by what has been measured."""

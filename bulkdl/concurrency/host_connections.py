@@ -30,6 +30,8 @@ __all__ = ["HostConnections", "Limits", "Place"]
 
 _LAPSE_S = 0.3
 """Seconds without every allowed connection in use after which a measurement begins again."""
+_LOOK_S, _LONGEST_LOOK_S, _LOOK_PART = 0.03, 1.0, 0.1
+"""Seconds between two looks at the measurements: a tenth of the time since the last change, within these bounds."""
 _STEADY_S = 1.0
 """Least seconds of a measurement that is compared with an earlier speed, or that counts for fewer connections."""
 _EACH_S = 0.01
@@ -213,9 +215,14 @@ class HostConnections:
     def is_wanted(self, now: float) -> bool:
         return self.waiting > 0 or now - self._wanted_at <= _LAPSE_S
 
-    def is_looked_at(self, now: float) -> bool:
-        """Return whether a look may decide something soon: more connections are wanted, or a trial goes on."""
-        return self.held > 0 and (self.is_wanted(now) or self.control.phase in (Phase.MORE, Phase.LESS))
+    def next_look_in(self, now: float) -> float | None:
+        """Return the seconds until the next look; None if none is due before more connections are wanted."""
+        control = self.control
+        if not self.held or not (self.is_wanted(now) or control.phase in (Phase.MORE, Phase.LESS)):
+            return None
+        if control.phase is Phase.SETTLED:
+            return _LONGEST_LOOK_S
+        return min(_LONGEST_LOOK_S, max(_LOOK_S, _LOOK_PART * (now - control.changed_at)))
 
     def look(self, now: float) -> None:
         """Decide by what has been measured; call it every few hundredths of a second while a trial goes on."""

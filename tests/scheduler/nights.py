@@ -184,7 +184,7 @@ class _Clock:
 class _SimulatedResponse(Response):
     """A response whose body arrives in pieces, unless its origin goes down meanwhile."""
 
-    async def read(self) -> bytes:
+    async def read(self, _most: int | None = None) -> bytes:
         if self._peeked:
             return self._peeked.pop()
         body: Any = self._response

@@ -61,7 +61,7 @@ CASES = {
         settings={"give_up_after": 3600.0},
     ),
     "an outage in the middle": Case(
-        rows={"a": (GOOD, *[reply(503)] * 4, GOOD), "b": (*[reply(503)] * 6, GOOD), "c": (GOOD,)},
+        rows={"a": (GOOD, *[reply(503)] * 4, GOOD), "b": (*[reply(503)] * 4, GOOD), "c": (*[reply(503)] * 4, GOOD)},
         phases=BEGAN_AND_ENDED,
         settings={"give_up_after": 3600.0},
     ),
