@@ -285,6 +285,8 @@ class Settings:
     """Limit in seconds of waiting for one product as asked by the server (Retry-After, 202)."""
     window: Window | None = None
     until: time | None = None
+    max_bytes: int | None = None
+    """Bytes received in this run after which no further product is begun; None: no limit."""
     order: Order = Order.AUTO
     ca_file: Path | None = None
 

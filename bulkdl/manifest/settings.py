@@ -137,6 +137,12 @@ def _count(text: str) -> int:
     return _integer(text, least=0, most=9)
 
 
+def _max_bytes(text: str) -> int:
+    if size := units.parse_size(text):
+        return size
+    raise ValueError(f'expected more than 0 bytes, found "{text[:40]}"')
+
+
 def _order(text: str) -> Order:
     return Order(_one_of(_ORDERS)(text.strip().lower()))
 
@@ -216,6 +222,13 @@ SETTINGS: tuple[Option, ...] = (
         "HH:MM",
         _or_none(units.parse_time),
         "stop at this local time; unfinished products stay pending (exit 5)",
+    ),
+    _setting(
+        "max_bytes",
+        "",
+        "SIZE",
+        _or_none(_max_bytes),
+        "begin no further product once this run has received so many bytes; the rest stays pending (exit 5)",
     ),
     _setting(
         "order",

@@ -27,6 +27,7 @@ from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.planning.order import ordered
 from bulkdl.planning.orphaned_partials import find_orphans
 from bulkdl.protocol.server_quirks import ServerQuirks
+from bulkdl.scheduler.admission import Admission
 from bulkdl.scheduler.engine import Engine
 from bulkdl.transfer.canary import Canaries
 from bulkdl.transfer.context import RunContext
@@ -91,13 +92,26 @@ async def execute(
         request.hub.subscribe(partial(_learn_from_outage, context.connections))
         await record_done(context, items)
         items[:] = ordered(items, request.settings.order)
-        engine = Engine(context, _drained(items), has_several_hosts=_has_several_hosts(items))
+        admission = Admission(
+            request.settings,
+            counters=request.hub.counters,
+            hosts=context.hosts,
+            clock=request.clock,
+            ends_at=ends_at,
+        )
+        engine = Engine(
+            context,
+            _drained(items),
+            has_several_hosts=_has_several_hosts(items),
+            may_begin=admission.may_begin,
+        )
         try:
             await _until_stopped(engine, stop=stop, deadline=ends_at, clock=request.clock, ending=ending)
         finally:
             engine.leave()
             _forget_account_stops(prepared, authenticators)
         ending.machine = engine.full
+        ending.limit = admission.reason
 
 
 def _tell_decision(hub: Hub, key: str, text: str) -> None:

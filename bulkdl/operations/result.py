@@ -64,6 +64,8 @@ class RunEnd:
     """Local problem, such as a full disk; None if there was none."""
     deadline: bool = False
     """True if the deadline or the window ended the run."""
+    limit: str = ""
+    """Why products were not begun (`--max-bytes`, `--until`); "" if all were."""
     signal: StopReason | None = None
     authenticators: Mapping[str | None, Authenticator] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
@@ -76,7 +78,7 @@ class RunEnd:
             return f"interrupted by {self.signal.name}; run the same command to resume"
         if self.machine is not None:
             return str(self.machine)
-        return "the deadline (--until) has passed; run the same command to resume" if self.deadline else ""
+        return "the deadline (--until) has passed; run the same command to resume" if self.deadline else self.limit
 
 
 @dataclass(slots=True)
@@ -131,7 +133,7 @@ class ResultCollector:
             signal=ending.signal.value if ending.signal is not None else None,
             machine=ending.machine is not None,
             account=any(a.stopped is not None and not a.worked for a in named.values()),
-            deadline=ending.deadline,
+            deadline=ending.deadline or bool(ending.limit),
             failed=counters.failed,
             pending=pending,
         )

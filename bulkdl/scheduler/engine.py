@@ -50,11 +50,22 @@ MOST_WORKERS = 256
 class Engine:
     """Runs the products of one run; each `Outcome` goes out as a `ProductFinished` event."""
 
-    def __init__(self, context: RunContext, items: Iterable[PlannedProduct], *, has_several_hosts: bool = True) -> None:
+    def __init__(
+        self,
+        context: RunContext,
+        items: Iterable[PlannedProduct],
+        *,
+        has_several_hosts: bool = True,
+        may_begin: Callable[[PlannedProduct], bool] = lambda _item: True,
+    ) -> None:
         self._context = context
         self._batches = BatchFinalizer(context, record=self._finish_recorded, tell=self._batch_result)
         self._queue = JobQueue(
-            context, items, is_blocked=lambda: self._batches.is_full, has_several_hosts=has_several_hosts
+            context,
+            items,
+            is_blocked=lambda: self._batches.is_full,
+            has_several_hosts=has_several_hosts,
+            may_begin=may_begin,
         )
         self._failures = FailurePolicy(context, self._queue)
         self._outside_window = False

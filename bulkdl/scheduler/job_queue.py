@@ -54,16 +54,19 @@ class JobQueue:
         *,
         is_blocked: Callable[[], bool],
         has_several_hosts: bool = True,
+        may_begin: Callable[[PlannedProduct], bool] = lambda _item: True,
     ) -> None:
         """While `is_blocked` says so, no new product is begun; call `notify` when that has changed.
 
         `has_several_hosts`: the products are of several accounts or hosts, so that one without a free slot does not
-        hold up those of another.
+        hold up those of another. A product that `may_begin` refuses is set aside: this run does not begin it.
         """
         self._context = context
         self._items = iter(items)
         self._is_blocked = is_blocked
         self._has_several_hosts = has_several_hosts
+        self._may_begin = may_begin
+        self._set_aside: list[PlannedProduct] = []
         self._lacks_slot: str | None = None
         """Key of the slot that the upcoming product lacked."""
         self._gate = Gate(context)
@@ -94,6 +97,8 @@ class JobQueue:
             if task is not None:
                 self._gate.enter(task)
                 return task
+            if self._set_aside and not self._open:
+                self._set_held_aside()
             if not self._open and not any(self._held.values()) and self._lacks_slot is None:
                 return None
             if self._only_last_looks():
@@ -127,6 +132,8 @@ class JobQueue:
             while waiting and self._gate.opens_in(key) <= 0:
                 first = waiting.popleft()
                 self._gate.count_waiting(key, len(waiting))
+                if isinstance(first, PlannedProduct) and self._sets_aside(first):
+                    continue
                 task = first if isinstance(first, DownloadTask) else self._open_task(first)
                 if self._admit(task):
                     return task
@@ -138,6 +145,10 @@ class JobQueue:
     def _begin_admitted(self) -> DownloadTask | None:
         """Begin the next product whose origin and account work and have a slot; those before it wait for theirs."""
         while (item := self._next_item()) is not None:
+            if self._sets_aside(item):
+                self._upcoming = None
+                self._note_lack(None)
+                continue
             key = None if item.product.mirrors else self._gate.closed_key(item.product)
             self._note_lack(key)
             if key is None:
@@ -150,6 +161,19 @@ class JobQueue:
             self._upcoming = None
             self._hold(item, key)
         return None
+
+    def _sets_aside(self, item: PlannedProduct) -> bool:
+        if self._may_begin(item):
+            return False
+        self._set_aside.append(item)
+        return True
+
+    def _set_held_aside(self) -> None:
+        """Set aside what waits for an origin or an account and may no longer be begun: the run need not wait for it."""
+        for key, held in self._held.items():
+            kept = deque(each for each in held if isinstance(each, DownloadTask) or not self._sets_aside(each))
+            self._held[key] = kept
+            self._gate.count_waiting(key, len(kept))
 
     def _note_lack(self, key: str | None) -> None:
         """Record that all of the next products wait for a slot, where they are of one account and host."""
@@ -217,7 +241,9 @@ class JobQueue:
         if self._is_blocked() or self._is_due():
             return found
         while len(found) < most and (item := self._next_item()) is not None and wanted(item):
-            if not self._gate.is_plain(item.product) or (task := self._begin(is_new=False)) is None:
+            if not self._may_begin(item) or not self._gate.is_plain(item.product):
+                break
+            if (task := self._begin(is_new=False)) is None:
                 break
             found.append(task)
         return found
@@ -271,6 +297,8 @@ class JobQueue:
     def unfinished(self) -> Iterator[DownloadTask]:
         """Yield every task without an outcome: those that have begun, then the rest of the plan."""
         yield from list(self._open.values())
+        for item in self._set_aside:
+            yield self._open_task(item)
         for waiting in self._held.values():
             for each in waiting:
                 if isinstance(each, PlannedProduct):

@@ -145,6 +145,37 @@ def test_a_timetable_bounds_the_run_in_all_three_places(site: Site, place: Place
         assert done.summary["elapsed_s"] >= 0.7
 
 
+@pytest.mark.parametrize("way", ["flag", "variable", "manifest"])
+def test_max_bytes_begins_nothing_more_and_ends_with_5(way: str, site: Site, place: Place):
+    items = [site.item(size=40_000) for _ in range(5)]
+    more = {"settings": {"max_bytes": "50K"}} if way == "manifest" else {}
+    place.write([site.entry(item) for item in items], **more)
+    words = ("--max-bytes", "50K") if way == "flag" else ()
+    done = place.run("-j", "1", *words, env={"BULKDL_MAX_BYTES": "51200"} if way == "variable" else {})
+    assert done.code == 5
+    assert done.counts == {"completed": 2, "pending": 3}
+    assert done.summary["bytes"]["received"] == 80_000
+    assert "50.0 KiB have been received (--max-bytes); run the same command to resume" in done.err
+    assert place.names() == {item.name for item in items[:2]}
+    rest = place.run("--max-bytes", "none")
+    assert (rest.code, rest.counts) == (0, {"completed": 3, "skipped": 2})
+
+
+def test_a_run_that_ends_at_its_limit_of_bytes_with_nothing_left_is_complete(site: Site, place: Place):
+    place.write([site.entry(site.item(size=1000))])
+    assert place.run("--max-bytes", "1000").code == 0
+
+
+@pytest.mark.parametrize("text", ["0", "much", "-1"])
+@pytest.mark.parametrize("way", ["flag", "manifest"])
+def test_a_wrong_limit_of_bytes_ends_with_2(text: str, way: str, site: Site, place: Place):
+    place.write([site.entry(site.item())], **({"settings": {"max_bytes": text}} if way == "manifest" else {}))
+    done = place.run(*((f"--max-bytes={text}",) if way == "flag" else ()))
+    assert (done.code, done.out) == (2, "")
+    assert "max" in done.err
+    assert "expected" in done.err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -16,7 +16,7 @@ from bulkdl.scheduler.job_queue import JobQueue
 from tests.contexts import context_at
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from bulkdl.transfer.context import RunContext
@@ -31,7 +31,12 @@ async def context(tmp_path: Path) -> AsyncIterator[RunContext]:
         yield running
 
 
-def queue_of(context: RunContext, *origins: str, place: frozenset[int] = frozenset()) -> JobQueue:
+def queue_of(
+    context: RunContext,
+    *origins: str,
+    place: frozenset[int] = frozenset(),
+    may_begin: Callable[[PlannedProduct], bool] = lambda _item: True,
+) -> JobQueue:
     """Return the queue of products 0, 1, ... from `origins`; those in `place` are in place."""
     items = [
         PlannedProduct(
@@ -42,7 +47,7 @@ def queue_of(context: RunContext, *origins: str, place: frozenset[int] = frozens
         )
         for n, origin in enumerate(origins)
     ]
-    return JobQueue(context, items, is_blocked=lambda: False)
+    return JobQueue(context, items, is_blocked=lambda: False, may_begin=may_begin)
 
 
 def break_down(context: RunContext, origin: str) -> None:
@@ -162,3 +167,34 @@ async def test_what_is_held_or_kept_for_a_second_look_is_unfinished(context: Run
     refused = await following(queue)
     queue.park_last(refused)
     assert sorted(task.product.index for task in queue.unfinished()) == [0, 1, 2]
+
+
+async def test_a_product_that_may_not_be_begun_is_set_aside_and_the_next_one_begins(context: RunContext):
+    queue = queue_of(context, ONE, ONE, ONE, may_begin=lambda item: item.product.index != 1)
+    first, third = await following(queue), await following(queue)
+    assert [first.product.index, third.product.index] == [0, 2]
+    waiting = await idle(queue)
+    queue.finish(first, State.COMPLETED)
+    queue.finish(third, State.COMPLETED)
+    assert await waiting is None
+    assert [task.product.index for task in queue.unfinished()] == [1]
+
+
+async def test_no_product_is_requested_behind_another_that_may_not_be_begun(context: RunContext):
+    queue = queue_of(context, ONE, ONE, ONE, may_begin=lambda item: item.product.index < 2)
+    assert len(queue.next_new(5, lambda _item: True)) == 2
+    assert [task.product.index for task in queue.unfinished()] == [0, 1, 2]
+
+
+async def test_the_run_does_not_wait_for_an_origin_whose_products_may_no_longer_be_begun(context: RunContext):
+    allowed = {0, 1, 2}
+    queue = queue_of(context, ONE, TWO, ONE, TWO, may_begin=lambda item: item.product.index in allowed)
+    break_down(context, ONE)
+    second = await following(queue)
+    assert second.product.index == 1
+    allowed.clear()
+    waiting = await idle(queue)
+    queue.finish(second, State.COMPLETED)
+    assert await waiting is None
+    assert sorted(task.product.index for task in queue.unfinished()) == [0, 2, 3]
+    assert context.hub.counters.waiting.get(ONE, 0) == 0
