@@ -241,6 +241,13 @@ SETTINGS: tuple[Option, ...] = (
     _setting("ca_file", "", "FILE", _or_none(_path), "extra CA certificates (PEM)"),
 )
 
+
+def _switch_option(name: str, text: str, *, short: str = "") -> Option:
+    long = f"--{name.replace('_', '-')}"
+    flags = (short, long) if short else (long,)
+    return Option(name=name, flags=flags, kind=Kind.SWITCH, parse=_switch, default=False, help=text)
+
+
 _PROGRESS = ("auto", "bar", "plain", "json", "none")
 
 RUN_OPTIONS: tuple[Option, ...] = (
@@ -260,46 +267,13 @@ RUN_OPTIONS: tuple[Option, ...] = (
         default=(),
         help="only products whose file name matches; may be repeated",
     ),
-    Option(
-        name="overwrite",
-        flags=("--overwrite",),
-        kind=Kind.SWITCH,
-        parse=_switch,
-        default=False,
-        help="replace existing files whose size or content differs from the manifest or journal",
+    _switch_option("overwrite", "replace existing files whose size or content differs from the manifest or journal"),
+    _switch_option(
+        "trust_existing", "accept existing files that have no known size or checksum, without checking with the archive"
     ),
-    Option(
-        name="trust_existing",
-        flags=("--trust-existing",),
-        kind=Kind.SWITCH,
-        parse=_switch,
-        default=False,
-        help="accept existing files that have no known size or checksum, without checking with the archive",
-    ),
-    Option(
-        name="wait_for_space",
-        flags=("--wait-for-space",),
-        kind=Kind.SWITCH,
-        parse=_switch,
-        default=False,
-        help="when the disk is full, wait for disk space instead of stopping",
-    ),
-    Option(
-        name="allow_sleep",
-        flags=("--allow-sleep",),
-        kind=Kind.SWITCH,
-        parse=_switch,
-        default=False,
-        help="let the system go to sleep during the run",
-    ),
-    Option(
-        name="dry_run",
-        flags=("--dry-run",),
-        kind=Kind.SWITCH,
-        parse=_switch,
-        default=False,
-        help="print the plan and download nothing",
-    ),
+    _switch_option("wait_for_space", "when the disk is full, wait for disk space instead of stopping"),
+    _switch_option("allow_sleep", "let the system go to sleep during the run"),
+    _switch_option("dry_run", "print the plan and download nothing"),
     Option(
         name="progress",
         flags=("--progress",),
@@ -309,14 +283,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         default="auto",
         help="progress display: auto, bar, plain, json or none (default: auto)",
     ),
-    Option(
-        name="json",
-        flags=("--json",),
-        kind=Kind.SWITCH,
-        parse=_switch,
-        default=False,
-        help="print the summary as one JSON object on standard output, and nothing else there",
-    ),
+    _switch_option("json", "print the summary as one JSON object on standard output, and nothing else there"),
     Option(
         name="report",
         flags=("--report",),
@@ -325,14 +292,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         help="write a report (HTML) of the run to this file",
     ),
     Option(name="log_file", flags=("--log-file",), metavar="FILE", parse=_path, help="append a log to this file"),
-    Option(
-        name="quiet",
-        flags=("-q", "--quiet"),
-        kind=Kind.SWITCH,
-        parse=_switch,
-        default=False,
-        help="print errors and the summary only",
-    ),
+    _switch_option("quiet", "print errors and the summary only", short="-q"),
     Option(
         name="verbose",
         flags=("-v", "--verbose"),
