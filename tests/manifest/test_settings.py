@@ -38,7 +38,8 @@ def test_defaults_are_those_of_the_model():
         ({"workers": "1"}, {"BULKDL_WORKERS": "2"}, {"workers": 3}, 1),
         ({"workers": None}, {"BULKDL_WORKERS": "2"}, {"workers": 3}, 2),
         ({}, {"BULKDL_WORKERS": ""}, {"workers": 3}, 3),
-        ({}, {}, {}, 8),
+        ({}, {}, {}, None),
+        ({"workers": "auto"}, {"BULKDL_WORKERS": "2"}, {"workers": 3}, None),
         ({"workers": 5}, {}, {}, 5),
     ],
 )
