@@ -42,6 +42,8 @@ class RateLimit:
         """Bytes that the rate has allowed since the start, less those that nobody took in time."""
         self._counted_at = clock.monotonic()
         self._has_begun = False
+        self._free_until = 0.0
+        """Time (monotonic) until which bytes may come that were read before a limit began."""
 
     @property
     def piece(self) -> int | None:
@@ -54,6 +56,10 @@ class RateLimit:
         if self._rate is None and self._timetable is None:
             return
         self._count_allowed()
+        if self._rate is not None and self._counted_at < self._free_until:
+            count = min(
+                count, max(LEAST_PIECE, int(self._rate * PIECE_S))
+            )  # the rest was read while there was no limit
         self._taken += count
         due = self._taken
         while (rate := self._rate) is not None and (left := due - self._allowed) >= ENOUGH:
@@ -71,7 +77,9 @@ class RateLimit:
         else:
             allowed = self._allowed + self._rate * (now - self._counted_at)
             self._allowed = min(allowed, self._taken + self._rate * BURST_S)
-        self._counted_at, self._rate = now, self._present_rate()
+        before, self._counted_at, self._rate = self._rate, now, self._present_rate()
+        if before is None and self._rate is not None and self._taken:
+            self._free_until = now + CHECK_S
 
     def _present_rate(self) -> int | None:
         if self._timetable is None:

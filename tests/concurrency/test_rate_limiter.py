@@ -124,6 +124,15 @@ async def test_what_was_taken_without_a_limit_is_not_paid_for_later(clock):
     assert task.done()
 
 
+async def test_what_connections_read_before_a_limit_began_is_not_paid_for(clock):
+    limit = RateLimit(timetable(clock, (0, None), (10, 100_000)), clock=clock)
+    await limit.take(10**9)
+    await clock.advance(10)
+    tasks = [asyncio.create_task(limit.take(256 * 1024)) for _ in range(16)]
+    await clock.advance(0.2)
+    assert all(task.done() for task in tasks)
+
+
 async def test_the_back_off_of_a_host_lasts_until_its_longest_pause_ends(clock):
     pauses = HostBackoff(clock=clock)
     assert pauses.left("a") == 0
