@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bulkdl.auth.static import NoAuthenticator
 from bulkdl.concurrency.connection_limiter import ConnectionLimiter
 from bulkdl.concurrency.outages import Outages
+from bulkdl.concurrency.quota_meter import QuotaMeter
 from bulkdl.concurrency.rate_limiter import HostBackoff, RateLimit
 from bulkdl.core.events import Flight, Hub
 from bulkdl.core.models import Account, AuthKind, Product, RunOptions, Settings
@@ -55,6 +56,7 @@ async def context_at(root: Path, *, http: HttpClient | None = None, **options: b
                 connections=ConnectionLimiter(most=4, accounts={}, clock=clock),
                 rate=RateLimit(None, clock=clock),
                 pauses=HostBackoff(clock=clock),
+                quotas=QuotaMeter(hub=Hub(), clock=clock, pauses=HostBackoff(clock=clock)),
                 outages=Outages(clock=clock, rng=random.Random(1), hub=Hub(), give_up_after=21600.0),
                 canaries=Canaries(),
                 storage=storage,

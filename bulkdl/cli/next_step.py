@@ -41,7 +41,7 @@ def next_step(result: RunResult, *, manifest: str, again: Sequence[str]) -> str:
 
 
 def _steps(result: RunResult, manifest: str, same: str) -> Iterator[str]:
-    stopped = [name for name, use in result.accounts.items() if use.stopped]
+    stopped = [name for name, use in result.accounts.items() if use.stopped and not use.is_out_of_quota]
     passing = sum(1 for outcome in result.failures if may_pass(outcome))
     if result.exit_code == _MACHINE:
         yield "Mend first what is in the way on this machine (see above)."
@@ -54,8 +54,15 @@ def _steps(result: RunResult, manifest: str, same: str) -> Iterator[str]:
             f"Running again will not help with {which} above: they need a change of the manifest, of an account, "
             "of the destination folder or at the archive."
         )
+    waiting = [name for name, use in result.accounts.items() if use.is_out_of_quota]
+    for name in waiting:
+        yield f"The quota of account {clean(name)} has no room: see above when it has."
     if passing or result.pending or result.exit_code == _MACHINE:
-        yield "Then run the same command again to continue:" if stopped else "Run the same command again to continue:"
+        yield (
+            "Then run the same command again to continue:"
+            if stopped or waiting
+            else "Run the same command again to continue:"
+        )
         yield f"  {same}"
         yield "Products in place are not downloaded again."
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.cli.next_step import next_step
 from bulkdl.cli.progress.outage_messages import outage_fields, outage_text
+from bulkdl.cli.quota_text import quota_json, quota_text
 from bulkdl.cli.text import clean, count
 from bulkdl.core.models import AuthKind
 from bulkdl.core.units import format_bytes, format_duration, format_rate
@@ -54,7 +55,12 @@ def to_json(result: RunResult, manifest: Manifest) -> dict[str, object]:
 
 
 def _account_json(use: AccountUse) -> dict[str, object]:
-    return {"logins": use.logins, "refreshes": use.refreshes, **({"stopped": use.stopped} if use.stopped else {})}
+    found: dict[str, object] = {"logins": use.logins, "refreshes": use.refreshes}
+    if use.stopped:
+        found["stopped"] = use.stopped
+    if use.quotas:
+        found["quota"] = {each.quota.text: quota_json(each) for each in use.quotas}
+    return found
 
 
 def _failure_json(outcome: Outcome) -> dict[str, object]:
@@ -131,7 +137,8 @@ def _account_use(use: AccountUse, account: Account | None) -> str:
         used = f"{account.auth.value}, no separate login"
     else:
         used = f"{count(use.logins, 'login')}, {count(use.refreshes, 'token refresh', 'token refreshes')}"
-    return f"{used}; stopped" if use.stopped else used
+    parts = (used, *(["stopped"] if use.stopped else []), *(quota_text(each) for each in use.quotas))
+    return "; ".join(parts)
 
 
 def _outages(result: RunResult) -> Iterator[str]:

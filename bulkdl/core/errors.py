@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from bulkdl.core.models import FailureKind, Trouble
 
 __all__ = [
+    "QUOTA_USED",
     "AccountStopped",
     "AccountWaiting",
     "BulkdlError",
     "ManifestError",
     "Problem",
     "ProductFailed",
+    "QuotaReached",
     "RunStopped",
     "StorageStopped",
     "TryAgain",
@@ -105,6 +107,14 @@ class AccountStopped(BulkdlError):  # noqa: N818
     def __init__(self, reason: str, *, account: str, hint: str = "") -> None:
         super().__init__(reason, hint=hint)
         self.account = account
+
+
+QUOTA_USED = "no room in the quota"
+"""Beginning of the reason of a `QuotaReached`, by which it is known in a journal."""
+
+
+class QuotaReached(AccountStopped):
+    """An account has used its share of what its provider allows: its products stay pending until there is room again."""
 
 
 class RunStopped(BulkdlError):  # noqa: N818

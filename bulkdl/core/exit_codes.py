@@ -19,7 +19,7 @@ def exit_code(
     """Return the exit code of a run; if several apply, the order is 130/143, 4, 3, 5, 1.
 
     `signal`: number of the signal that ended the run; `machine`: disk full, destination not writable or locked;
-    `account`: an account could not be used at all; `deadline`: stopped by `until` or the window with work left.
+    `account`: an account could not be used at all; `deadline`: stopped by `until`, the window or an account's quota with work left.
     Products pending for any other reason give 1, since 0 means that every product is in place.
     """
     if signal is not None:

@@ -29,6 +29,8 @@ __all__ = [
     "Order",
     "Outcome",
     "Product",
+    "Quota",
+    "QuotaUnit",
     "RateTimetable",
     "Resume",
     "RunOptions",
@@ -186,6 +188,24 @@ class Product:
         return (self.url, *self.mirrors)
 
 
+class QuotaUnit(StrEnum):
+    BYTES = "bytes"
+    ITEMS = "items"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quota:
+    """An amount of bytes or products that an account may have in any period of `period_s` seconds."""
+
+    amount: int
+    unit: QuotaUnit
+    period_s: float
+    text: str
+    """As it was written, such as `12TB/30d`."""
+    is_decimal: bool = False
+    """The bytes were written in powers of 1000, and are shown so."""
+
+
 class SecretSource(StrEnum):
     """Place where a secret was found; `check` and `login` print it, never the secret."""
 
@@ -231,6 +251,8 @@ class Account:
     hosts: HostList | None = None
     """Hosts that may get the credential; None: the host of each product's own URL."""
     max_connections: int | None = None
+    quota: tuple[Quota, ...] = ()
+    """What its provider allows in a period; a ledger on this machine has what was used."""
     resume: Resume | None = None
     secrets: Path | None = None
     """Absolute path of the secrets INI file."""
@@ -283,6 +305,8 @@ class Settings:
     """Seconds without one good answer after which an origin or a token endpoint is given up; infinity: never."""
     max_wait: float = 3600.0
     """Limit in seconds of waiting for one product as asked by the server (Retry-After, 202)."""
+    quota: float | None = 1.0
+    """Share of an account's quotas at which the run stops the account; None: never."""
     window: Window | None = None
     until: time | None = None
     max_bytes: int | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bulkdl.auth import providers
 from bulkdl.core.models import Account, AuthKind, ClientAuth, Grant, Resume, SecretRef, TokenIn
+from bulkdl.core.quota import parse_quotas
 from bulkdl.core.urls import HostList, Url
 from bulkdl.manifest.problems import SECRET_KEYS, excerpt
 from bulkdl.manifest.validators import (
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from bulkdl.core.models import Product
+    from bulkdl.core.models import Product, Quota
     from bulkdl.manifest.problems import Findings
     from bulkdl.manifest.source_position import Place
     from bulkdl.manifest.validators import Environment
@@ -74,6 +75,7 @@ def read_account(name: str, own: dict[str, Any], place: Place, environment: Envi
         header=_header(name, auth, values.get("header"), place, environment.findings),
         hosts=hosts,
         max_connections=_int_or_none(values.get("max_connections")),
+        quota=_quota(values.get("quota"), place.at("quota"), environment.findings),
         resume=Resume(values["resume"]) if "resume" in values else None,
         secrets=_secrets_file(values.get("secrets"), place.at("secrets"), environment),
         netrc_hosts=_netrc_hosts(provider, token_url, hosts),
@@ -178,6 +180,20 @@ def _secrets_file(text: str | None, place: Place, environment: Environment) -> P
 
 def _int_or_none(value: Any) -> int | None:
     return None if value is None else int(value)
+
+
+def _quota(given: str | list[str] | None, place: Place, findings: Findings) -> tuple[Quota, ...]:
+    """Return the quotas of a text, or of a list of texts; report those that cannot be read."""
+    if given is None:
+        return ()
+    texts = [(given, place)] if isinstance(given, str) else [(text, place.at(i)) for i, text in enumerate(given)]
+    found: list[Quota] = []
+    for text, there in texts:
+        try:
+            found += parse_quotas(text)
+        except ValueError as error:
+            findings.add(there, f"`quota`: {error}")
+    return tuple(found)
 
 
 def _netrc_hosts(provider: providers.Provider | None, token_url: Url | None, hosts: HostList | None) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from bulkdl.core import units
 from bulkdl.core.errors import UsageError
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Order, RunOptions, Settings
+from bulkdl.core.quota import parse_share
 from bulkdl.core.rate_timetable import parse_rate_limit
 
 if TYPE_CHECKING:
@@ -237,6 +238,9 @@ SETTINGS: tuple[Option, ...] = (
         _order,
         "what is begun first: auto, manifest, largest, smallest or newest (default: auto, for the shortest run)",
         choices=_ORDERS,
+    ),
+    _setting(
+        "quota", "", "SHARE|off", _or_none(parse_share), "stop an account at this share of its quota (default: 100%)"
     ),
     _setting("ca_file", "", "FILE", _or_none(_path), "extra CA certificates (PEM)"),
 )

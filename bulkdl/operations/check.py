@@ -24,11 +24,12 @@ from bulkdl.storage.file_info import check_name, look_at
 from bulkdl.storage.folder_links import FolderLinks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from bulkdl.auth.credentials import Prompt
     from bulkdl.core.models import Account, Manifest, Product, RunOptions
+    from bulkdl.core.quota import QuotaForecast
     from bulkdl.planning.plan import PlannedProduct
 
 _Origins = Counter[tuple[str | None, str, str, int]]
@@ -52,6 +53,8 @@ class AccountFacts:
     """Place where each secret was found, by name of the secret."""
     places: Mapping[str, str] = field(default_factory=dict)
     """The place in words, such as the name of the variable."""
+    quotas: tuple[QuotaForecast, ...] = ()
+    """Empty also while its user name is not known."""
     warnings: tuple[str, ...] = ()
     error: str = ""
     """Missing or unusable secret of an account that products need; "" if none."""
@@ -101,9 +104,17 @@ class CheckReport:
 
 
 def check_products(
-    manifest: Manifest, *, options: RunOptions, environ: Mapping[str, str], prompt: Prompt | None = None
+    manifest: Manifest,
+    *,
+    options: RunOptions,
+    environ: Mapping[str, str],
+    prompt: Prompt | None = None,
+    quota_share: float | None = 1.0,
 ) -> CheckReport:
-    """Return the plan of a run, without writing anything and without requests."""
+    """Return the plan of a run, without writing anything and without requests.
+
+    `quota_share`: see `Settings.quota`.
+    """
     products = selected(manifest.products, options.select)
     builder = PlanBuilder(
         partial(look_at, manifest.destination), NameRegistry(FolderLinks(manifest.destination).real_folder)
@@ -113,6 +124,18 @@ def check_products(
     origins = Counter((p.account, p.url.scheme, p.url.host, p.url.port) for p in manifest.products)
     todo = [i for i in items if i.local_status is not LocalFileStatus.IN_PLACE]
     download = [i for i in todo if i.local_status is not LocalFileStatus.NEEDS_CHECKSUM]
+    sizes: dict[str | None, list[int | None]] = {}
+    for item in download:
+        left = None if item.size is None else max(0, item.size - item.have)
+        sizes.setdefault(item.product.account, []).append(left)
+
+    def quotas(account: Account, username: str | None) -> tuple[QuotaForecast, ...]:
+        if not account.quota:
+            return ()
+        from bulkdl.operations.quota_forecast import forecasts  # noqa: PLC0415 - it imports SQLite
+
+        return forecasts(account, username, sizes.get(account.name, []), environ=environ, share=quota_share)
+
     return CheckReport(
         products=len(items),
         in_place=len(items) - len(todo),
@@ -125,7 +148,7 @@ def check_products(
         unknown=tuple(i.product.index for i in download if i.size is None),
         free_bytes=_free(manifest.destination),
         accounts=tuple(
-            _with_host_warnings(_account_facts(a, products, environ, prompt), a, origins)
+            _with_host_warnings(_account_facts(a, products, environ, prompt, quotas), a, origins)
             for a in manifest.accounts.values()
         ),
         conflicts=(*_unstorable(download), *_conflicts(items, overwrite=options.overwrite)),
@@ -134,7 +157,11 @@ def check_products(
 
 
 def _account_facts(
-    account: Account, products: list[Product], environ: Mapping[str, str], prompt: Prompt | None
+    account: Account,
+    products: list[Product],
+    environ: Mapping[str, str],
+    prompt: Prompt | None,
+    quotas: Callable[[Account, str | None], tuple[QuotaForecast, ...]],
 ) -> AccountFacts:
     used = sum(1 for p in products if p.account == account.name)
     facts = AccountFacts(
@@ -146,7 +173,7 @@ def _account_facts(
         products=used,
     )
     if account.auth is AuthKind.NONE:
-        return facts
+        return replace(facts, quotas=quotas(account, None))
     from bulkdl.auth.credentials import MissingSecret, keyring_lookup, resolve  # noqa: PLC0415 - not needed without accounts
 
     try:
@@ -158,7 +185,13 @@ def _account_facts(
             facts, error=error, warnings=("bulkdl will prompt for the missing secret",) if can_prompt else ()
         )
     sources = {name: source.value for name, source in found.sources.items()}
-    return replace(facts, sources=sources, places=found.places, warnings=found.warnings)
+    return replace(
+        facts,
+        sources=sources,
+        places=found.places,
+        warnings=found.warnings,
+        quotas=quotas(account, found.username),
+    )
 
 
 def _unstorable(items: list[PlannedProduct]) -> list[str]:

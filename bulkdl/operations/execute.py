@@ -23,6 +23,8 @@ from bulkdl.core.urls import Url
 from bulkdl.http.fast_lane.takeover import fast_lane_for
 from bulkdl.operations.keep_awake import keep_awake
 from bulkdl.operations.prepare import announce
+from bulkdl.operations.quota_accounting import metered, recorded_in
+from bulkdl.operations.state_folder import state_folder
 from bulkdl.planning.local_status import LocalFileStatus
 from bulkdl.planning.order import ordered
 from bulkdl.planning.orphaned_partials import find_orphans
@@ -34,7 +36,7 @@ from bulkdl.transfer.context import RunContext
 from bulkdl.transfer.finalize import record_done
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from bulkdl.auth.base import Authenticator
     from bulkdl.core.clock import Clock
@@ -87,9 +89,14 @@ async def execute(
         prepared.journal.close_outages_unsynced()
         request.hub.subscribe(partial(_record_outage, prepared.journal))
         await _warn_of_little_space(request, prepared)
-        context = _run_context(stack, request, prepared, network, authenticators)
+        context = _run_context(stack, request, prepared, network, authenticators, usernames=services.usernames)
         context.connections.on_decision = partial(_tell_decision, request.hub)
         request.hub.subscribe(partial(_learn_from_outage, context.connections))
+        ending.quotas = context.quotas
+        recording = recorded_in(
+            partial(state_folder, request.environ), context.quotas, hub=request.hub, clock=request.clock
+        )
+        await stack.enter_async_context(recording)
         await record_done(context, items)
         items[:] = ordered(items, request.settings.order)
         admission = Admission(
@@ -109,7 +116,7 @@ async def execute(
             await _until_stopped(engine, stop=stop, deadline=ends_at, clock=request.clock, ending=ending)
         finally:
             engine.leave()
-            _forget_account_stops(prepared, authenticators)
+            _forget_account_stops(prepared, authenticators, context.quotas.stops)
         ending.machine = engine.full
         ending.limit = admission.reason
 
@@ -135,8 +142,11 @@ def _run_context(
     prepared: PreparedDestination,
     network: NetworkClients,
     authenticators: Mapping[str | None, Authenticator],
+    *,
+    usernames: Mapping[str, str | None],
 ) -> RunContext:
     lane = fast_lane_for(request.environ.get("BULKDL_FAST_LANE"), limited=bool(request.settings.limit_rate))
+    pauses = HostBackoff(clock=request.clock)
     planned = {item.product.id for item in prepared.items}
     gone = {id_: entry for id_, entry in prepared.unfinished.items() if id_ not in planned}
     return RunContext(
@@ -149,7 +159,16 @@ def _run_context(
         signers=authenticators,
         connections=_connections(request.settings, authenticators, request.clock),
         rate=RateLimit(request.settings.limit_rate, clock=request.clock),
-        pauses=HostBackoff(clock=request.clock),
+        pauses=pauses,
+        quotas=metered(
+            request.manifest.accounts,
+            (i.product for i in prepared.items if i.local_status is not LocalFileStatus.IN_PLACE),
+            usernames=usernames,
+            settings=request.settings,
+            hub=request.hub,
+            clock=request.clock,
+            pauses=pauses,
+        ),
         outages=Outages(
             clock=request.clock, rng=request.rng, hub=request.hub, give_up_after=request.settings.give_up_after
         ),
@@ -186,11 +205,13 @@ async def _warn_of_little_space(request: RunRequest, prepared: PreparedDestinati
     request.hub.note(Level.WARNING, text)
 
 
-def _forget_account_stops(prepared: PreparedDestination, authenticators: Mapping[str | None, Authenticator]) -> None:
-    """Delete the record of each account that an earlier run stopped and that has worked in this one."""
+def _forget_account_stops(
+    prepared: PreparedDestination, authenticators: Mapping[str | None, Authenticator], again: Collection[str]
+) -> None:
+    """Delete the record of each account that an earlier run stopped and that has worked in this one, and is not stopped `again`."""
     for name in prepared.learned.account_stops:
         authenticator = authenticators.get(name)
-        if authenticator is not None and authenticator.worked and authenticator.stopped is None:
+        if authenticator is not None and name not in again and authenticator.worked and authenticator.stopped is None:
             prepared.journal.drop_account_stop_unsynced(name)
 
 

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from bulkdl.auth.base import Authenticator
+    from bulkdl.concurrency.quota_meter import QuotaMeter
     from bulkdl.core.errors import RunStopped
     from bulkdl.core.events import Event, Hub
+    from bulkdl.core.quota import QuotaUse
     from bulkdl.core.stop_request import StopReason
 
 __all__ = ["AccountUse", "ResultCollector", "RunEnd", "RunResult"]
@@ -29,6 +31,9 @@ class AccountUse:
     refreshes: int
     stopped: str = ""
     """Reason why the account became unusable; "" if it did not."""
+    is_out_of_quota: bool = False
+    """True if `stopped` is about its quota, so that nothing but time can help."""
+    quotas: tuple[QuotaUse, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,8 @@ class RunEnd:
     """Why products were not begun (`--max-bytes`, `--until`); "" if all were."""
     signal: StopReason | None = None
     authenticators: Mapping[str | None, Authenticator] = field(default_factory=dict)
+    quotas: QuotaMeter | None = None
+    """The use of the accounts' quotas; None if nothing was requested."""
     unused: tuple[str, ...] = ()
     """Accounts without an authenticator, since there was nothing to do."""
 
@@ -129,15 +136,17 @@ class ResultCollector:
         pending = total - counters.completed - counters.skipped - counters.failed
         ending.deadline = ending.deadline and pending > 0  # it passed when everything was done
         named = {name: authenticator for name, authenticator in ending.authenticators.items() if name is not None}
+        stopped = {name: a.stopped for name, a in named.items() if a.stopped is not None}
+        reached = ending.quotas.stops if ending.quotas is not None else {}
         code = exit_code(
             signal=ending.signal.value if ending.signal is not None else None,
             machine=ending.machine is not None,
             account=any(a.stopped is not None and not a.worked for a in named.values()),
-            deadline=ending.deadline or bool(ending.limit),
+            deadline=ending.deadline or bool(ending.limit) or (bool(reached) and pending > 0),
             failed=counters.failed,
             pending=pending,
         )
-        stops = [f"account {name}: {a.stopped}" for name, a in named.items() if a.stopped is not None]
+        stops = [f"account {name}: {stop}" for name, stop in (reached | stopped).items()]
         self.hub.emit(RunFinished(exit_code=code))
         return RunResult(
             exit_code=code,
@@ -152,7 +161,7 @@ class ResultCollector:
             resumed=counters.resumed,
             accounts={
                 **{name: AccountUse(logins=0, refreshes=0) for name in ending.unused},
-                **{name: _account_use(authenticator) for name, authenticator in named.items()},
+                **{name: _account_use(authenticator, ending.quotas) for name, authenticator in named.items()},
             },
             failures=tuple(sorted(self.failures, key=lambda outcome: outcome.product.index)),
             pending_reasons=(
@@ -166,6 +175,13 @@ class ResultCollector:
         )
 
 
-def _account_use(authenticator: Authenticator) -> AccountUse:
-    stopped = str(authenticator.stopped) if authenticator.stopped is not None else ""
-    return AccountUse(logins=authenticator.logins, refreshes=authenticator.refreshes, stopped=stopped)
+def _account_use(authenticator: Authenticator, quotas: QuotaMeter | None) -> AccountUse:
+    name, refused = authenticator.name, authenticator.stopped
+    stopped = refused or (quotas.stops.get(name) if quotas is not None else None)
+    return AccountUse(
+        logins=authenticator.logins,
+        refreshes=authenticator.refreshes,
+        stopped=str(stopped) if stopped is not None else "",
+        is_out_of_quota=stopped is not None and refused is None,
+        quotas=quotas.report().get(name, ()) if quotas is not None else (),
+    )

@@ -5,12 +5,10 @@ Only this module builds a session, a token endpoint or an authenticator.
 
 from __future__ import annotations
 
-import os
-import stat
 import sys
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from dataclasses import field
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -26,6 +24,7 @@ from bulkdl.http.framed_protocol import new_connector
 from bulkdl.http.lightweight.pipelining_policy import pipelining_config
 from bulkdl.http.login_route import LoginRoute
 from bulkdl.http.tls import trusted_context
+from bulkdl.operations.state_folder import state_folder
 from bulkdl.protocol.proxy import ProxyRules
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from bulkdl.core.models import Settings
     from bulkdl.core.urls import Url
 
-__all__ = ["NetworkClients", "Services", "state_folder"]
+__all__ = ["NetworkClients", "Services"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +63,8 @@ class Services:
     hub: Hub
     clock: Clock
     rng: random.Random
+    usernames: dict[str, str | None] = field(default_factory=dict)
+    """User names by account, once its secrets have been found: the ledger of quotas tells users apart."""
 
     @asynccontextmanager
     async def network(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[NetworkClients]:
@@ -92,7 +93,9 @@ class Services:
 
     def find(self, account: Account) -> Credentials:
         """Return the account's secrets; raise `AccountStopped` if one is missing."""
-        return resolve(account, environ=self.environ, prompt=self.prompt, keyring=keyring_lookup)
+        found = resolve(account, environ=self.environ, prompt=self.prompt, keyring=keyring_lookup)
+        self.usernames[account.name] = found.username
+        return found
 
     def authenticators(
         self,
@@ -131,36 +134,6 @@ class Services:
                 raise AccountStopped(stopped.reason, account=stopped.account, hint=stopped.hint)
 
             return refuse
-
-
-def state_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder of state shared by all runs of a user, such as the ledger of used TOTP codes."""
-    named = environ.get("BULKDL_STATE_DIR")
-    if named:
-        return Path(named)
-    import platformdirs  # noqa: PLC0415 - needed only for logins
-
-    try:
-        return Path(platformdirs.user_state_dir("bulkdl", appauthor=False))
-    except RuntimeError:  # neither HOME nor a passwd entry, as in a container with a random user id
-        return _temporary_state_folder()
-
-
-def _temporary_state_folder() -> Path:
-    """Return a private folder for this user id below the system's folder of temporary files.
-
-    All runs of the user share it. Anybody may write beside it, so a folder that is not ours alone is not used.
-    """
-    import tempfile  # noqa: PLC0415 - needed only without a home folder
-
-    folder = Path(tempfile.gettempdir()) / f"bulkdl-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    with suppress(OSError):
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        owner = os.getuid() if hasattr(os, "getuid") else found.st_uid
-        if stat.S_ISDIR(found.st_mode) and found.st_uid == owner and not found.st_mode & 0o077:
-            return folder
-    return Path(tempfile.mkdtemp(prefix="bulkdl-"))
 
 
 def _system_proxy(url: Url) -> str | None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from bulkdl.core.clock import SystemClock
+from bulkdl.core.errors import QUOTA_USED
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.journal.journal import read_learned, read_outages
 from bulkdl.journal.learned import Learned
@@ -90,9 +91,9 @@ def _with_stop(status: ProductStatus, stop: AccountStop | None) -> ProductStatus
     """Add why the last run left a product pending: its account was stopped."""
     if stop is None or status.reason or status.state not in (ProductState.PENDING, ProductState.PARTIAL):
         return status
-    return replace(
-        status, kind="auth", reason=f"account {stop.name}: {stop.reason}", updated=max(stop.at, status.updated or 0.0)
-    )
+    kind = "" if stop.reason.startswith(QUOTA_USED) else "auth"
+    reason, updated = f"account {stop.name}: {stop.reason}", max(stop.at, status.updated or 0.0)
+    return replace(status, kind=kind, reason=reason, updated=updated)
 
 
 def _status(product: Product, entry: Entry | None, destination: Path) -> ProductStatus:

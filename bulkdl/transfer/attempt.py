@@ -168,7 +168,7 @@ async def _with_space(context: RunContext, task: DownloadTask, small: SmallProdu
             if small.unseen:  # forget the name, so the next attempt checks if a file with it exists
                 task.file = None
             raise
-    context.hub.counters.received += size
+    context.count_received(task, size)
     return small
 
 
@@ -245,7 +245,7 @@ async def _receive(
         # The journal must forget the old ranges before bytes of another version touch the file.
         await context.journal.put(current)
     if small and (body := await response.whole(decision.total or 0, within_s=SMALL_S)):
-        context.hub.counters.received += len(body)
+        context.count_received(task, len(body))
         await context.rate.take(len(body))
         flight.have = len(body)
         return SmallProduct(current, body, unseen=new)

@@ -240,7 +240,7 @@ class BodyReader:
     # Both
 
     def _count(self, lease: SegmentLease, count: int) -> None:
-        self._context.hub.counters.received += count
+        self._context.count_received(self._task, count)
         now = self._context.clock.monotonic()
         if lease.counted_at:
             self._meter.add_body(id(lease), count, now=now, seconds=now - lease.counted_at)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bulkdl.auth.base import Authenticator
     from bulkdl.concurrency.connection_limiter import ConnectionLimiter
     from bulkdl.concurrency.outages import Outages
+    from bulkdl.concurrency.quota_meter import QuotaMeter
     from bulkdl.concurrency.rate_limiter import HostBackoff, RateLimit
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Hub
@@ -57,6 +58,7 @@ class RunContext:
     connections: ConnectionLimiter
     rate: RateLimit
     pauses: HostBackoff
+    quotas: QuotaMeter
     outages: Outages
     canaries: Canaries
     storage: Storage
@@ -92,7 +94,13 @@ class RunContext:
     def open(
         self, task: DownloadTask, *, headers: Mapping[str, str], method: str = "GET"
     ) -> AbstractAsyncContextManager[Response]:
-        """Send a request for the product to its current source, with the account's credential if the host may have it."""
+        """Send a request for the product to its current source, with the account's credential if the host may have it.
+
+        Raise `QuotaReached` if its account has used its share of a quota.
+        """
+        product = task.product
+        size = None if product.size is None else max(0, product.size - task.budget.furthest)
+        self.quotas.admit(product.account, product.id, size=size, is_download=method == "GET")
         signer = self.signer(task)
         return self.http.open(
             task.source,
@@ -104,6 +112,8 @@ class RunContext:
 
     def ahead(self, task: DownloadTask) -> PipelinedRequests | None:
         """Return a connection for pipelined requests to the product's origin, None if that is not possible."""
+        if not self.quotas.may_pipeline(task.product.account):
+            return None
         signer, url = self.signer(task), task.product.url
         return self.http.ahead(url, signer=signer, allowed=signer.hosts or _only(url.host))
 
@@ -120,6 +130,11 @@ class RunContext:
         if would_be_caught and self.hosts.has_unstable_etags(task.source.origin):
             return replace(known, etag=None, last_modified=None)
         return known
+
+    def count_received(self, task: DownloadTask, count: int) -> None:
+        """Count bytes of a body that arrived, whatever becomes of them."""
+        self.hub.counters.received += count
+        self.quotas.receive(task.product.account, task.product.id, count)
 
     def pace(self) -> StallWatchdog:
         return StallWatchdog(self.clock, self.settings.timeout, self.settings.min_rate, self.rate)

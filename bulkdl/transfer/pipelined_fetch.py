@@ -47,6 +47,7 @@ def may_join(context: RunContext, item: PlannedProduct) -> bool:
     return (
         item.local_status is LocalFileStatus.ABSENT
         and item.entry is None
+        and context.quotas.may_pipeline(product.account)
         and not product.extract
         and not product.headers
         and (product.size is None or product.size <= SMALL)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bulkdl.operations.services import state_folder
+from bulkdl.operations.state_folder import state_folder
 from tests.harness import Place
 from tests.servers import RawRequest, RawServer, Wire, head
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bulkdl.cli.output import write_out
 from bulkdl.cli.prompt import prompt_for
+from bulkdl.cli.quota_text import forecast_json, forecast_text
 from bulkdl.cli.summary import LISTED
 from bulkdl.cli.text import clean, count, titled
 from bulkdl.core.exit_codes import exit_code
@@ -69,6 +70,7 @@ def _checked(invocation: Invocation) -> tuple[Manifest, CheckReport, Order]:
         options=invocation.options(),
         environ=invocation.environ,
         prompt=prompt_for(manifest=invocation.arguments.manifest),
+        quota_share=settings.quota,
     )
     return manifest, plan, settings.order
 
@@ -139,6 +141,8 @@ def _account_lines(account: AccountFacts) -> Iterator[str]:
     yield f"  {'credential sent to':<20}{clean(hosts)}"
     for name, source in account.sources.items():
         yield f"  {name.replace('_', ' '):<20}from {clean(account.places.get(name, source))}"
+    for forecast in account.quotas:
+        yield f"  {'quota':<20}{forecast_text(forecast)}"
     for warning in account.warnings:
         yield f"  {'warning':<20}{clean(warning)}"
     if account.error:
@@ -174,6 +178,7 @@ def _account_json(account: AccountFacts) -> dict[str, object]:
         "products": account.products,
         "hosts": list(account.hosts),
         "max_connections": account.max_connections,
+        "quota": {each.use.quota.text: forecast_json(each) for each in account.quotas},
         "sources": dict(account.sources),
         "warnings": list(account.warnings),
         "error": account.error,

@@ -18,7 +18,8 @@ from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import UsageError
 from bulkdl.core.events import Hub
 from bulkdl.core.units import format_duration
-from bulkdl.operations.services import Services, state_folder
+from bulkdl.operations.services import Services
+from bulkdl.operations.state_folder import state_folder
 from bulkdl.operations.try_login import LoginReport, rehearse, try_login
 
 if TYPE_CHECKING:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from bulkdl.cli.output import write_out
 from bulkdl.cli.progress.outage_messages import outage_fields, outage_text
+from bulkdl.cli.quota_text import quota_json, quota_text
 from bulkdl.cli.summary import LISTED
 from bulkdl.cli.text import clean, count, titled
 from bulkdl.core.exit_codes import exit_code
 from bulkdl.core.units import format_bytes
+from bulkdl.operations.quota_forecast import quota_uses
 from bulkdl.operations.status import ProductState, collect_status
 
 if TYPE_CHECKING:
@@ -29,12 +31,20 @@ def status(invocation: Invocation) -> int:
     """Print the state of every product; exit code 0 if all are in place, else 1."""
     manifest = invocation.load_manifest()
     report = collect_status(manifest)
+    shows_quotas = invocation.json or invocation.verbosity > 0
+    quotas = quota_uses(manifest.accounts, environ=invocation.environ) if shows_quotas else {}
     if invocation.json:
-        write_out(json.dumps(_status_json(report, manifest), indent=2) + "\n")
+        accounts = {
+            name: {"quota": {each.quota.text: quota_json(each) for each in uses}} for name, uses in quotas.items()
+        }
+        write_out(json.dumps(_status_json(report, manifest) | {"accounts": accounts}, indent=2) + "\n")
     else:
         every = invocation.verbosity > 0 or len(report.products) <= LISTED
         hosts = titled("Hosts:", [f"{h}: {s}" for h, s in report.hosts.items()] if invocation.verbosity > 0 else [])
-        write_out("\n".join((*status_lines(report, every=every), *hosts)) + "\n")
+        used = titled(
+            "Quotas:", [f"account {clean(n)}: {quota_text(use)}" for n, uses in quotas.items() for use in uses]
+        )
+        write_out("\n".join((*status_lines(report, every=every), *hosts, *used)) + "\n")
     states = Counter(p.state for p in report.products)
     failed, done = states[ProductState.FAILED], states[ProductState.DONE]
     return exit_code(failed=failed, pending=len(report.products) - done - failed)
