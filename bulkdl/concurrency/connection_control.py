@@ -191,11 +191,11 @@ def _after_less(control: Control, sample: Sample, speed: float) -> Control:
 def _while_settled(control: Control, sample: Sample, speed: float) -> Control:
     change = abs(speed / control.speed - 1) if control.speed else math.inf
     if change >= CHANGED and sample.now >= control.change_at:
+        # The sample may be from before and after the change, so the next one is what trials are compared with.
         figures = f"{control.allowed} connections bring {speed / control.speed if control.speed else 0:.2f} times what they did"
-        changed = replace(control, proven=control.allowed, needed=0, speed=speed, look_at=sample.now, reason=figures)
-        if speed > control.speed and control.allowed > control.least:
-            return _try_less(changed, sample, figures)
-        return _try_more(changed, sample)
+        return replace(
+            control, proven=control.allowed, needed=0, phase=Phase.FIRST, changed_at=sample.now, reason=figures
+        )
     if sample.now < control.look_at:
         return control
     looking = replace(control, refused=None, proven=control.allowed, speed=speed)

@@ -41,6 +41,8 @@ _NO_ANSWER_S = 0.15
 _NO_ANSWER_CONNECTIONS = 16
 _EXTRAS_S = 0.3
 """Seconds that extra connections have to fill a trial before products take part in it."""
+_HALVE_S = 0.3
+"""Least seconds between two halvings: requests that were refused together count once."""
 _OUTAGE_S = 30.0
 """Seconds before the begin of an outage within which refusals belong to it."""
 
@@ -91,7 +93,7 @@ class HostConnections:
         self._verifying: Place | None = None
         """The place whose request shows whether the pause is long enough."""
         self._wanted_at = -math.inf
-        self._refused_at = -math.inf
+        self._refused_at = self._halved_at = -math.inf
         self._before_refusals: Limits | None = None
         """Limits before the refusals of the last `_OUTAGE_S` seconds."""
         self._short_since: float | None = -math.inf
@@ -144,6 +146,8 @@ class HostConnections:
         if place.is_refused:
             if math.isfinite(place.freed_at):
                 self._freed.appendleft(place.freed_at)
+            elif self.pause.pause_s:
+                self._freed.append(now)
         else:
             self._freed.append(now)
 
@@ -170,30 +174,44 @@ class HostConnections:
         self._set(after_served(self.control, now, served=self.served), now)
 
     def refused(self, place: Place | None, now: float) -> None:
-        """Record that the host refused this connection because of the number of connections or requests.
-
-        A refusal while it serves nobody says nothing about their number.
-        """
-        since = math.inf
+        """Record that the host refused this connection because of the number of connections or requests."""
         if now - self._refused_at > _OUTAGE_S:
             self._before_refusals = self.limits
         self._refused_at = now
-        if place is not None:
-            if place.is_answered:
-                place.is_answered, self.served = False, self.served - 1
-            place.is_refused = True
-            since = place.since_s
-            if place is self._verifying:
-                self._verifying = None
-        if since <= LONGEST_S and self.served < self.control.proven:
-            pause = after_refused(self.pause, since, serves_others=self.served > 0)
-            if pause is not None:
-                self._set_pause(pause)
-                return
-            self._set_pause(SlotPause())
-        if not self.served:
+        if place is None:
+            self._lower(self.served, now)
             return
-        self._set(after_refusal(self.control, now, served=self.served), now)
+        was_verifying, place.is_refused = place is self._verifying, True
+        if place.is_answered:
+            place.is_answered, self.served = False, self.served - 1
+        if was_verifying:
+            self._verifying = None
+        lately = place.since_s <= LONGEST_S or (not self.served and bool(self._freed))
+        if lately and self.served < self.control.proven:
+            self._learn_pause(place, now, was_verifying=was_verifying)
+        else:
+            self._lower(self.served, now)
+
+    def _learn_pause(self, place: Place, now: float, *, was_verifying: bool) -> None:
+        """Learn from a refusal soon after another connection or request has ended."""
+        since = place.since_s if self.pause.pause_s else 0.0
+        if self.pause.is_verified or was_verifying:
+            pause = after_refused(self.pause, min(since, LONGEST_S), serves_others=self.served > 0)
+            self._set_pause(pause or SlotPause())
+            if pause is None:
+                self._lower(self.served, now)
+        elif not self.served:
+            self._halve(now)
+
+    def _halve(self, now: float) -> None:
+        """Lower the number of a host that refuses many requests at once while it serves none: it limits their rate."""
+        if now - self._halved_at >= _HALVE_S and self.control.allowed > 1:
+            self._halved_at = now
+            self._lower(self.control.allowed // 2, now)
+
+    def _lower(self, served: int, now: float) -> None:
+        if served:  # a refusal while it serves nobody says nothing about the number
+            self._set(after_refusal(self.control, now, served=served), now)
 
     def forget_refusals(self, now: float) -> None:
         """Withdraw the latest refusals: they were the begin of an outage."""

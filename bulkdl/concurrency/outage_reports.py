@@ -44,6 +44,10 @@ class TrackedOrigin:
     """Ids of the products that a worker has. One that is requested behind another on its connection is not counted."""
     served: set[str] = field(default_factory=set)
     """Ids of the products in flight that got a good answer."""
+    refused_at: float = -math.inf
+    """Time of the latest refusal that counted."""
+    turned_away: dict[str, float] = field(default_factory=dict)
+    """Times of the latest refusals that may come from a limit of connections or requests, by product id."""
     refused: int = 0
     """Refusals in a row, of whatever product, while others were served."""
     probe: str | None = None

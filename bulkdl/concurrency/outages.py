@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Blame", "GivenUp", "Outages"]
 
+_TURNED_AWAY_S = 2.0
+"""Seconds within which refusals of several products point to a limit."""
 _CROWDED_IN_A_ROW = 20
 """Refusals without a good answer that may still mean a limit of connections, while others are served."""
 _CHECK = "\0check"
@@ -150,9 +152,23 @@ class Outages:
         known = self._origins.get(origin)
         return known is not None and bool(known.served - {id})
 
-    def count_refusal(self, origin: str) -> None:
-        """Count a refusal of a product while others are served."""
-        self._known(origin).refused += 1
+    def count_refusal(self, origin: str, *, began: float) -> None:
+        """Count a refusal, of an attempt that `began` then, while others are served or were lately; those at once count once."""
+        known = self._known(origin)
+        if began >= known.refused_at:
+            known.refused += 1
+            known.refused_at = self._clock.monotonic()
+
+    def turn_away(self, origin: str, id: str) -> None:  # noqa: A002
+        """Record a refusal of a product that may come from a limit of connections or requests."""
+        known, now = self._known(origin), self._clock.monotonic()
+        known.turned_away = {each: at for each, at in known.turned_away.items() if now - at <= _TURNED_AWAY_S}
+        known.turned_away[id] = now
+
+    def turns_others_away(self, origin: str, id: str) -> bool:  # noqa: A002
+        """Return whether another product has just been refused in this way, too."""
+        known, now = self._known(origin), self._clock.monotonic()
+        return any(each != id and now - at <= _TURNED_AWAY_S for each, at in known.turned_away.items())
 
     def refused_in_a_row(self, origin: str) -> int:
         """Return how many refusals counted since the last good answer."""

@@ -21,6 +21,8 @@ _LONGEST_BESIDE_S = 0.6
 _FIRST_S = 0.15
 _GROWTH, _GROWTH_KNOWN = 2.0, 1.5
 """Factors of the next pause to try: while none has been accepted, and after one that was is refused."""
+_SPARE = 1.1
+"""Factor of the shortest accepted pause that is kept, since this machine and the host do not see the same moments."""
 _CLOSE = 1.3
 """Ratio of the accepted to the refused pause from which both are close enough."""
 
@@ -61,4 +63,4 @@ def after_accepted(pause: SlotPause, since_s: float) -> SlotPause:
 
 def _next(refused: float, accepted: float) -> float:
     """Return the pause to keep: the accepted one if it is close to the refused one, else one between them."""
-    return accepted if accepted <= max(_FIRST_S, _CLOSE * refused) else (refused + accepted) / 2
+    return _SPARE * accepted if accepted <= max(_FIRST_S, _CLOSE * refused) else (refused + accepted) / 2

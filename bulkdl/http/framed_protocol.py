@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BrokenChunksError", "FramedProtocol", "UnusableHeadError", "framed", "new_connector"]
 
+_TOO_MANY = (429, 503)
+"""Statuses after which the connection is closed, so that the next request goes over one whose requests were served: some
+servers limit connections, and count those that have just been used."""
 _MAX_HEAD: Final = 300 * 1024
 """Longest head (bytes), as in curl."""
 _MAX_FIELDS: Final = 5000
@@ -140,7 +143,7 @@ class FramedProtocol(ResponseHandler):
         if self._skips_body and framing.status and not is_interim:
             self._left = 0
         self._is_answered = not is_interim
-        if not framing.reusable:
+        if not framing.reusable or framing.status in _TOO_MANY:
             self.force_close()
         return framing.head
 

@@ -134,7 +134,7 @@ class FailurePolicy:
         outages, origin = self._context.outages, task.source.origin
         if not may_be_limit(self._context, task, fault):
             return False
-        outages.count_refusal(origin)
+        outages.count_refusal(origin, began=task.attempt_began)
         task.crowded = 0 if task.is_answered else task.crowded + 1
         is_few = task.crowded <= _CROWDED_TRIES and not outages.admits_nobody(origin)
         return trouble is Trouble.BUSY or is_few

@@ -17,6 +17,8 @@ __all__ = ["may_be_limit", "note_refusal", "trouble_before_answer"]
 
 _LATELY_S = 2.0
 """Seconds after its last good answer in which a host that refuses is probably in order."""
+_OWN_TROUBLE = 2
+"""Refusals of one product, each after others had been answered, that show a trouble of its own."""
 _REFUSED_IN_A_ROW = 3
 """Refusals in a row, while it serves nobody, that may still mean a limit of requests."""
 
@@ -44,6 +46,7 @@ def may_be_limit(context: RunContext, task: DownloadTask, fault: TryAgain) -> bo
     if trouble is Trouble.BUSY:
         return context.outages.answered_lately(origin, _LATELY_S)
     is_new = context.outages.refused_in_a_row(origin) <= _REFUSED_IN_A_ROW
+    is_new = is_new and context.outages.turns_others_away(origin, task.product.id)
     return fault.may_be_limit and is_new and context.outages.answered_lately(origin, _LATELY_S)
 
 
@@ -51,19 +54,22 @@ def note_refusal(context: RunContext, task: DownloadTask, slot: Slot, fault: Try
     """Record the refusal of an attempt that `slot` belongs to.
 
     "Too many requests" is about the number. Another trouble counts only while the host serves others, and is withdrawn
-    if the product meets it again although others have been answered meanwhile.
+    if the product meets it again and again although others have been answered meanwhile.
     """
     trouble = trouble_before_answer(task, fault)
     if trouble is Trouble.BUSY:
         slot.refused()
         return
+    if fault.may_be_limit:
+        context.outages.turn_away(task.source.origin, task.product.id)
     if not may_be_limit(context, task, fault):
         return
     account, host = task.product.account, task.source.host
     if task.limits_before is None:
-        task.limits_before = context.connections.limits(account, host)
-        slot.refused()
+        task.limits_before, task.turned_away_alone = context.connections.limits(account, host), 0
     elif context.outages.answers_others(task.source.origin, task.product.id, since=task.turned_away_at):
+        task.turned_away_alone += 1
+    if task.turned_away_alone >= _OWN_TROUBLE:
         context.connections.restore(account, host, task.limits_before)
     else:
         slot.refused()

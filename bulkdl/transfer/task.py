@@ -78,6 +78,8 @@ class DownloadTask:
     """Limits of the connections before a refusal that may have been this product's own trouble."""
     turned_away_at: float = 0.0
     """Time (monotonic) of the latest such refusal."""
+    turned_away_alone: int = 0
+    """Such refusals before which others had been answered since the one before."""
     attempt_began: float = 0.0
     """Time (monotonic) at which the latest attempt began."""
     is_answered: bool = False
