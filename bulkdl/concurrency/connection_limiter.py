@@ -372,7 +372,9 @@ class ConnectionLimiter:
             waiting += 0 if host.is_trial_of_extras else host.waiting
             excess = host.held + waiting - host.allowed - sum(extra.closing for extra in of_host)
             self._close(of_host, excess)
-        waiting = sum(not waiter.granted.done() for waiter in self._waiting)
+        # A place of the run would not help a product that waits for its account or host.
+        hosts = [waiter.host for waiter in self._waiting if not waiter.granted.done()]
+        waiting = sum(host.held < host.allowed for host in hosts)
         excess = self._run_held + waiting - self._most() - sum(extra.closing for extra in self._extras)
         self._close(self._extras, excess)
 

@@ -7,6 +7,7 @@ import random
 from collections import Counter
 from contextlib import AsyncExitStack
 from functools import partial
+from itertools import count
 
 import pytest
 
@@ -79,10 +80,10 @@ async def test_one_account_at_its_limit_does_not_hold_up_another():
 
 
 async def test_a_host_has_its_limit_unless_the_account_has_one():
-    connections = ConnectionLimiter(most=10, accounts={"limited": 3, "free": None}, host=1, clock=ManualClock())
-    workers = [Worker(connections, name) for name in ("free", None, "limited", "limited", "limited", "limited")]
+    connections = ConnectionLimiter(most=10, accounts={"limited": 3, "free": None}, host=2, cap=3, clock=ManualClock())
+    workers = [Worker(connections, name) for name in ("free", "free", "free", "limited", "limited", "limited")]
     await settle()
-    assert who_holds(workers) == [True, False, True, True, True, False]
+    assert who_holds(workers) == [True, True, False, True, True, False]
     other = Worker(connections, "free", host="another")
     await settle()
     assert other.has
@@ -142,7 +143,8 @@ async def test_an_extra_connection_takes_only_a_free_slot():
             connections.extra(account="a", host="h") as first,
             connections.extra(account="a", host="h") as second,
         ):
-            assert (first, second) == (True, False)
+            assert first is not None
+            assert second is None
             assert connections.free_slots(account="a", host="h") == 0
             assert connections.free_slots(account=None, host="h") == 1
         assert connections.free_slots(account="a", host="h") == 1
@@ -172,262 +174,226 @@ async def test_products_that_wait_for_one_account_do_not_block_extras_of_another
     await end(*workers)
 
 
-async def test_a_limit_is_reduced_below_the_open_connections_and_never_below_one():
-    clock = ManualClock()
-    connections = ConnectionLimiter(most=16, accounts={"a": 8}, clock=clock)
-    workers = [Worker(connections, "a") for _ in range(4)]
-    await settle()
-    assert connections.reduce("a", "h") == 3
-    assert connections.free_slots(account="a", host="h") == 0
-    late = Worker(connections, "a")
-    workers[0].leave()
-    await settle()
-    assert not late.has
-    workers[1].leave()
-    await settle()
-    assert late.has
-    reduced = []
-    for _ in range(4):
-        await clock.advance(1.0)
-        reduced.append(connections.reduce("a", "h"))
-    assert reduced == [2, 1, 1, 1]
-    await end(*workers, late)
-
-
-async def test_refusals_that_come_together_count_once():
-    connections = ConnectionLimiter(most=16, accounts={"a": 8}, clock=ManualClock())
-    workers = [Worker(connections, "a") for _ in range(8)]
-    await settle()
-    assert [connections.reduce("a", "h") for _ in range(8)] == [7] * 8
-    await end(*workers)
-
-
-async def test_a_reduced_limit_rises_one_by_one_without_refusals():
-    clock = ManualClock()
-    connections = ConnectionLimiter(most=16, accounts={"a": 3}, clock=clock)
-    workers = [Worker(connections, "a") for _ in range(3)]
-    await settle()
-    assert connections.reduce("a", "h") == 2
-    await clock.advance(1.0)
-    assert connections.reduce("a", "h") == 1
-    await end(*workers)
-    found = []
-    for _ in range(3):
-        await clock.advance(60.0)
-        worker = Worker(connections, "a")
-        await settle()
-        await end(worker)
-        found.append(connections.free_slots(account="a", host="h"))
-    assert found == [2, 3, 3]
-
-
-async def test_without_an_account_limit_the_limit_of_the_host_is_reduced():
-    connections = ConnectionLimiter(most=16, accounts={"free": None}, host=4, clock=ManualClock())
-    workers = [Worker(connections, "free", host="one") for _ in range(3)]
-    await settle()
-    assert connections.reduce("free", "one") == 2
-    assert connections.free_slots(account=None, host="one") == 0
-    assert connections.free_slots(account=None, host="two") == 4
-    await end(*workers)
-
-
-# --- Adaptive limit
+# --- Refusals and measurements
 
 
 class Host:
     """A server, its connections, and products that want every free slot."""
 
-    def __init__(self, stack: AsyncExitStack, *, most: int = 4, cap: int = 32, **accounts: int) -> None:
+    def __init__(
+        self, stack: AsyncExitStack, *, start: int = 8, cap: int = 32, most: int = 1000, **accounts: int
+    ) -> None:
+        """`most`: connections that the server bears; it refuses more."""
         self.clock = ManualClock()
-        self.connections = ConnectionLimiter(most=most, accounts=accounts, clock=self.clock, host=most, cap=cap)
+        self.connections = ConnectionLimiter(
+            most=start, accounts=accounts, clock=self.clock, host=start, cap=cap, least=2
+        )
         self.account = next(iter(accounts), None)
+        self.open: dict[int, AsyncExitStack] = {}
         self.left: list[int] = []
         """Numbers of the extra connections that were asked to close, in order."""
+        self.refused = 0
+        self._most = most
         self._stack = stack
-        self.held = 0
+        self._names = count()
 
     @property
     def allowed(self) -> int:
-        return self.held + self.connections.free_slots(account=self.account, host="h")
+        return self.connections.limits(self.account, "h").control.allowed
 
     async def fill(self) -> None:
-        for _ in range(self.connections.free_slots(account=self.account, host="h")):
-            leave = partial(self.left.append, self.held)
-            extra = self.connections.extra(account=self.account, host="h", leave=leave)
-            assert await self._stack.enter_async_context(extra)
-            self.held += 1
+        while self.connections.free_slots(account=self.account, host="h"):
+            name = next(self._names)
+            own = AsyncExitStack()
+            extra = self.connections.extra(account=self.account, host="h", leave=partial(self.left.append, name))
+            slot = await own.enter_async_context(extra)
+            if slot is None:
+                return
+            if len(self.open) >= self._most:
+                self.refused += 1
+                slot.refused()
+                await own.aclose()
+                continue
+            slot.answered()
+            asked = self.clock.monotonic() - 0.01
+            self.connections.record_answer(self.account, "h", asked=asked, is_whole=False)
+            self.open[name] = own
+            self._stack.push_async_callback(own.aclose)
 
     async def pass_time(self, seconds: float, *, own: float, link: float = float("inf")) -> None:
         """Each connection receives `own` bytes per second, and all together at most `link`."""
+        meter = self.connections.meter(self.account, "h")
         for _ in range(round(seconds / 0.05)):
+            for name in set(self.left) & set(self.open):
+                await self.open.pop(name).aclose()
             await self.fill()
-            rate = min(own * self.held, link)
             await self.clock.advance(0.05)
-            self.connections.count_bytes(self.account, "h", round(rate * 0.05))
+            rate = min(own, link / len(self.open))
+            for name in self.open:
+                meter.add_body(name, round(rate * 0.05), now=self.clock.monotonic(), seconds=0.05)
             self.connections.report_saturation(self.account, "h")
+            self.connections.look()
+
+
+MB = 1_000_000
 
 
 async def test_a_host_that_throttles_each_connection_gets_the_highest_limit():
     async with AsyncExitStack() as stack:
         host = Host(stack)
-        await host.pass_time(20, own=1000)
-        assert host.allowed == 32
+        await host.pass_time(20, own=MB)
+        assert (host.allowed, host.left) == (32, [])
         assert host.connections.has_grown(None, "h")
-        assert host.left == []
 
 
-async def test_on_a_shared_link_a_trial_fails_and_the_added_connections_close():
+async def test_on_a_shared_link_the_added_connections_close_the_newest_first():
+    async with AsyncExitStack() as stack:
+        host = Host(stack, start=4)
+        await host.pass_time(20, own=4 * MB, link=16 * MB)
+        assert host.left[:4] == [7, 6, 5, 4]
+        assert host.allowed <= 5
+
+
+async def test_few_connections_stay_where_one_takes_the_whole_link():
     async with AsyncExitStack() as stack:
         host = Host(stack)
-        await host.pass_time(2.5, own=1000, link=4000)
-        assert host.allowed == 8
-        await host.pass_time(2.5, own=1000, link=4000)
-        assert host.connections.free_slots(account=None, host="h") == 0
-        assert host.left == [7, 6, 5, 4]
-        assert not host.connections.has_grown(None, "h")
+        await host.pass_time(30, own=8 * MB, link=8 * MB)
+        assert host.allowed == 2
 
 
-async def test_connections_that_start_like_the_first_trigger_a_trial():
+async def test_a_host_that_refuses_connections_keeps_those_that_it_serves():
     async with AsyncExitStack() as stack:
-        host = Host(stack, most=8)
-        await stack.enter_async_context(host.connections.slot(account=None, host="h"))
-        host.held = 1
-        host.connections.record_first_bytes(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
-        await host.pass_time(0.1, own=100)
-        for _ in range(7):
-            host.connections.record_first_bytes(None, "h", count=90, rate=90.0, opened=host.clock.monotonic())
-        await host.pass_time(0.3, own=100)
-        assert host.allowed == 32
+        host = Host(stack, most=12)
+        await host.pass_time(30, own=MB)
+        assert (host.allowed, len(host.open)) == (12, 12)
+        assert host.refused <= 12
 
 
-async def test_first_rates_of_a_distant_host_prove_nothing():
+async def test_a_refusal_below_the_start_is_believed():
     async with AsyncExitStack() as stack:
-        host = Host(stack, most=8)
-        host.connections.record_first_bytes(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
-        await host.pass_time(0.1, own=100)
-        host.connections.record_round_trip(None, "h", 0.2)
-        for _ in range(8):
-            host.connections.record_first_bytes(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
-        await host.pass_time(1.5, own=100)
-        assert host.allowed == 8
-        await host.pass_time(1, own=100)
-        assert host.allowed == 16
+        host = Host(stack, most=3, own=8)
+        await host.pass_time(30, own=MB)
+        assert (host.allowed, host.refused <= 9) == (3, True)
 
 
-@pytest.mark.parametrize(("count", "rate"), [(100, 500.0), (50, 1000.0)])
-async def test_late_measurement_on_a_busy_machine_does_not_make_new_connections_look_slower(count, rate):
-    """Measure the new connections twice as late with the same bytes, or the first ones with twice as many."""
-    async with AsyncExitStack() as stack:
-        host = Host(stack, most=8)
-        await stack.enter_async_context(host.connections.slot(account=None, host="h"))
-        host.held = 1
-        host.connections.record_first_bytes(None, "h", count=100, rate=1000.0, opened=host.clock.monotonic())
-        await host.pass_time(0.1, own=1000)
-        for _ in range(7):
-            host.connections.record_first_bytes(None, "h", count=count, rate=rate, opened=host.clock.monotonic())
-        await host.pass_time(0.3, own=1000)
-        assert host.allowed == 32
-
-
-async def test_a_trial_starts_with_the_first_measurement_of_new_connections():
-    """No further `report_saturation` is needed: the measurements are complete."""
-    async with AsyncExitStack() as stack:
-        host = Host(stack, most=8)
-        await stack.enter_async_context(host.connections.slot(account=None, host="h"))
-        host.held = 1
-        host.connections.record_first_bytes(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
-        await host.pass_time(0.2, own=100)
-        raised, opened = host.connections.limit_raised, host.clock.monotonic()
-        for _ in range(3):
-            host.connections.record_first_bytes(None, "h", count=100, rate=100.0, opened=opened)
-        assert (host.connections.has_grown(None, "h"), raised.is_set()) == (False, False)
-        host.connections.record_first_bytes(None, "h", count=100, rate=100.0, opened=opened)
-        assert (host.connections.has_grown(None, "h"), raised.is_set()) == (True, True)
-
-
-async def test_a_trial_does_not_fail_before_the_added_connections_have_started():
+async def test_refusals_of_extra_connections_that_come_together_count_once():
     async with AsyncExitStack() as stack:
         host = Host(stack)
-        host.connections.record_first_bytes(None, "h", count=100, rate=1000.0, opened=host.clock.monotonic())
-        await host.pass_time(2.2, own=1000, link=4000)
-        assert host.allowed == 8
-        await host.pass_time(3, own=1000, link=4000)
-        assert (host.allowed, host.left) == (8, [])
-        await host.pass_time(2, own=1000)
-        assert host.allowed > 8
+        await host.fill()
+        before = host.allowed
+        host.connections.connection_refused(None, "h")
+        once = host.allowed
+        for _ in range(5):
+            host.connections.connection_refused(None, "h")
+        assert (before, once, host.allowed) == (8, 8, 8)
+        assert host.connections.limits(None, "h").control.refused == 9
 
 
-async def test_a_trial_whose_connections_never_start_fails_in_the_end():
-    async with AsyncExitStack() as stack:
-        host = Host(stack)
-        host.connections.record_first_bytes(None, "h", count=100, rate=1000.0, opened=host.clock.monotonic())
-        await host.pass_time(9, own=1000, link=4000)
-        assert host.left == [7, 6, 5, 4]
+async def test_a_limit_that_falls_below_the_open_connections_ends_none_that_was_not_extra():
+    connections = ConnectionLimiter(most=8, accounts={}, host=8, clock=ManualClock())
+    workers = [Worker(connections) for _ in range(4)]
+    await settle()
+    slots = [connections.slot(account=None, host="h") for _ in range(2)]
+    async with slots[0], slots[1]:
+        slots[0].answered()
+        slots[1].refused()
+        assert connections.limits(None, "h").control.allowed == 1
+        await settle()
+        assert who_holds(workers) == [True] * 4
+        late = Worker(connections)
+        await settle()
+        assert not late.has
+    await end(*workers)
+    await settle()
+    assert late.has
+    await end(late)
+
+
+async def test_a_refusal_of_one_host_leaves_the_limits_of_others():
+    connections = ConnectionLimiter(most=16, accounts={"free": None}, host=4, clock=ManualClock())
+    async with (
+        connections.slot(account="free", host="one") as good,
+        connections.slot(account="free", host="one") as bad,
+    ):
+        good.answered()
+        bad.refused()
+    assert connections.limits("free", "one").control.allowed == 1
+    assert connections.limits("free", "two").control.allowed == 4
+    assert connections.limits(None, "one").control.allowed == 4
+
+
+async def test_what_turned_out_to_be_one_products_trouble_is_restored():
+    connections = ConnectionLimiter(most=16, accounts={}, host=4, clock=ManualClock())
+    freed: list[None] = []
+    connections.on_free = lambda: freed.append(None)
+    before = connections.limits(None, "h")
+    async with connections.slot(account=None, host="h") as good, connections.slot(account=None, host="h") as bad:
+        good.answered()
+        bad.refused()
+        freed.clear()
+        connections.restore(None, "h", before)
+        assert connections.limits(None, "h").control.allowed == 4
+        assert freed
+
+
+async def test_refusals_at_the_begin_of_an_outage_are_forgotten_for_each_account_of_the_host():
+    connections = ConnectionLimiter(most=16, accounts={"a": None}, host=4, clock=ManualClock())
+    for account in (None, "a"):
+        async with (
+            connections.slot(account=account, host="h") as good,
+            connections.slot(account=account, host="h") as bad,
+        ):
+            good.answered()
+            bad.refused()
+            assert connections.limits(account, "h").control.allowed == 1
+    connections.forget_refusals("h")
+    assert [connections.limits(account, "h").control.allowed for account in (None, "a")] == [4, 4]
+
+
+async def test_a_reserved_slot_is_used_for_its_host_and_given_back_for_another():
+    connections = ConnectionLimiter(most=16, accounts={}, host=2, clock=ManualClock())
+    reserved = connections.reserve(None, "h")
+    assert connections.free_slots(account=None, host="h") == 1
+    assert connections.slot(account=None, host="h", reserved=reserved) is reserved
+    async with connections.slot(account=None, host="other", reserved=reserved):
+        assert connections.free_slots(account=None, host="h") == 2
+        assert connections.free_slots(account=None, host="other") == 1
+
+
+async def test_products_that_wait_outside_take_free_slots_from_extras():
+    connections = ConnectionLimiter(most=16, accounts={}, host=4, clock=ManualClock())
+    connections.set_waiting(None, "h", 3)
+    assert connections.has_waiting(None, "h")
+    assert connections.free_slots(account=None, host="h") == 1
 
 
 async def test_slots_are_divided_evenly_among_products():
-    connections = ConnectionLimiter(most=16, accounts={"a": 6}, clock=ManualClock())
+    connections = ConnectionLimiter(most=16, accounts={"a": 6}, host=16, clock=ManualClock())
     assert [connections.fair_share(None, "h", among=count) for count in (0, 1, 3, 16, 99)] == [16, 16, 6, 1, 1]
     assert connections.fair_share("a", "h", among=4) == 2
 
 
-async def test_connections_that_only_take_bandwidth_trigger_no_trial():
-    async with AsyncExitStack() as stack:
-        host = Host(stack, most=8)
-        await stack.enter_async_context(host.connections.slot(account=None, host="h"))
-        host.held = 1
-        host.connections.record_first_bytes(None, "h", count=100, rate=100.0, opened=host.clock.monotonic())
-        await host.pass_time(0.1, own=100, link=100)
-        for _ in range(7):
-            host.connections.record_first_bytes(None, "h", count=12, rate=12.0, opened=host.clock.monotonic())
-        await host.pass_time(30, own=100, link=100)
-        assert host.allowed == 8
-
-
 async def test_the_limit_of_an_account_never_grows():
     async with AsyncExitStack() as stack:
-        host = Host(stack, most=16, a=4)
-        await host.pass_time(20, own=1000)
+        host = Host(stack, a=4)
+        await host.pass_time(20, own=MB)
         assert host.allowed == 4
 
 
 async def test_without_a_cap_nothing_grows():
     async with AsyncExitStack() as stack:
-        host = Host(stack, cap=0)
-        await host.pass_time(20, own=1000)
+        host = Host(stack, start=4, cap=0)
+        await host.pass_time(20, own=MB)
         assert host.allowed == 4
 
 
 async def test_growth_for_one_host_leaves_the_slots_of_others():
     async with AsyncExitStack() as stack:
         host = Host(stack)
-        await host.pass_time(20, own=1000)
+        await host.pass_time(20, own=MB)
         assert host.connections.free_slots(account=None, host="other") == 0  # the limit of the run is reached
         await stack.aclose()
-        assert host.connections.free_slots(account=None, host="other") == 4
-
-
-async def test_a_refused_connection_ends_the_growth():
-    async with AsyncExitStack() as stack:
-        host = Host(stack)
-        await host.pass_time(2.1, own=1000)
-        assert host.allowed == 8
-        await host.fill()
-        host.connections.connection_refused(None, "h")
-        assert host.left == [7, 6, 5, 4]
-        await host.pass_time(30, own=1000)
-        assert host.left == [7, 6, 5, 4]
-
-
-async def test_a_429_ends_the_growth_and_reduces_the_limit_by_one():
-    async with AsyncExitStack() as stack:
-        host = Host(stack)
-        await host.pass_time(2.1, own=1000)
-        await host.fill()
-        assert host.connections.reduce(None, "h") == 3
-        assert sorted(host.left) == [3, 4, 5, 6, 7]
-        await host.pass_time(30, own=1000)
-        assert host.connections.free_slots(account=None, host="h") == 0
+        assert host.connections.free_slots(account=None, host="other") == 8
 
 
 async def test_a_waiting_product_gets_the_slot_of_the_newest_extra():
@@ -439,7 +405,7 @@ async def test_a_waiting_product_gets_the_slot_of_the_newest_extra():
         young = connections.extra(account=None, host="h", leave=lambda: left.append("young"))
         async with old as first:
             async with young as second:
-                assert (first, second) == (True, True)
+                assert None not in (first, second)
                 worker = Worker(connections)
                 await settle()
                 assert (left, worker.has) == (["young"], False)
@@ -464,11 +430,16 @@ async def test_no_extra_closes_for_a_product_that_waits_for_its_account():
         await end(*workers)
 
 
+def limited_by(worker: Worker) -> str:
+    """Return the account with a limit, or the account at a host."""
+    return worker.account if worker.account in ("a", "b") else f"{worker.account} at {worker.host}"
+
+
 @pytest.mark.parametrize("seed", range(12))
 async def test_no_slot_is_lost_or_doubled_by_random_cancellations(seed):
     rng = random.Random(seed)
     limits = {"a": 2, "b": 3, "c": None}
-    most, host_limit = 6, 2
+    most, host_limit = 6, 3
     connections = ConnectionLimiter(most=most, accounts=limits, host=host_limit, clock=ManualClock())
     workers: list[Worker] = []
     for _ in range(300):
@@ -485,7 +456,7 @@ async def test_no_slot_is_lost_or_doubled_by_random_cancellations(seed):
             case _:
                 await asyncio.sleep(0)
         holding = [w for w in workers if w.has]
-        by_key = Counter(w.account if w.account in ("a", "b") else f"host {w.host}" for w in holding)
+        by_key = Counter(limited_by(w) for w in holding)
         assert len(holding) <= most
         assert all(by_key[key] <= {"a": 2, "b": 3}.get(key, host_limit) for key in by_key)
     await settle()
@@ -496,11 +467,8 @@ async def test_no_slot_is_lost_or_doubled_by_random_cancellations(seed):
 
 
 def assert_no_waiter_fits(workers: list[Worker], most: int, host_limit: int) -> None:
-    def key(worker: Worker) -> str:
-        return worker.account if worker.account in ("a", "b") else f"host {worker.host}"
-
-    held = Counter(key(w) for w in workers if w.has)
+    held = Counter(limited_by(w) for w in workers if w.has)
     for worker in workers:
         if not worker.has and not worker.task.done():
-            full = held[key(worker)] >= {"a": 2, "b": 3}.get(key(worker), host_limit)
+            full = held[limited_by(worker)] >= {"a": 2, "b": 3}.get(limited_by(worker), host_limit)
             assert full or held.total() >= most
