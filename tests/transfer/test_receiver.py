@@ -174,7 +174,7 @@ async def test_a_product_that_comes_later_is_not_kept_waiting_by_another_ones_se
         asked += 1
         if asked > 1:
             archive.each = float("inf")
-        await reply(*((200, b"late") if asked > 1 else (503, b"", ("Retry-After", "1"))))(request, wire)
+        await reply(*((200, b"late") if asked > 1 else (202, b"", ("Retry-After", "1"))))(request, wire)
 
     await both_arrive(tmp_path, respond, most=3)
     assert archive.at_once == 3
@@ -204,7 +204,7 @@ async def test_what_the_last_guest_leaves_is_fetched_in_the_same_attempt(
         asked += 1
         if asked > 1:
             archive.each = float("inf")
-        await reply(*((200, b"late") if asked > 1 else (503, b"", ("Retry-After", "1"))))(request, wire)
+        await reply(*((200, b"late") if asked > 1 else (202, b"", ("Retry-After", "1"))))(request, wire)
 
     done = await both_arrive(tmp_path, respond, most=2)
     assert [event.file for event in done.of(Retrying)] == ["late"]
