@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Self
 
 from bulkdl.concurrency.connection_control import begin
 from bulkdl.concurrency.host_connections import HostConnections
+from bulkdl.concurrency.host_memory import HostMemory, first_connections
 from bulkdl.core.fast_dataclass import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
     from bulkdl.concurrency.host_connections import Limits, Place
     from bulkdl.concurrency.work_meter import WorkMeter
@@ -104,11 +105,12 @@ class ConnectionLimiter:
         host: int = FIRST_CONNECTIONS,
         cap: int = 0,
         least: int | None = None,
+        memory: Iterable[HostMemory] = (),
     ) -> None:
         """`most`: first limit of the run; `host`: connections to begin with; `cap`: highest limit of one host.
 
         `accounts`: limits that accounts have over all their hosts. `least`: number below which only a refusal goes; by
-        default `host`.
+        default `host`. `memory`: what earlier runs have learned.
         """
         self._run_limit = most
         self._run_held = 0
@@ -117,6 +119,7 @@ class ConnectionLimiter:
         self._host_cap = max(cap, host)
         self._least = host if least is None else least
         self._clock = clock
+        self._memory = {each.key: each for each in memory}
         self._hosts: dict[Key, HostConnections] = {}
         self._by_name: dict[tuple[str | None, str], HostConnections] = {}
         self._waiting: deque[_Waiter] = deque()
@@ -253,6 +256,11 @@ class ConnectionLimiter:
             if name == host:
                 found.forget_refusals(self._clock.monotonic())
 
+    def remembered(self) -> list[HostMemory]:
+        """Return what a later run may begin with, of each account and host that this run has used."""
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        return [host.remembered(self._memory[key], now=now, wall=wall) for key, host in self._hosts.items()]
+
     # Looks
 
     async def watch(self) -> None:
@@ -296,16 +304,22 @@ class ConnectionLimiter:
     def _make(self, account: str | None, host: str) -> HostConnections:
         # The limit of an account covers all of its hosts, since its provider states what it allows.
         stated = None if account is None else self._accounts.get(account)
-        key = f"{account}@{host}" if account is not None else host
-        key = f"account {account}" if stated is not None else key
+        unknown = HostMemory(account=account, host=host if stated is None else "")
+        key = unknown.key
         if key not in self._hosts:
+            memory = self._memory.setdefault(key, unknown)
             most = self._host_cap if stated is None else min(stated, max(self._host_cap, self._host_start))
-            start = self._host_start
-            least = self._least if self._host_cap > self._host_start else start
-            control = begin(start=start, most=most, least=least, now=self._clock.monotonic())
-            self._hosts[key] = HostConnections(
-                control, tell=lambda text: self.on_decision(key, text), is_patient=account is not None
+            least = self._least if self._host_cap > self._host_start else self._host_start
+            start = first_connections(memory, otherwise=self._host_start, least=least)
+            now = self._clock.monotonic()
+            made = HostConnections(
+                begin(start=start, most=most, least=least, now=now, refused=memory.refused or None),
+                tell=lambda text: self.on_decision(key, text),
+                is_patient=account is not None,
             )
+            made.start = min(self._host_start, most)
+            made.begin_with(memory)
+            self._hosts[key] = made
         return self._hosts[key]
 
     def _most(self) -> int:

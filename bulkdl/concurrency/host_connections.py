@@ -26,6 +26,8 @@ from bulkdl.core.fast_dataclass import dataclass
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from bulkdl.concurrency.host_memory import HostMemory
+
 __all__ = ["HostConnections", "Limits", "Place"]
 
 _LAPSE_S = 0.3
@@ -220,9 +222,49 @@ class HostConnections:
 
     def restore(self, before: Limits, now: float) -> None:
         """Go back to earlier limits: what looked like a refusal was one product's own trouble."""
+        self._refused_at = -math.inf
         self._set_pause(before.pause)
         if before.control.allowed > self.control.allowed:
             self._set(replace(before.control, changed_at=now), now)
+
+    # What later runs may use
+
+    def begin_with(self, memory: HostMemory) -> None:
+        """Keep the remembered pause, and wait for the first answer: the number is known already."""
+        if memory.pause_s:
+            self.pause = SlotPause(memory.pause_s, memory.pause_refused_s, memory.pause_accepted_s)
+        self._is_patient = self._is_patient or memory.connections > 0 or memory.refused > 0
+
+    def remembered(self, before: HostMemory, *, now: float, wall: float) -> HostMemory:
+        """Return `before` with what was measured or refused since; `wall` is the Unix time of `now`.
+
+        A number with which this run only began, and a pause that no request has verified, are not remembered.
+        """
+        control, pause = self.control, self.pause if self.pause.is_verified and self.pause.pause_s else None
+        refused_at = wall - (now - self._refused_at) if math.isfinite(self._refused_at) else 0.0
+        memory, is_bound = before, control.proven == self.start == control.most
+        if control.phase is not Phase.FIRST and control.kind is not None and not is_bound:
+            memory = replace(
+                memory,
+                connections=control.proven,
+                rate=control.speed,
+                is_rate_of_answers=control.kind is WorkKind.ANSWERS,
+                connections_at=wall,
+            )
+        elif refused_at and control.refused is not None:
+            memory = replace(memory, connections=control.proven, rate=0.0, connections_at=refused_at)
+        if control.refused != (before.refused or None) or refused_at:
+            at = (refused_at or before.refused_at or wall) if control.refused is not None else 0.0
+            memory = replace(memory, refused=control.refused or 0, refused_at=at)
+        if pause is None:
+            return replace(memory, pause_s=0.0, pause_refused_s=0.0, pause_accepted_s=0.0, pause_at=0.0)
+        return replace(
+            memory,
+            pause_s=pause.pause_s,
+            pause_refused_s=pause.refused_s,
+            pause_accepted_s=pause.accepted_s,
+            pause_at=refused_at or before.pause_at or wall,
+        )
 
     # Measurements
 

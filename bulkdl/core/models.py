@@ -324,6 +324,8 @@ class RunOptions:
     trust_existing: bool = False
     wait_for_space: bool = False
     allow_sleep: bool = False
+    no_memory: bool = False
+    """Neither use nor record what was learned of the connections of hosts."""
     dry_run: bool = False
 
 

@@ -24,6 +24,7 @@ from bulkdl.journal.learned import (
     drop_evidence,
     load_learned,
     put_account_stop,
+    put_connections,
     put_evidence,
     put_host,
 )
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
+    from bulkdl.concurrency.host_memory import HostMemory
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import OutageChanged
     from bulkdl.journal.learned import Learned
@@ -186,6 +188,10 @@ class Journal:
     def put_host_unsynced(self, facts: ServerFacts) -> None:
         """Put `facts` with the next commit without waiting; the next call, or the end, raises a failure."""
         self._writer.run_unsynced(lambda connection: put_host(connection, facts))
+
+    def put_connections_unsynced(self, memory: HostMemory) -> None:
+        """Put `memory` with the next commit without waiting; the next call, or the end, raises a failure."""
+        self._writer.run_unsynced(lambda connection: put_connections(connection, memory))
 
     def put_outage_unsynced(self, event: OutageChanged) -> None:
         """Record an outage with the next commit without waiting; the next call, or the end, raises a failure."""

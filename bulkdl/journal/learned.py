@@ -1,4 +1,4 @@
-"""Facts learned across runs: bad sources, quirks of servers and stopped accounts, as JSON rows with a CRC each.
+"""Facts learned across runs: bad sources, servers, their connections and stopped accounts, as JSON rows with a CRC each.
 
 An unreadable row affects only itself: that product is downloaded again, or that host is treated as a new one. Facts
 about a host expire after 30 days. They save requests or withdraw trust from a validator; they never make two byte
@@ -8,10 +8,12 @@ ranges pass for one representation.
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from dataclasses import asdict, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bulkdl.concurrency.host_memory import HostMemory, fresh
 from bulkdl.core.fast_dataclass import dataclass
 from bulkdl.core.models import Checksum
 from bulkdl.protocol.bad_source import BadSourceEvidence, ValidatorSnapshot
@@ -28,6 +30,7 @@ __all__ = [
     "drop_evidence",
     "load_learned",
     "put_account_stop",
+    "put_connections",
     "put_evidence",
     "put_host",
 ]
@@ -57,17 +60,21 @@ class Learned:
     """Number of products with unreadable evidence."""
     account_stops: dict[str, AccountStop] = field(default_factory=dict)
     """By account, of the last run that used the account."""
+    connections: tuple[HostMemory, ...] = ()
 
 
 def load_learned(connection: sqlite3.Connection, *, now: float) -> Learned:
     """Read every intact row; skip hosts last seen more than `EXPIRES_S` ago (`now` is Unix time)."""
     evidence, unreadable = _load(connection, "SELECT facts, crc FROM faulty", _evidence)
     hosts, _ = _load(connection, "SELECT facts, crc FROM host", _host)
+    memories, _ = _load(connection, "SELECT facts, crc FROM connections ORDER BY host, account", _connections)
+    recent = (fresh(memory, now=now) for memory in memories)
     return Learned(
         {e.id: e for e in evidence},
         {h.origin: h for h in hosts if now - h.at < EXPIRES_S},
         unreadable,
         {stop.name: stop for stop in _load(connection, "SELECT facts, crc FROM account", _account_stop)[0]},
+        tuple(memory for memory in recent if memory.at),
     )
 
 
@@ -83,6 +90,12 @@ def drop_evidence(connection: sqlite3.Connection, id: str) -> None:  # noqa: A00
 def put_host(connection: sqlite3.Connection, facts: ServerFacts) -> None:
     values = (_key(facts.origin), *_row(asdict(facts)))
     connection.execute("INSERT OR REPLACE INTO host (origin, facts, crc) VALUES (?, ?, ?)", values)
+
+
+def put_connections(connection: sqlite3.Connection, memory: HostMemory) -> None:
+    """Replace what is remembered of the account and host."""
+    values = (_key(memory.account or ""), _key(memory.host), *_row(asdict(memory)))
+    connection.execute("INSERT OR REPLACE INTO connections (account, host, facts, crc) VALUES (?, ?, ?, ?)", values)
 
 
 def put_account_stop(connection: sqlite3.Connection, stop: AccountStop) -> None:
@@ -132,6 +145,19 @@ def _facts(text: bytes, crc: int) -> dict[str, Any]:
 def _evidence(facts: dict[str, Any]) -> BadSourceEvidence:
     sums = {name: tuple(Checksum(**c) for c in facts[name]) for name in ("expected", "found")}
     return BadSourceEvidence(**{**facts, **sums, "seen": tuple(ValidatorSnapshot(**s) for s in facts["seen"])})
+
+
+def _connections(facts: dict[str, Any]) -> HostMemory:
+    """Return what is remembered of a host; raise `ValueError` if a value is not what this program writes."""
+    account, host = facts["account"], facts["host"]
+    if not isinstance(host, str) or not isinstance(account, str | None):
+        raise ValueError("not a name")  # noqa: TRY004 - as for every other unreadable row
+    numbers = [value for name, value in facts.items() if name not in ("account", "host", "is_rate_of_answers")]
+    if not all(isinstance(n, int | float) and math.isfinite(n) and n >= 0 for n in numbers):
+        raise ValueError("not a number")
+    if not all(isinstance(facts[name], int) for name in ("connections", "refused")):
+        raise ValueError("not a whole number")
+    return HostMemory(**facts)
 
 
 def _account_stop(facts: dict[str, Any]) -> AccountStop:

@@ -104,6 +104,14 @@ STEPS: Final[Steps] = (
         ) WITHOUT ROWID
         """,
     ),
+    (
+        """
+        CREATE TABLE connections (
+            account TEXT NOT NULL, host TEXT NOT NULL, facts TEXT NOT NULL, crc INTEGER NOT NULL,
+            PRIMARY KEY (account, host)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 """Schema of the journal as migration steps; see `Steps`."""
 STORED: Final = (*Entry.__annotations__, "crc")

@@ -276,6 +276,7 @@ RUN_OPTIONS: tuple[Option, ...] = (
         "trust_existing", "accept existing files that have no known size or checksum, without checking with the archive"
     ),
     _switch_option("wait_for_space", "when the disk is full, wait for disk space instead of stopping"),
+    _switch_option("no_memory", "neither use nor record what was learned of the connections of hosts"),
     _switch_option("allow_sleep", "let the system go to sleep during the run"),
     _switch_option("dry_run", "print the plan and download nothing"),
     Option(

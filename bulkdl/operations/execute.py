@@ -21,6 +21,7 @@ from bulkdl.core.filenames import fold
 from bulkdl.core.units import format_bytes
 from bulkdl.core.urls import Url
 from bulkdl.http.fast_lane.takeover import fast_lane_for
+from bulkdl.operations.connection_memory import ConnectionMemory, keep_memory
 from bulkdl.operations.keep_awake import keep_awake
 from bulkdl.operations.prepare import announce
 from bulkdl.operations.quota_accounting import metered, recorded_in
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from bulkdl.auth.base import Authenticator
+    from bulkdl.concurrency.host_memory import HostMemory
     from bulkdl.core.clock import Clock
     from bulkdl.core.events import Event, Hub
-    from bulkdl.core.models import Settings
     from bulkdl.core.stop_request import StopSignal
     from bulkdl.journal.journal import Journal
     from bulkdl.operations.prepare import PreparedDestination, RunRequest
@@ -97,6 +98,7 @@ async def execute(
             partial(state_folder, request.environ), context.quotas, hub=request.hub, clock=request.clock
         )
         await stack.enter_async_context(recording)
+        await _keep_memory(stack, request, prepared, context.connections)
         await record_done(context, items)
         items[:] = ordered(items, request.settings.order)
         admission = Admission(
@@ -119,6 +121,19 @@ async def execute(
             _forget_account_stops(prepared, authenticators, context.quotas.stops)
         ending.machine = engine.full
         ending.limit = admission.reason
+
+
+async def _keep_memory(
+    stack: AsyncExitStack, request: RunRequest, prepared: PreparedDestination, connections: ConnectionLimiter
+) -> None:
+    if request.options.no_memory:
+        return
+    memory = ConnectionMemory(
+        prepared.learned.connections,
+        put=prepared.journal.put_connections_unsynced,
+        is_rate_limited=bool(request.settings.limit_rate),
+    )
+    await stack.enter_async_context(keep_memory(memory, connections.remembered))
 
 
 def _tell_decision(hub: Hub, key: str, text: str) -> None:
@@ -157,7 +172,9 @@ def _run_context(
         rng=request.rng,
         http=network.http,
         signers=authenticators,
-        connections=_connections(request.settings, authenticators, request.clock),
+        connections=_connections(
+            request, authenticators, () if request.options.no_memory else prepared.learned.connections
+        ),
         rate=RateLimit(request.settings.limit_rate, clock=request.clock),
         pauses=pauses,
         quotas=metered(
@@ -253,17 +270,18 @@ def _needed(items: list[PlannedProduct]) -> set[str]:
 
 
 def _connections(
-    settings: Settings, authenticators: Mapping[str | None, Authenticator], clock: Clock
+    request: RunRequest, authenticators: Mapping[str | None, Authenticator], memory: tuple[HostMemory, ...]
 ) -> ConnectionLimiter:
+    settings, clock = request.settings, request.clock
     limits = {name: each.max_connections for name, each in authenticators.items() if name is not None}
     workers, segments = settings.workers, settings.segments
     grows = not settings.limit_rate
     if workers is None:
         cap = CAP if grows else FIRST_CONNECTIONS
-        return ConnectionLimiter(most=cap, accounts=limits, clock=clock, cap=cap, least=LOWEST)
+        return ConnectionLimiter(most=cap, accounts=limits, clock=clock, cap=cap, least=LOWEST, memory=memory)
     most = max(workers, AUTO_CONNECTIONS) if segments is None else workers * segments
     cap = CAP if segments is None and grows else 0
-    return ConnectionLimiter(most=most, accounts=limits, clock=clock, host=most, cap=cap)
+    return ConnectionLimiter(most=most, accounts=limits, clock=clock, host=most, cap=cap, memory=memory)
 
 
 def _has_several_hosts(items: list[PlannedProduct]) -> bool:

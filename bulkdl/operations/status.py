@@ -6,6 +6,7 @@ from dataclasses import field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from bulkdl.concurrency import host_memory
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import QUOTA_USED
 from bulkdl.core.fast_dataclass import dataclass
@@ -64,6 +65,8 @@ class StatusReport:
     """True if there is a journal; without one no run has begun here."""
     hosts: Mapping[str, str] = field(default_factory=dict)
     """Learned facts for display, by origin."""
+    connections: Mapping[str, str] = field(default_factory=dict)
+    """What is remembered of connections for display, by host and account."""
     outages: tuple[RecordedOutage, ...] = ()
     """Outages of the last 30 days, the earliest first; `ended` is None only while a run is in progress."""
 
@@ -84,6 +87,9 @@ def collect_status(manifest: Manifest) -> StatusReport:
         journal=entries is not None,
         outages=read_outages(manifest.destination),
         hosts={host: text for host, facts in sorted(learned.hosts.items()) if (text := describe(facts, now=now))},
+        connections={
+            memory.key: text for memory in learned.connections if (text := host_memory.describe(memory, now=now))
+        },
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bulkdl.concurrency.host_memory import HostMemory
 from bulkdl.core.clock import SystemClock
 from bulkdl.core.errors import StorageStopped
 from bulkdl.core.models import Checksum
@@ -44,6 +45,11 @@ OTHER = BadSourceEvidence(id="b", expected=(), found=(), size=0, fetches=1, prov
 HOST = ServerFacts(origin="https://a.example.org:443", range_hits=3, ranges_at=NOW, etag_changes=1, etags_at=NOW - 1)
 HOST_B = ServerFacts(origin="https://b.example.org:443", range_misses=1, ranges_at=NOW)
 
+HERE = HostMemory(
+    account=None, host="a.example.org", connections=12, rate=5.5, connections_at=NOW, refused=14, refused_at=NOW
+)
+OWN = HostMemory(account="ö wn", host="", pause_s=0.5, pause_refused_s=0.4, pause_accepted_s=0.5, pause_at=NOW - 1)
+
 
 def file_of(destination: Path) -> Path:
     return destination / ".bulkdl" / "journal.sqlite"
@@ -60,6 +66,8 @@ async def fill(destination: Path, clock: ManualClock) -> None:
         await journal.record_evidence(Entry(id="b", phase=Phase.PARTIAL), OTHER)
         journal.put_host_unsynced(HOST)
         journal.put_host_unsynced(HOST_B)
+        journal.put_connections_unsynced(HERE)
+        journal.put_connections_unsynced(OWN)
 
 
 def change(destination: Path, statement: str, *values: Any) -> None:
@@ -73,6 +81,7 @@ async def test_all_learned_facts_survive_a_reopening(tmp_path: Path, clock: Manu
         learnt = await journal.learned()
         assert learnt.evidence == {GUILTY.id: GUILTY, "b": OTHER}
         assert learnt.hosts == {HOST.origin: HOST, HOST_B.origin: HOST_B}
+        assert learnt.connections == (OWN, HERE)
         assert journal.recovered == ""
         assert set(await journal.entries()) == {"b"}
         await journal.drop_evidence(GUILTY.id)
@@ -89,6 +98,7 @@ async def test_hosts_that_were_not_seen_for_a_month_are_left_out(tmp_path: Path,
     found = read_learned(tmp_path, now=NOW + EXPIRES_S)
     assert found is not None
     assert found.hosts == {}
+    assert found.connections == ()
     assert set(found.evidence) == {GUILTY.id, "b"}
 
 
@@ -168,6 +178,27 @@ async def test_a_damaged_row_costs_itself_only(
         assert set(learnt.hosts) == {HOST_B.origin} | ({HOST.origin} if table == "faulty" else set())
         assert ("1 journal record of a faulty product is unreadable" in journal.recovered) == (table == "faulty")
         assert set(await journal.entries()) == {"b"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *NONSENSE,
+        sealed('{"account": null, "host": "a.example.org", "pause_accepted_s": 0, "connections": 1e300, "refused": 0}'),
+        sealed('{"account": null, "host": "a.example.org", "pause_accepted_s": 0, "connections": -1, "refused": 0}'),
+        sealed('{"account": null, "host": 5, "pause_accepted_s": 0, "connections": 1, "refused": 0}'),
+        sealed('{"account": null, "host": "a.example.org", "pause_accepted_s": NaN, "connections": 1, "refused": 0}'),
+    ],
+)
+async def test_a_damaged_row_about_connections_leaves_the_others(
+    values: tuple[Any, int], tmp_path: Path, clock: ManualClock
+):
+    await fill(tmp_path, clock)
+    text = "" if values[0] is None else values[0]
+    change(tmp_path, "UPDATE connections SET facts = ?, crc = ? WHERE account = ''", text, values[1])
+    async with Journal.open(tmp_path, clock=clock) as journal:
+        learnt = await journal.learned()
+        assert (learnt.connections, set(learnt.hosts)) == ((OWN,), {HOST.origin, HOST_B.origin})
 
 
 async def test_one_flipped_digit_of_the_evidence_is_noticed(tmp_path: Path, clock: ManualClock):

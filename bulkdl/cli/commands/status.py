@@ -40,11 +40,11 @@ def status(invocation: Invocation) -> int:
         write_out(json.dumps(_status_json(report, manifest) | {"accounts": accounts}, indent=2) + "\n")
     else:
         every = invocation.verbosity > 0 or len(report.products) <= LISTED
-        hosts = titled("Hosts:", [f"{h}: {s}" for h, s in report.hosts.items()] if invocation.verbosity > 0 else [])
+        known = list(_known_of_hosts(report)) if invocation.verbosity > 0 else []
         used = titled(
             "Quotas:", [f"account {clean(n)}: {quota_text(use)}" for n, uses in quotas.items() for use in uses]
         )
-        write_out("\n".join((*status_lines(report, every=every), *hosts, *used)) + "\n")
+        write_out("\n".join((*status_lines(report, every=every), *known, *used)) + "\n")
     states = Counter(p.state for p in report.products)
     failed, done = states[ProductState.FAILED], states[ProductState.DONE]
     return exit_code(failed=failed, pending=len(report.products) - done - failed)
@@ -68,6 +68,11 @@ def status_lines(report: StatusReport, *, every: bool) -> Iterator[str]:
             yield from _product_lines(product)
     pending = Counter(p.reason for p in report.products if p.state in routine and p.reason)
     yield from (f"  pending  {count(number, 'product')}: {clean(reason)}" for reason, number in pending.items())
+
+
+def _known_of_hosts(report: StatusReport) -> Iterator[str]:
+    yield from titled("Hosts:", [f"{host}: {text}" for host, text in report.hosts.items()])
+    yield from titled("Connections:", [f"{name}: {text}" for name, text in report.connections.items()])
 
 
 def _product_lines(product: ProductStatus) -> Iterator[str]:
@@ -95,6 +100,7 @@ def _status_json(report: StatusReport, manifest: Manifest) -> dict[str, object]:
         "running": report.running,
         "journal": report.journal,
         "hosts": dict(report.hosts),
+        "connections": dict(report.connections),
         "outages": [outage_fields(each.outage, waiting=each.waiting) for each in report.outages],
         "products": {"total": len(report.products), **{s.value: states[s] for s in ProductState}},
         "items": [
