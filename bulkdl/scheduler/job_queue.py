@@ -160,6 +160,7 @@ class JobQueue:
                 return None
             self._upcoming = None
             self._hold(item, key)
+        self._note_lack(None)
         return None
 
     def _sets_aside(self, item: PlannedProduct) -> bool:
@@ -228,7 +229,7 @@ class JobQueue:
     def _next_change_in(self) -> float | None:
         """Return the seconds until a task is due, or an origin may be asked again."""
         times = [self._gate.opens_in(key) for key, waiting in self._held.items() if waiting]
-        if self._lacks_slot is not None:
+        if self._lacks_slot is not None and not self._is_blocked():
             times.append(self._gate.opens_in(self._lacks_slot))
         if self._parked:
             times.append(self._parked[0].ready_at - self._context.clock.monotonic())
