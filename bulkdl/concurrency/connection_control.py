@@ -7,7 +7,7 @@ number of connections is proven once its speed is known. Then a trial with more 
 - It rises by a part: the host gives no more than that, and as many connections stay as are needed for it.
 - It does not rise: the added connections are closed again. Then a trial with fewer shows whether they bring as much.
 
-Afterwards the number stays until the speed changes clearly, or a minute has passed (two, four, up to an hour). A refusal
+Afterwards the number stays until the speed changes clearly, or a minute has passed (two, four, up to four hours). A refusal
 tells a limit of the host: the number that it was serving. The limit of an account, of a preset or of the user is a bound.
 
 Every function takes a `Control` and returns the next one, whose `reason` says why. The caller measures and reads the clock.
@@ -27,6 +27,7 @@ __all__ = [
     "Phase",
     "Sample",
     "WorkKind",
+    "after_rate_refusal",
     "after_refusal",
     "after_sample",
     "after_served",
@@ -53,7 +54,7 @@ CHANGED = 0.3
 """Relative change of the speed of a settled number after which the host counts as changed."""
 MOST_DOUBLED = 32
 """Number up to which a trial doubles where each answer is waited for; beyond it, a trial has a quarter more."""
-LOOK_S, LONGEST_LOOK_S, CHECK_S = 60.0, 3600.0, 5.0
+LOOK_S, LONGEST_LOOK_S, CHECK_S = 60.0, 14400.0, 5.0
 """Seconds between two trials of a settled number; they double while trials bring nothing. The third: before the first trial
 after a part of a rise, which may have been measured while this machine was busy."""
 CHANGE_S, LONGEST_CHANGE_S = 1.0, 300.0
@@ -198,7 +199,7 @@ def _while_settled(control: Control, sample: Sample, speed: float) -> Control:
         )
     if sample.now < control.look_at:
         return control
-    looking = replace(control, refused=None, proven=control.allowed, speed=speed)
+    looking = replace(control, refused=None, needed=0, proven=control.allowed, speed=speed)
     return _try_more(looking, sample, most=control.allowed + max(1, control.allowed // 4))
 
 
@@ -250,6 +251,22 @@ def after_refusal(control: Control, now: float, *, served: int) -> Control:
         refused=number + 1,
         changed_at=now,
         reason=f"the host refused a connection while it served {served}",
+    )
+
+
+def after_rate_refusal(control: Control, now: float) -> Control:
+    """Return the control, with half as many connections, after the host refused many requests at once: too many a second."""
+    number = max(1, control.allowed // 2)
+    return replace(
+        control,
+        allowed=number,
+        proven=number,
+        speed=0.0,
+        phase=Phase.SETTLED,
+        changed_at=now,
+        look_at=now + CHECK_S,
+        change_at=now + CHECK_S,
+        reason="the host refused several requests at once while it served none",
     )
 
 

@@ -14,6 +14,7 @@ from bulkdl.concurrency.connection_control import (
     Control,
     Phase,
     WorkKind,
+    after_rate_refusal,
     after_refusal,
     after_sample,
     after_served,
@@ -209,7 +210,7 @@ class HostConnections:
         """Lower the number of a host that refuses many requests at once while it serves none: it limits their rate."""
         if now - self._halved_at >= _HALVE_S and self.control.allowed > 1:
             self._halved_at = now
-            self._lower(self.control.allowed // 2, now)
+            self._set(after_rate_refusal(self.control, now), now)
 
     def _lower(self, served: int, now: float) -> None:
         if served:  # a refusal while it serves nobody says nothing about the number

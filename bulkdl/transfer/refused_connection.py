@@ -53,15 +53,14 @@ def may_be_limit(context: RunContext, task: DownloadTask, fault: TryAgain) -> bo
 def note_refusal(context: RunContext, task: DownloadTask, slot: Slot, fault: TryAgain) -> None:
     """Record the refusal of an attempt that `slot` belongs to.
 
-    "Too many requests" is about the number. Another trouble counts only while the host serves others, and is withdrawn
-    if the product meets it again and again although others have been answered meanwhile.
+    "Too many requests" is about the number. Another trouble counts only where several products meet it at a time while the
+    host serves others, and is withdrawn if a product meets it again and again although others have been answered meanwhile.
     """
     trouble = trouble_before_answer(task, fault)
     if trouble is Trouble.BUSY:
         slot.refused()
         return
-    if fault.may_be_limit:
-        context.outages.turn_away(task.source.origin, task.product.id)
+    context.outages.turn_away(task.source.origin, task.product.id)
     if not may_be_limit(context, task, fault):
         return
     account, host = task.product.account, task.source.host
@@ -71,6 +70,6 @@ def note_refusal(context: RunContext, task: DownloadTask, slot: Slot, fault: Try
         task.turned_away_alone += 1
     if task.turned_away_alone >= _OWN_TROUBLE:
         context.connections.restore(account, host, task.limits_before)
-    else:
+    elif context.outages.turns_others_away(task.source.origin, task.product.id):
         slot.refused()
     task.turned_away_at = context.clock.monotonic()

@@ -132,10 +132,12 @@ def test_a_settled_number_stays_while_its_speed_changes_little(each):
     assert after_sample(SETTLED, sample(each)) is SETTLED
 
 
-@pytest.mark.parametrize(("each", "phase", "allowed"), [(0.5 * MIB, Phase.MORE, 16), (2 * MIB, Phase.LESS, 6)])
-def test_a_clear_change_of_the_speed_begins_a_trial(each, phase, allowed):
-    after = after_sample(SETTLED, sample(each))
-    assert (after.phase, after.allowed, after.proven) == (phase, allowed, 8)
+@pytest.mark.parametrize("each", [0.5 * MIB, 2 * MIB])
+def test_after_a_clear_change_the_next_measurement_is_what_trials_are_compared_with(each):
+    changed = after_sample(SETTLED, sample(each))
+    assert (changed.phase, changed.allowed, changed.needed) == (Phase.FIRST, 8, 0)
+    after = after_sample(changed, sample(each, now=11.0))
+    assert (after.phase, after.allowed, after.proven, after.speed) == (Phase.MORE, 16, 8, 8 * each)
 
 
 def test_a_change_right_after_a_trial_waits():
@@ -149,8 +151,8 @@ def test_a_settled_number_is_looked_at_again_with_a_quarter_more_also_beyond_a_r
     assert (after.phase, after.allowed, after.refused) == (Phase.MORE, 10, None)
 
 
-def test_looks_that_bring_nothing_become_rarer_up_to_once_an_hour():
-    control, pauses, now = replace(SETTLED, needed=8, look_at=10.0), [], 10.0
+def test_looks_that_bring_nothing_become_rarer_up_to_once_in_four_hours():
+    control, pauses, now = replace(SETTLED, least=8, look_at=10.0), [], 10.0
     for _ in range(9):
         control = after_sample(control, sample(MIB, now=now))
         assert control.phase is Phase.MORE

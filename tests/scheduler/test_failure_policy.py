@@ -78,7 +78,7 @@ CASES = {
     "a 404 of one product": Case(rows={"a": (GOOD,), "gone": (reply(404),), "b": (GOOD,)}, ends={"gone": ("http", 2)}),
     "a 404 that the second look mends": Case(rows={"gone": (reply(404), GOOD), "b": (GOOD,)}),
     "a 429 of one product, while nobody else is served": Case(
-        rows={"a": (GOOD,), "own": (reply(429),), "b": (GOOD,)}, ends={"own": ("http", 10)}
+        rows={"a": (GOOD,), "own": (reply(429),), "b": (GOOD,)}, ends={"own": ("http", 8)}
     ),
     "a redirect to a dead host": Case(rows={"a": (GOOD,), "far": (DEAD,), "b": (GOOD,)}, ends={"far": ("network", 3)}),
     "an archive given up": Case(

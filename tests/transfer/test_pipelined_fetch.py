@@ -541,6 +541,7 @@ class RandomFaults:
 
 @settings(max_examples=effort(8, 60))
 @given(row=st.lists(st.tuples(HAPPENINGS, st.integers(0, 1000)), max_size=30), workers=st.integers(1, 4))
+@example(row=[("error", 0)] * 2 + [("forget", 0)] * 3, workers=1)
 @example(row=[("plain", 0)] * 4 + [("forget", 4)], workers=1)
 @example(row=[("plain", 0)] * 4 + [("skip", 2)], workers=1)
 async def test_whatever_becomes_of_what_is_asked_ahead_every_product_is_right_in_the_end(
@@ -548,7 +549,7 @@ async def test_whatever_becomes_of_what_is_asked_ahead_every_product_is_right_in
 ):
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipelining_policy, "VIOLATION_FACTOR", 1)
-        place = at(Path(folder), row=1, workers=workers, retries=50, timeout=0.15)
+        place = at(Path(folder), row=1, workers=workers, retries=50, timeout=0.15, give_up_after=3600)
         async with Site(RandomFaults(row)) as site:
             done = await fetched(place, site)
             kinds = {outcome.failure.kind.value for outcome in done.result.failures if outcome.failure}
