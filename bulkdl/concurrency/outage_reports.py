@@ -45,7 +45,9 @@ class TrackedOrigin:
     served: set[str] = field(default_factory=set)
     """Ids of the products in flight that got a good answer."""
     refused_at: float = -math.inf
-    """Time of the latest refusal that counted."""
+    """Time of the latest refusal that counted as a round."""
+    refused_rounds: int = 0
+    """Refusals in a row, of which those of requests at the same time count once."""
     turned_away: dict[str, float] = field(default_factory=dict)
     """Times of the latest refusals that may come from a limit of connections or requests, by product id."""
     refused: int = 0

@@ -125,7 +125,7 @@ class Outages:
         known, now = self._known(origin), self._clock.monotonic()
         if known.good_id != id:
             known.good_id, known.other_at = id, known.good_at
-        known.good_at, known.refused = now, 0
+        known.good_at, known.refused, known.refused_rounds = now, 0, 0
         if id in known.in_flight:
             known.served.add(id)
         if known.state.health is not Health.UP:
@@ -153,10 +153,11 @@ class Outages:
         return known is not None and bool(known.served - {id})
 
     def count_refusal(self, origin: str, *, began: float) -> None:
-        """Count a refusal, of an attempt that `began` then, while others are served or were lately; those at once count once."""
+        """Count a refusal, of an attempt that `began` then, while others are served or were lately."""
         known = self._known(origin)
+        known.refused += 1
         if began >= known.refused_at:
-            known.refused += 1
+            known.refused_rounds += 1
             known.refused_at = self._clock.monotonic()
 
     def turn_away(self, origin: str, id: str) -> None:  # noqa: A002
@@ -171,9 +172,9 @@ class Outages:
         return any(each != id and now - at <= _TURNED_AWAY_S for each, at in known.turned_away.items())
 
     def refused_in_a_row(self, origin: str) -> int:
-        """Return how many refusals counted since the last good answer."""
+        """Return how many refusals came since the last good answer; those of requests at the same time count once."""
         known = self._origins.get(origin)
-        return 0 if known is None else known.refused
+        return 0 if known is None else known.refused_rounds
 
     def admits_nobody(self, origin: str) -> bool:
         """Return whether too many refusals came since the last good answer for a mere limit of connections."""
