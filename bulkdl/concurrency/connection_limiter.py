@@ -84,9 +84,9 @@ class Slot(AbstractAsyncContextManager["Slot"]):
         if self.place is not None:
             self._limiter.record_answered(self._host, self.place)
 
-    def refused(self) -> None:
-        """Record that the host refused this connection, because of their number or since it came too soon."""
-        self._limiter.record_refused(self._host, self.place)
+    def refused(self, *, are_several: bool) -> None:
+        """Record that the host refused this connection because of their number, or, if several were, as it came too soon."""
+        self._limiter.record_refused(self._host, self.place, are_several=are_several)
 
 
 class ConnectionLimiter:
@@ -228,7 +228,7 @@ class ConnectionLimiter:
         """Record that `host` refused an extra connection, in whatever way."""
         found, now = self._host(account, host), self._clock.monotonic()
         if now - self._refused_at.get(id(found), -math.inf) >= _BURST_S and found.served > 0:
-            found.refused(None, now)
+            found.refused(None, now, are_several=False)
             self._close_extras()
         self._refused_at[id(found)] = now
 
@@ -238,8 +238,8 @@ class ConnectionLimiter:
         if host.allowed > before or not host.pause.is_verified or host.pause.pause_s:
             self._freed()
 
-    def record_refused(self, host: HostConnections, place: Place | None) -> None:
-        host.refused(place, self._clock.monotonic())
+    def record_refused(self, host: HostConnections, place: Place | None, *, are_several: bool) -> None:
+        host.refused(place, self._clock.monotonic(), are_several=are_several)
         self._close_extras()
 
     def limits(self, account: str | None, host: str) -> Limits:

@@ -176,8 +176,11 @@ class HostConnections:
         self._set_pause(after_accepted(self.pause, place.since_s))
         self._set(after_served(self.control, now, served=self.served), now)
 
-    def refused(self, place: Place | None, now: float) -> None:
-        """Record that the host refused this connection because of the number of connections or requests."""
+    def refused(self, place: Place | None, now: float, *, are_several: bool) -> None:
+        """Record that the host refused this connection because of the number of connections or requests.
+
+        A pause is learned only where several products are refused at a time, since one may have a trouble of its own.
+        """
         if now - self._refused_at > _OUTAGE_S:
             self._before_refusals = self.limits
         self._refused_at = now
@@ -190,7 +193,7 @@ class HostConnections:
         if was_verifying:
             self._verifying = None
         lately = place.since_s <= LONGEST_S or (not self.served and bool(self._freed))
-        if lately and self.served < self.control.proven:
+        if are_several and lately and self.served < self.control.proven:
             self._learn_pause(place, now, was_verifying=was_verifying)
         else:
             self._lower(self.served, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,8 @@ class TrackedOrigin:
     """Refusals in a row, of which those of requests at the same time count once."""
     turned_away: dict[str, float] = field(default_factory=dict)
     """Times of the latest refusals that may come from a limit of connections or requests, by product id."""
+    good_times: deque[float] = field(default_factory=lambda: deque(maxlen=64))
+    """Times of the latest good answers."""
     refused: int = 0
     """Refusals in a row, of whatever product, while others were served."""
     probe: str | None = None

@@ -35,6 +35,8 @@ __all__ = ["Blame", "GivenUp", "Outages"]
 
 _TURNED_AWAY_S = 2.0
 """Seconds within which refusals of several products point to a limit."""
+_TURNED_AWAY_PART = 4
+"""Good answers for each refused product that are so many that the refusals are the products' own trouble."""
 _CROWDED_IN_A_ROW = 20
 """Refusals without a good answer that may still mean a limit of connections, while others are served."""
 _CHECK = "\0check"
@@ -126,6 +128,7 @@ class Outages:
         if known.good_id != id:
             known.good_id, known.other_at = id, known.good_at
         known.good_at, known.refused, known.refused_rounds = now, 0, 0
+        known.good_times.append(now)
         if id in known.in_flight:
             known.served.add(id)
         if known.state.health is not Health.UP:
@@ -167,9 +170,11 @@ class Outages:
         known.turned_away[id] = now
 
     def turns_others_away(self, origin: str, id: str) -> bool:  # noqa: A002
-        """Return whether another product has just been refused in this way, too."""
-        known, now = self._known(origin), self._clock.monotonic()
-        return any(each != id and now - at <= _TURNED_AWAY_S for each, at in known.turned_away.items())
+        """Return whether others have just been refused in this way, too, and not few of those that asked."""
+        known, since = self._known(origin), self._clock.monotonic() - _TURNED_AWAY_S
+        refused = {each for each, at in known.turned_away.items() if at >= since}
+        answered = sum(at >= since for at in known.good_times)
+        return bool(refused - {id}) and _TURNED_AWAY_PART * len(refused) >= answered
 
     def refused_in_a_row(self, origin: str) -> int:
         """Return how many refusals came since the last good answer; those of requests at the same time count once."""

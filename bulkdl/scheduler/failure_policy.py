@@ -189,6 +189,7 @@ class FailurePolicy:
     async def _wait_for_slot(self, task: DownloadTask, fault: TryAgain) -> None:
         """Have a product that met a limit of connections wait for the next free slot; it costs no attempt."""
         self._context.hub.counters.retries += 1
+        task.waits_for_slot += 1
         opens = self._context.connections.opens_in(task.product.account, task.source.host)
         wait = fault.wait or opens
         if not wait:  # the limit that the host has is not known
@@ -288,10 +289,10 @@ class FailurePolicy:
                 entry = replace(entry, ranges=(), part=None)
             # A file that `verify` found wrong has to be replaced, whatever becomes of this attempt.
             phase = Phase.REQUEUED if entry.phase is Phase.REQUEUED else Phase.FAILED
-            failed = replace(entry, phase=phase, failure_kind=kind, failure_reason=reason, attempts=task.attempts)
+            failed = replace(entry, phase=phase, failure_kind=kind, failure_reason=reason, attempts=task.own_attempts)
             await self._context.journal.put(replace(failed, updated=self._context.clock.wall()))
         self._release_names(task)
-        self._queue.finish(task, State.FAILED, failure=Failure(kind=kind, reason=reason, attempts=task.attempts))
+        self._queue.finish(task, State.FAILED, failure=Failure(kind=kind, reason=reason, attempts=task.own_attempts))
 
     def stop_account(self, task: DownloadTask, stopped: AccountStopped) -> None:
         """Leave every product of the account pending: this one now, the others as they come up."""

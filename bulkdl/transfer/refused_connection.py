@@ -22,7 +22,7 @@ _OWN_TROUBLE = 2
 _REFUSED_IN_A_ROW = 3
 """Refusals in a row, while it serves nobody, that may still mean a limit of requests."""
 
-MAY_BE_A_LIMIT = frozenset({Trouble.STATUS, Trouble.REFUSED, Trouble.BROKEN})
+MAY_BE_A_LIMIT = frozenset({Trouble.STATUS, Trouble.BROKEN})
 """Troubles by which a host may refuse one connection too many, but which may be a product's own as well.
 
 nginx answers 503 by default where a limit of connections is reached.
@@ -57,10 +57,12 @@ def note_refusal(context: RunContext, task: DownloadTask, slot: Slot, fault: Try
     host serves others, and is withdrawn if a product meets it again and again although others have been answered meanwhile.
     """
     trouble = trouble_before_answer(task, fault)
+    if trouble is Trouble.BUSY or trouble in MAY_BE_A_LIMIT:
+        context.outages.turn_away(task.source.origin, task.product.id)
+    are_several = context.outages.turns_others_away(task.source.origin, task.product.id)
     if trouble is Trouble.BUSY:
-        slot.refused()
+        slot.refused(are_several=are_several)
         return
-    context.outages.turn_away(task.source.origin, task.product.id)
     if not may_be_limit(context, task, fault):
         return
     account, host = task.product.account, task.source.host
@@ -70,6 +72,6 @@ def note_refusal(context: RunContext, task: DownloadTask, slot: Slot, fault: Try
         task.turned_away_alone += 1
     if task.turned_away_alone >= _OWN_TROUBLE:
         context.connections.restore(account, host, task.limits_before)
-    elif context.outages.turns_others_away(task.source.origin, task.product.id):
-        slot.refused()
+    elif are_several:
+        slot.refused(are_several=True)
     task.turned_away_at = context.clock.monotonic()

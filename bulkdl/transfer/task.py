@@ -45,6 +45,8 @@ class DownloadTask:
     part: str | None = None
     """Name of its partial, once an attempt has chosen one."""
     attempts: int = 0
+    waits_for_slot: int = 0
+    """Those of these attempts that met a limit of connections, and so are not the product's own."""
     source_index: int = 0
     most_connections: int = MANY
     """Limit of connections for this product; lowered when the server refuses a further one."""
@@ -105,6 +107,11 @@ class DownloadTask:
     """True if a content coding was removed from the bytes that came last."""
     _rejections: Rejections | None = None
     _hasher: IncrementalHasher | None = None
+
+    @property
+    def own_attempts(self) -> int:
+        """Return the attempts that count as the product's."""
+        return max(min(1, self.attempts), self.attempts - self.waits_for_slot)
 
     @property
     def rejections(self) -> Rejections:

@@ -211,7 +211,7 @@ class Host:
                 return
             if len(self.open) >= self._most:
                 self.refused += 1
-                slot.refused()
+                slot.refused(are_several=True)
                 await own.aclose()
                 continue
             slot.answered()
@@ -296,7 +296,7 @@ async def test_a_limit_that_falls_below_the_open_connections_ends_none_that_was_
     slots = [connections.slot(account=None, host="h") for _ in range(2)]
     async with slots[0], slots[1]:
         slots[0].answered()
-        slots[1].refused()
+        slots[1].refused(are_several=True)
         assert connections.limits(None, "h").control.allowed == 1
         await settle()
         assert who_holds(workers) == [True] * 4
@@ -316,7 +316,7 @@ async def test_a_refusal_of_one_host_leaves_the_limits_of_others():
         connections.slot(account="free", host="one") as bad,
     ):
         good.answered()
-        bad.refused()
+        bad.refused(are_several=True)
     assert connections.limits("free", "one").control.allowed == 1
     assert connections.limits("free", "two").control.allowed == 4
     assert connections.limits(None, "one").control.allowed == 4
@@ -329,7 +329,7 @@ async def test_what_turned_out_to_be_one_products_trouble_is_restored():
     before = connections.limits(None, "h")
     async with connections.slot(account=None, host="h") as good, connections.slot(account=None, host="h") as bad:
         good.answered()
-        bad.refused()
+        bad.refused(are_several=True)
         freed.clear()
         connections.restore(None, "h", before)
         assert connections.limits(None, "h").control.allowed == 4
@@ -344,7 +344,7 @@ async def test_refusals_at_the_begin_of_an_outage_are_forgotten_for_each_account
             connections.slot(account=account, host="h") as bad,
         ):
             good.answered()
-            bad.refused()
+            bad.refused(are_several=True)
             assert connections.limits(account, "h").control.allowed == 1
     connections.forget_refusals("h")
     assert [connections.limits(account, "h").control.allowed for account in (None, "a")] == [4, 4]

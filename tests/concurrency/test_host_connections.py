@@ -29,7 +29,7 @@ def test_a_refused_place_that_was_free_before_begins_a_pause_and_keeps_the_numbe
     host.answered(first, 0.1)
     host.give_back(first, 1.0)
     second = host.take(1.0)
-    host.refused(second, 1.05)
+    host.refused(second, 1.05, are_several=True)
     host.give_back(second, 1.05)
     assert (host.allowed, host.pause.pause_s) == (1, 0.15)
     assert host.opens_in(1.05) == pytest.approx(0.1), "the pause counts from the end of the connection that was served"
@@ -43,7 +43,7 @@ def test_one_request_at_a_time_shows_if_a_pause_is_long_enough():
         host.answered(place, 0.1)
         host.give_back(place, 1.0)
     refused = host.take(1.0)
-    host.refused(refused, 1.0)
+    host.refused(refused, 1.0, are_several=True)
     host.give_back(refused, 1.0)
     trial = host.take(1.15)
     assert host.opens_in(1.15) == math.inf
@@ -58,7 +58,7 @@ def test_a_place_that_was_not_used_lately_needs_no_pause():
     host.answered(first, 0.1)
     host.give_back(first, 1.0)
     second = host.take(1.0)
-    host.refused(second, 1.0)
+    host.refused(second, 1.0, are_several=True)
     host.give_back(second, 1.0)
     assert host.opens_in(7.0) == 0.0
     assert host.take(7.0).since_s == math.inf
@@ -69,13 +69,13 @@ def test_a_new_place_that_is_refused_tells_the_limit():
     places = [host.take(0.0) for _ in range(4)]
     for place in places[:3]:
         host.answered(place, 0.1)
-    host.refused(places[3], 0.1)
+    host.refused(places[3], 0.1, are_several=True)
     assert (host.allowed, host.control.refused, host.pause.pause_s) == (3, 4, 0.0)
 
 
 def test_a_refusal_while_nobody_is_served_says_nothing_about_the_number():
     host, _ = host_of(start=4)
-    host.refused(host.take(0.0), 0.1)
+    host.refused(host.take(0.0), 0.1, are_several=True)
     assert (host.allowed, host.control.refused) == (4, None)
 
 
@@ -85,7 +85,7 @@ def test_refusals_are_forgotten_when_an_outage_begins_within_half_a_minute(later
     places = [host.take(0.0) for _ in range(4)]
     for place in places[:3]:
         host.answered(place, 0.1)
-    host.refused(places[3], 0.1)
+    host.refused(places[3], 0.1, are_several=True)
     host.forget_refusals(0.1 + later)
     assert host.allowed == allowed
 

@@ -56,7 +56,7 @@ def test_a_refusal_is_remembered_with_its_time():
     host = connections()
     for place in [host.take(0.0) for _ in range(3)]:
         host.answered(place, 1.0)
-    host.refused(host.take(1.0), 2.0)
+    host.refused(host.take(1.0), 2.0, are_several=True)
     memory = host.remembered(NOBODY, now=12.0, wall=WALL)
     assert (memory.connections, memory.refused, memory.refused_at) == (3, 4, WALL - 10.0)
 
@@ -80,7 +80,7 @@ def test_an_outage_leaves_the_memory_as_it_was():
     host = connections()
     for place in [host.take(0.0) for _ in range(3)]:
         host.answered(place, 1.0)
-    host.refused(host.take(1.0), 2.0)
+    host.refused(host.take(1.0), 2.0, are_several=True)
     host.forget_refusals(3.0)
     assert host.remembered(NOBODY, now=4.0, wall=WALL) == NOBODY
 
