@@ -69,9 +69,9 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Iterator[None]:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
-    """Mark tests with examples, and those of the program, as `thorough`; each worker begins with modules marked `long`."""
+    """Mark tests with examples, and some in processes of their own, as `thorough`; each worker begins with modules marked `long`."""
     for item in items:
-        if is_hypothesis_test(getattr(item, "obj", None)) or item.path.parent == CONTRACT:
+        if is_hypothesis_test(getattr(item, "obj", None)) or item.path == CONTRACT / "test_files.py":
             item.add_marker("thorough")
     items.sort(key=lambda item: str(item.path))
     yield
