@@ -38,7 +38,7 @@ _WHAT = {
     Trouble.LOGIN: "refuses a login that worked before",
     Trouble.NETWORK: "is out of reach like all others",
 }
-_NO_CONNECTION = re.compile(r"no connection to [^ ]+ \((.+)\)")
+_NO_CONNECTION = re.compile(r"no connection to (?:the token endpoint )?[^ ]+(?:: | \()(.+?)\)?")
 _REFUSED = "connection refused"
 _NAMED = 2
 """Most origins that a sentence about the network names."""
