@@ -146,7 +146,7 @@ def test_after_kill_9_in_the_middle_the_next_run_finishes_and_downloads_little_a
     destination = place / "products"
     total, sent = sum(remote.size for remote in big), site.nginx.sent()
 
-    first = program.start("run", manifest, "--workers", str(WORKERS), "--limit-rate", "100M")
+    first = program.start("run", manifest, "--workers", str(WORKERS), "--limit-rate", "100M", "--order", "manifest")
     first.until(lambda: known(program, manifest).is_the_middle)
     first.process.kill()
     assert first.done().code == -signal.SIGKILL
